@@ -1,0 +1,69 @@
+# Set-up, tests and a first run. Every target makes .venv when it is missing; `make help` lists them.
+
+PYTHON ?= python3
+RUN := runs/quickstart
+CORPUS := runs/data/python-stdlib
+
+# One pytest worker a core, but not more than pay: each has XLA's threads beside it.
+CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
+PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv train test test-all check clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+# An interpreter outside requires-python fails deep inside pip; here it is one line.
+.venv/bin/python:
+	@$(PYTHON) -c 'import re, sys; \
+	low, high = map(int, re.search(r"requires-python = \">=3.(\d+),<3.(\d+)\"", open("pyproject.toml").read()).groups()); \
+	sys.exit(None if (3, low) <= sys.version_info[:2] < (3, high) else "error: this needs Python 3.%d to 3.%d and %s is %s; try: make PYTHON=python3.%d" % (low, high - 1, sys.executable, sys.version.split()[0], high - 2))'
+	@$(PYTHON) -m venv .venv
+
+# Stamps say which extras .venv has. A larger set includes the smaller ones: after `make check`,
+# `make test` has nothing to install. pip compiles bytecode on one core; compileall takes them all.
+define install
+	@echo "installing into .venv (about a minute the first time)"
+	@.venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -e '.$(1)'
+	@PYTHONWARNINGS=ignore .venv/bin/python -m compileall -q -j 0 -x '/tests?/' .venv/lib >/dev/null || true
+	@touch $(2)
+endef
+
+.venv/.core: pyproject.toml setup.py | .venv/bin/python
+	$(call install,,$@)
+
+.venv/.test: pyproject.toml setup.py | .venv/bin/python
+	$(call install,[test],$@ .venv/.core)
+
+.venv/.all: pyproject.toml setup.py | .venv/bin/python
+	$(call install,[test$(comma)serve],$@ .venv/.test .venv/.core)
+
+.venv/.dev: pyproject.toml setup.py | .venv/bin/python
+	$(call install,[dev],$@ .venv/.test .venv/.core)
+
+comma := ,
+
+venv: .venv/.all  ## make .venv with the core, the tests' packages and the server's
+
+train: .venv/.core  ## train a small GPT-2 on the standard library's source, and sample from it
+	@test -f $(CORPUS)/meta.json || .venv/bin/gpt2-jax prepare --corpus python-stdlib --tokenizer byte --out $(CORPUS)
+	.venv/bin/gpt2-jax train --config configs/quickstart.py --workdir $(RUN)
+	.venv/bin/gpt2-jax sample --model $(RUN) --prompt "def " --max_new_tokens 200
+
+test: .venv/.test  ## run all tests but the slow ones
+	$(PYTEST)
+
+test-all: .venv/.test  ## run all tests
+	$(PYTEST) -m ""
+
+check: .venv/.dev  ## lint, format, types, and the direction of imports
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports --no-logo --no-cache
+
+clean:  ## remove .venv and what tools leave behind; runs/ stays
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find gpt2_jax tests configs -name __pycache__ -type d -prune -exec rm -rf {} +

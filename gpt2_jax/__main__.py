@@ -1,0 +1,8 @@
+"""`python -m gpt2_jax` is the console command `gpt2-jax`."""
+
+from __future__ import annotations
+
+from gpt2_jax.cli.main import console
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,1 @@
+"""Arrays to disk and back: this project's checkpoints and other people's formats."""

@@ -1,0 +1,156 @@
+"""Checkpoints on disk by Orbax: parameters, the rest of the state, and their description.
+
+A step's folder holds three items: `params`, so that they can be read alone for sampling; `rest`,
+any other pytree of arrays; and `meta`, JSON. Arrays carry no mesh: they are read back onto whatever
+sharding the caller asks for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from gpt2_jax.errors import StorageError, UserError
+
+_PARAMS, _REST, _META = "params", "rest", "meta"
+
+
+class CheckpointStore:
+    """The checkpoints of one run, under `<directory>/<step>/`.
+
+    Args:
+      directory: made when it is missing, unless `read_only`.
+      keep: newest checkpoints kept when another one is saved.
+    """
+
+    def __init__(self, directory: str | Path, *, keep: int = 1, read_only: bool = False) -> None:
+        self.directory = Path(directory).absolute()
+        items = (_PARAMS, _REST, _META)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else keep,
+            create=not read_only,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+        )
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            item_names=items,
+            options=options,
+            item_handlers={
+                _PARAMS: ocp.StandardCheckpointHandler(),
+                _REST: ocp.StandardCheckpointHandler(),
+                _META: ocp.JsonCheckpointHandler(),
+            },
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the whole checkpoints, newest first, without stray and half-made folders."""
+        self._manager.reload()
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        return [step for step in steps if all(self._item(step, name) for name in (_PARAMS, _META))]
+
+    def save(self, step: int, params: Any, rest: Any, meta: dict[str, Any]) -> None:
+        """Copies the arrays and saves them in the background; a saved step is left as it is.
+
+        Raises:
+          StorageError: if this save can't start, or the one before it failed.
+        """
+        if step in self._manager.all_steps():
+            return
+        args = ocp.args.Composite(
+            params=ocp.args.StandardSave(params),
+            rest=ocp.args.StandardSave(rest),
+            meta=ocp.args.JsonSave(meta),
+        )
+        try:
+            self._manager.save(step, args=args, force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._failed(error) from error
+
+    def wait(self) -> None:
+        """Waits until the save in progress is committed.
+
+        Raises:
+          StorageError: if it failed.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._failed(error) from error
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The JSON stored with a step."""
+        return self._restore(step, {_META: ocp.args.JsonRestore()})[_META]
+
+    def restore_params(self, step: int, abstract: Any) -> Any:
+        """The parameters alone.
+
+        Args:
+          abstract: ShapeDtypeStructs; their shardings say where the arrays go.
+
+        Raises:
+          StorageError: if they can't be read, or do not have these names, shapes and dtypes.
+        """
+        return self._restore(step, {_PARAMS: ocp.args.StandardRestore(abstract)})[_PARAMS]
+
+    def restore(self, step: int, abstract_params: Any, abstract_rest: Any) -> tuple[Any, Any]:
+        """(params, rest) of a step; see `restore_params`."""
+        asked = {
+            _PARAMS: ocp.args.StandardRestore(abstract_params),
+            _REST: ocp.args.StandardRestore(abstract_rest),
+        }
+        restored = self._restore(step, asked)
+        return restored[_PARAMS], restored[_REST]
+
+    def close(self) -> None:
+        """Waits for the save in progress and lets go of the folder."""
+        self._manager.close()
+
+    def _restore(self, step: int, items: dict[str, Any]) -> Any:
+        for name, args in items.items():
+            if name != _META:
+                self._check(step, name, args.item)
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise StorageError(
+                f"can't read checkpoint {self.directory / str(step)}: {reason}"
+            ) from error
+
+    def _check(self, step: int, name: str, abstract: Any) -> None:
+        """Compares first: Orbax would cast to the dtype asked for without a word."""
+        stored = self._manager.item_metadata(step)[name]
+        stored = getattr(stored, "tree", stored)
+        saved = {_key(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+        asked = {_key(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+        where = f"checkpoint {self.directory / str(step)}"
+        if saved.keys() != asked.keys():
+            differing = sorted(saved.keys() ^ asked.keys())[0]
+            side = "lacks" if differing in asked else "has an unexpected"
+            raise UserError(
+                f"{where} {side} {name} leaf {differing}: it was saved by another model config"
+            )
+        for key, leaf in asked.items():
+            if tuple(saved[key].shape) != tuple(leaf.shape) or saved[key].dtype != leaf.dtype:
+                raise UserError(
+                    f"{where}: {name} leaf {key} is {saved[key].dtype}{list(saved[key].shape)}, "
+                    f"the config asks for {leaf.dtype}{list(leaf.shape)}"
+                )
+
+    def _item(self, step: int, name: str) -> bool:
+        return (self.directory / str(step) / name).is_dir()
+
+    def _failed(self, error: Exception) -> StorageError:
+        reason = " ".join(str(error).split())[:300]
+        return StorageError(f"can't save a checkpoint in {self.directory}: {reason}")
+
+
+def _key(path: tuple[Any, ...]) -> str:
+    return "/".join(
+        str(getattr(entry, "key", getattr(entry, "idx", getattr(entry, "name", entry))))
+        for entry in path
+    )

@@ -1,0 +1,80 @@
+"""`gpt2-jax prepare`: text to token shards."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+from gpt2_jax.data.corpora import CORPORA, get_corpus, read_inputs
+from gpt2_jax.data.prepare import prepare
+from gpt2_jax.data.tokenizer import NAMES
+from gpt2_jax.errors import UserError
+
+HELP = "turn text into token shards"
+
+EXAMPLES = """\
+gpt2-jax prepare --corpus python-stdlib --tokenizer byte --out data/stdlib
+gpt2-jax prepare --corpus tinyshakespeare --tokenizer char --out data/shakespeare_char
+gpt2-jax prepare --input novels/ notes.txt --out data/novels"""
+
+_CORPORA = "; ".join(f"{corpus.name} ({corpus.description})" for corpus in CORPORA.values())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this verb's flags."""
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        metavar="PATH",
+        help="text files, or folders whose *.txt files are taken; each file is one document",
+    )
+    parser.add_argument("--corpus", metavar="NAME", help=f"instead of --input: {_CORPORA}")
+    parser.add_argument("--tokenizer", choices=NAMES, default="gpt2", help="default: gpt2")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--val_fraction",
+        type=float,
+        default=0.1,
+        help="end of the token stream that becomes the val split (default: 0.1; 0: none)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes that encode (default: one per CPU); the result does not depend on it",
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepares the data and prints a summary; returns the exit status."""
+    if (args.input is None) == (args.corpus is None):
+        raise UserError("give exactly one of --input PATH... and --corpus NAME")
+    corpus = get_corpus(args.corpus) if args.corpus is not None else read_inputs(args.input)
+    summary = prepare(
+        corpus,
+        args.tokenizer,
+        args.out,
+        val_fraction=args.val_fraction,
+        workers=args.workers,
+        log=lambda line: print(line, file=sys.stderr),
+    )
+    print(json.dumps(summary) if args.json else _describe(summary))
+    return 0
+
+
+def _describe(summary: dict[str, Any]) -> str:
+    done = "already prepared" if summary["already_prepared"] else "prepared"
+    lines = [
+        f"{done} {summary['out']}: tokenizer {summary['tokenizer']}, "
+        f"{summary['vocab_size']} ids, {summary['seconds']:.1f} s"
+    ]
+    lines += [
+        f"  {name:<5} {split['tokens']:>13,} tokens {split['bytes']:>13,} bytes "
+        f"{split['documents']:>9,} documents"
+        for name, split in summary["splits"].items()
+    ]
+    return "\n".join(lines)

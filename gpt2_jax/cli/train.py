@@ -1,0 +1,229 @@
+"""`gpt2-jax train`: train a model, or go on with a run. Joins what the rooms keep apart."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2_jax import config as config_lib
+from gpt2_jax.config import Config
+from gpt2_jax.errors import UserError
+
+HELP = "Train a model, or go on with the run in a workdir."
+EXAMPLES = """\
+gpt2-jax train --config configs/quickstart.py --workdir runs/quickstart
+gpt2-jax train --config configs/gpt2_small.py --workdir runs/small --config.train.batch_size=64
+gpt2-jax train --config configs/gpt2_xl.py --dry_run --json
+gpt2-jax train --config configs/quickstart.py --show_knobs"""
+
+# xz takes a second a megabyte or so: longer texts go without the comparison.
+_LONGEST_COMPRESSED = 16 << 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags."""
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="Python file with the run's knobs"
+    )
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="the run's folder; made if missing, resumed if it is a run"
+    )
+    parser.add_argument("--stop_at_step", type=int, metavar="N", help="save and stop after step N")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check the config and show sizes; trains nothing"
+    )
+    parser.add_argument(
+        "--show_knobs", action="store_true", help="list every knob with its value and meaning"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; returns the exit status."""
+    config = config_lib.load_config(args.config, args.config_overrides)
+    if args.show_knobs:
+        _show_knobs(config)
+        return 0
+    if args.stop_at_step is not None and args.stop_at_step < 1:
+        raise UserError(f"--stop_at_step must be at least 1, not {args.stop_at_step}")
+    if not args.dry_run:
+        if args.workdir is None:
+            raise UserError("--workdir DIR is missing: the folder that keeps the run")
+        if Path(args.workdir).is_file():
+            raise UserError(f"--workdir {args.workdir} is a file; name a folder")
+    # Only now the imports that take seconds: a typo has been answered by here.
+    from gpt2_jax.model import attention
+    from gpt2_jax.parallel.distributed import initialize
+
+    initialize()
+    attention.choose(config.model)
+    if args.dry_run:
+        report = _dry_run(config)
+        print(json.dumps(report) if args.json else _readable(report))
+        return 0
+    results = _train(config, args.workdir, args.stop_at_step)
+    if args.json:
+        print(json.dumps({"workdir": args.workdir, **results}))
+    return 0
+
+
+def _train(config: Config, workdir: str, stop_at_step: int | None) -> dict[str, float]:
+    from gpt2_jax.checkpoint.load import load
+    from gpt2_jax.data.loader import TrainLoader
+    from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens
+    from gpt2_jax.evals.perplexity import Perplexity
+    from gpt2_jax.train.trainer import Setup, Trainer
+
+    path = config.data.path
+    if path is None:
+        raise UserError(
+            "data.path is not set: name a folder of token shards with --config.data.path=DIR "
+            "(`gpt2-jax prepare` makes one)"
+        )
+    tokenizer = _tokenizer(config, path)
+
+    def tokens(split: str) -> TokenArray:
+        found = open_tokens(path, split, val_fraction=config.data.val_fraction)
+        check_vocab(found, config.model.vocab_size)
+        return found
+
+    val_tokens = tokens("val")
+    source = TrainLoader(
+        tokens("train"),
+        batch_size=config.train.batch_size,
+        context_length=config.model.context_length,
+        seed=config.train.seed,
+    )
+
+    def make_evaluators(abstract_params: Any, mesh: Any, rules: Any) -> Sequence[Any]:
+        perplexity = Perplexity(config, val_tokens, tokenizer, mesh, rules, abstract_params)
+        return [perplexity, _sampler(config, tokenizer)]
+
+    setup = Setup(
+        source=source,
+        make_evaluators=make_evaluators,
+        tokenizer=tokenizer.to_dict(),
+        data_fingerprint=fingerprint(path),
+        read_params=lambda model, abstract: load(model, abstract=abstract).params,
+    )
+    results = Trainer(config, workdir, setup).run(stop_at_step)
+    text = tokenizer.decode_bytes(val_tokens.read(0, min(len(val_tokens), _LONGEST_COMPRESSED)))
+    if results and len(text) < _LONGEST_COMPRESSED and config.eval.batches == -1:
+        results |= _compare(results, text)
+    return results
+
+
+def _tokenizer(config: Config, path: str) -> Any:
+    """The tokenizer of the shards, which must be the one the config names."""
+    from gpt2_jax.data.meta import read_meta
+    from gpt2_jax.data.tokenizer import make_tokenizer, tokenizer_from_dict
+
+    meta = read_meta(path) if Path(path).is_dir() else None
+    if meta is None:  # shards of other programs say nothing of their tokenizer
+        tokenizer = make_tokenizer(config.data.tokenizer)
+    else:
+        tokenizer = tokenizer_from_dict(meta["tokenizer"])
+        if tokenizer.name != config.data.tokenizer:
+            raise UserError(
+                f"data.tokenizer={config.data.tokenizer}, but {path} was prepared with "
+                f"{tokenizer.name}: set --config.data.tokenizer={tokenizer.name} or prepare it anew"
+            )
+    if tokenizer.vocab_size != config.model.vocab_size:
+        raise UserError(
+            f"model.vocab_size={config.model.vocab_size}, but the tokenizer of {path} has "
+            f"{tokenizer.vocab_size} tokens: set --config.model.vocab_size={tokenizer.vocab_size}"
+        )
+    return tokenizer
+
+
+def _sampler(config: Config, tokenizer: Any) -> Callable[[Any], Iterator[tuple[str, str]]]:
+    """Evaluator: an unconditional text, from the same seed every time."""
+    from gpt2_jax.decode.generate import decode_params, generate_text
+    from gpt2_jax.decode.sampling import SamplingOptions
+
+    room = config.model.context_length - 1
+
+    def sample(params: Any) -> Iterator[tuple[str, str]]:
+        count = min(config.eval.sample_tokens, room)
+        if count:
+            ready = decode_params(params, config.model)
+            samples = generate_text(
+                ready,
+                config.model,
+                tokenizer,
+                [""],
+                max_new_tokens=count,
+                options=SamplingOptions(temperature=0.8, top_k=50),
+            )
+            yield "sample", samples[0].text
+
+    return sample
+
+
+def _compare(results: dict[str, float], text: bytes) -> dict[str, float]:
+    """Shows the held-out loss beside what general-purpose compressors make of the text."""
+    from gpt2_jax.evals.compression import compressed_bits_per_byte
+
+    yardsticks = compressed_bits_per_byte(text)
+    bits = results["eval/bits_per_byte"]
+    beside = ", ".join(f"{name} {value:.3f}" for name, value in yardsticks.items())
+    print(
+        f"held-out loss {results['eval/loss']:.4f} nats per token = {bits:.3f} bits per byte "
+        f"(on the same {len(text):,} bytes: {beside})",
+        file=sys.stderr,
+    )
+    return {f"{name} bits_per_byte": value for name, value in yardsticks.items()}
+
+
+def _dry_run(config: Config) -> dict[str, Any]:
+    """What the run would be: sizes and layout, from shapes alone."""
+    from gpt2_jax.model.flops import flops_per_token, num_params
+    from gpt2_jax.parallel import mesh as mesh_lib
+    from gpt2_jax.parallel.rules import Rules
+    from gpt2_jax.train.optimizer import make_optimizer
+    from gpt2_jax.train.state import abstract_state, bytes_per_device
+
+    mesh = mesh_lib.make_mesh(config.mesh)
+    mesh_lib.check_batch(config.train, mesh)
+    state = abstract_state(config, make_optimizer(config), mesh, Rules())
+    tokens_per_step = config.train.batch_size * config.model.context_length
+    return {
+        "parameters": num_params(config.model),
+        "tokens_per_step": tokens_per_step,
+        "total_tokens": tokens_per_step * config.train.total_steps,
+        "flops_per_step": flops_per_token(config.model) * tokens_per_step,
+        "mesh": mesh_lib.describe(mesh),
+        # Per device. Gradients take the room of the parameters; activations come on top.
+        "memory_bytes": {
+            "parameters": bytes_per_device(state.params),
+            "optimizer": bytes_per_device(state.opt_state),
+            "gradients": bytes_per_device(state.params),
+        },
+    }
+
+
+def _readable(report: dict[str, Any]) -> str:
+    memory = "  ".join(
+        f"{kind} {size / 2**20:,.1f}" for kind, size in report["memory_bytes"].items()
+    )
+    mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items())
+    return (
+        f"parameters       {report['parameters']:,}\n"
+        f"tokens per step  {report['tokens_per_step']:,}\n"
+        f"total tokens     {report['total_tokens']:,}\n"
+        f"FLOPs per step   {report['flops_per_step']:.3g} (6N + 6LTd per token)\n"
+        f"mesh             {mesh}\n"
+        f"MiB per device   {memory}  (activations not included)"
+    )
+
+
+def _show_knobs(config: Config) -> None:
+    values = config_lib.to_dict(config)
+    for knob in config_lib.knobs():
+        section, name = knob.key.split(".")
+        choices = f" ({', '.join(map(str, knob.choices))})" if knob.choices else ""
+        print(f"--config.{knob.key}={values[section][name]}\n    {knob.help}{choices}")

@@ -1,0 +1,423 @@
+"""Every knob of a run, and the strict way from a config file to them.
+
+A config file defines `get_config()`, starts from `default()`, assigns what differs and returns the
+`ml_collections.ConfigDict`. `load_config` runs the file, applies `section.key=value` overrides and
+returns a checked `Config`. This module imports no JAX, so that a typo is reported in an instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import runpy
+import traceback
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from gpt2_jax.errors import UserError, did_you_mean
+
+
+def _knob(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[Any] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A dataclass field with its documentation and its allowed values, `low` included."""
+    limits = {"choices": choices, "low": low, "high": high, "below": below}
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """GPT-2's shape, and how it is computed."""
+
+    num_layers: int = _knob(12, "transformer blocks", low=1)
+    num_heads: int = _knob(12, "attention heads; divides d_model", low=1)
+    d_model: int = _knob(768, "width of the residual stream", low=1)
+    context_length: int = _knob(1024, "tokens the model sees at once", low=1)
+    vocab_size: int = _knob(50257, "tokens of the tokenizer, padding excluded", low=1)
+    vocab_multiple: int = _knob(128, "the embedding's rows are padded to a multiple of this", low=1)
+    dropout: float = _knob(0.0, "probability, after embeddings, attention and MLP", low=0, below=1)
+    dtype: str = _knob("bfloat16", "compute dtype", choices=("float32", "bfloat16"))
+    param_dtype: str = _knob("float32", "dtype the parameters are kept in", choices=("float32",))
+    remat: str = _knob(
+        "none",
+        "what the backward pass recomputes: nothing, all but matrix products, or whole blocks",
+        choices=("none", "dots", "full"),
+    )
+    scan_unroll: int = _knob(1, "layers per iteration of the scan: more is faster to run", low=1)
+    attention: str = _knob(
+        "auto",
+        "attention kernel; auto is cudnn where it can run and reference elsewhere",
+        choices=("auto", "reference", "cudnn"),
+    )
+    loss_chunk: int = _knob(
+        128, "positions whose logits the loss holds at a time; 0 means the whole sequence", low=0
+    )
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding table: `vocab_size` rounded up to `vocab_multiple`."""
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.num_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the tokens come from."""
+
+    path: str | None = _knob(None, "folder of token shards, as `gpt2-jax prepare` writes it")
+    tokenizer: str = _knob("gpt2", "tokenizer of the shards", choices=("gpt2", "byte", "char"))
+    val_fraction: float = _knob(
+        0.1, "end of the token stream held out when the folder has no val shards", low=0, below=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; one axis may be -1: the devices left over."""
+
+    data: int = _knob(-1, "replicas of the model, each with its part of the batch", low=-1)
+    fsdp: int = _knob(1, "parts the parameters are cut into, gathered layer by layer", low=-1)
+    tensor: int = _knob(1, "parts the heads and the MLP width are cut into", low=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW."""
+
+    name: str = _knob("adamw", "update rule", choices=("adamw",))
+    beta1: float = _knob(0.9, "decay of the first moment", low=0, below=1)
+    beta2: float = _knob(0.95, "decay of the second moment", low=0, below=1)
+    epsilon: float = _knob(1e-8, "added to the root of the second moment", low=0)
+    weight_decay: float = _knob(0.1, "decoupled decay of kernels and embeddings", low=0)
+    grad_clip: float = _knob(1.0, "largest global gradient norm; 0 turns clipping off", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning rate by optimizer update: linear warmup, then decay until `train.total_steps`."""
+
+    name: str = _knob("cosine", "shape after warmup", choices=("cosine", "linear", "constant"))
+    learning_rate: float = _knob(6e-4, "peak learning rate", low=0)
+    min_learning_rate: float = _knob(6e-5, "learning rate at the end of the decay", low=0)
+    warmup_steps: int = _knob(2000, "updates from 0 to the peak; the first is not zero", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How much, how often, from where."""
+
+    batch_size: int = _knob(512, "sequences per step, over all devices and microbatches", low=1)
+    accumulation_steps: int = _knob(1, "microbatches a step is cut into to save memory", low=1)
+    total_steps: int = _knob(100_000, "steps of the whole run", low=1)
+    seed: int = _knob(0, "of initialization, data order and dropout", low=0)
+    init_from: str | None = _knob(None, "model whose parameters a new run starts from")
+    max_bad_steps: int = _knob(
+        10, "steps in a row with a non-finite loss or gradient before the run stops", low=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save, and how many to keep."""
+
+    every: int = _knob(1000, "steps between checkpoints; the last step is always saved", low=1)
+    keep: int = _knob(3, "newest checkpoints kept", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """The validation pass and the sample texts beside it."""
+
+    every: int = _knob(1000, "steps between validations; 0 means only at the end", low=0)
+    batches: int = _knob(-1, "batches of the fixed validation pass; -1 is the full set", low=-1)
+    sample_tokens: int = _knob(64, "tokens of the sample text written beside it; 0: none", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """What is written down along the way."""
+
+    every: int = _knob(10, "steps between rows of metrics", low=1)
+    tensorboard: bool = _knob(True, "also write TensorBoard events")
+    norms_every: int = _knob(100, "steps between per-layer norms; 0: none", low=0)
+    histograms_every: int = _knob(0, "steps between weight histograms; 0: none", low=0)
+    profile_at: int = _knob(-1, "step at which a profiler trace starts; -1: none", low=-1)
+    profile_steps: int = _knob(5, "steps the profiler trace covers", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run. See each section for its knobs."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    mesh: MeshConfig = MeshConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    eval: EvalConfig = EvalConfig()
+    log: LogConfig = LogConfig()
+
+
+# What must stay as it was when a run resumes: everything else changes how the run goes, not what it
+# computes.
+_FIXED_ON_RESUME = ("model", "data", "optimizer", "schedule", "train.seed", "train.batch_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """One leaf of the config: what `--help`, overrides and checks need to know of it."""
+
+    key: str
+    type: type
+    optional: bool
+    default: Any
+    help: str
+    choices: tuple[Any, ...] | None
+    low: float | None
+    high: float | None
+    below: float | None
+
+
+def knobs() -> Iterator[Knob]:
+    """Every knob of `Config` in order, keyed `section.name`."""
+    for section in dataclasses.fields(Config):
+        section_type = type(getattr(Config(), section.name))
+        hints = typing.get_type_hints(section_type)
+        for field in dataclasses.fields(section_type):
+            hint = hints[field.name]
+            optional = isinstance(hint, types.UnionType)
+            kind = typing.get_args(hint)[0] if optional else hint
+            meta = dict(field.metadata)
+            yield Knob(f"{section.name}.{field.name}", kind, optional, field.default, **meta)
+
+
+def default() -> ml_collections.ConfigDict:
+    """All knobs at their defaults: the locked, type-safe ConfigDict a config file starts from."""
+    sections: dict[str, dict[str, Any]] = {}
+    for knob in knobs():
+        section, name = knob.key.split(".")
+        value = config_dict.placeholder(knob.type) if knob.default is None else knob.default
+        sections.setdefault(section, {})[name] = value
+    return ml_collections.ConfigDict(sections).lock()
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Runs a config file's `get_config()` and applies overrides.
+
+    Args:
+      path: a Python file that defines `get_config() -> ml_collections.ConfigDict`.
+      overrides: `section.key=value` strings, applied in order.
+
+    Raises:
+      UserError: for a missing or broken file, an unknown key, a wrong type or a value out of range.
+    """
+    values = _flatten(_run_config_file(Path(path)))
+    by_key = {knob.key: knob for knob in knobs()}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise UserError(f"--config.{key} needs a value: --config.{key}=VALUE")
+        if key not in by_key:
+            raise _unknown_key(key, by_key)
+        values[key] = _parse(by_key[key], text)
+    return _from_flat(values)
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Builds a checked Config from nested mappings; knobs left out keep their defaults.
+
+    Raises:
+      UserError: for an unknown key, a wrong type or a value out of range.
+    """
+    return _from_flat(_flatten(values))
+
+
+def to_dict(config: Config) -> dict[str, dict[str, Any]]:
+    """The config as nested plain values, ready for JSON; `from_dict` is its inverse."""
+    return dataclasses.asdict(config)
+
+
+def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
+    """Refuses a config that would not continue the run that `saved` started.
+
+    Raises:
+      UserError: naming every field that may not change, or a `train.total_steps` that shrank.
+    """
+    old_values, new_values = _flatten(to_dict(saved)), _flatten(to_dict(new))
+    changed = [
+        f"{key} ({old_values[key]!r} -> {value!r})"
+        for key, value in new_values.items()
+        if value != old_values[key] and key.startswith(_FIXED_ON_RESUME)
+    ]
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another config: {', '.join(changed)} may not change on "
+            "resume; restore these values or choose another --workdir"
+        )
+    if new.train.total_steps < saved.train.total_steps:
+        raise UserError(
+            f"train.total_steps may grow on resume but not shrink: {workdir} has "
+            f"{saved.train.total_steps}, not {new.train.total_steps}; to stop early: --stop_at_step"
+        )
+
+
+def _run_config_file(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        siblings = {str(p): p for p in path.parent.glob("*.py")} if path.parent.is_dir() else {}
+        raise UserError(f"no config file {path}{did_you_mean(str(path), siblings)}")
+    try:
+        namespace = runpy.run_path(str(path))
+        if "get_config" not in namespace:
+            raise UserError(f"{path} defines no get_config()")
+        result = namespace["get_config"]()
+    except UserError:
+        raise
+    except Exception as error:
+        # The innermost line that belongs to the config file is the one its author can mend.
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = frames[-1].lineno if frames else getattr(error, "lineno", "?")
+        reason = str(error.args[0]) if error.args else type(error).__name__
+        raise UserError(f"{path}, line {line}: {' '.join(reason.split())}") from error
+    if not isinstance(result, ml_collections.ConfigDict):
+        raise UserError(f"{path}: get_config() must return gpt2_jax.config.default() with changes")
+    return result.to_dict()
+
+
+def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    sections = [section.name for section in dataclasses.fields(Config)]
+    for section, entries in values.items():
+        if section not in sections:
+            raise UserError(f"config has no section {section!r}{did_you_mean(section, sections)}")
+        if not isinstance(entries, Mapping):
+            raise UserError(f"config section {section!r} must hold knobs, not {entries!r}")
+        flat.update({f"{section}.{name}": value for name, value in entries.items()})
+    return flat
+
+
+def _from_flat(values: Mapping[str, Any]) -> Config:
+    by_key = {knob.key: knob for knob in knobs()}
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key not in by_key:
+            raise _unknown_key(key, by_key)
+        section, name = key.split(".")
+        sections.setdefault(section, {})[name] = _checked(by_key[key], value)
+    defaults = Config()
+    built = {
+        name: dataclasses.replace(getattr(defaults, name), **entries)
+        for name, entries in sections.items()
+    }
+    config = dataclasses.replace(defaults, **built)
+    _check_together(config)
+    return config
+
+
+def _unknown_key(key: str, known: Mapping[str, Knob]) -> UserError:
+    section, dot, _ = key.partition(".")
+    if not dot:
+        return UserError(f"--config.{key}: overrides are --config.SECTION.KEY=VALUE")
+    same_section = [name for name in known if name.startswith(section + ".")]
+    hint = did_you_mean(key, same_section) or did_you_mean(key, known)
+    if not hint and same_section:
+        hint = "; knobs there: " + ", ".join(name.partition(".")[2] for name in same_section)
+    return UserError(f"unknown config key {key!r}{hint}")
+
+
+def _parse(knob: Knob, text: str) -> Any:
+    """Reads an override's text as the knob's type."""
+    if knob.optional and text.lower() in ("none", "null", ""):
+        return None
+    if knob.type is bool:
+        truth = {"true": True, "1": True, "false": False, "0": False}
+        if text.lower() not in truth:
+            raise UserError(f"{knob.key} must be true or false, not {text!r}")
+        return truth[text.lower()]
+    try:
+        return knob.type(text)
+    except ValueError:
+        raise _wrong_type(knob, text) from None
+
+
+def _wrong_type(knob: Knob, value: Any) -> UserError:
+    kind = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[knob.type]
+    return UserError(f"{knob.key} must be {kind}, not {value!r}")
+
+
+def _checked(knob: Knob, value: Any) -> Any:
+    """The value in the knob's type, or an error that names field, value and allowed range."""
+    if value is None and knob.optional:
+        return None
+    if knob.type is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, knob.type) or (isinstance(value, bool) and knob.type is not bool):
+        raise _wrong_type(knob, value)
+    if knob.choices and value not in knob.choices:
+        hint = did_you_mean(str(value), map(str, knob.choices))
+        raise UserError(
+            f"{knob.key} must be one of {', '.join(map(str, knob.choices))}, not {value!r}{hint}"
+        )
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise UserError(f"{knob.key} must be finite, not {value!r}")
+        if knob.low is not None and value < knob.low:
+            raise UserError(f"{knob.key} must be at least {knob.low:g}, not {value!r}")
+        if knob.high is not None and value > knob.high:
+            raise UserError(f"{knob.key} must be at most {knob.high:g}, not {value!r}")
+        if knob.below is not None and value >= knob.below:
+            raise UserError(f"{knob.key} must be below {knob.below:g}, not {value!r}")
+    return value
+
+
+def _check_together(config: Config) -> None:
+    """Checks that need more than one knob."""
+    model, train, schedule = config.model, config.train, config.schedule
+    if model.d_model % model.num_heads:
+        raise UserError(
+            f"model.d_model={model.d_model} must be a multiple of model.num_heads={model.num_heads}"
+        )
+    if model.num_layers % model.scan_unroll:
+        raise UserError(
+            f"model.scan_unroll={model.scan_unroll} must divide model.num_layers={model.num_layers}"
+        )
+    if model.loss_chunk and model.context_length % min(model.loss_chunk, model.context_length):
+        raise UserError(
+            f"model.loss_chunk={model.loss_chunk} must divide "
+            f"model.context_length={model.context_length}, or be 0"
+        )
+    if train.batch_size % train.accumulation_steps:
+        raise UserError(
+            f"train.batch_size={train.batch_size} must be a multiple of "
+            f"train.accumulation_steps={train.accumulation_steps}"
+        )
+    if schedule.min_learning_rate > schedule.learning_rate:
+        raise UserError(
+            f"schedule.min_learning_rate={schedule.min_learning_rate:g} must not exceed "
+            f"schedule.learning_rate={schedule.learning_rate:g}"
+        )
+    if schedule.warmup_steps > train.total_steps:
+        raise UserError(
+            f"schedule.warmup_steps={schedule.warmup_steps} must not exceed "
+            f"train.total_steps={train.total_steps}"
+        )
+    axes = {axis: getattr(config.mesh, axis) for axis in ("data", "fsdp", "tensor")}
+    if list(axes.values()).count(-1) > 1 or 0 in axes.values():
+        raise UserError(f"mesh axes must be positive, at most one of them -1, not {axes}")

@@ -1,0 +1,1 @@
+"""Text to tokens to batches: tokenizers, corpora, token shards and the loader."""

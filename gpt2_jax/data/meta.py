@@ -1,0 +1,75 @@
+"""`meta.json`: what a folder of token shards holds, and with which tokenizer it was made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpt2_jax.errors import UserError
+
+META = "meta.json"
+
+
+def read_meta(path: str | Path) -> dict[str, Any] | None:
+    """The folder's meta.json, None where there is none.
+
+    Raises:
+      UserError: when it is not JSON, or lacks what `write_meta` documents.
+    """
+    file = Path(path) / META
+    try:
+        meta = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}): prepare the data anew") from None
+    problem = _meta_problem(meta)
+    if problem:
+        raise UserError(f"{file} is malformed ({problem}): prepare the data anew")
+    return meta
+
+
+def write_meta(path: str | Path, meta: Mapping[str, Any]) -> None:
+    """Writes meta.json in one step.
+
+    Args:
+      path: the folder.
+      meta: {"tokenizer": Tokenizer.to_dict(), "vocab_size": n, "splits": {"train": {"tokens",
+        "bytes" (of text), "documents", "shards": [{"file", "tokens", "sha256"}]}, "val": ...}};
+        more keys may be added.
+    """
+    problem = _meta_problem(meta)
+    if problem:
+        raise ValueError(f"malformed meta: {problem}")
+    file = Path(path) / META
+    temporary = file.with_suffix(".tmp")
+    with open(temporary, "w", encoding="utf-8") as out:
+        json.dump(meta, out, indent=1)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(temporary, file)
+
+
+def _missing(values: Any, kinds: Mapping[str, type]) -> str | None:
+    """The first key that is absent or of another type, None when all are there."""
+    for key, kind in kinds.items():
+        if not isinstance(values, Mapping) or not isinstance(values.get(key), kind):
+            return key
+    return None
+
+
+def _meta_problem(meta: Any) -> str | None:
+    """What is wrong with a meta.json's content; None when nothing is."""
+    if key := _missing(meta, {"tokenizer": dict, "vocab_size": int, "splits": dict}):
+        return f"no {key}"
+    for name, split in meta["splits"].items():
+        kinds = {"tokens": int, "bytes": int, "documents": int, "shards": list}
+        if key := _missing(split, kinds):
+            return f"no {key} in split {name}"
+        for shard in split["shards"]:
+            if key := _missing(shard, {"file": str, "tokens": int, "sha256": str}):
+                return f"no {key} in a shard of split {name}"
+    return None

@@ -1,0 +1,291 @@
+"""Token shards: files of uint16 token ids with a small header, read through memory maps.
+
+A shard is 256 little-endian int32 (magic 20240520, version 1, token count, zeros), then that many
+little-endian uint16: the format of llm.c's GPT-2 data and of the public FineWeb shards. nanoGPT's
+`train.bin` and `val.bin`, which have no header, are read too. Nothing here imports JAX.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from gpt2_jax.data.meta import META, read_meta
+from gpt2_jax.data.meta import write_meta as write_meta
+from gpt2_jax.errors import UserError
+
+MAGIC = 20240520
+VERSION = 1
+HEADER_BYTES = 256 * 4
+TOKEN_DTYPE = np.dtype("<u2")
+MAX_VOCAB_SIZE = 2**16
+SPLITS = ("train", "val")
+# nanoGPT's names; any other file must start with the header.
+_HEADERLESS = ("train.bin", "val.bin")
+
+
+class TokenArray:
+    """A read-only stream of tokens over the concatenation of arrays, normally mapped shards."""
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        """Joins `parts`, uint16 arrays [n_i] in order, without copying them."""
+        self._parts = [part for part in parts if len(part)]
+        self._starts = [0]
+        for part in self._parts:
+            self._starts.append(self._starts[-1] + len(part))
+
+    def __len__(self) -> int:
+        """Tokens in the stream."""
+        return self._starts[-1]
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """Tokens start .. start+length-1 as uint16 [length]; IndexError outside the stream."""
+        if not 0 <= start <= start + length <= len(self):
+            raise IndexError(f"tokens {start}..{start + length} of {len(self)}")
+        first = bisect.bisect_right(self._starts, start) - 1
+        if start + length <= self._starts[min(first + 1, len(self._parts))]:
+            offset = start - self._starts[first]
+            return self._parts[first][offset : offset + length] if length else _NO_TOKENS
+        return np.concatenate(self._views(start, start + length))
+
+    def part(self, start: int, stop: int) -> TokenArray:
+        """Tokens start .. stop-1 as a TokenArray over the same memory."""
+        return TokenArray(self._views(start, stop))
+
+    def _views(self, start: int, stop: int) -> list[np.ndarray]:
+        return [
+            part[max(start - begin, 0) : max(stop - begin, 0)]
+            for part, begin in zip(self._parts, self._starts, strict=False)
+        ]
+
+
+_NO_TOKENS = np.zeros(0, TOKEN_DTYPE)
+
+
+class ShardWriter:
+    """Writes one split as `{split}_{index:06d}.bin`; a file has its final name only when complete.
+
+    Use as a context manager. After it, `shards` holds {"file", "tokens", "sha256"} per file.
+    """
+
+    def __init__(self, folder: str | Path, split: str, tokens_per_shard: int = 100_000_000) -> None:
+        """Opens nothing yet.
+
+        Args:
+          folder: an existing folder.
+          split: "train" or "val".
+          tokens_per_shard: every file but the last holds this many tokens.
+        """
+        if tokens_per_shard < 1:
+            raise UserError(f"tokens_per_shard must be at least 1, not {tokens_per_shard}")
+        self.shards: list[dict[str, Any]] = []
+        self._folder, self._split = Path(folder), split
+        self._limit = tokens_per_shard
+        self._file: io.BufferedRandom | None = None
+        self._count = 0
+
+    def __enter__(self) -> ShardWriter:
+        """The writer itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Completes the last file, or removes it when the block failed."""
+        if kind is None:
+            self._finish()
+        elif self._file is not None:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+    @property
+    def _temporary(self) -> Path:
+        return self._folder / f"{self._split}_{len(self.shards):06d}.bin.tmp"
+
+    def write(self, tokens: np.ndarray) -> None:
+        """Appends token ids [n], each below 65536."""
+        if tokens.dtype != TOKEN_DTYPE:
+            if len(tokens) and not 0 <= tokens.min() <= tokens.max() < MAX_VOCAB_SIZE:
+                raise UserError("token ids must be from 0 to 65535 to be stored as uint16")
+            tokens = tokens.astype(TOKEN_DTYPE)
+        while len(tokens):
+            if self._file is None:
+                self._file, self._count = self._temporary.open("w+b"), 0
+                self._file.write(bytes(HEADER_BYTES))
+            piece = tokens[: self._limit - self._count]
+            self._file.write(np.ascontiguousarray(piece).data)
+            self._count += len(piece)
+            tokens = tokens[len(piece) :]
+            if self._count == self._limit:
+                self._finish()
+
+    def _finish(self) -> None:
+        if self._file is None:
+            return
+        header = np.zeros(256, "<i4")
+        header[:3] = MAGIC, VERSION, self._count
+        with self._file as file:
+            file.seek(0)
+            file.write(header.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+            # The count in the header is known only now, so the sum is taken of the file as it is.
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        temporary = self._temporary
+        os.replace(temporary, temporary.with_suffix(""))
+        shard = {"file": temporary.stem, "tokens": self._count, "sha256": digest}
+        self.shards.append(shard)
+        self._file = None
+
+
+def open_tokens(path: str | Path, split: str, *, val_fraction: float = 0.1) -> TokenArray:
+    """The tokens of one split of a folder, memory-mapped.
+
+    Takes files named `*train*.bin` and `*val*.bin` in sorted order. In a folder without val files
+    the stream is cut at int(n * (1 - val_fraction)), as nanoGPT's prepare scripts do: train is what
+    comes before, val the rest.
+
+    Raises:
+      UserError: when files are missing, corrupt or not as meta.json says, or the split is empty.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split must be train or val, not {split!r}")
+    folder = Path(path)
+    files = _token_files(folder)
+    meta = read_meta(folder)
+    # Val shards that meta.json knows and the folder lost are an error below, not another split.
+    has_val = bool(files["val"]) or bool(meta and meta["splits"].get("val"))
+    source = split if has_val else "train"
+    if not files[source]:
+        raise UserError(
+            f"{folder} has no {source} tokens (*{source}*.bin): make them with "
+            f"gpt2-jax prepare --out {folder}"
+        )
+    arrays = [_map_shard(file) for file in files[source]]
+    if meta is not None:
+        _check_against_meta(folder, source, files[source], arrays, meta)
+    tokens = TokenArray(arrays)
+    if not has_val:
+        cut = int(len(tokens) * (1 - val_fraction))
+        tokens = tokens.part(0, cut) if split == "train" else tokens.part(cut, len(tokens))
+    if not len(tokens):
+        raise UserError(
+            f"{folder} has no val files, and data.val_fraction={val_fraction:g} leaves no {split} "
+            "tokens: choose another"
+        )
+    return tokens
+
+
+def check_vocab(tokens: TokenArray, vocab_size: int) -> None:
+    """Looks at slices over the whole stream, its start and its end for ids not below `vocab_size`.
+
+    A spot check of about a quarter of a million tokens: ids out of range give NaN or, worse, clamp.
+
+    Raises:
+      UserError: naming the id and where it is.
+    """
+    length = min(4096, len(tokens))
+    for start in np.linspace(0, len(tokens) - length, 64).astype(np.int64).tolist():
+        ids = tokens.read(start, length)
+        if len(ids) and ids.max() >= vocab_size:
+            where = start + int(ids.argmax())
+            raise UserError(
+                f"token {where} of the data is id {ids.max()}, but the vocabulary has ids 0 to "
+                f"{vocab_size - 1}: model.vocab_size and data.tokenizer must fit data.path"
+            )
+
+
+def fingerprint(path: str | Path) -> str:
+    """A sha256 in hex that changes when the folder's tokens do, without reading them all.
+
+    Over the shards' sums in meta.json, or without it over each file's name, size and first 4 KB.
+    """
+    folder = Path(path)
+    digest = hashlib.sha256()
+    if (meta := read_meta(folder)) is not None:
+        for split in SPLITS:
+            for shard in meta["splits"].get(split, {}).get("shards", ()):
+                digest.update(f"{split} {shard['file']} {shard['sha256']}\n".encode())
+    else:
+        for file in [file for files in _token_files(folder).values() for file in files]:
+            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+            with open(file, "rb") as opened:
+                digest.update(opened.read(4096))
+    return digest.hexdigest()
+
+
+def _token_files(folder: Path) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        raise UserError(
+            f"no data folder {folder}: make it with gpt2-jax prepare --out {folder}, "
+            "or set data.path to another"
+        )
+    files: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    for file in sorted(folder.glob("*.bin")):
+        splits = [split for split in SPLITS if split in file.name]
+        if len(splits) == 2:
+            raise UserError(f"{file} names both train and val: rename it to name one of them")
+        for split in splits:
+            files[split].append(file)
+    return files
+
+
+def _map_shard(file: Path) -> np.ndarray:
+    """The file's tokens as a read-only memory map, its header checked against its size."""
+    size = file.stat().st_size
+    if size == 0:
+        raise UserError(f"{file} is empty: make it anew with gpt2-jax prepare")
+    header = np.fromfile(file, "<i4", count=256)
+    if not len(header) or header[0] != MAGIC:
+        if file.name not in _HEADERLESS:
+            raise UserError(
+                f"{file} is not a token shard: it does not start with {MAGIC} (only nanoGPT's "
+                "train.bin and val.bin may have no header)"
+            )
+        if size % TOKEN_DTYPE.itemsize:
+            raise UserError(f"{file} has an odd size, {size} bytes: it is no array of uint16")
+        return np.memmap(file, TOKEN_DTYPE, "r").view(np.ndarray)
+    if len(header) < 256:
+        raise UserError(f"{file} is cut off in its header: {size} bytes; make or copy it anew")
+    version, count = int(header[1]), int(header[2])
+    if version != VERSION:
+        raise UserError(f"{file} has version {version} of the shard format; only 1 is known")
+    if count < 1:
+        raise UserError(f"{file} holds {count} tokens by its header: make or copy it anew")
+    expected = HEADER_BYTES + count * TOKEN_DTYPE.itemsize
+    if size != expected:
+        raise UserError(
+            f"{file} is corrupt: {count} tokens by its header are {expected} bytes, the file has "
+            f"{size}; make or copy it anew"
+        )
+    return np.memmap(file, TOKEN_DTYPE, "r", HEADER_BYTES, (count,)).view(np.ndarray)
+
+
+def _check_against_meta(
+    folder: Path,
+    split: str,
+    files: Iterable[Path],
+    arrays: Iterable[np.ndarray],
+    meta: Mapping[str, Any],
+) -> None:
+    shards = meta["splits"].get(split, {}).get("shards", [])
+    promised = {shard["file"]: shard["tokens"] for shard in shards}
+    found = {file.name: len(array) for file, array in zip(files, arrays, strict=True)}
+    for name in sorted(promised.keys() | found.keys()):
+        if promised.get(name) != found.get(name):
+            raise UserError(
+                f"{folder / name} has {found.get(name, 'no')} tokens, but {META} says "
+                f"{promised.get(name, 'none')}: prepare the data anew, or remove what was added"
+            )

@@ -1,0 +1,1 @@
+"""Logits to text: sampling and generation with a KV cache."""

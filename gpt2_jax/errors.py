@@ -1,0 +1,42 @@
+"""What can go wrong, and the exit status each kind of failure ends with."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Gpt2JaxError(Exception):
+    """An expected failure: the command line prints it as one line and exits with `exit_status`."""
+
+    exit_status = 1
+
+
+class UserError(Gpt2JaxError):
+    """Bad flags, config, data, or a workdir of another run; the message says what to do."""
+
+    exit_status = 2
+
+
+class Preempted(Gpt2JaxError):
+    """The run was told to stop, and has saved: start it again to go on."""
+
+    exit_status = 75
+
+
+class NumbersWentBad(Gpt2JaxError):
+    """Too many steps in a row had a loss or a gradient that is not finite."""
+
+    exit_status = 76
+
+
+class StorageError(Gpt2JaxError):
+    """Saving failed, or no usable checkpoint is left."""
+
+    exit_status = 78
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Returns `; did you mean 'x'?` for the closest candidate, or an empty string."""
+    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

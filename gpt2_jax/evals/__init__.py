@@ -1,0 +1,1 @@
+"""Parameters to numbers: perplexity and the evaluations of the GPT-2 paper."""

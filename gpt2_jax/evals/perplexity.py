@@ -1,0 +1,76 @@
+"""Validation: the loss over a fixed set of windows, the same every time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from gpt2_jax.config import Config
+from gpt2_jax.data.loader import EvalWindows, device_batches
+from gpt2_jax.data.shards import TokenArray
+from gpt2_jax.data.tokenizer import Tokenizer
+from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.train.step import batch_sharding, compile_eval_step
+
+
+class Perplexity:
+    """Evaluator: `eval/loss` (nats per token), `eval/perplexity` and `eval/bits_per_byte`.
+
+    The tokens are read in non-overlapping windows of the context length, each token but the first
+    of all scored once. Bits per byte divides by the UTF-8 bytes of the scored tokens, so that
+    models with different tokenizers compare; what the model spends on end-of-text tokens counts,
+    though they stand for no bytes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tokens: TokenArray,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        rules: Rules,
+        abstract_params: Any,
+    ) -> None:
+        """Compiles the pass.
+
+        Args:
+          tokens: the validation split; `eval.batches` limits how much of it is scored.
+          abstract_params: ShapeDtypeStructs with the shardings that the parameters will have.
+        """
+        batch_size = config.train.batch_size // config.train.accumulation_steps
+        T = config.model.context_length
+        self._windows = EvalWindows(tokens, batch_size=batch_size, context_length=T)
+        self._num_batches = len(self._windows)
+        if config.eval.batches >= 0:
+            self._num_batches = min(config.eval.batches, self._num_batches)
+        scored = tokens.read(1, min(len(tokens) - 1, self._num_batches * batch_size * T))
+        self._bytes = int(tokenizer.byte_lengths()[scored].sum())
+        self._sharding = batch_sharding(mesh)
+        self._eval_step = compile_eval_step(config.model, batch_size, mesh, rules, abstract_params)
+
+    def __call__(self, params: Any) -> Iterator[tuple[str, float]]:
+        """Yields the three numbers for these parameters."""
+        batches = device_batches(self._windows, self._sharding, stop_step=self._num_batches)
+        sums: list[tuple[float, float]] = []
+        pending = None
+        with contextlib.closing(batches):
+            for batch in batches:
+                # One batch computes while the sums of the one before are read: no more pile up.
+                started = self._eval_step(params, batch)
+                sums += [_floats(pending)] if pending else []
+                pending = started
+        sums += [_floats(pending)] if pending else []
+        nats, tokens = np.sum(sums, axis=0)
+        yield "eval/loss", nats / tokens
+        yield "eval/perplexity", math.exp(min(nats / tokens, 700))
+        yield "eval/bits_per_byte", nats / math.log(2) / self._bytes
+
+
+def _floats(pair: tuple[jax.Array, jax.Array]) -> tuple[float, float]:
+    return float(pair[0]), float(pair[1])

@@ -1,0 +1,277 @@
+"""GPT-2 (Radford et al. 2019) as a Flax linen module: the page to read first.
+
+Shapes are in the names: `x_BxTxD` has axes B, T, D.
+
+    B batch   T tokens   S cache slots   L layers   H heads   D model width
+    K head width (D / H)   F MLP width (4 D)   V vocabulary (padded rows included)
+
+The parameter tree uses the names of OpenAI's release: wte, wpe, h/{ln_1, attn/{c_attn, c_proj},
+ln_2, mlp/{c_fc, c_proj}}, ln_f. For training the blocks are scanned and each of their leaves has a
+leading L axis; for decoding they are unrolled as h_0, h_1, ... (see `unstack`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import spmd
+
+from gpt2_jax.config import ModelConfig
+from gpt2_jax.model import attention
+from gpt2_jax.model.cache import KVCache, LayerCache, append
+from gpt2_jax.model.matmul import matmul
+
+LAYER_NORM_EPSILON = 1e-5  # OpenAI's model.py; flax's own default is 1e-6
+INIT_STD = 0.02
+POSITION_INIT_STD = 0.01
+
+_REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Linear(nn.Module):
+    """y = x W + b, contracting the trailing axes of x with the leading ones of W.
+
+    Attributes:
+      inputs, outputs: sizes of the contracted and of the new axes.
+      axes: a logical name for each axis of W, inputs first.
+      std: of the normal distribution W starts from; b starts from 0.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    config: ModelConfig
+    std: float = INIT_STD
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns x W + b in the compute dtype."""
+        dtype, param_dtype = self.config.dtype, self.config.param_dtype
+        kernel_init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
+        bias_axes = self.axes[len(self.inputs) :]
+        bias_init = nn.with_logical_partitioning(nn.initializers.zeros, bias_axes)
+        kernel: Any = self.param("kernel", kernel_init, self.inputs + self.outputs, param_dtype)
+        bias: Any = self.param("bias", bias_init, self.outputs, param_dtype)
+        return matmul(x, kernel.astype(dtype), len(self.inputs)) + bias.astype(dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention."""
+
+    config: ModelConfig
+    train: bool
+
+    @nn.compact
+    def __call__(
+        self, x_BxTxD: jax.Array, cache: LayerCache | None, positions_BxT: jax.Array
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """Returns ([B, T, D], the cache with this call's keys and values appended)."""
+        config = self.config
+        D, H, K = config.d_model, config.num_heads, config.head_dim
+        dropout = nn.Dropout(config.dropout, deterministic=not self.train)
+
+        c_attn = Linear(
+            (D,), (3, H, K), ("embed", None, "heads", "head_dim"), config, name="c_attn"
+        )
+        qkv_BxTx3xHxK = constrain(
+            c_attn(x_BxTxD), ("batch", "length", None, "act_heads", "head_dim")
+        )
+        q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = jnp.moveaxis(qkv_BxTx3xHxK, 2, 0)
+        if cache is None and attention.choose(config) == "cudnn":
+            y_BxTxHxK = attention.cudnn_attention(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK)
+        else:
+            k_BxSxHxK, v_BxSxHxK = k_BxTxHxK, v_BxTxHxK
+            if cache is not None:
+                cache = append(cache, (k_BxTxHxK, v_BxTxHxK), positions_BxT[:, 0])
+                k_BxSxHxK, v_BxSxHxK = cache
+            y_BxTxHxK, probs_BxHxTxS = attention.reference_attention(
+                q_BxTxHxK, k_BxSxHxK, v_BxSxHxK, positions_BxT, dropout
+            )
+            self.sow("intermediates", "attention", probs_BxHxTxS)
+        c_proj = Linear(
+            (H, K),
+            (D,),
+            ("heads", "head_dim", "embed"),
+            config,
+            _residual_std(config),
+            name="c_proj",
+        )
+        return dropout(c_proj(y_BxTxHxK)), cache
+
+
+class MLP(nn.Module):
+    """D -> F = 4 D, GELU in its tanh form, F -> D."""
+
+    config: ModelConfig
+    train: bool
+
+    @nn.compact
+    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+        """Returns [B, T, D]."""
+        config = self.config
+        D, F = config.d_model, 4 * config.d_model
+        h_BxTxF = Linear((D,), (F,), ("embed", "mlp"), config, name="c_fc")(x_BxTxD)
+        h_BxTxF = constrain(h_BxTxF, ("batch", "length", "act_mlp"))
+        h_BxTxF = nn.gelu(h_BxTxF, approximate=True)
+        c_proj = Linear((F,), (D,), ("mlp", "embed"), config, _residual_std(config), name="c_proj")
+        return nn.Dropout(config.dropout, deterministic=not self.train)(c_proj(h_BxTxF))
+
+
+class Block(nn.Module):
+    """A transformer block: attention and MLP, each behind a norm, add to the residual stream."""
+
+    config: ModelConfig
+    train: bool
+
+    @nn.compact
+    def __call__(
+        self, x_BxTxD: jax.Array, cache: LayerCache | None, positions_BxT: jax.Array
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """Returns (the residual stream [B, T, D], the layer's cache)."""
+        x_BxTxD = constrain(x_BxTxD, ("batch", "length", "act_embed"))
+        h_BxTxD = _layer_norm(self.config, "ln_1")(x_BxTxD)
+        h_BxTxD, cache = Attention(self.config, self.train, name="attn")(
+            h_BxTxD, cache, positions_BxT
+        )
+        x_BxTxD = x_BxTxD + h_BxTxD
+        h_BxTxD = _layer_norm(self.config, "ln_2")(x_BxTxD)
+        x_BxTxD = x_BxTxD + MLP(self.config, self.train, name="mlp")(h_BxTxD)
+        return constrain(x_BxTxD, ("batch", "length", "act_embed")), cache
+
+
+class GPT2(nn.Module):
+    """Token and position embeddings, L blocks, a last norm, and the token embedding as output.
+
+    Attributes:
+      config: shape and dtypes.
+      scanned: blocks as one scan over stacked parameters (training), or unrolled (with a cache).
+      train: whether dropout is on; `apply` then needs `rngs={"dropout": key}`.
+    """
+
+    config: ModelConfig
+    scanned: bool = True
+    train: bool = False
+
+    def setup(self) -> None:
+        """Declares parameters and blocks."""
+        config = self.config
+        V, D = config.padded_vocab_size, config.d_model
+        init = nn.initializers.normal
+        wte_init = nn.with_logical_partitioning(init(INIT_STD), ("vocab", "embed"))
+        wpe_init = nn.with_logical_partitioning(init(POSITION_INIT_STD), ("position", "embed"))
+        self.wte: Any = self.param("wte", wte_init, (V, D), config.param_dtype)
+        self.wpe: Any = self.param("wpe", wpe_init, (config.context_length, D), config.param_dtype)
+        self.dropout = nn.Dropout(config.dropout, deterministic=not self.train)
+        block = Block
+        if config.remat != "none" and self.train:
+            block = nn.remat(Block, prevent_cse=False, policy=_REMAT_POLICIES[config.remat])
+        if self.scanned:
+            self.h: Any = nn.scan(
+                block,
+                variable_axes={"params": 0, "intermediates": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
+                length=config.num_layers,
+                unroll=config.scan_unroll,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )(config, self.train)
+        else:
+            self.h = [block(config, self.train) for _ in range(config.num_layers)]
+        self.ln_f = _layer_norm(config)
+
+    def __call__(
+        self, tokens_BxT: jax.Array, cache: KVCache | None = None
+    ) -> tuple[jax.Array, KVCache | None]:
+        """Runs the tokens through the blocks, behind those the cache holds.
+
+        Args:
+          tokens_BxT: int32 ids below the vocabulary size. With a cache: the next T tokens of each
+            row.
+          cache: None for whole sequences; otherwise needs `scanned=False`.
+
+        Returns:
+          (hidden [B, T, D] after the last norm, the cache with T more tokens in each row or None).
+        """
+        T = tokens_BxT.shape[1]
+        positions_BxT = jnp.arange(T)[None]
+        if cache is not None:
+            positions_BxT = cache.lengths[:, None] + positions_BxT
+        x_BxTxD = self._embed(tokens_BxT, positions_BxT)
+        if self.scanned:
+            if cache is not None:
+                raise ValueError("a cache needs unrolled blocks: GPT2(config, scanned=False)")
+            x_BxTxD, _ = self.h(x_BxTxD, None, positions_BxT)
+        else:
+            layers = []
+            for i, block in enumerate(self.h):
+                x_BxTxD, layer = block(x_BxTxD, cache and cache.layers[i], positions_BxT)
+                layers.append(layer)
+            if cache is not None:
+                cache = KVCache(tuple(layers), cache.lengths + T)
+        return self.ln_f(x_BxTxD), cache
+
+    def logits(
+        self, tokens_BxT: jax.Array, cache: KVCache | None = None
+    ) -> tuple[jax.Array, KVCache | None]:
+        """Like `__call__`, up to logits: (float32 [B, T, vocab_size] without padding, cache)."""
+        hidden_BxTxD, cache = self(tokens_BxT, cache)
+        return self.unembed(hidden_BxTxD), cache
+
+    def unembed(self, hidden_BxTxD: jax.Array) -> jax.Array:
+        """Logits of hidden states: float32 [B, T, vocab_size] without the padded rows."""
+        table_VxD = self.wte.astype(self.config.dtype)[: self.config.vocab_size]
+        return jnp.einsum(
+            "btd,vd->btv", hidden_BxTxD, table_VxD, preferred_element_type=jnp.float32
+        )
+
+    def _embed(self, tokens_BxT: jax.Array, positions_BxT: jax.Array) -> jax.Array:
+        # The constraint on the table makes the lookup gather rows of a whole table on each device;
+        # without it XLA replicates the looked-up activations instead.
+        table_VxD = constrain(self.wte.astype(self.config.dtype), ("vocab", None))
+        positions_table = self.wpe.astype(self.config.dtype)
+        x_BxTxD = table_VxD[tokens_BxT] + positions_table[positions_BxT]
+        return self.dropout(constrain(x_BxTxD, ("batch", "length", "act_embed")))
+
+
+def unstack(params: Mapping[str, Any], num_layers: int) -> dict[str, Any]:
+    """Scanned parameters (`h` with leading L axes) as unrolled ones (`h_0`, `h_1`, ...)."""
+    layers = {
+        f"h_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["h"]) for i in range(num_layers)
+    }
+    return {name: leaf for name, leaf in params.items() if name != "h"} | layers
+
+
+def constrain(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+    """Fixes how x lies on the mesh, by logical names; no mesh in force leaves x as it is.
+
+    Raises:
+      ValueError: for a name without a rule, which flax by itself would pass over.
+    """
+    return spmd.with_logical_constraint(x, axes, fallback=spmd.RulesFallback.RAISE_ERROR)
+
+
+def _layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm:
+    """Layer normalization over D with statistics in float32 (Ba et al. 2016)."""
+    return nn.LayerNorm(
+        epsilon=LAYER_NORM_EPSILON,
+        dtype=config.dtype,
+        param_dtype=config.param_dtype,
+        # E[x^2] - E[x]^2, flax's default, cancels on the large activations of trained models.
+        use_fast_variance=False,
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)),
+        name=name,
+    )
+
+
+def _residual_std(config: ModelConfig) -> float:
+    """Initial deviation of the 2 L projections into the residual stream (paper, section 2.3)."""
+    return INIT_STD / math.sqrt(2 * config.num_layers)

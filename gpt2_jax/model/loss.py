@@ -1,0 +1,102 @@
+"""Weighted next-token cross-entropy that never holds [B, T, V] in float32.
+
+Logits exist for one chunk of positions at a time. The forward pass already knows each chunk's
+gradient (softmax minus one-hot, times the weight), so it forms the products with it while the chunk
+is at hand, and the backward pass only scales them: the logits are computed once, not twice.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def weighted_cross_entropy(
+    hidden_BxTxD: jax.Array,
+    table_VxD: jax.Array,
+    targets_BxT: jax.Array,
+    weights_BxT: jax.Array,
+    vocab_size: int,
+    chunk: int,
+) -> jax.Array:
+    """sum over positions of weight * -log softmax(hidden table^T)[target], in nats.
+
+    Args:
+      hidden_BxTxD: hidden states in the compute dtype.
+      table_VxD: the embedding table, V >= vocab_size; it is cast to the compute dtype.
+      targets_BxT: int32 ids below vocab_size.
+      weights_BxT: float32; 0 ignores a position. Not differentiated.
+      vocab_size: rows of the table past it are padding and take no probability.
+      chunk: positions at a time, a divisor of T; 0 means all.
+
+    Returns:
+      float32 scalar. Divide by the sum of weights for the mean.
+    """
+    return _sweep(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk)[0]
+
+
+def _forward(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk):
+    return _sweep(
+        hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk, gradients=True
+    )
+
+
+def _backward(vocab_size, chunk, gradients, cotangent):
+    d_hidden_BxTxD, d_table_VxD = gradients
+    return (
+        (d_hidden_BxTxD * cotangent).astype(d_hidden_BxTxD.dtype),
+        (d_table_VxD * cotangent).astype(d_table_VxD.dtype),
+        None,
+        None,
+    )
+
+
+weighted_cross_entropy.defvjp(_forward, _backward)
+
+
+def _sweep(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk, gradients=False):
+    """(loss, (d_hidden, d_table) or None), chunk by chunk along T, so that B may stay sharded."""
+    dtype = hidden_BxTxD.dtype
+    table = table_VxD.astype(dtype)
+    padded_V = jnp.arange(table.shape[0]) >= vocab_size
+
+    def one(hidden_BxCxD, targets_BxC, weights_BxC):
+        # In bfloat16 the logits stay in bfloat16, as in the released models' own mixed-precision
+        # practice; everything that sums over them is float32.
+        logits_BxCxV = jnp.einsum("bcd,vd->bcv", hidden_BxCxD, table)
+        logits_BxCxV = jnp.where(padded_V, jnp.finfo(dtype).min, logits_BxCxV)
+        lse_BxC = jax.nn.logsumexp(logits_BxCxV.astype(jnp.float32), axis=-1)
+        picked_BxC = jnp.take_along_axis(logits_BxCxV, targets_BxC[..., None], axis=-1)[..., 0]
+        loss = jnp.sum((lse_BxC - picked_BxC.astype(jnp.float32)) * weights_BxC)
+        if not gradients:
+            return loss, None, None
+        probs_BxCxV = jnp.exp(logits_BxCxV.astype(jnp.float32) - lse_BxC[..., None])
+        onehot_BxCxV = targets_BxC[..., None] == jnp.arange(table.shape[0])
+        d_logits_BxCxV = ((probs_BxCxV - onehot_BxCxV) * weights_BxC[..., None]).astype(dtype)
+        d_hidden_BxCxD = jnp.einsum("bcv,vd->bcd", d_logits_BxCxV, table)
+        d_table_VxD = jnp.einsum(
+            "bcv,bcd->vd", d_logits_BxCxV, hidden_BxCxD, preferred_element_type=jnp.float32
+        )
+        return loss, d_hidden_BxCxD, d_table_VxD
+
+    B, T, D = hidden_BxTxD.shape
+    if chunk == 0 or chunk >= T:
+        loss, d_hidden, d_table = one(hidden_BxTxD, targets_BxT, weights_BxT)
+        return loss, (d_hidden, d_table)
+
+    def body(carry, i):
+        cut = functools.partial(
+            jax.lax.dynamic_slice_in_dim, start_index=i * chunk, slice_size=chunk, axis=1
+        )
+        loss, d_hidden, d_table = one(cut(hidden_BxTxD), cut(targets_BxT), cut(weights_BxT))
+        total, d_total = carry
+        return (total + loss, d_total if d_table is None else d_total + d_table), d_hidden
+
+    d_zero = jnp.zeros(table.shape, jnp.float32) if gradients else None
+    (loss, d_table), d_hidden = jax.lax.scan(body, (jnp.float32(0), d_zero), jnp.arange(T // chunk))
+    if d_hidden is not None:
+        d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(B, T, D)
+    return loss, (d_hidden, d_table)

@@ -1,0 +1,241 @@
+"""What a chip can do at best: the one table that MFU, planning and `gpt2-jax doctor` read.
+
+Figures are per JAX device (one entry of `jax.devices()`), dense (without structured sparsity) and
+as the vendor states them; no chip sustains its peak. No JAX here: planning runs without devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+_GIB = 2**30
+_TERA = 1e12
+_GIGA = 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Peak figures of one accelerator.
+
+    Attributes:
+      name: short and unique, such as `h100-sxm` or `v5e`.
+      matches: regular expressions; one of them matches the whole `device_kind`, letter case aside.
+      peak_bf16_flops: dense bfloat16 matrix FLOP/s with float32 accumulation (on V100, which has no
+        bfloat16, float16).
+      hbm_bytes: memory.
+      hbm_bandwidth: bytes/s between memory and compute.
+      link_bandwidth: bytes/s that leave the device over all its NVLink or ICI links together, one
+        direction (vendors quote the sum of both); PCIe where there is no such link.
+      clock_hz: boost clock, where the source states one.
+      source: the document the figures come from.
+    """
+
+    name: str
+    matches: tuple[str, ...]
+    peak_bf16_flops: float
+    hbm_bytes: int
+    hbm_bandwidth: float
+    link_bandwidth: float
+    source: str
+    clock_hz: float | None = None
+
+
+def _chip(
+    name: str,
+    matches: tuple[str, ...],
+    *,
+    tflops: float,
+    gib: int,
+    memory: float,
+    links: float,
+    source: str,
+    clock_mhz: float | None = None,
+) -> Chip:
+    """A row in the datasheets' units: TFLOP/s, GiB, GB/s, GB/s of both directions, MHz."""
+    return Chip(
+        name=name,
+        matches=matches,
+        peak_bf16_flops=tflops * _TERA,
+        hbm_bytes=gib * _GIB,
+        hbm_bandwidth=memory * _GIGA,
+        link_bandwidth=links / 2 * _GIGA,
+        source=source,
+        clock_hz=None if clock_mhz is None else clock_mhz * 1e6,
+    )
+
+
+_TPU_DOCS = "Google Cloud TPU documentation, key specifications of "
+_NVIDIA = "NVIDIA, "
+
+# NVIDIA's "GB" of memory are GiB as the driver reports them, less about half a per cent for ECC.
+# Where a datasheet gives only the figure with sparsity, tflops is half of it.
+CHIPS: tuple[Chip, ...] = (
+    _chip(
+        "v4",
+        (r"TPU v4",),
+        tflops=275,
+        gib=32,
+        memory=1200,
+        links=600,  # six links of 50 GB/s a direction
+        clock_mhz=1050,
+        source=_TPU_DOCS + "v4; clock and links: Jouppi et al. 2023, TPU v4, table 4",
+    ),
+    _chip(
+        "v5e",
+        (r"TPU v5 ?lite", r"TPU v5e"),
+        tflops=197,
+        gib=16,
+        memory=819,
+        links=400,
+        source=_TPU_DOCS + "v5e",
+    ),
+    _chip(
+        "v5p",
+        (r"TPU v5p?",),
+        tflops=459,
+        gib=95,
+        memory=2765,
+        links=1200,
+        source=_TPU_DOCS + "v5p",
+    ),
+    _chip(
+        "v6e",
+        (r"TPU v6 ?lite", r"TPU v6e"),
+        tflops=918,
+        gib=32,
+        memory=1638,
+        links=800,
+        source=_TPU_DOCS + "v6e (Trillium)",
+    ),
+    # A chip is two chiplets and JAX sees each as a device, so these are half of the chip's 2307
+    # TFLOP/s, 192 GiB, 7380 GB/s and 1200 GB/s.
+    _chip(
+        "v7x",
+        (r"TPU ?v?7x",),
+        tflops=2307 / 2,
+        gib=96,
+        memory=7380 / 2,
+        links=1200 / 2,
+        source=_TPU_DOCS + "TPU7x (Ironwood)",
+    ),
+    _chip(
+        "a100-40gb",
+        (r".*A100.*40GB.*",),
+        tflops=312,
+        gib=40,
+        memory=1555,
+        links=600,
+        clock_mhz=1410,
+        source=_NVIDIA + "A100 Tensor Core GPU datasheet; clock: Ampere GA100 whitepaper",
+    ),
+    _chip(
+        "a100-80gb",
+        (r".*A100.*80GB.*",),
+        tflops=312,
+        gib=80,
+        memory=2039,  # the PCIe card has 1935
+        links=600,
+        clock_mhz=1410,
+        source=_NVIDIA + "A100 80GB Tensor Core GPU datasheet; clock: Ampere GA100 whitepaper",
+    ),
+    _chip(
+        "h100-pcie",
+        (r".*H100.*PCIe.*",),
+        tflops=1513 / 2,
+        gib=80,
+        memory=2000,
+        links=600,
+        source=_NVIDIA + "H100 Tensor Core GPU datasheet, PCIe",
+    ),
+    _chip(
+        "h100-sxm",
+        (r".*H100.*HBM3", r".*H100.*SXM.*"),
+        tflops=1979 / 2,
+        gib=80,
+        memory=3350,
+        links=900,
+        source=_NVIDIA + "H100 Tensor Core GPU datasheet, SXM",
+    ),
+    _chip(
+        "h200",
+        (r".*H200(?! NVL).*",),
+        tflops=1979 / 2,
+        gib=141,
+        memory=4800,
+        links=900,
+        source=_NVIDIA + "H200 Tensor Core GPU datasheet, SXM",
+    ),
+    _chip(
+        "b200",
+        (r"(?!.*GB200).*B200.*",),
+        tflops=2250,
+        gib=180,
+        memory=8000,
+        links=1800,
+        source=_NVIDIA + "HGX B200 in the Blackwell architecture technical brief (an eighth of it)",
+    ),
+    _chip(
+        "l4",
+        (r"(NVIDIA )?L4",),
+        tflops=242 / 2,
+        gib=24,
+        memory=300,
+        links=64,  # PCIe Gen4 x16
+        source=_NVIDIA + "L4 Tensor Core GPU datasheet",
+    ),
+    _chip(
+        "a10g",
+        (r".*A10G",),
+        tflops=140 / 2,
+        gib=24,
+        memory=600,
+        links=64,  # PCIe Gen4 x16
+        source=_NVIDIA + "A10G datasheet (the A10 made for AWS G5, with half its tensor rate)",
+    ),
+    _chip(
+        "v100-16gb",
+        (r".*V100-SXM[23]-16GB",),
+        tflops=125,  # float16
+        gib=16,
+        memory=900,
+        links=300,
+        clock_mhz=1530,
+        source=_NVIDIA + "V100 datasheet, SXM2; clock: Tesla V100 architecture whitepaper",
+    ),
+    _chip(
+        "v100-32gb",
+        (r".*V100-SXM[23]-32GB.*",),
+        tflops=125,  # float16
+        gib=32,
+        memory=900,
+        links=300,
+        clock_mhz=1530,
+        source=_NVIDIA + "V100 datasheet, SXM2; clock: Tesla V100 architecture whitepaper",
+    ),
+    _chip(
+        "rtx-4090",
+        (r".*RTX 4090",),
+        tflops=165.2,
+        gib=24,
+        memory=1008,
+        links=64,  # PCIe Gen4 x16
+        clock_mhz=2520,
+        source=_NVIDIA + "Ada GPU architecture whitepaper, appendix A",
+    ),
+)
+
+
+def chip_for(device_kind: str) -> Chip | None:
+    """The table's row for a `jax.Device.device_kind`; None for CPUs and chips it does not know."""
+    for chip in CHIPS:
+        if any(
+            re.fullmatch(pattern, device_kind.strip(), re.IGNORECASE) for pattern in chip.matches
+        ):
+            return chip
+    return None
+
+
+def chip_named(name: str) -> Chip | None:
+    """The row with this name (`h100-sxm`, `v5e`; letter case aside), or None."""
+    return next((chip for chip in CHIPS if chip.name == name.lower()), None)

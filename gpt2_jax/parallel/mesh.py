@@ -1,0 +1,73 @@
+"""From a config line to a data x fsdp x tensor mesh of devices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from gpt2_jax.config import MeshConfig, TrainConfig
+from gpt2_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")  # the axes the batch is cut over
+
+
+def resolve_axes(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
+    """Sizes of the (data, fsdp, tensor) axes with -1 filled in.
+
+    Raises:
+      UserError: if the axes do not multiply to the number of devices.
+    """
+    sizes = [getattr(config, axis) for axis in AXES]
+    fixed = math.prod(size for size in sizes if size != -1)
+    asked = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    if num_devices % fixed or (-1 not in sizes and fixed != num_devices):
+        fits = " or ".join(str(n) for n in range(1, num_devices + 1) if num_devices % n == 0)
+        raise UserError(
+            f"mesh {asked} does not fit {num_devices} device(s): the axes must multiply to "
+            f"{num_devices}, each {fits}, one of them -1 for the rest"
+        )
+    data, fsdp, tensor = (num_devices // fixed if size == -1 else size for size in sizes)
+    return data, fsdp, tensor
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh over all devices (or those given), with Auto axes as linen's logical sharding needs.
+
+    Raises:
+      UserError: if the axes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = resolve_axes(config, len(devices))
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Number of parts the batch is cut into."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def check_batch(train: TrainConfig, mesh: Mesh) -> None:
+    """Refuses a batch whose microbatches do not divide over the mesh.
+
+    Raises:
+      UserError: with the nearest batch sizes that do.
+    """
+    unit = batch_shards(mesh) * train.accumulation_steps
+    if train.batch_size % unit:
+        below, above = train.batch_size // unit * unit, -(-train.batch_size // unit) * unit
+        valid = " or ".join(str(size) for size in (below, above) if size)
+        shape = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
+        raise UserError(
+            f"train.batch_size={train.batch_size} must be a multiple of mesh {shape} x "
+            f"train.accumulation_steps={train.accumulation_steps} = {unit}; try {valid}"
+        )
+
+
+def describe(mesh: Mesh) -> dict[str, int]:
+    """The mesh as {axis: size}."""
+    return {axis: mesh.shape[axis] for axis in AXES}

@@ -1,0 +1,298 @@
+"""What a run writes down and shows: metrics.jsonl, TensorBoard, throughput and the progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
+
+Value = float | int | str
+
+
+class MetricsWriter:
+    """Writes rows of metrics to `metrics.jsonl` and TensorBoard events in a workdir.
+
+    A run that starts again from `start_step` will write the rows after it anew, so those that an
+    earlier process left, and a line it did not finish, are dropped first; TensorBoard is told to
+    hide its events after that step.
+    """
+
+    def __init__(
+        self, workdir: Path, *, tensorboard: bool, start_step: int, enabled: bool = True
+    ) -> None:
+        """Opens the files.
+
+        Args:
+          workdir: the run's folder; made if missing.
+          tensorboard: also write events under `workdir/tensorboard`.
+          start_step: step of the checkpoint the run goes on from, 0 for a fresh run.
+          enabled: False on every process but the first, where all methods do nothing.
+
+        Raises:
+          OSError: if the files cannot be written, here and in all methods.
+        """
+        self._jsonl = None
+        self._events = None
+        if not enabled:
+            return
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / "metrics.jsonl"
+        _drop_rows_after(path, start_step)
+        self._jsonl = path.open("a", encoding="utf-8")
+        if tensorboard:
+            # flax.metrics.tensorboard and clu would need TensorFlow. Imported only where it is
+            # used: protobuf is slow to load.
+            from tensorboardX import SummaryWriter
+
+            # The suffix keeps two starts within one second from sharing a file name.
+            self._events = SummaryWriter(
+                str(workdir / "tensorboard"),
+                purge_step=start_step + 1,
+                flush_secs=30,
+                filename_suffix=f".{start_step}.{os.getpid()}",
+            )
+
+    def write(self, step: int, values: Mapping[str, Value]) -> None:
+        """Appends the row `{"step": step, **values}` and the numbers among it as scalars.
+
+        Numbers that are not finite are null in the file, which stays valid JSON, and NaN or
+        infinite in TensorBoard.
+        """
+        if self._jsonl is None:
+            return
+        row = {"step": int(step)} | {name: _plain(value) for name, value in values.items()}
+        finite = {name: value if _is_finite(value) else None for name, value in row.items()}
+        self._jsonl.write(json.dumps(finite, allow_nan=False) + "\n")
+        # A row reaches the file at once: what watches the run sees it, and a kill loses none.
+        self._jsonl.flush()
+        if self._events is not None:
+            for name, value in row.items():
+                if name != "step" and not isinstance(value, str):
+                    self._events.add_scalar(name, value, int(step))
+
+    def text(self, step: int, tag: str, text: str) -> None:
+        """Adds a text, such as a sample, to TensorBoard, as it is rather than as Markdown."""
+        if self._events is not None:
+            block = "\n".join(f"    {line}" for line in text.splitlines())
+            self._events.add_text(tag, block, int(step))
+
+    def histograms(self, step: int, arrays: Mapping[str, Any]) -> None:
+        """Adds a histogram of each array's finite values to TensorBoard."""
+        if self._events is None:
+            return
+        for name, array in arrays.items():
+            values = np.asarray(array, dtype=np.float64).ravel()
+            values = values[np.isfinite(values)]  # one NaN would make tensorboardX raise
+            if values.size:
+                self._events.add_histogram(name, values, int(step))
+
+    def flush(self) -> None:
+        """Hands everything written so far to the operating system."""
+        if self._jsonl is not None:
+            self._jsonl.flush()
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the files; the writer is of no use afterwards."""
+        if self._jsonl is not None:
+            self._jsonl.close()
+            self._jsonl = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+
+class Throughput:
+    """Tokens per second and model FLOPs utilization since the last time it was asked."""
+
+    def __init__(
+        self,
+        tokens_per_step: int,
+        flops_per_token: float,
+        peak_flops: float | None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Sets the rates.
+
+        Args:
+          tokens_per_step: tokens of one optimizer step over all devices.
+          flops_per_token: of forward and backward pass; state the formula with the number.
+          peak_flops: FLOP/s of all devices together, None if unknown: then there is no `mfu`.
+          clock: seconds that only grow.
+        """
+        self._tokens_per_step = tokens_per_step
+        self._flops_per_token = flops_per_token
+        self._peak_flops = peak_flops
+        self._clock = clock
+        self._step: int | None = None
+        self._since = 0.0
+        self._paused = 0.0
+        self._depth = 0
+
+    def start(self, step: int) -> None:
+        """Begins an interval after `step` steps, best after the first, which compiles."""
+        self._step, self._since, self._paused = step, self._clock(), 0.0
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time spent inside out of the interval: validation, checkpoints, samples."""
+        began = self._clock()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:  # nested pauses count once
+                self._paused += self._clock() - began
+
+    def measure(self, step: int) -> dict[str, float]:
+        """`tokens_per_second` and, where the peak is known, `mfu` (0 to 1) of the interval.
+
+        Begins the next interval. Empty if none was begun yet or no step was made.
+        """
+        rates: dict[str, float] = {}
+        if self._step is not None:
+            seconds = self._clock() - self._since - self._paused
+            tokens = (step - self._step) * self._tokens_per_step
+            if seconds > 0 and tokens > 0:
+                rates["tokens_per_second"] = tokens / seconds
+                if self._peak_flops:
+                    rates["mfu"] = tokens / seconds * self._flops_per_token / self._peak_flops
+        self.start(step)
+        return rates
+
+
+class Progress:
+    """A progress bar on a terminal, and plain lines where standard error is a file or a pipe.
+
+    Use it as a context manager: leaving it, by an exception too, gives the terminal back.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        start_step: int = 0,
+        *,
+        enabled: bool = True,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Prepares the display; `enabled=False` (every process but the first) shows nothing."""
+        self._total = total_steps
+        self._enabled = enabled
+        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self._clock = clock
+        self._first: tuple[int, float] | None = None
+        self._bar: RichProgress | None = None
+        if enabled and self._console.is_terminal:
+            # Redrawn when there is news, not by a thread: steps on a CPU need the cores.
+            self._bar = RichProgress(
+                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.description}"),
+                console=self._console,
+                auto_refresh=False,
+                redirect_stdout=False,
+            )
+            self._task = self._bar.add_task("", total=total_steps, completed=start_step)
+
+    def __enter__(self) -> Progress:
+        """Shows the bar."""
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: int, values: Mapping[str, Value]) -> None:
+        """Shows a step: of `values` the loss, learning rate, gradient norm and throughput."""
+        if not self._enabled:
+            return
+        now = self._clock()
+        # The first step shown may have compiled: the pace is measured from it on.
+        self._first = self._first or (step, now)
+        parts = [text(values[name]) for name, text in _SHOWN.items() if name in values]
+        done, seconds = step - self._first[0], now - self._first[1]
+        if done > 0 and step < self._total:
+            parts.append(f"eta {duration((self._total - step) * seconds / done)}")
+        if self._bar is None:
+            self._console.print("  ".join([f"step {step}/{self._total}", *parts]), markup=False)
+        else:
+            self._bar.update(self._task, completed=step, description="  ".join(parts), refresh=True)
+
+    def message(self, text: str) -> None:
+        """Prints a line that stays, above the bar if there is one."""
+        if self._enabled:
+            self._console.print(text, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """Time left as a reader says it: `45s`, `1m20s`, `3h05m`, `2d04h`."""
+    whole = round(seconds)
+    for size, unit, smaller, small in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // smaller:02d}{small}"
+    return f"{whole}s"
+
+
+def quantity(number: float) -> str:
+    """Three digits and a unit: `985`, `12.3K`, `1.57M`."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if number >= size:
+            return f"{float(f'{number / size:.3g}'):g}{unit}"
+    return f"{float(f'{number:.3g}'):g}"
+
+
+_SHOWN: dict[str, Callable[[Any], str]] = {
+    "loss": lambda value: f"loss {value:.3f}",
+    "learning_rate": lambda value: f"lr {value:.1e}",
+    "grad_norm": lambda value: f"grad_norm {value:.2f}",
+    "tokens_per_second": lambda value: f"{quantity(value)} tokens/s",
+    "mfu": lambda value: f"mfu {value:.1%}",
+}
+
+
+def _plain(value: Any) -> Value:
+    """A Python number for a scalar of numpy or JAX."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _is_finite(value: Value) -> bool:
+    return isinstance(value, str) or math.isfinite(value)
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    """Keeps the rows of metrics.jsonl up to `step`, atomically."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_bytes().splitlines() if _row_is_until(line, step)]
+    content = b"".join(line + b"\n" for line in kept)
+    if content != path.read_bytes():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+
+
+def _row_is_until(line: bytes, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):  # a torn line, of a process that was killed
+        return False

@@ -1,0 +1,84 @@
+"""What a run carries from step to step, and how it comes to be on the mesh."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from gpt2_jax.config import Config
+from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.parallel import rules as sharding_rules
+from gpt2_jax.parallel.rules import Rules
+
+
+class TrainState(NamedTuple):
+    """The state of a run after `step` batches.
+
+    Attributes:
+      step: int32, batches consumed; it also advances when an update is skipped.
+      params: the model's parameters, float32.
+      opt_state: optax's state; its own count advances only with applied updates.
+      bad_steps: int32, skipped updates in a row, up to now.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    bad_steps: jax.Array
+
+
+def abstract_state(
+    config: Config, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state: ShapeDtypeStructs, nothing is computed.
+
+    Raises:
+      UserError: for a dimension that the mesh does not divide.
+    """
+    boxed = jax.eval_shape(_initializer(config, optimizer), jax.random.key(0))
+    shardings = sharding_rules.shardings(boxed, mesh, rules)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.unbox(boxed),
+        shardings,
+    )
+
+
+def init_state(
+    config: Config, optimizer: optax.GradientTransformation, abstract: TrainState
+) -> TrainState:
+    """A fresh state from `train.seed`, made in place on the mesh: no array is whole first."""
+    init = _initializer(config, optimizer)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    create = jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)
+    return create(jax.random.key(config.train.seed))
+
+
+def bytes_per_device(abstract: Any) -> int:
+    """Bytes the fullest device holds of an abstract tree with shardings."""
+    return sum(
+        leaf.dtype.itemsize * _size(leaf.sharding.shard_shape(leaf.shape))
+        for leaf in jax.tree.leaves(abstract)
+    )
+
+
+def _initializer(config: Config, optimizer: optax.GradientTransformation) -> Any:
+    def init(key: jax.Array) -> TrainState:
+        tokens = jnp.zeros((1, config.model.context_length), jnp.int32)
+        params = GPT2(config.model).init(key, tokens)["params"]
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(zero, params, optimizer.init(params), zero)
+
+    return init
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size

@@ -1,0 +1,301 @@
+"""The training loop: init or resume, step, evaluate, save, log.
+
+The trainer is handed what the rooms above it know: batches, evaluators and how to read a model to
+start from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gpt2_jax import config as config_lib
+from gpt2_jax.checkpoint.load import read_run_config
+from gpt2_jax.checkpoint.store import CheckpointStore
+from gpt2_jax.config import Config
+from gpt2_jax.data.loader import BatchSource, device_batches
+from gpt2_jax.errors import NumbersWentBad, Preempted, StorageError, UserError
+from gpt2_jax.model.flops import flops_per_token
+from gpt2_jax.parallel import mesh as mesh_lib
+from gpt2_jax.parallel.chips import chip_for
+from gpt2_jax.parallel.distributed import StopRequest, is_primary
+from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.train.metrics import MetricsWriter, Progress, Throughput
+from gpt2_jax.train.optimizer import make_optimizer
+from gpt2_jax.train.state import TrainState, abstract_state, init_state
+from gpt2_jax.train.step import Metrics, batch_sharding, compile_train_step
+
+# Looks at parameters and yields (name, value): numbers become metrics, texts go to TensorBoard and
+# samples/.
+Evaluator = Callable[[Any], Iterator[tuple[str, float | str]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a run needs beside its config.
+
+    Attributes:
+      source: batches by number.
+      make_evaluators: (abstract params on the mesh, mesh, rules) -> what to run at every
+        validation.
+      tokenizer: `Tokenizer.to_dict()`, stored with every checkpoint.
+      data_fingerprint: identifies the shards, so that a run never goes on with others unnoticed.
+      read_params: reads the model `train.init_from` names onto the abstract parameters' shardings.
+    """
+
+    source: BatchSource
+    make_evaluators: Callable[..., Sequence[Evaluator]]
+    tokenizer: Mapping[str, Any]
+    data_fingerprint: str
+    read_params: Callable[[str, Any], Any]
+
+
+class Trainer:
+    """One run in one workdir."""
+
+    def __init__(self, config: Config, workdir: str | Path, setup: Setup) -> None:
+        """Checks the config against the workdir and the devices; touches neither.
+
+        Raises:
+          UserError: for a workdir of another config, or a batch or model the mesh does not divide.
+        """
+        self.config, self.workdir, self.setup = config, Path(workdir), setup
+        saved = read_run_config(self.workdir)
+        if saved is not None:
+            config_lib.check_resume(saved, config, self.workdir)
+        self.mesh, self.rules = mesh_lib.make_mesh(config.mesh), Rules()
+        mesh_lib.check_batch(config.train, self.mesh)
+        self.optimizer = make_optimizer(config)
+        self.abstract = abstract_state(config, self.optimizer, self.mesh, self.rules)
+
+    def run(self, stop_at_step: int | None = None) -> dict[str, float]:
+        """Trains to the end, or to `stop_at_step`; returns the last validation's numbers.
+
+        Raises:
+          Preempted: after SIGINT or SIGTERM, once the state is saved.
+          NumbersWentBad: after `train.max_bad_steps` skipped steps in a row.
+          StorageError: if no checkpoint can be read or written.
+        """
+        total = self.config.train.total_steps
+        self._stop_at = total if stop_at_step is None else min(stop_at_step, total)
+        self._write_config()
+        self.store = CheckpointStore(self.workdir / "checkpoints", keep=self.config.checkpoint.keep)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.store.close)
+            self.stop = StopRequest()
+            stack.callback(self.stop.close)
+            state = self._resume_or_init()
+            start = int(state.step)
+            self.writer = MetricsWriter(
+                self.workdir,
+                tensorboard=self.config.log.tensorboard,
+                start_step=start,
+                enabled=is_primary(),
+            )
+            stack.callback(self.writer.close)
+            self.progress = stack.enter_context(Progress(total, start, enabled=is_primary()))
+            if start >= self._stop_at:
+                self.progress.message(f"done: {self.workdir} is at step {start} of {total}")
+                return {}
+            return self._loop(state, start)
+
+    def _resume_or_init(self) -> TrainState:
+        """The state to start from: the first of these that there is.
+
+        1. the newest checkpoint of this workdir;
+        2. the parameters of the model that `train.init_from` names;
+        3. a fresh initialization from `train.seed`.
+        """
+        steps = self.store.steps()
+        if steps:
+            step = steps[0]
+            meta = self.store.meta(step)
+            if meta["data_fingerprint"] != self.setup.data_fingerprint:
+                raise UserError(
+                    f"the shards in data.path={self.config.data.path} are not those that "
+                    f"{self.workdir} was trained on; put them back, or choose another --workdir"
+                )
+            params, rest = self.store.restore(step, self.abstract.params, _rest(self.abstract))
+            return self.abstract._replace(params=params, **rest)
+        if any((self.workdir / "checkpoints").glob("[0-9]*")):
+            raise StorageError(
+                f"no checkpoint in {self.store.directory} is whole; move them away to start over"
+            )
+        state = init_state(self.config, self.optimizer, self.abstract)
+        if self.config.train.init_from:
+            params = self.setup.read_params(self.config.train.init_from, self.abstract.params)
+            state = state._replace(params=params)
+        return state
+
+    def _loop(self, state: TrainState, start: int) -> dict[str, float]:
+        config = self.config
+        train_step = compile_train_step(
+            config, self.optimizer, self.mesh, self.rules, self.abstract
+        )
+        evaluators = self.setup.make_evaluators(self.abstract.params, self.mesh, self.rules)
+        batches = device_batches(self.setup.source, batch_sharding(self.mesh), start)
+        self.throughput = self._make_throughput()
+        results: dict[str, float] = {}
+        with contextlib.closing(batches), self._profiler() as profile:
+            pending: Metrics | None = None
+            for step in range(start + 1, self._stop_at + 1):
+                profile(step)
+                with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                    state, metrics = train_step(state, next(batches))
+                # The device is busy with this step while the host reads the metrics of the one
+                # before.
+                if pending is not None:
+                    self._log(step - 1, pending)
+                pending = metrics
+                stopping = self.stop.requested
+                last = step == self._stop_at or stopping
+                if (
+                    last
+                    or self._due(step, config.eval.every)
+                    or step % config.checkpoint.every == 0
+                ):
+                    self._log(step, pending)
+                    pending = None
+                if self._due(step, config.eval.every) or (last and not stopping):
+                    results = self._evaluate(step, state, evaluators)
+                if self._due(step, config.log.histograms_every):
+                    self._write_histograms(step, state)
+                if last or step % config.checkpoint.every == 0:
+                    self._save(step, state, wait=last)
+                if stopping:
+                    raise Preempted(
+                        f"stopped and saved at step {step} of {config.train.total_steps}; "
+                        "run the same command again to go on"
+                    )
+        return results
+
+    def _log(self, step: int, metrics: Metrics) -> None:
+        """Reads a step's metrics from the device, watches for bad numbers, writes what is due."""
+        config = self.config
+        bad_steps = int(metrics["bad_steps"])
+        if bad_steps >= config.train.max_bad_steps:
+            raise NumbersWentBad(
+                f"the loss or gradient was not finite in {bad_steps} steps in a row, up to step "
+                f"{step}; the parameters are as before them: lower schedule.learning_rate, or look "
+                "at the data"
+            )
+        if bad_steps:
+            self.progress.message(f"step {step}: loss or gradient not finite, update skipped")
+        if step == 1 or step % config.log.every == 0 or step == self._stop_at:
+            values = {name: float(metrics[name]) for name in ("loss", "grad_norm", "learning_rate")}
+            values |= self.throughput.measure(step)
+            tokens_per_step = config.train.batch_size * config.model.context_length
+            row = {"tokens": step * tokens_per_step, **values}
+            if self._due(step, config.log.norms_every):
+                row |= _by_layer("grad_norm", metrics["grad_norms"])
+            self.writer.write(step, row)
+            self.progress.update(step, values)
+
+    def _evaluate(
+        self, step: int, state: TrainState, evaluators: Sequence[Evaluator]
+    ) -> dict[str, float]:
+        numbers: dict[str, float] = {}
+        with self.throughput.paused():
+            for evaluator in evaluators:
+                for name, value in evaluator(state.params):
+                    if isinstance(value, str):
+                        self._write_sample(step, name, value)
+                    else:
+                        numbers[name] = value
+            self.writer.write(step, numbers)
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+            if shown:
+                self.progress.message(f"step {step}: {shown}")
+        return numbers
+
+    def _save(self, step: int, state: TrainState, *, wait: bool) -> None:
+        meta = {
+            "step": step,
+            "config": config_lib.to_dict(self.config),
+            "tokenizer": dict(self.setup.tokenizer),
+            "data_fingerprint": self.setup.data_fingerprint,
+        }
+        with self.throughput.paused():
+            self.writer.flush()
+            self.store.save(step, state.params, _rest(state), meta)
+            if wait:
+                self.store.wait()
+
+    def _write_sample(self, step: int, name: str, text: str) -> None:
+        self.writer.text(step, name, text)
+        if is_primary():
+            folder = self.workdir / "samples"
+            folder.mkdir(exist_ok=True)
+            (folder / f"{step}.txt").write_text(text + "\n", encoding="utf-8")
+
+    def _write_histograms(self, step: int, state: TrainState) -> None:
+        if jax.process_count() > 1:  # the parameters are not all here
+            return
+        with self.throughput.paused():
+            leaves = jax.tree_util.tree_leaves_with_path(state.params)
+            arrays = {"/".join(entry.key for entry in path): leaf for path, leaf in leaves}
+            self.writer.histograms(
+                step, {f"params/{name}": np.asarray(a) for name, a in arrays.items()}
+            )
+
+    def _write_config(self) -> None:
+        if not is_primary():
+            return
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        temporary = self.workdir / "config.json.tmp"
+        text = json.dumps(config_lib.to_dict(self.config), indent=2) + "\n"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, self.workdir / "config.json")
+
+    def _make_throughput(self) -> Throughput:
+        config, devices = self.config, self.mesh.devices.flat
+        chip = chip_for(devices[0].device_kind)
+        return Throughput(
+            config.train.batch_size * config.model.context_length,
+            flops_per_token(config.model),
+            chip.peak_bf16_flops * self.mesh.size if chip else None,
+        )
+
+    @contextlib.contextmanager
+    def _profiler(self) -> Iterator[Callable[[int], None]]:
+        """A function to call before each step: it starts and ends the trace that was asked for."""
+        first, count = self.config.log.profile_at, self.config.log.profile_steps
+        with contextlib.ExitStack() as trace:
+
+            def before(step: int) -> None:
+                if step == first:
+                    trace.enter_context(jax.profiler.trace(str(self.workdir / "profile")))
+                elif step == first + count:
+                    trace.close()
+
+            yield before
+
+    @staticmethod
+    def _due(step: int, every: int) -> bool:
+        return every > 0 and step % every == 0
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+    """All but the parameters, which are stored apart so that they can be read alone."""
+    return {name: value for name, value in state._asdict().items() if name != "params"}
+
+
+def _by_layer(prefix: str, norms: Mapping[str, Any]) -> dict[str, float]:
+    """{`prefix/name` or `prefix/layer/name`: norm} from [L] and scalar arrays."""
+    row: dict[str, float] = {}
+    for name, value in norms.items():
+        array = np.asarray(value)
+        if array.ndim == 0:
+            row[f"{prefix}/{name}"] = float(array)
+        else:
+            leaf = name.removeprefix("h/")
+            row |= {f"{prefix}/{leaf}/{i}": float(x) for i, x in enumerate(array)}
+    return row

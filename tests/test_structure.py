@@ -1,0 +1,128 @@
+"""The house rules of CONTRIBUTING.md that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gpt2_jax
+from gpt2_jax.cli.doctor import requirements
+from gpt2_jax.cli.main import VERBS
+
+_ROOT = Path(__file__).parents[1]
+_PACKAGE = _ROOT / "gpt2_jax"
+_FILES = sorted(_PACKAGE.rglob("*.py"))
+
+# Import names of packages whose distribution is called otherwise.
+_IMPORT_NAMES = {
+    "lm-eval": "lm_eval",
+    "sse-starlette": "sse_starlette",
+    "rouge-score": "rouge_score",
+    "pytest-xdist": "xdist",
+    "pytest-timeout": "pytest_timeout",
+    "import-linter": "importlinter",
+    "jax-cuda12-plugin": "jax_cuda12_plugin",
+}
+
+
+def _modules() -> list[str]:
+    names = []
+    for path in _FILES:
+        parts = path.relative_to(_ROOT).with_suffix("").parts
+        names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
+def test_rooms_import_in_one_direction() -> None:
+    command = (
+        "import sys; from importlinter.cli import lint_imports; "
+        "sys.exit(lint_imports(cache_dir=None))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=_ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_core_imports_without_any_extra() -> None:
+    needs = requirements()
+    extras = {name for extra, names in needs.items() if extra for name in names}
+    blocked = sorted(_IMPORT_NAMES.get(name, name) for name in extras - {*needs[""], "jaxlib"})
+    # Blocked means that `import name` raises ImportError; the probe must not itself import one.
+    code = f"""
+import importlib, json, sys
+for name in {blocked!r}:
+    sys.modules[name] = None
+for name in {_modules()!r}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_and_typos_wait_for_no_library() -> None:
+    code = """
+import json, sys
+from gpt2_jax.cli.main import main
+statuses = [main(["--help"]), main(["trian"])]
+heavy = {"jax", "flax", "numpy", "absl", "rich", "ml_collections", "tensorboardX"}
+print(json.dumps([statuses, sorted(heavy & set(sys.modules))]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [[0, 2], []], done.stderr
+
+
+def test_every_verb_has_its_module_and_offers_what_the_command_asks_for() -> None:
+    for name in VERBS:
+        tree = ast.parse((_PACKAGE / "cli" / f"{name}.py").read_text("utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        for node in tree.body:
+            if isinstance(node, ast.Assign):
+                defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                defined.add(node.target.id)
+        assert {"HELP", "EXAMPLES", "add_arguments", "run"} <= defined, name
+
+
+def test_there_is_no_room_for_misc() -> None:
+    bad = {"util", "utils", "misc", "helpers", "common"}
+    assert not [str(path) for path in _FILES if path.stem.strip("_") in bad]
+
+
+def _public(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Public functions and classes, and the public methods of classes that are no protocol."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for node in tree.body:
+        if isinstance(node, kinds) and not node.name.startswith("_"):
+            yield node
+            # A protocol's attributes may be told in its own docstring.
+            bases = [ast.unparse(base) for base in getattr(node, "bases", [])]
+            if isinstance(node, ast.ClassDef) and "Protocol" not in bases:
+                for inner in node.body:
+                    if isinstance(inner, kinds) and not inner.name.startswith("_"):
+                        yield inner
+
+
+def test_public_code_has_docstrings() -> None:
+    missing = []
+    for path in _FILES:
+        tree = ast.parse(path.read_text("utf-8"))
+        if not ast.get_docstring(tree):
+            missing.append(str(path.relative_to(_ROOT)))
+        missing += [
+            f"{path.relative_to(_ROOT)}:{node.lineno} {node.name}"
+            for node in _public(tree)
+            if not ast.get_docstring(node)
+        ]
+    assert not missing
+
+
+def test_the_package_exposes_its_api_lazily() -> None:
+    assert {"load", "LanguageModel"} <= set(dir(gpt2_jax))
+    code = "import sys, gpt2_jax; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

@@ -1,0 +1,176 @@
+"""metrics.jsonl, TensorBoard, throughput and progress."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gpt2_jax.train.metrics import MetricsWriter, Progress, Throughput, duration, quantity
+
+
+def _rows(workdir: Path) -> list[dict[str, Any]]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+def _events(workdir: Path) -> EventAccumulator:
+    events = EventAccumulator(str(workdir / "tensorboard"))
+    events.Reload()
+    return events
+
+
+def _scalars(workdir: Path, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in _events(workdir).Scalars(tag)]
+
+
+def _write(workdir: Path, start: int, stop: int, **settings: Any) -> None:
+    writer = MetricsWriter(workdir, tensorboard=True, start_step=start, **settings)
+    for step in range(start + 1, stop + 1):
+        writer.write(step, {"loss": float(100 * start + step), "note": "x"})
+    writer.close()
+
+
+def test_rows_are_flushed_one_by_one(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, tensorboard=False, start_step=0)
+    writer.write(10, {"loss": 2.5, "tokens": 1280, "eval/split": "val"})
+    assert _rows(tmp_path) == [{"step": 10, "loss": 2.5, "tokens": 1280, "eval/split": "val"}]
+    writer.close()
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_tensorboard_reads_back_what_was_written(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, tensorboard=True, start_step=0)
+    writer.write(1, {"loss": 2.5, "eval/loss": 3.0, "note": "not a scalar"})
+    writer.text(1, "sample", "def f():\n    return *1*")
+    writer.histograms(1, {"wte": np.linspace(-1, 1, 100), "bad": np.array([math.nan, 1.0])})
+    writer.close()
+    events = _events(tmp_path)
+    assert set(events.Tags()["scalars"]) == {"loss", "eval/loss"}
+    assert _scalars(tmp_path, "eval/loss") == [(1, 3.0)]
+    text = events.Tensors("sample/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert text == "    def f():\n        return *1*"
+    assert events.Histograms("wte")[0].histogram_value.num == 100
+    assert events.Histograms("bad")[0].histogram_value.num == 1
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, tensorboard=True, start_step=0)
+    writer.write(1, {"loss": math.nan, "grad_norm": math.inf, "mfu": np.float32(0.5)})
+    writer.close()
+    assert _rows(tmp_path) == [{"step": 1, "loss": None, "grad_norm": None, "mfu": 0.5}]
+    assert math.isnan(_scalars(tmp_path, "loss")[0][1])
+
+
+def test_a_resumed_run_replaces_the_rows_after_its_checkpoint(tmp_path: Path) -> None:
+    _write(tmp_path, 0, 8)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "lo')
+    _write(tmp_path, 5, 7)
+    assert [row["step"] for row in _rows(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
+    assert _rows(tmp_path)[5]["loss"] == 506
+    assert [step for step, _ in _scalars(tmp_path, "loss")] == [1, 2, 3, 4, 5, 6, 7]
+    assert _scalars(tmp_path, "loss")[5] == (6, 506.0)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_a_torn_line_is_dropped_even_where_no_row_is_late(tmp_path: Path) -> None:
+    _write(tmp_path, 0, 2)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2')
+    _write(tmp_path, 2, 3)
+    assert [row["step"] for row in _rows(tmp_path)] == [1, 2, 3]
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_over(tmp_path: Path) -> None:
+    _write(tmp_path, 0, 3)
+    _write(tmp_path, 0, 2)
+    assert [row["step"] for row in _rows(tmp_path)] == [1, 2]
+
+
+def test_processes_other_than_the_first_write_nothing(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path / "w", tensorboard=True, start_step=0, enabled=False)
+    writer.write(1, {"loss": 1.0})
+    writer.text(1, "sample", "x")
+    writer.histograms(1, {"wte": np.ones(3)})
+    writer.flush()
+    writer.close()
+    assert not (tmp_path / "w").exists()
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_throughput_and_mfu_of_the_interval_without_its_pauses() -> None:
+    clock = _Clock()
+    throughput = Throughput(1000, 6e6, 12e9, clock)
+    assert throughput.measure(1) == {}  # compiled within: no rate
+    clock.now += 5
+    with throughput.paused():
+        clock.now += 100
+        with throughput.paused():
+            clock.now += 10
+    rates = throughput.measure(6)
+    assert rates == {"tokens_per_second": 1000.0, "mfu": pytest.approx(0.5)}
+    clock.now += 1
+    assert throughput.measure(7)["tokens_per_second"] == 1000.0
+    assert throughput.measure(7) == {}
+
+
+def test_without_a_known_peak_there_is_no_mfu() -> None:
+    clock = _Clock()
+    throughput = Throughput(10, 1.0, None, clock)
+    throughput.start(0)
+    clock.now += 2
+    assert throughput.measure(1) == {"tokens_per_second": 5.0}
+
+
+def _shown(terminal: bool, **settings: Any) -> str:
+    file, clock = io.StringIO(), _Clock()
+    console = Console(file=file, force_terminal=terminal, width=120, highlight=False)
+    with Progress(2000, console=console, clock=clock, **settings) as progress:
+        for step in (50, 100):
+            clock.now += 5
+            values = {"learning_rate": 6e-4, "grad_norm": 0.853, "tokens_per_second": 12345.6}
+            progress.update(step, {"loss": 2.3451, **values, "ignored": 1})
+        progress.message("validation [val] loss 2.400")
+    return file.getvalue()
+
+
+def test_a_pipe_gets_plain_lines() -> None:
+    line = "step 100/2000  loss 2.345  lr 6.0e-04  grad_norm 0.85  12.3K tokens/s  eta 3m10s"
+    assert _shown(False).splitlines()[1:] == [line, "validation [val] loss 2.400"]
+
+
+def test_a_terminal_gets_a_bar_with_messages_above() -> None:
+    shown = _shown(True)
+    assert "loss 2.345  lr 6.0e-04" in shown
+    assert "━" in shown
+    assert "validation [val] loss 2.400\n" in shown
+    assert shown.count("\x1b[?25h") == 1  # the cursor is back
+
+
+def test_a_process_that_is_not_the_first_shows_nothing() -> None:
+    assert _shown(False, enabled=False) == _shown(True, enabled=False) == ""
+
+
+def test_units() -> None:
+    seconds = [0.4, 59.7, 80, 3600, 11100, 187200]
+    assert [duration(s) for s in seconds] == ["0s", "1m00s", "1m20s", "1h00m", "3h05m", "2d04h"]
+    numbers = [0.5, 985, 999.7, 12345, 1.57e6, 2e9]
+    assert [quantity(n) for n in numbers] == ["0.5", "985", "1000", "12.3K", "1.57M", "2B"]
