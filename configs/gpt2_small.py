@@ -5,8 +5,8 @@ Command:
 Hardware: 8 GPUs of 40 GB, or a TPU slice of 8 chips;
   where a microbatch does not fit, raise train.accumulation_steps.
 Time: not yet run.
-Expected loss: not yet run here at length. llm.c publishes about 3.29 on FineWeb's validation set after
-  10B tokens with these settings, nanoGPT 2.85 on OpenWebText after 300B.
+Expected loss: not yet run here at length. llm.c publishes about 3.29 on FineWeb's validation set
+  after 10B tokens with these settings, nanoGPT 2.85 on OpenWebText after 300B.
 """
 
 from gpt2_jax.config import default

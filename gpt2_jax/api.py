@@ -84,6 +84,8 @@ class LanguageModel:
         Raises:
           UserError: if the prompt does not fit the context.
         """
+        if num_samples < 1:
+            raise UserError(f"num_samples must be at least 1, not {num_samples}")
         return generate_lib.generate_text(
             self.params,
             self.config.model,

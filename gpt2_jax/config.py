@@ -8,7 +8,9 @@ returns a checked `Config`. This module imports no JAX, so that a typo is report
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+import re
 import runpy
 import traceback
 import types
@@ -178,7 +180,9 @@ class Config:
 
 # What must stay as it was when a run resumes: everything else changes how the run goes, not what it
 # computes.
-_FIXED_ON_RESUME = ("model", "data", "optimizer", "schedule", "train.seed", "train.batch_size")
+_FIXED_ON_RESUME = frozenset(
+    ("model", "data", "optimizer", "schedule", "train.seed", "train.batch_size")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +269,7 @@ def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
     changed = [
         f"{key} ({old_values[key]!r} -> {value!r})"
         for key, value in new_values.items()
-        if value != old_values[key] and key.startswith(_FIXED_ON_RESUME)
+        if value != old_values[key] and not _FIXED_ON_RESUME.isdisjoint((key, key.split(".")[0]))
     ]
     if changed:
         raise UserError(
@@ -294,11 +298,19 @@ def _run_config_file(path: Path) -> Mapping[str, Any]:
         # The innermost line that belongs to the config file is the one its author can mend.
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = frames[-1].lineno if frames else getattr(error, "lineno", "?")
-        reason = str(error.args[0]) if error.args else type(error).__name__
-        raise UserError(f"{path}, line {line}: {' '.join(reason.split())}") from error
+        raise UserError(f"{path}, line {line}: {_reason(error)}") from error
     if not isinstance(result, ml_collections.ConfigDict):
         raise UserError(f"{path}: get_config() must return gpt2_jax.config.default() with changes")
     return result.to_dict()
+
+
+def _reason(error: Exception) -> str:
+    """What an exception in a config file says, in one line."""
+    text = str(error.args[0]) if error.args else type(error).__name__
+    # ml_collections lists every field of the section before its did-you-mean, and quotes the text
+    # of a KeyError once more.
+    text = " ".join(text.replace("\\n", " ").replace("\\'", "'").split()).strip("'")
+    return re.sub(r" Other fields present: .*?(?=Did you mean|$)", " ", text)
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,13 +344,20 @@ def _from_flat(values: Mapping[str, Any]) -> Config:
 
 
 def _unknown_key(key: str, known: Mapping[str, Knob]) -> UserError:
-    section, dot, _ = key.partition(".")
+    section, dot, name = key.partition(".")
     if not dot:
         return UserError(f"--config.{key}: overrides are --config.SECTION.KEY=VALUE")
-    same_section = [name for name in known if name.startswith(section + ".")]
-    hint = did_you_mean(key, same_section) or did_you_mean(key, known)
-    if not hint and same_section:
-        hint = "; knobs there: " + ", ".join(name.partition(".")[2] for name in same_section)
+    # Only the last parts are compared: a section in common makes any two keys look alike.
+    beside = [other.partition(".")[2] for other in known if other.startswith(section + ".")]
+    namesakes = [other for other in known if other.endswith("." + name)]
+    if beside and (close := difflib.get_close_matches(name, beside, n=1)):
+        hint = f"; did you mean '{section}.{close[0]}'?"
+    elif namesakes:
+        hint = f"; did you mean {namesakes[0]!r}?"
+    elif beside:
+        hint = "; knobs there: " + ", ".join(beside)
+    else:
+        hint = did_you_mean(key, known)
     return UserError(f"unknown config key {key!r}{hint}")
 
 

@@ -86,7 +86,7 @@ def read_run_config(workdir: str | Path) -> Config | None:
         return None
     try:
         return config_lib.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError) as error:
+    except (UserError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a run's config: {error}") from error
 
 
@@ -94,12 +94,13 @@ def _locate(path: Path) -> tuple[Path, int | None]:
     """(folder of checkpoints, one step or None for the newest)."""
     if not path.exists():
         raise UserError(f"no model at {path}: expected a run's workdir or a step's folder")
-    if (path / "checkpoints").is_dir():
-        return path / "checkpoints", None
-    if path.name.isdigit() and (path / "params").is_dir():
-        return path.parent, int(path.name)
-    if path.name == "checkpoints":
-        return path, None
+    folder = path.resolve()  # the name of "." is empty
+    if (folder / "checkpoints").is_dir():
+        return folder / "checkpoints", None
+    if folder.name.isdigit() and (folder / "params").is_dir():
+        return folder.parent, int(folder.name)
+    if folder.name == "checkpoints":
+        return folder, None
     raise UserError(
         f"{path} is not a model: a run's workdir has a checkpoints/ folder (has it saved yet?), "
         "a step's folder is named by its number"

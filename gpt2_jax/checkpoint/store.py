@@ -110,10 +110,10 @@ class CheckpointStore:
         self._manager.close()
 
     def _restore(self, step: int, items: dict[str, Any]) -> Any:
-        for name, args in items.items():
-            if name != _META:
-                self._check(step, name, args.item)
         try:
+            for name, args in items.items():
+                if name != _META:
+                    self._check(step, name, args.item)
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]

@@ -14,7 +14,7 @@ HELP = "Generate text from a model, from scratch or after a prompt."
 EXAMPLES = """\
 gpt2-jax sample --model runs/quickstart
 gpt2-jax sample --model runs/quickstart --prompt "def " --num_samples 3 --temperature 0.8 --top_k 50
-gpt2-jax sample --model runs/quickstart --prompt "import " --stop "\\n" --json
+gpt2-jax sample --model runs/quickstart --prompt "import " --stop ":" --json
 gpt2-jax sample --model runs/quickstart --interactive"""
 
 
@@ -72,8 +72,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--stream and --json exclude each other")
     if args.stream and args.num_samples > 1:
         raise UserError(f"--stream shows one sample; drop it or --num_samples={args.num_samples}")
-    if args.seed < 0:
-        raise UserError(f"--seed must be 0 or more, not {args.seed}")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed must be from 0 to {2**32 - 1}, not {args.seed}")
     if "" in args.stop:
         raise UserError("--stop needs a text that is not empty")
 
@@ -82,7 +82,8 @@ def _read_prompt(args: argparse.Namespace) -> str:
     if args.prompt_file is None:
         return args.prompt or ""
     try:
-        return Path(args.prompt_file).read_text(encoding="utf-8")
+        # Bytes: reading as text would turn \r\n into \n, which `prepare` does not.
+        return Path(args.prompt_file).read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{args.prompt_file} is not UTF-8 at byte {error.start}") from error
     except OSError as error:
@@ -101,6 +102,8 @@ def _converse(model: Any, args: argparse.Namespace, options: Any) -> int:
             prompt = input("> " if terminal else "")
         except EOFError:
             return 0
+        except UnicodeDecodeError as error:
+            raise UserError("standard input is not UTF-8") from error
         try:
             _answer(model, prompt, args, options)
         except UserError as error:
@@ -117,8 +120,10 @@ def _answer(model: Any, prompt: str, args: argparse.Namespace, options: Any) -> 
         "seed": args.seed,
     }
     if args.stream:
-        print(prompt, end="", flush=True)
-        for piece in model.stream(prompt, **wanted):
+        # The first piece comes before anything is printed, for what is wrong shows by then.
+        pieces = model.stream(prompt, **wanted)
+        print(prompt + next(pieces, ""), end="", flush=True)
+        for piece in pieces:
             print(piece, end="", flush=True)
         print()
         return

@@ -53,8 +53,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.dry_run:
         if args.workdir is None:
             raise UserError("--workdir DIR is missing: the folder that keeps the run")
-        if Path(args.workdir).is_file():
-            raise UserError(f"--workdir {args.workdir} is a file; name a folder")
+        workdir = Path(args.workdir)
+        if files := [path for path in (workdir, *workdir.parents) if path.is_file()]:
+            raise UserError(f"--workdir {workdir}: {files[0]} is a file; name a folder")
     # Only now the imports that take seconds: a typo has been answered by here.
     from gpt2_jax.model import attention
     from gpt2_jax.parallel.distributed import initialize
@@ -142,14 +143,17 @@ def _tokenizer(config: Config, path: str) -> Any:
 
 def _sampler(config: Config, tokenizer: Any) -> Callable[[Any], Iterator[tuple[str, str]]]:
     """Evaluator: an unconditional text, from the same seed every time."""
+    import jax
+
     from gpt2_jax.decode.generate import decode_params, generate_text
     from gpt2_jax.decode.sampling import SamplingOptions
 
-    room = config.model.context_length - 1
+    # An empty prompt takes one place. Elsewhere than here the parameters may be out of reach.
+    count = min(config.eval.sample_tokens, config.model.context_length - 1)
+    enabled = count > 0 and jax.process_count() == 1
 
     def sample(params: Any) -> Iterator[tuple[str, str]]:
-        count = min(config.eval.sample_tokens, room)
-        if count:
+        if enabled:
             ready = decode_params(params, config.model)
             samples = generate_text(
                 ready,

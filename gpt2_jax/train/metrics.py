@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -238,6 +239,17 @@ class Progress:
         """Prints a line that stays, above the bar if there is one."""
         if self._enabled:
             self._console.print(text, markup=False)
+
+
+def last_evaluation(workdir: Path) -> dict[str, float]:
+    """The numbers of the last validation in `metrics.jsonl`; empty if there was none."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for line in reversed(lines):
+        if b'"eval/' in line and _row_is_until(line, sys.maxsize):
+            row = json.loads(line)
+            return {name: value for name, value in row.items() if name.startswith("eval/")}
+    return {}
 
 
 def duration(seconds: float) -> str:

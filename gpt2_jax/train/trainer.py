@@ -28,7 +28,7 @@ from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import chip_for
 from gpt2_jax.parallel.distributed import StopRequest, is_primary
 from gpt2_jax.parallel.rules import Rules
-from gpt2_jax.train.metrics import MetricsWriter, Progress, Throughput
+from gpt2_jax.train.metrics import MetricsWriter, Progress, Throughput, last_evaluation
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import TrainState, abstract_state, init_state
 from gpt2_jax.train.step import Metrics, batch_sharding, compile_train_step
@@ -62,10 +62,11 @@ class Trainer:
     """One run in one workdir."""
 
     def __init__(self, config: Config, workdir: str | Path, setup: Setup) -> None:
-        """Checks the config against the workdir and the devices; touches neither.
+        """Checks the config against the workdir and the devices, and changes neither.
 
         Raises:
-          UserError: for a workdir of another config, or a batch or model the mesh does not divide.
+          UserError: for a workdir of another config, a batch or model the mesh does not divide, or
+            a `train.init_from` that is no model of this shape.
         """
         self.config, self.workdir, self.setup = config, Path(workdir), setup
         saved = read_run_config(self.workdir)
@@ -75,6 +76,10 @@ class Trainer:
         mesh_lib.check_batch(config.train, self.mesh)
         self.optimizer = make_optimizer(config)
         self.abstract = abstract_state(config, self.optimizer, self.mesh, self.rules)
+        self.initial_params = None
+        if config.train.init_from and not self._has_steps():
+            read = setup.read_params
+            self.initial_params = read(config.train.init_from, self.abstract.params)
 
     def run(self, stop_at_step: int | None = None) -> dict[str, float]:
         """Trains to the end, or to `stop_at_step`; returns the last validation's numbers.
@@ -86,13 +91,13 @@ class Trainer:
         """
         total = self.config.train.total_steps
         self._stop_at = total if stop_at_step is None else min(stop_at_step, total)
-        self._write_config()
         self.store = CheckpointStore(self.workdir / "checkpoints", keep=self.config.checkpoint.keep)
         with contextlib.ExitStack() as stack:
             stack.callback(self.store.close)
             self.stop = StopRequest()
             stack.callback(self.stop.close)
             state = self._resume_or_init()
+            self._write_config()
             start = int(state.step)
             self.writer = MetricsWriter(
                 self.workdir,
@@ -104,7 +109,7 @@ class Trainer:
             self.progress = stack.enter_context(Progress(total, start, enabled=is_primary()))
             if start >= self._stop_at:
                 self.progress.message(f"done: {self.workdir} is at step {start} of {total}")
-                return {}
+                return last_evaluation(self.workdir)
             return self._loop(state, start)
 
     def _resume_or_init(self) -> TrainState:
@@ -125,15 +130,18 @@ class Trainer:
                 )
             params, rest = self.store.restore(step, self.abstract.params, _rest(self.abstract))
             return self.abstract._replace(params=params, **rest)
-        if any((self.workdir / "checkpoints").glob("[0-9]*")):
+        if self._has_steps():
             raise StorageError(
                 f"no checkpoint in {self.store.directory} is whole; move them away to start over"
             )
         state = init_state(self.config, self.optimizer, self.abstract)
-        if self.config.train.init_from:
-            params = self.setup.read_params(self.config.train.init_from, self.abstract.params)
-            state = state._replace(params=params)
+        if self.initial_params is not None:
+            state = state._replace(params=self.initial_params)
         return state
+
+    def _has_steps(self) -> bool:
+        """Whether the workdir holds checkpoints, whole or not."""
+        return any((self.workdir / "checkpoints").glob("[0-9]*"))
 
     def _loop(self, state: TrainState, start: int) -> dict[str, float]:
         config = self.config
@@ -150,25 +158,22 @@ class Trainer:
                 profile(step)
                 with jax.profiler.StepTraceAnnotation("train", step_num=step):
                     state, metrics = train_step(state, next(batches))
-                # The device is busy with this step while the host reads the metrics of the one
-                # before.
+                # The device computes this step while the host reads the one before.
                 if pending is not None:
                     self._log(step - 1, pending)
                 pending = metrics
                 stopping = self.stop.requested
-                last = step == self._stop_at or stopping
-                if (
-                    last
-                    or self._due(step, config.eval.every)
-                    or step % config.checkpoint.every == 0
-                ):
+                last = stopping or step == self._stop_at
+                evaluate = not stopping and (last or self._due(step, config.eval.every))
+                save = last or self._due(step, config.checkpoint.every)
+                if evaluate or save:
                     self._log(step, pending)
                     pending = None
-                if self._due(step, config.eval.every) or (last and not stopping):
+                if evaluate:
                     results = self._evaluate(step, state, evaluators)
                 if self._due(step, config.log.histograms_every):
                     self._write_histograms(step, state)
-                if last or step % config.checkpoint.every == 0:
+                if save:
                     self._save(step, state, wait=last)
                 if stopping:
                     raise Preempted(

@@ -1,0 +1,189 @@
+"""`gpt2-jax train`: what a dry run prints, the list of knobs, and one tiny run from end to end."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from gpt2_jax.checkpoint.load import load
+from gpt2_jax.cli.main import main
+from gpt2_jax.config import knobs, load_config, to_dict
+
+_CONFIGS = Path(__file__).parents[2] / "configs"
+_TINY = """
+from gpt2_jax.config import default
+
+def get_config():
+    c = default()
+    c.model.num_layers = 1
+    c.model.num_heads = 4
+    c.model.d_model = 32
+    c.model.context_length = 32
+    c.model.vocab_size = 257
+    c.model.vocab_multiple = 16
+    c.model.dtype = "float32"
+    c.model.loss_chunk = 0
+    c.data.tokenizer = "byte"
+    c.schedule.warmup_steps = 1
+    c.train.batch_size = 8
+    c.train.total_steps = 2
+    c.eval.sample_tokens = 4
+    c.log.every = 1
+    c.log.norms_every = 0
+    return c
+"""
+
+
+def _dry_run(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    """The one JSON document that a dry run prints, and nothing else."""
+    assert main(["train", *words]) == 0
+    out, err = capsys.readouterr()
+    assert not err
+    assert out.endswith("}\n")
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+# Dry runs.
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("gpt2_small", 124_439_808), ("gpt2_xl", 1_557_611_200)]
+)
+def test_a_dry_run_is_one_json_document(
+    capsys: pytest.CaptureFixture[str], name: str, parameters: int
+) -> None:
+    path = str(_CONFIGS / f"{name}.py")
+    report = _dry_run(capsys, "--config", path, "--dry_run", "--json")
+    assert {"parameters", "tokens_per_step", "mesh", "memory_bytes"} <= set(report)
+    assert report["parameters"] == parameters
+    assert report["tokens_per_step"] == 512 * 1024
+    assert report["mesh"].keys() == {"data", "fsdp", "tensor"}
+    assert np.prod(list(report["mesh"].values())) == jax.device_count()
+    memory = report["memory_bytes"]
+    assert memory.keys() == {"parameters", "optimizer", "gradients"}
+    assert memory["optimizer"] > 2 * memory["parameters"] - 1
+    # Per device: whole on each of a data axis, cut over an fsdp axis. Vocabulary padding on top.
+    held = 4 * parameters / report["mesh"]["fsdp"]
+    assert held <= memory["parameters"] < 1.01 * held + 2**20
+
+
+def test_dry_runs_obey_overrides_and_either_spelling(capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(_CONFIGS / "gpt2_small.py")
+    one = _dry_run(
+        capsys,
+        *("--config", path, "--dry_run", "--json"),
+        *("--config.train.batch_size=64", "--config.mesh.data=2", "--config.mesh.fsdp", "-1"),
+    )
+    assert one["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert one["tokens_per_step"] == 64 * 1024
+    other = _dry_run(
+        capsys,
+        *(f"--config={path}", "--dry-run", "--json", "--config.train.batch-size", "64"),
+        *("--config.mesh.data=2", "--config.mesh.fsdp=-1"),
+    )
+    assert other == one
+
+
+def test_a_dry_run_reads_as_text_without_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", str(_CONFIGS / "gpt2_small.py"), "--dry_run"]) == 0
+    out, err = capsys.readouterr()
+    assert "124,439,808" in out
+    assert "mesh" in out
+    assert not err
+
+
+def test_a_dry_run_makes_no_workdir(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(_CONFIGS / "quickstart.py")
+    _dry_run(
+        capsys, "--config", path, "--workdir", str(tmp_path / "w"), "--dry_run", "--json",
+        "--config.train.batch_size=16",
+    )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_show_knobs_lists_every_knob_with_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+    path = _CONFIGS / "quickstart.py"
+    for flag in ("--show_knobs", "--show-knobs"):
+        assert main(["train", "--config", str(path), flag, "--config.train.seed=41"]) == 0
+        out, err = capsys.readouterr()
+        assert not err
+        values = to_dict(load_config(path, ["train.seed=41"]))
+        lines = out.splitlines()
+        for knob in knobs():
+            section, name = knob.key.split(".")
+            at = lines.index(f"--config.{knob.key}={values[section][name]}")
+            assert knob.help in lines[at + 1]
+            assert all(str(choice) in lines[at + 1] for choice in knob.choices or ())
+
+
+# A run.
+
+
+def _main(*words: str) -> tuple[int, str, str]:
+    """(status, standard output, standard error)."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(words)
+    return status, out.getvalue(), err.getvalue()
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): path.read_bytes() for path in files if "tensorboard" not in path.parts}
+
+
+def test_text_becomes_shards_a_run_and_a_model_that_a_second_start_leaves_as_it_is(
+    tmp_path: Path,
+) -> None:
+    """On all eight fake devices. One test, so that only one of pytest's workers trains."""
+    config, text, data, workdir = (tmp_path / name for name in ("tiny.py", "a.txt", "data", "run"))
+    config.write_text(_TINY, encoding="utf-8")
+    text.write_text("To be, or not to be: é. " * 100, encoding="utf-8")
+    status, out, err = _main(
+        *("prepare", "--input", str(text), "--tokenizer", "byte", "--out", str(data), "--json")
+    )
+    assert status == 0, err
+    assert json.loads(out)["vocab_size"] == 257
+
+    words = ["train", "--config", str(config), "--workdir", str(workdir), "--json"]
+    words.append(f"--config.data.path={data}")
+    status, out, err = _main(*words)
+    assert status == 0, err
+    results = json.loads(out)
+    assert out.count("\n") == 1
+    assert results["workdir"] == str(workdir)
+    assert 0 < results["eval/loss"] < 10
+    assert "step 2" in err
+
+    saved = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    assert saved == to_dict(load_config(config, [f"data.path={data}"]))
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    steps = [row for row in rows if "loss" in row]
+    assert [(row["step"], row["tokens"]) for row in steps] == [(1, 256), (2, 512)]
+    assert all(row["learning_rate"] > 0 for row in steps)
+    assert {"grad_norm", "tokens_per_second"} <= set(steps[-1])
+    assert any("eval/loss" in row for row in rows)
+    assert (workdir / "checkpoints" / "2").is_dir()
+    assert (workdir / "samples" / "2.txt").is_file()
+    assert any((workdir / "tensorboard").iterdir())
+
+    loaded = load(workdir)
+    assert (loaded.step, loaded.tokenizer.name) == (2, "byte")
+    assert loaded.config == load_config(config, [f"data.path={data}"])
+
+    before = _contents(workdir)
+    status, out, err = _main(*words)
+    assert status == 0
+    assert out.count("\n") == 1
+    assert json.loads(out)["workdir"] == str(workdir)
+    assert "is at step 2 of 2" in err
+    assert _contents(workdir) == before

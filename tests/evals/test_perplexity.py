@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt2_jax.config import Config, EvalConfig, MeshConfig, ModelConfig, TrainConfig
+from gpt2_jax.data.shards import TokenArray
+from gpt2_jax.evals.perplexity import Perplexity
+from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.parallel.mesh import make_mesh
+from gpt2_jax.parallel.rules import Rules, shardings
+
+T, V = 16, 61
+_MODEL = ModelConfig(2, 4, 32, T, V, vocab_multiple=8, dtype="float32", dropout=0.1, loss_chunk=8)
+# Two batches and a bit of 8 windows: a last window and a last batch that are not full.
+_TOKENS = np.random.default_rng(0).integers(0, V, 2 * 8 * T + 3 * T + 6).astype(np.uint16)
+_BYTES = np.random.default_rng(1).integers(0, 5, V)
+
+
+class Tokenizer:
+    """As much of a tokenizer as the evaluator looks at."""
+
+    def byte_lengths(self):
+        return _BYTES
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles():
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@functools.cache
+def host_params():
+    rng = np.random.default_rng(2)
+    tokens = jax.ShapeDtypeStruct((1, T), jnp.int32)
+    boxed = jax.eval_shape(GPT2(_MODEL).init, jax.random.key(0), tokens)["params"]
+    noise = lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32)  # noqa: E731
+    return boxed, jax.tree.map(noise, nn.unbox(boxed))
+
+
+def evaluate(axes=(1, 1, 1), times=1, **changes):
+    boxed, params = host_params()
+    train = TrainConfig(batch_size=16, accumulation_steps=2)
+    config = Config(model=_MODEL, mesh=MeshConfig(*axes), train=train)
+    config = dataclasses.replace(config, **changes)
+    mesh, rules = make_mesh(config.mesh, jax.devices()[: math.prod(axes)]), Rules()
+    placed = jax.device_put(params, shardings(boxed, mesh, rules))
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), placed
+    )
+    tokens = TokenArray(np.array_split(_TOKENS, 3))
+    evaluator = Perplexity(config, tokens, Tokenizer(), mesh, rules, abstract)
+    results = [dict(evaluator(placed)) for _ in range(times)]
+    assert all(result == results[0] for result in results)
+    return results[0]
+
+
+@functools.cache
+def nats_by_hand():
+    """-log p of every token but the first, from the logits of each window on its own."""
+    _, params = host_params()
+    count = len(_TOKENS) - 1
+    windows = np.zeros((-(-count // T), T), np.int32)
+    windows.flat[:count] = _TOKENS[:-1]
+    run = jax.jit(lambda p, t: GPT2(_MODEL).apply({"params": p}, t, method=GPT2.logits)[0])
+    logits = np.asarray(run(params, windows), np.float64).reshape(-1, V)[:count]
+    logits -= logits.max(-1, keepdims=True)
+    logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return -logprobs[np.arange(count), _TOKENS[1:]]
+
+
+def by_hand(count=None):
+    nats = nats_by_hand()[:count]
+    loss = nats.mean()
+    size = _BYTES[_TOKENS[1 : len(nats) + 1]].sum()
+    return {
+        "eval/loss": loss,
+        "eval/perplexity": math.exp(loss),
+        "eval/bits_per_byte": nats.sum() / math.log(2) / size,
+    }
+
+
+def test_every_token_but_the_first_is_scored_once_and_the_same_every_time():
+    assert evaluate(times=2) == pytest.approx(by_hand(), rel=1e-6)
+
+
+def test_eight_devices_score_as_one():
+    assert evaluate((2, 2, 2)) == pytest.approx(by_hand(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("batches", "scored"), [(1, 8 * T), (2, 16 * T), (99, None)])
+def test_batches_limits_what_is_scored(batches, scored):
+    results = evaluate(eval=EvalConfig(batches=batches))
+    assert results == pytest.approx(by_hand(scored), rel=1e-6)
+
+
+def test_no_batches_are_no_numbers():
+    assert evaluate(eval=EvalConfig(batches=0)) == {}

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt2_jax.api import LanguageModel
+from gpt2_jax.config import Config
+from gpt2_jax.data.tokenizer import make_tokenizer
+from gpt2_jax.errors import UserError
+from gpt2_jax.model import attention
+from gpt2_jax.model.gpt2 import GPT2
+
+
+def assert_causal_probabilities(maps):
+    T = maps.shape[-1]
+    assert maps.dtype == np.float32
+    assert np.abs(maps.sum(-1) - 1).max() < 1e-6
+    assert (maps[..., *np.triu_indices(T, 1)] == 0).all()
+    assert (maps[..., *np.tril_indices(T)] > 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attention_rows_sum_to_one_and_see_nothing_later(tiny, noisy_params, tokens, dtype):
+    config = tiny(dtype=dtype)
+    params, ids = noisy_params(config), tokens(config)
+    run = jax.jit(lambda p, t: GPT2(config).apply({"params": p}, t, mutable=["intermediates"]))
+    _, sown = run(params, ids)
+    (maps_LxBxHxTxT,) = sown["intermediates"]["h"]["attn"]["attention"]
+    assert maps_LxBxHxTxT.shape == (2, 3, 4, 16, 16)
+    assert_causal_probabilities(np.asarray(maps_LxBxHxTxT))
+
+
+def test_the_api_shows_layers_heads_queries_and_keys(tiny, noisy_params):
+    config = tiny(vocab_size=257)
+    model = LanguageModel(Config(model=config), noisy_params(config), make_tokenizer("byte"))
+    maps = model.attention("causal")
+    assert maps.shape == (2, 4, 6, 6)
+    assert_causal_probabilities(maps)
+
+
+def test_large_scores_stay_finite_and_masked():
+    q = jnp.full((1, 4, 1, 8), 1e3)
+    positions = jnp.arange(4)[None]
+    y, probs = attention.reference_attention(q, -q, q, positions, lambda p: p)
+    assert np.isfinite(y).all()
+    assert np.allclose(probs[0, 0], np.tril(np.ones((4, 4))) / np.arange(1, 5)[:, None])
+
+
+def test_a_query_sees_the_slots_up_to_its_position(tiny):
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.normal(size=(2, n, 1, 8)), jnp.float32) for n in (1, 6, 6))
+    positions = jnp.asarray([[2], [5]])
+    _, probs = attention.reference_attention(q, k, v, positions, lambda p: p)
+    assert (np.asarray(probs[:, 0, 0] > 0).sum(-1) == [3, 6]).all()
+
+
+def test_auto_is_the_reference_where_there_is_no_gpu(tiny, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert attention.choose(tiny(attention="auto")) == "reference"
+    assert attention.choose(tiny(attention="reference")) == "reference"
+
+
+def test_cudnn_where_it_cannot_run_is_one_line_for_the_user(tiny, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    with pytest.raises(UserError, match=r"model\.attention=cudnn needs a GPU") as caught:
+        attention.choose(tiny(attention="cudnn"))
+    assert "\n" not in str(caught.value)
+
+
+def test_cudnn_is_chosen_and_refused_by_what_it_can_compute(tiny, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert attention.choose(tiny(dtype="bfloat16")) == "cudnn"
+    for changes, reason in (
+        ({"dtype": "float32"}, "bfloat16"),
+        ({"dtype": "bfloat16", "dropout": 0.1}, "dropout"),
+        ({"dtype": "bfloat16", "d_model": 16}, "head width"),
+    ):
+        assert attention.choose(tiny(**changes)) == "reference"
+        with pytest.raises(UserError, match=reason):
+            attention.choose(tiny(attention="cudnn", **changes))

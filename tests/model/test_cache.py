@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt2_jax.model.cache import init_cache
+from gpt2_jax.model.gpt2 import GPT2, unstack
+
+_LENGTHS = np.array([1, 3, 6])
+
+
+@functools.cache
+def programs(config):
+    """(params, tokens, cache) -> (logits, cache), and the same for whole sequences without one."""
+
+    def run(params, tokens, cache, scanned=False):
+        blocks = params if scanned else unstack(params, config.num_layers)
+        model = GPT2(config, scanned=scanned)
+        return model.apply({"params": blocks}, tokens, cache, method=GPT2.logits)
+
+    return jax.jit(run), jax.jit(lambda params, tokens: run(params, tokens, None, True)[0])
+
+
+@pytest.fixture
+def setting(tiny, noisy_params, tokens):
+    config = tiny()
+    params, ids = noisy_params(config), tokens(config)
+    run, whole = programs(config)
+    return config, np.asarray(ids), np.asarray(whole(params, ids)), functools.partial(run, params)
+
+
+def prefill(setting):
+    """Right-padded ragged prompts in the cache; the worst error of the logits at their tokens."""
+    config, ids, full, run = setting
+    padded = np.where(np.arange(6) < _LENGTHS[:, None], ids[:, :6], config.vocab_size - 1)
+    logits, cache = run(jnp.asarray(padded), init_cache(config, 3))
+    error = max(np.abs(logits[b, :n] - full[b, :n]).max() for b, n in enumerate(_LENGTHS))
+    return cache._replace(lengths=jnp.asarray(_LENGTHS, jnp.int32)), error
+
+
+def cached_error(setting, chunk):
+    config, ids, full, run = setting
+    cache, worst = prefill(setting)
+    T = config.context_length
+    reached = np.zeros((3, T), bool)
+    for _ in range((T - min(_LENGTHS)) // chunk):
+        starts = np.asarray(cache.lengths)
+        columns = starts[:, None] + np.arange(chunk)
+        inside = (columns < T).all(1)  # a full row has nothing more to say
+        columns = np.minimum(columns, T - 1)
+        logits, cache = run(jnp.asarray(np.take_along_axis(ids, columns, 1)), cache)
+        for b in np.flatnonzero(inside):
+            worst = max(worst, np.abs(logits[b] - full[b, columns[b]]).max())
+            reached[b, columns[b]] = True
+    return worst / np.abs(full).max(), reached
+
+
+def test_cached_logits_equal_uncached_token_by_token_up_to_the_last_slot(setting):
+    error, reached = cached_error(setting, 1)
+    print(f"cached against uncached, token by token: {error:.1e} relative")
+    assert error < 1e-5
+    assert (reached.sum(1) == 16 - _LENGTHS).all() and reached[:, -1].all()
+
+
+def test_cached_logits_equal_uncached_in_chunks_up_to_the_last_slot(setting):
+    error, reached = cached_error(setting, 5)
+    print(f"cached against uncached, in chunks: {error:.1e} relative")
+    assert error < 1e-5
+    assert (reached.sum(1) == [15, 10, 10]).all() and reached[[0, 2], -1].all()
+
+
+def test_an_empty_cache_takes_the_whole_context_at_once(setting):
+    config, ids, full, run = setting
+    logits, cache = run(jnp.asarray(ids), init_cache(config, 3))
+    assert np.abs(logits - full).max() / np.abs(full).max() < 1e-5
+    assert np.asarray(cache.lengths).tolist() == [16, 16, 16]
+
+
+def test_what_padding_left_behind_is_never_seen(setting):
+    _, ids, full, run = setting
+    cache, _ = prefill(setting)
+    loud = jax.tree.map(
+        lambda slots: jnp.where(
+            jnp.arange(16)[None, :, None, None] < _LENGTHS[:, None, None, None], slots, 1e4
+        ),
+        cache.layers,
+    )
+    logits, _ = run(
+        jnp.asarray(np.take_along_axis(ids, _LENGTHS[:, None], 1)), cache._replace(layers=loud)
+    )
+    expected = full[np.arange(3), _LENGTHS]
+    assert np.abs(logits[:, 0] - expected).max() / np.abs(full).max() < 1e-5
+
+
+def test_every_buffer_of_a_cache_is_its_own_and_in_the_compute_dtype(tiny):
+    config = tiny(dtype="bfloat16")
+    cache = init_cache(config, 2, 8)
+    buffers = jax.tree.leaves(cache.layers)
+    assert len({buffer.unsafe_buffer_pointer() for buffer in buffers}) == 4
+    assert {(buffer.shape, buffer.dtype.name) for buffer in buffers} == {((2, 8, 4, 8), "bfloat16")}
+    assert cache.lengths.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("num_slots", [0, -1, 17])
+def test_a_cache_has_no_more_slots_than_the_context(tiny, num_slots):
+    with pytest.raises(ValueError, match=r"1\.\.16"):
+        init_cache(tiny(), 1, num_slots)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt2_jax.config import load_config
+from gpt2_jax.model.flops import flops_per_token, num_params
+from gpt2_jax.model.gpt2 import GPT2
+
+_CONFIGS = Path(__file__).parents[2] / "configs"
+_SIZES = {
+    "small": 124_439_808,
+    "medium": 354_823_168,
+    "large": 774_030_080,
+    "xl": 1_557_611_200,
+}
+
+
+@pytest.mark.parametrize(("name", "count"), _SIZES.items())
+def test_the_four_sizes_have_exactly_their_parameters(name, count):
+    config = load_config(_CONFIGS / f"gpt2_{name}.py").model
+    tokens = jax.ShapeDtypeStruct((1, config.context_length), jnp.int32)
+    variables = nn.unbox(jax.eval_shape(GPT2(config).init, jax.random.key(0), tokens))
+    made = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    padded_rows = config.padded_vocab_size - config.vocab_size
+    assert (config.vocab_size, config.padded_vocab_size) == (50257, 50304)
+    assert made - padded_rows * config.d_model == count
+    assert num_params(config) == count
+    assert num_params(config, padded=True) == made
+
+
+def test_flops_are_six_per_parameter_and_six_per_layer_position_and_width():
+    config = load_config(_CONFIGS / "gpt2_small.py").model
+    assert flops_per_token(config) == 6 * 124_439_808 + 6 * 12 * 1024 * 768
+
+
+def test_initialization_has_the_deviations_of_gpt2(tiny):
+    config = tiny(d_model=64, vocab_size=512, context_length=64, num_layers=3)
+    init = jax.jit(lambda key: nn.unbox(GPT2(config).init(key, jnp.zeros((1, 4), jnp.int32))))
+    params = init(jax.random.key(0))["params"]
+    residual = 0.02 / np.sqrt(2 * 3)
+    expected = {
+        "wte": 0.02,
+        "wpe": 0.01,
+        "h/attn/c_attn/kernel": 0.02,
+        "h/attn/c_proj/kernel": residual,
+        "h/mlp/c_fc/kernel": 0.02,
+        "h/mlp/c_proj/kernel": residual,
+    }
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = "/".join(entry.key for entry in path)
+        if name in expected:
+            array = np.asarray(leaf, np.float64)
+            # The estimate's own deviation is below one per cent.
+            assert array.std() == pytest.approx(expected.pop(name), rel=0.04), name
+            assert abs(array.mean()) < 0.04 * array.std(), name
+            if name.startswith("h/"):
+                assert not np.array_equal(array[0], array[1]), name
+        else:
+            assert name.endswith(("bias", "scale")), name
+            assert (np.asarray(leaf) == name.endswith("scale")).all(), name
+    assert not expected

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import jax
+import pytest
+from jax.sharding import AxisType
+
+from gpt2_jax.config import MeshConfig, TrainConfig
+from gpt2_jax.errors import UserError
+from gpt2_jax.parallel.mesh import (
+    AXES,
+    batch_shards,
+    check_batch,
+    describe,
+    make_mesh,
+    resolve_axes,
+)
+
+
+@pytest.mark.parametrize(
+    ("axes", "devices", "sizes"),
+    [
+        ((-1, 1, 1), 8, (8, 1, 1)),
+        ((1, -1, 1), 8, (1, 8, 1)),
+        ((2, 2, -1), 8, (2, 2, 2)),
+        ((2, 2, -1), 4, (2, 2, 1)),
+        ((1, 2, 4), 8, (1, 2, 4)),
+        ((-1, 1, 1), 1, (1, 1, 1)),
+    ],
+)
+def test_minus_one_is_the_devices_left_over(axes, devices, sizes):
+    assert resolve_axes(MeshConfig(*axes), devices) == sizes
+
+
+@pytest.mark.parametrize(
+    ("axes", "devices"), [((3, 1, 1), 8), ((2, 2, 1), 8), ((-1, 3, 1), 8), ((16, 1, 1), 8)]
+)
+def test_axes_that_do_not_fit_name_the_sizes_that_do(axes, devices):
+    with pytest.raises(UserError) as caught:
+        resolve_axes(MeshConfig(*axes), devices)
+    message = str(caught.value)
+    assert f"data={axes[0]} x fsdp={axes[1]} x tensor={axes[2]}" in message
+    assert "1 or 2 or 4 or 8" in message and "8 device(s)" in message
+
+
+def test_the_mesh_has_auto_axes_over_all_devices_or_those_given():
+    mesh = make_mesh(MeshConfig(2, -1, 2))
+    assert describe(mesh) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert mesh.axis_names == AXES and set(mesh.axis_types) == {AxisType.Auto}
+    assert set(mesh.devices.flat) == set(jax.devices())
+    two = jax.devices()[:2]
+    assert list(make_mesh(MeshConfig(), two).devices.flat) == two
+
+
+def test_the_batch_is_cut_over_data_and_fsdp_but_not_tensor():
+    assert batch_shards(make_mesh(MeshConfig(2, 2, 2))) == 4
+    assert batch_shards(make_mesh(MeshConfig(1, 1, 8))) == 1
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulation", "suggestion"),
+    [(12, 1, "try 8 or 16"), (3, 1, "try 8"), (40, 4, "try 32 or 64")],
+)
+def test_a_batch_that_does_not_divide_names_those_that_do(batch_size, accumulation, suggestion):
+    train = TrainConfig(batch_size=batch_size, accumulation_steps=accumulation)
+    with pytest.raises(UserError, match=rf"batch_size={batch_size} .*; {suggestion}$"):
+        check_batch(train, make_mesh(MeshConfig()))
+
+
+def test_a_batch_whose_microbatches_divide_passes():
+    check_batch(TrainConfig(batch_size=16, accumulation_steps=4), make_mesh(MeshConfig(2, 2, 2)))

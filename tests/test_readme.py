@@ -1,0 +1,79 @@
+"""The README's Python runs, and its command lines parse."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from gpt2_jax.cli import sample
+from gpt2_jax.cli.main import VERBS, parse
+from gpt2_jax.config import load_config
+from gpt2_jax.data.tokenizer import make_tokenizer
+from tests.decode.tiny import make_run, tiny_config
+
+_ROOT = Path(__file__).parents[1]
+_README = (_ROOT / "README.md").read_text(encoding="utf-8")
+_BLOCKS = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", _README, re.MULTILINE | re.DOTALL)
+_RUN = "runs/quickstart"
+
+
+def _python_blocks() -> list[str]:
+    return [text for kind, text in _BLOCKS if kind == "python" and "gpt2_jax.load" in text]
+
+
+def _commands() -> list[list[str]]:
+    """The words of every `gpt2-jax` command line in a fenced block, up to a pipe or a redirect."""
+    commands = []
+    for kind, text in _BLOCKS:
+        if kind == "python":
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            line = line.strip().removeprefix("$ ")
+            if not re.match(r"(\S*/)?gpt2-jax(\s|$)", line):
+                continue
+            words = shlex.split(line, comments=True)
+            ends = [i for i, word in enumerate(words) if re.match(r"[|;&<>]|2>", word)]
+            commands.append(words[1 : ends[0] if ends else len(words)])
+    return commands
+
+
+def test_the_readme_shows_the_python_api_and_the_command_line() -> None:
+    assert _python_blocks(), "README.md has no ```python block with gpt2_jax.load"
+    assert _commands(), "README.md has no gpt2-jax command line in a fenced block"
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a model as quickstart's to the outside (context, tokenizer), only narrower inside."""
+    quickstart = load_config(_ROOT / "configs" / "quickstart.py")
+    tokenizer = make_tokenizer(quickstart.data.tokenizer)
+    config = tiny_config(tokenizer, context_length=quickstart.model.context_length)
+    make_run(tmp_path / _RUN, config, tokenizer)
+    # The blocks name the run by a path from the repository's root.
+    monkeypatch.chdir(tmp_path)
+    for text in _python_blocks():
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_the_command_lines_of_the_readme_parse() -> None:
+    for words in _commands():
+        if words[0].startswith("-"):
+            assert words in (["--help"], ["--version"]), words
+            continue
+        assert words[0] in VERBS, words
+        verb = importlib.import_module(f"gpt2_jax.cli.{words[0]}")
+        if "--help" in words:
+            continue
+        args = parse(words[0], verb, words[1:])
+        if words[0] == "sample":
+            sample._check(args)  # flags that exclude each other
+        config = getattr(args, "config", None)
+        if config and config.startswith("configs/"):
+            # Overrides too: parsed by type and checked against each other.
+            load_config(_ROOT / config, args.config_overrides)

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from gpt2_jax.config import from_dict
+from gpt2_jax.data.loader import TrainLoader
+from gpt2_jax.data.shards import TokenArray
+from gpt2_jax.errors import NumbersWentBad, UserError
+from gpt2_jax.train.trainer import Setup, Trainer
+
+_TOKENS = TokenArray([(np.arange(2000) * 7 % 61).astype(np.uint16)])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles(tmp_path_factory):
+    # The runs here are of few configs: what one has compiled the next one loads.
+    settings = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def make_config(**changes):
+    sections = {
+        "model": {
+            "num_layers": 2,
+            "num_heads": 4,
+            "d_model": 32,
+            "context_length": 16,
+            "vocab_size": 61,
+            "vocab_multiple": 8,
+            "dtype": "float32",
+            "loss_chunk": 0,
+        },
+        "schedule": {"learning_rate": 1e-3, "min_learning_rate": 0.0, "warmup_steps": 2},
+        "train": {"batch_size": 8, "total_steps": 12},
+        "checkpoint": {"every": 5, "keep": 9},
+        "eval": {"every": 4},
+        "log": {"every": 3, "tensorboard": False, "norms_every": 6},
+    }
+    for key, value in changes.items():
+        section, name = key.split("__")
+        sections[section][name] = value
+    return from_dict(sections)
+
+
+class Recorder:
+    """An evaluator that counts how often it was asked, and says so in a number and a text."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, params):
+        self.seen.append(jax.device_get(params))
+        yield "eval/count", float(len(self.seen))
+        yield "sample", f"text {len(self.seen)}"
+
+
+def make_setup(config, evaluators=(), **changes):
+    source = TrainLoader(
+        _TOKENS, batch_size=config.train.batch_size, context_length=16, seed=config.train.seed
+    )
+    values = {
+        "source": source,
+        "make_evaluators": lambda abstract, mesh, rules: evaluators,
+        "tokenizer": {"name": "byte"},
+        "data_fingerprint": "one",
+        "read_params": lambda name, abstract: pytest.fail("reads no model"),
+    }
+    return Setup(**(values | changes))
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def test_a_run_evaluates_saves_and_logs_when_it_is_due(tmp_path):
+    config, recorder = make_config(), Recorder()
+    results = Trainer(config, tmp_path, make_setup(config, [recorder])).run()
+    assert results == {"eval/count": 3.0}
+    evaluated = [row["step"] for row in rows(tmp_path) if "eval/count" in row]
+    assert evaluated == [4, 8, 12] and len(recorder.seen) == 3
+    written = {path.name: path.read_text() for path in (tmp_path / "samples").iterdir()}
+    assert written == {"4.txt": "text 1\n", "8.txt": "text 2\n", "12.txt": "text 3\n"}
+    assert saved(tmp_path) == [5, 10, 12]
+    losses = [row for row in rows(tmp_path) if "loss" in row]
+    assert [row["step"] for row in losses] == [1, 3, 6, 9, 12]
+    assert [row["tokens"] for row in losses] == [step * 8 * 16 for step in (1, 3, 6, 9, 12)]
+    # The n-th step's rate is the schedule's n - 1: warmup of two, then ten steps of cosine.
+    peak, ends = 1e-3, 0.5e-3 * (1 + np.cos(np.pi * 0.9))
+    assert losses[0]["learning_rate"] == pytest.approx(peak / 3)
+    assert losses[1]["learning_rate"] == pytest.approx(peak)
+    assert losses[-1]["learning_rate"] == pytest.approx(ends, rel=1e-5)
+    with_norms = [row for row in losses if any(key.startswith("grad_norm/") for key in row)]
+    assert [row["step"] for row in with_norms] == [6, 12]
+    norms = [value for key, value in with_norms[0].items() if key.startswith("grad_norm/")]
+    assert len(norms) == 4 + 2 * 12  # once a layer for what is stacked
+    assert np.linalg.norm(norms) == pytest.approx(with_norms[0]["grad_norm"], rel=1e-5)
+
+    # A finished run is left as it is, even by a run that would stop earlier.
+    before = {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()}
+    for stop_at_step in (None, 3):
+        again = Recorder()
+        assert Trainer(config, tmp_path, make_setup(config, [again])).run(stop_at_step) == results
+        assert again.seen == []
+    assert {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()} == before
+
+
+def test_stop_at_step_saves_and_evaluates_there(tmp_path, capfd):
+    config, recorder = make_config(eval__every=0), Recorder()
+    Trainer(config, tmp_path, make_setup(config, [recorder])).run(stop_at_step=3)
+    assert saved(tmp_path) == [3] and len(recorder.seen) == 1
+    Trainer(config, tmp_path, make_setup(config, [recorder])).run(stop_at_step=3)
+    assert "is at step 3 of 12" in capfd.readouterr().err
+    assert saved(tmp_path) == [3] and len(recorder.seen) == 1
+
+    with pytest.raises(UserError, match=r"shards in data\.path"):
+        Trainer(config, tmp_path, make_setup(config, data_fingerprint="two")).run()
+    assert saved(tmp_path) == [3]
+
+
+class BadFrom:
+    """A source whose batches from `step` on have losses that are not numbers."""
+
+    def __init__(self, source, step):
+        self.batch_size, self.context_length = source.batch_size, source.context_length
+        self._source, self._step = source, step
+
+    def rows(self, step, row_indices):
+        batch = self._source.rows(step, row_indices)
+        return batch if step < self._step else batch._replace(weights=batch.weights * np.nan)
+
+
+def test_numbers_that_stay_bad_end_the_run_and_leave_the_parameters(tmp_path):
+    config = make_config(train__max_bad_steps=3, checkpoint__every=1, eval__every=1)
+    recorder = Recorder()
+    setup = make_setup(config, [recorder])
+    setup = dataclasses.replace(setup, source=BadFrom(setup.source, 2))
+    with pytest.raises(NumbersWentBad, match="3 steps in a row, up to step 5") as caught:
+        Trainer(config, tmp_path, setup).run()
+    assert caught.value.exit_status == 76
+    assert "\n" not in str(caught.value) and "learning_rate" in str(caught.value)
+    first, *others = (jax.tree.leaves(params) for params in recorder.seen)
+    assert len(others) == 3
+    assert all(map(np.array_equal, others[0], others[2]))
+    assert not all(map(np.array_equal, first, others[0]))
+    losses = [row["loss"] for row in rows(tmp_path) if "loss" in row]
+    assert losses[0] > 0 and losses[-1] is None
+
+
+def test_init_from_starts_from_the_parameters_that_are_read(tmp_path):
+    config, recorder = make_config(train__init_from="elsewhere", eval__every=1), Recorder()
+    named = []
+
+    def read_params(name, abstract):
+        named.append(name)
+        return jax.tree.map(
+            lambda leaf: jax.device_put(np.full(leaf.shape, 0.01, np.float32), leaf.sharding),
+            abstract,
+        )
+
+    setup = make_setup(config, [recorder], read_params=read_params)
+    Trainer(config, tmp_path, setup).run(stop_at_step=1)
+    assert named == ["elsewhere"]
+    # One update moves each number by at most the learning rate (and decay, far less).
+    moved = [np.abs(leaf - 0.01).max() for leaf in jax.tree.leaves(recorder.seen[0])]
+    assert 0 < max(moved) < 1.1e-3
+    # A run that has a checkpoint of its own goes on from it.
+    Trainer(config, tmp_path, setup).run(stop_at_step=2)
+    assert named == ["elsewhere"]
+
+
+def test_the_trainer_refuses_before_it_touches_anything(tmp_path):
+    config = make_config(train__batch_size=12)
+    with pytest.raises(UserError, match=r"batch_size=12 .*try 8 or 16"):
+        Trainer(config, tmp_path / "run", make_setup(config))
+    assert not (tmp_path / "run").exists()
