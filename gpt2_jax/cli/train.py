@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     # Only now the imports that take seconds: a typo has been answered by here.
     from gpt2_jax.model import attention
     from gpt2_jax.parallel.distributed import initialize
+    from gpt2_jax.parallel.malloc import keep_freed_memory
 
+    keep_freed_memory()
     initialize()
     attention.choose(config.model)
     if args.dry_run:

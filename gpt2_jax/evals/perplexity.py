@@ -55,7 +55,7 @@ class Perplexity:
         self._eval_step = compile_eval_step(config.model, batch_size, mesh, rules, abstract_params)
 
     def __call__(self, params: Any) -> Iterator[tuple[str, float]]:
-        """Yields the three numbers for these parameters."""
+        """Yields the three numbers for these parameters; none where there is nothing to score."""
         batches = device_batches(self._windows, self._sharding, stop_step=self._num_batches)
         sums: list[tuple[float, float]] = []
         pending = None
@@ -65,8 +65,9 @@ class Perplexity:
                 started = self._eval_step(params, batch)
                 sums += [_floats(pending)] if pending else []
                 pending = started
-        sums += [_floats(pending)] if pending else []
-        nats, tokens = np.sum(sums, axis=0)
+        if pending is None:
+            return
+        nats, tokens = np.sum([*sums, _floats(pending)], axis=0)
         yield "eval/loss", nats / tokens
         yield "eval/perplexity", math.exp(min(nats / tokens, 700))
         yield "eval/bits_per_byte", nats / math.log(2) / self._bytes

@@ -32,8 +32,8 @@ def compile_train_step(
     """The compiled step: (state, batch) -> (next state, metrics). The state's buffers are donated.
 
     Metrics are device scalars: `loss` (nats per weighted token), `grad_norm` (before clipping),
-      `learning_rate`,
-    `bad_steps` (skipped in a row); and `grad_norms`, by parameter, [L] for stacked ones.
+    `learning_rate`, `bad_steps` (skipped in a row); and `grad_norms`, by parameter, [L] for
+    stacked ones.
     """
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     jitted = jax.jit(
@@ -41,8 +41,7 @@ def compile_train_step(
         out_shardings=(state_shardings, NamedSharding(mesh, PartitionSpec())),
         donate_argnums=0,
     )
-    # Here, and nowhere else, mesh and rules are in force: constraints inside the model mean nothing
-    # without.
+    # Constraints in the model mean nothing unless mesh and rules are in force while it is traced.
     with entered(mesh, rules):
         batch = abstract_batch(config.train.batch_size, config.model.context_length, mesh)
         return jitted.lower(abstract, batch).compile()
@@ -91,7 +90,8 @@ def _train_step(
         loss_sum, grad_sum = _accumulated_gradient(
             model, state.params, batch, key, config.train.accumulation_steps
         )
-        total_weight = jnp.maximum(batch.weights.sum(), 1.0)
+        weight = batch.weights.sum()
+        total_weight = jnp.where(weight > 0, weight, 1.0)  # no targets: no loss and no gradient
         loss = loss_sum / total_weight
         grads = jax.tree.map(lambda leaf: leaf / total_weight, grad_sum)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import from_dict
 from gpt2_jax.data.loader import TrainLoader
 from gpt2_jax.data.shards import TokenArray
@@ -123,6 +124,25 @@ def test_a_run_evaluates_saves_and_logs_when_it_is_due(tmp_path):
         assert Trainer(config, tmp_path, make_setup(config, [again])).run(stop_at_step) == results
         assert again.seen == []
     assert {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()} == before
+
+
+def test_a_save_holds_its_own_step_though_training_goes_on_meanwhile(tmp_path):
+    # Wide enough that writing takes longer than the steps that overwrite the donated buffers.
+    config = make_config(model__d_model=256, checkpoint__every=4)
+    copies = []
+
+    def evaluator(params):
+        copies.append(jax.tree.map(np.array, params))
+        yield "eval/count", float(len(copies))
+
+    trainer = Trainer(config, tmp_path, make_setup(config, [evaluator]))
+    trainer.run()
+    assert saved(tmp_path) == [4, 8, 12] and len(copies) == 3
+    store = CheckpointStore(tmp_path / "checkpoints", read_only=True)
+    for step, expected in zip((4, 8, 12), copies, strict=True):
+        found = store.restore_params(step, trainer.abstract.params)
+        assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
+    store.close()
 
 
 def test_stop_at_step_saves_and_evaluates_there(tmp_path, capfd):
