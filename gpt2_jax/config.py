@@ -178,8 +178,7 @@ class Config:
     log: LogConfig = LogConfig()
 
 
-# What must stay as it was when a run resumes: everything else changes how the run goes, not what it
-# computes.
+# What must stay as it was when a run resumes; the rest changes how it goes, not what it computes.
 _FIXED_ON_RESUME = frozenset(
     ("model", "data", "optimizer", "schedule", "train.seed", "train.batch_size")
 )

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.errors import UserError
 
-# Finite, so that no softmax row is ever all -inf, and within the range of bfloat16 and float32
-# alike.
+# Finite, so that no softmax row is ever all -inf; within the range of bfloat16 and float32.
 _MASKED = -1e30
 
 Dropout = Callable[[jax.Array], jax.Array]

@@ -16,9 +16,8 @@ class KVCache(NamedTuple):
     """Keys and values of the tokens seen so far.
 
     Slot s of a row holds the token at position s, whatever the length of the other rows: prompts
-      are padded on
-    the right, and what the padding left in slots past `lengths` is masked until real tokens
-    overwrite it.
+    are padded on the right, and what the padding left in slots past `lengths` is masked until real
+    tokens overwrite it.
 
     Attributes:
       layers: for each layer (keys, values), both [B, S, H, K].

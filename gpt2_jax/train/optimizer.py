@@ -11,8 +11,7 @@ import optax
 
 from gpt2_jax.config import Config, ScheduleConfig
 
-# Matrices and embeddings decay, biases and norms never do. By name, not by rank: stacked layers add
-# an axis.
+# Matrices and embeddings decay, biases and norms never do. By name: stacked layers add an axis.
 _DECAYED = frozenset({"kernel", "wte", "wpe"})
 
 _DECAY_SHAPES: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -26,8 +25,7 @@ def make_schedule(config: ScheduleConfig, total_steps: int) -> optax.Schedule:
     """The learning rate of the n-th update, n counted from 0.
 
     With W warmup steps and peak p: p (n + 1) / (W + 1) while n < W, so that the first update is not
-      zero; then
-    from p at n = W to the minimum at n = total_steps, where it stays (nanoGPT's curve).
+    zero; then from p at n = W to the minimum at n = total_steps, where it stays (nanoGPT's curve).
     """
     peak, end, warmup = config.learning_rate, config.min_learning_rate, config.warmup_steps
     decay = _DECAY_SHAPES[config.name]

@@ -84,8 +84,7 @@ def _train_step(
     schedule = make_schedule(config.schedule, config.train.total_steps)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        # Dropout is a function of (seed, step), so that a resumed run draws what the uninterrupted
-        # one drew.
+        # Dropout depends on (seed, step) alone, so that a resumed run draws the same masks.
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         loss_sum, grad_sum = _accumulated_gradient(
             model, state.params, batch, key, config.train.accumulation_steps

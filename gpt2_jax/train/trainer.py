@@ -33,8 +33,7 @@ from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import TrainState, abstract_state, init_state
 from gpt2_jax.train.step import Metrics, batch_sharding, compile_train_step
 
-# Looks at parameters and yields (name, value): numbers become metrics, texts go to TensorBoard and
-# samples/.
+# Looks at parameters and yields (name, value): numbers become metrics, texts become samples.
 Evaluator = Callable[[Any], Iterator[tuple[str, float | str]]]
 
 
