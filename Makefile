@@ -48,9 +48,9 @@ comma := ,
 venv: .venv/.all  ## make .venv with the core, the tests' packages and the server's
 
 train: .venv/.core  ## train a small GPT-2 on the standard library's source, and sample from it
-	@test -f $(CORPUS)/meta.json || .venv/bin/gpt2-jax prepare --corpus python-stdlib --tokenizer byte --out $(CORPUS)
+	@test -f $(CORPUS)/meta.json || .venv/bin/gpt2-jax prepare --corpus python-stdlib --tokenizer byte --val_fraction 0.01 --out $(CORPUS)
 	.venv/bin/gpt2-jax train --config configs/quickstart.py --workdir $(RUN)
-	.venv/bin/gpt2-jax sample --model $(RUN) --prompt "def " --max_new_tokens 200
+	.venv/bin/gpt2-jax sample --model $(RUN) --prompt "def " --max_new_tokens 120 --num_samples 2 --temperature 0.8
 
 test: .venv/.test  ## run all tests but the slow ones
 	$(PYTEST)

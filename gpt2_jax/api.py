@@ -42,7 +42,7 @@ def load(model: str | Path) -> LanguageModel:
 
     Raises:
       UserError: if the folder is not a model.
-      StorageError: if none of its checkpoints can be read.
+      StorageError: if there is no whole checkpoint, or the newest can't be read.
     """
     loaded = load_lib.load(model)
     return LanguageModel(loaded.config, loaded.params, loaded.tokenizer)
@@ -98,7 +98,10 @@ class LanguageModel:
         )
 
     def stream(self, prompt: str = "", **options: Any) -> Iterator[str]:
-        """Yields the text of one sample in pieces, as it comes; takes the options of `generate`."""
+        """Yields the text of one sample in pieces, as it comes.
+
+        Takes the options of `generate` but `num_samples`.
+        """
         pieces = generate_lib.generate(
             self.params, self.config.model, self.tokenizer, [prompt], **options
         )

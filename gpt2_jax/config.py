@@ -54,7 +54,8 @@ class ModelConfig:
     param_dtype: str = _knob("float32", "dtype the parameters are kept in", choices=("float32",))
     remat: str = _knob(
         "none",
-        "what the backward pass recomputes: nothing, all but matrix products, or whole blocks",
+        "what the backward pass recomputes: nothing, all but matrix products, or whole blocks; "
+        "with every layer unrolled it may save no memory",
         choices=("none", "dots", "full"),
     )
     scan_unroll: int = _knob(1, "layers per iteration of the scan: more is faster to run", low=1)
@@ -127,7 +128,7 @@ class TrainConfig:
     batch_size: int = _knob(512, "sequences per step, over all devices and microbatches", low=1)
     accumulation_steps: int = _knob(1, "microbatches a step is cut into to save memory", low=1)
     total_steps: int = _knob(100_000, "steps of the whole run", low=1)
-    seed: int = _knob(0, "of initialization, data order and dropout", low=0)
+    seed: int = _knob(0, "of initialization, data order and dropout", low=0, high=2**32 - 1)
     init_from: str | None = _knob(None, "model whose parameters a new run starts from")
     max_bad_steps: int = _knob(
         10, "steps in a row with a non-finite loss or gradient before the run stops", low=1
@@ -176,6 +177,11 @@ class Config:
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
     log: LogConfig = LogConfig()
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one step over all devices and microbatches."""
+        return self.train.batch_size * self.model.context_length
 
 
 # What must stay as it was when a run resumes; the rest changes how it goes, not what it computes.
@@ -399,7 +405,7 @@ def _checked(knob: Knob, value: Any) -> Any:
         if knob.low is not None and value < knob.low:
             raise UserError(f"{knob.key} must be at least {knob.low:g}, not {value!r}")
         if knob.high is not None and value > knob.high:
-            raise UserError(f"{knob.key} must be at most {knob.high:g}, not {value!r}")
+            raise UserError(f"{knob.key} must be at most {knob.high}, not {value!r}")
         if knob.below is not None and value >= knob.below:
             raise UserError(f"{knob.key} must be below {knob.below:g}, not {value!r}")
     return value

@@ -256,6 +256,15 @@ def test_values_below_the_lowest_are_refused(key: str) -> None:
         assert message == f"{key} must be at least {knob.low:g}, not {value!r}"
 
 
+@pytest.mark.parametrize("key", [key for key, knob in _KNOBS.items() if knob.high is not None])
+def test_values_above_the_highest_are_refused(key: str) -> None:
+    knob = _KNOBS[key]
+    assert knob.high is not None
+    section, name = key.split(".")
+    value = knob.type(knob.high + 1)
+    assert _mistake(**{section: {name: value}}) == f"{key} must be at most {knob.high}, not {value}"
+
+
 @pytest.mark.parametrize("key", [key for key, knob in _KNOBS.items() if knob.below is not None])
 def test_values_at_the_open_end_are_refused(key: str) -> None:
     knob = _KNOBS[key]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,9 +105,9 @@ def half(lab, whole):
 _NO_SAMPLE = "--config.eval.sample_tokens=0"
 
 
-def start(lab, workdir, *flags, devices=8):
+def start(lab, workdir, *flags, devices=8, env=None):
     """A process of its own that trains; compiling is done once for all with these devices."""
-    env = os.environ | {
+    settings = {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
@@ -117,7 +118,7 @@ def start(lab, workdir, *flags, devices=8):
     command = [sys.executable, "-m", "gpt2_jax", "train", "--config", str(lab / "config.py")]
     return subprocess.Popen(
         [*command, "--workdir", str(workdir), *flags],
-        env=env,
+        env=os.environ | settings | (env or {}),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -277,3 +278,28 @@ def test_numbers_that_go_bad_end_with_status_76(lab):
     errors = train(lab, lab / "bad", *flags, status=76)
     last = errors.strip().splitlines()[-1]
     assert last.startswith("error: ") and "3 steps in a row" in last
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_when_one_is_interrupted(lab):
+    workdir = lab / "pair"
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    flags = ("--config.train.total_steps=100000", _NO_SAMPLE)
+    pair = [
+        start(lab, workdir, *flags, devices=4, env=cluster | {"JAX_PROCESS_ID": str(i)})
+        for i in range(2)
+    ]
+    deadline = time.monotonic() + 150
+    metrics = workdir / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 2):
+        assert time.monotonic() < deadline and [process.poll() for process in pair] == [None, None]
+        time.sleep(0.05)
+    pair[1].send_signal(signal.SIGINT)
+    errors = [process.communicate(timeout=100)[1] for process in pair]
+    assert [process.returncode for process in pair] == [75, 75], errors
+    stopped = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert all(f"saved at step {stopped} of" in text for text in errors)
+    assert len(losses(workdir)) == stopped

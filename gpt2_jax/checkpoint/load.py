@@ -46,7 +46,7 @@ def load(model: str | Path, *, abstract: Any = None) -> Loaded:
 
     Raises:
       UserError: if the folder is not a model, or not one of the shapes asked for.
-      StorageError: if none of its checkpoints can be read.
+      StorageError: if there is no whole checkpoint, or the newest can't be read.
     """
     directory, step = _locate(Path(model))
     store = CheckpointStore(directory, read_only=True)

@@ -7,6 +7,7 @@ sharding the caller asks for.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,17 @@ class CheckpointStore:
     Args:
       directory: made when it is missing, unless `read_only`.
       keep: newest checkpoints kept when another one is saved.
+      read_only: changes nothing. Otherwise step folders that are not whole are moved aside, to
+        `<step>.incomplete`: Orbax would count them as checkpoints, and keep them for good ones.
     """
 
     def __init__(self, directory: str | Path, *, keep: int = 1, read_only: bool = False) -> None:
         self.directory = Path(directory).absolute()
         items = (_PARAMS, _REST, _META)
+        # A model to read needs no optimizer state; a run to go on with does.
+        self._needed = (_PARAMS, _META) if read_only else items
+        if not read_only and jax.process_index() == 0:
+            self._move_incomplete_aside()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,
             create=not read_only,
@@ -50,7 +57,7 @@ class CheckpointStore:
         """Steps of the whole checkpoints, newest first, without stray and half-made folders."""
         self._manager.reload()
         steps = sorted(self._manager.all_steps(), reverse=True)
-        return [step for step in steps if all(self._item(step, name) for name in (_PARAMS, _META))]
+        return [step for step in steps if self._is_whole(self.directory / str(step))]
 
     def save(self, step: int, params: Any, rest: Any, meta: dict[str, Any]) -> None:
         """Copies the arrays and saves them in the background; a saved step is left as it is.
@@ -141,8 +148,15 @@ class CheckpointStore:
                     f"the config asks for {leaf.dtype}{list(leaf.shape)}"
                 )
 
-    def _item(self, step: int, name: str) -> bool:
-        return (self.directory / str(step) / name).is_dir()
+    def _is_whole(self, folder: Path) -> bool:
+        return all((folder / name).is_dir() for name in self._needed)
+
+    def _move_incomplete_aside(self) -> None:
+        for folder in list(self.directory.glob("*")):
+            if folder.name.isdigit() and folder.is_dir() and not self._is_whole(folder):
+                aside = folder.with_name(f"{folder.name}.incomplete")
+                shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+                folder.rename(aside)
 
     def _failed(self, error: Exception) -> StorageError:
         reason = " ".join(str(error).split())[:300]
@@ -150,7 +164,4 @@ class CheckpointStore:
 
 
 def _key(path: tuple[Any, ...]) -> str:
-    return "/".join(
-        str(getattr(entry, "key", getattr(entry, "idx", getattr(entry, "name", entry))))
-        for entry in path
-    )
+    return jax.tree_util.keystr(path, simple=True, separator="/")

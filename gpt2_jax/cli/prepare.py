@@ -16,9 +16,9 @@ from gpt2_jax.errors import UserError
 HELP = "turn text into token shards"
 
 EXAMPLES = """\
-gpt2-jax prepare --corpus python-stdlib --tokenizer byte --out data/stdlib
-gpt2-jax prepare --corpus tinyshakespeare --tokenizer char --out data/shakespeare_char
-gpt2-jax prepare --input novels/ notes.txt --out data/novels"""
+gpt2-jax prepare --corpus python-stdlib --tokenizer byte --out runs/data/stdlib
+gpt2-jax prepare --corpus tinyshakespeare --tokenizer char --out runs/data/shakespeare_char
+gpt2-jax prepare --input novels/ notes.txt --out runs/data/novels"""
 
 _CORPORA = "; ".join(f"{corpus.name} ({corpus.description})" for corpus in CORPORA.values())
 

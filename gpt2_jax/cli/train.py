@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit status."""
     config = config_lib.load_config(args.config, args.config_overrides)
     if args.show_knobs:
-        _show_knobs(config)
+        _show_knobs(config, args.json)
         return 0
     if args.stop_at_step is not None and args.stop_at_step < 1:
         raise UserError(f"--stop_at_step must be at least 1, not {args.stop_at_step}")
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--workdir {workdir}: {files[0]} is a file; name a folder")
     # Only now the imports that take seconds: a typo has been answered by here.
     from gpt2_jax.model import attention
-    from gpt2_jax.parallel.distributed import initialize
+    from gpt2_jax.parallel.distributed import initialize, is_primary
     from gpt2_jax.parallel.malloc import keep_freed_memory
 
     keep_freed_memory()
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report) if args.json else _readable(report))
         return 0
     results = _train(config, args.workdir, args.stop_at_step)
-    if args.json:
+    if args.json and is_primary():
         print(json.dumps({"workdir": args.workdir, **results}))
     return 0
 
@@ -79,6 +79,7 @@ def _train(config: Config, workdir: str, stop_at_step: int | None) -> dict[str, 
     from gpt2_jax.data.loader import TrainLoader
     from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens
     from gpt2_jax.evals.perplexity import Perplexity
+    from gpt2_jax.parallel.distributed import is_primary
     from gpt2_jax.train.trainer import Setup, Trainer
 
     path = config.data.path
@@ -106,16 +107,27 @@ def _train(config: Config, workdir: str, stop_at_step: int | None) -> dict[str, 
         perplexity = Perplexity(config, val_tokens, tokenizer, mesh, rules, abstract_params)
         return [perplexity, _sampler(config, tokenizer)]
 
+    def read_params(model: str, abstract: Any) -> Any:
+        loaded = load(model, abstract=abstract)
+        if loaded.tokenizer.to_dict() != tokenizer.to_dict():
+            raise UserError(
+                f"train.init_from={model} has another tokenizer than {path}: its tokens would mean "
+                "other text; prepare the data with that tokenizer, or start from another model"
+            )
+        return loaded.params
+
     setup = Setup(
         source=source,
         make_evaluators=make_evaluators,
         tokenizer=tokenizer.to_dict(),
         data_fingerprint=fingerprint(path),
-        read_params=lambda model, abstract: load(model, abstract=abstract).params,
+        read_params=read_params,
     )
     results = Trainer(config, workdir, setup).run(stop_at_step)
-    text = tokenizer.decode_bytes(val_tokens.read(0, min(len(val_tokens), _LONGEST_COMPRESSED)))
-    if results and len(text) < _LONGEST_COMPRESSED and config.eval.batches == -1:
+    whole = config.eval.batches == -1 and len(val_tokens) < _LONGEST_COMPRESSED
+    if results and whole and is_primary():
+        scored = val_tokens.read(1, len(val_tokens) - 1)
+        text = tokenizer.decode_bytes(scored[scored != tokenizer.eot])
         results |= _compare(results, text)
     return results
 
@@ -196,12 +208,11 @@ def _dry_run(config: Config) -> dict[str, Any]:
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_batch(config.train, mesh)
     state = abstract_state(config, make_optimizer(config), mesh, Rules())
-    tokens_per_step = config.train.batch_size * config.model.context_length
     return {
         "parameters": num_params(config.model),
-        "tokens_per_step": tokens_per_step,
-        "total_tokens": tokens_per_step * config.train.total_steps,
-        "flops_per_step": flops_per_token(config.model) * tokens_per_step,
+        "tokens_per_step": config.tokens_per_step,
+        "total_tokens": config.tokens_per_step * config.train.total_steps,
+        "flops_per_step": flops_per_token(config.model) * config.tokens_per_step,
         "mesh": mesh_lib.describe(mesh),
         # Per device. Gradients take the room of the parameters; activations come on top.
         "memory_bytes": {
@@ -227,8 +238,11 @@ def _readable(report: dict[str, Any]) -> str:
     )
 
 
-def _show_knobs(config: Config) -> None:
+def _show_knobs(config: Config, as_json: bool) -> None:
     values = config_lib.to_dict(config)
+    if as_json:
+        print(json.dumps(values))
+        return
     for knob in config_lib.knobs():
         section, name = knob.key.split(".")
         choices = f" ({', '.join(map(str, knob.choices))})" if knob.choices else ""

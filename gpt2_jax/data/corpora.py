@@ -156,14 +156,14 @@ def _find_tinyshakespeare() -> Path:
     """The verified file: from $GPT2_JAX_DATA, else from the cache, else downloaded into it."""
     name = "tinyshakespeare.txt"
     if folder := os.environ.get("GPT2_JAX_DATA"):
-        for path in (Path(folder, name), Path(folder, "text", name)):
-            if path.is_file():
-                if _sha256(path) != _TINYSHAKESPEARE_SHA256:
-                    raise UserError(
-                        f"{path} is not the known tinyshakespeare: its sha256 differs; replace it, "
-                        "or prepare it as it is with --input"
-                    )
-                return path
+        path = Path(folder, name)
+        if path.is_file():
+            if _sha256(path) != _TINYSHAKESPEARE_SHA256:
+                raise UserError(
+                    f"{path} is not the known tinyshakespeare: its sha256 differs; replace it, or "
+                    "prepare it as it is with --input"
+                )
+            return path
     cached = Path.home() / ".cache" / "gpt2_jax" / name
     if not cached.is_file() or _sha256(cached) != _TINYSHAKESPEARE_SHA256:
         _download(_TINYSHAKESPEARE_URL, _TINYSHAKESPEARE_SHA256, cached)

@@ -63,7 +63,7 @@ class TrainLoader:
           seed: of the order and the offsets, from 0 to 2^32 - 1.
 
         Raises:
-          UserError: when the tokens do not fill one window, or the seed is out of range.
+          UserError: when the tokens do not fill one window.
         """
         self.batch_size = batch_size
         self.context_length = context_length
@@ -74,8 +74,6 @@ class TrainLoader:
                 f"{context_length} needs at least {2 * context_length}: prepare more text, or "
                 "train with a shorter context"
             )
-        if not 0 <= seed < 2**32:
-            raise UserError(f"train.seed must be from 0 to {2**32 - 1}, not {seed}")
         self._tokens, self._seed = tokens, seed
         # Only numbers go through grain; reading rows here keeps a step to one pass over B windows.
         windows = grain.MapDataset.range(self.windows_per_epoch).seed(seed).shuffle()

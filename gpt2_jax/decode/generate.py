@@ -42,9 +42,16 @@ class Sample:
 
 
 def decode_params(params: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """Scanned training parameters made ready to decode: unrolled, in the compute dtype."""
-    unrolled = unstack(params, config.num_layers)
-    return jax.tree.map(lambda leaf: leaf.astype(config.dtype), unrolled)
+    """Scanned training parameters made ready to decode: unrolled, in the compute dtype.
+
+    Norms stay as they are, since they compute in float32 whatever the compute dtype.
+    """
+
+    def ready(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        is_norm = any(str(entry.key).startswith("ln_") for entry in path)
+        return leaf if is_norm else leaf.astype(config.dtype)
+
+    return jax.tree_util.tree_map_with_path(ready, unstack(params, config.num_layers))
 
 
 def generate_tokens(

@@ -68,7 +68,7 @@ def choose(config: ModelConfig) -> str:
     if config.attention == "reference":
         return "reference"
     reasons = {
-        "needs a GPU": jax.default_backend() == "gpu",
+        "needs a GPU of compute capability 8.0 or more": _compute_capability() >= 8,
         "needs model.dtype=bfloat16": config.dtype == "bfloat16",
         "needs a head width that is a multiple of 8 up to 128": config.head_dim % 8 == 0
         and config.head_dim <= 128,
@@ -78,3 +78,10 @@ def choose(config: ModelConfig) -> str:
     if missing and config.attention == "cudnn":
         raise UserError(f"model.attention=cudnn {missing[0]}; use auto or reference")
     return "reference" if missing else "cudnn"
+
+
+def _compute_capability() -> float:
+    """The least of the GPUs'; 0 where there is none."""
+    if jax.default_backend() != "gpu":
+        return 0.0
+    return min(float(getattr(gpu, "compute_capability", 0)) for gpu in jax.local_devices())

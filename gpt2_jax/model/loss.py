@@ -64,10 +64,13 @@ def _sweep(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk,
     padded_V = jnp.arange(table.shape[0]) >= vocab_size
 
     def one(hidden_BxCxD, targets_BxC, weights_BxC):
-        # In bfloat16 the logits stay in bfloat16, as in the released models' own mixed-precision
-        # practice; everything that sums over them is float32.
-        logits_BxCxV = jnp.einsum("bcd,vd->bcv", hidden_BxCxD, table)
-        logits_BxCxV = jnp.where(padded_V, jnp.finfo(dtype).min, logits_BxCxV)
+        # A training step keeps its logits in the compute dtype, which halves what it writes; all
+        # that sums over them is float32. Validation reports what unrounded logits give.
+        logits_dtype = dtype if gradients else jnp.float32
+        logits_BxCxV = jnp.einsum(
+            "bcd,vd->bcv", hidden_BxCxD, table, preferred_element_type=logits_dtype
+        )
+        logits_BxCxV = jnp.where(padded_V, jnp.finfo(logits_dtype).min, logits_BxCxV)
         lse_BxC = jax.nn.logsumexp(logits_BxCxV.astype(jnp.float32), axis=-1)
         picked_BxC = jnp.take_along_axis(logits_BxCxV, targets_BxC[..., None], axis=-1)[..., 0]
         loss = jnp.sum((lse_BxC - picked_BxC.astype(jnp.float32)) * weights_BxC)

@@ -159,7 +159,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     _chip(
         "h200",
-        (r".*H200(?! NVL).*",),
+        (r"(?!.*GH200).*H200(?! NVL).*",),
         tflops=1979 / 2,
         gib=141,
         memory=4800,
@@ -234,8 +234,3 @@ def chip_for(device_kind: str) -> Chip | None:
         ):
             return chip
     return None
-
-
-def chip_named(name: str) -> Chip | None:
-    """The row with this name (`h100-sxm`, `v5e`; letter case aside), or None."""
-    return next((chip for chip in CHIPS if chip.name == name.lower()), None)

@@ -139,7 +139,6 @@ class Throughput:
         self._step: int | None = None
         self._since = 0.0
         self._paused = 0.0
-        self._depth = 0
 
     def start(self, step: int) -> None:
         """Begins an interval after `step` steps, best after the first, which compiles."""
@@ -149,13 +148,10 @@ class Throughput:
     def paused(self) -> Iterator[None]:
         """Leaves the time spent inside out of the interval: validation, checkpoints, samples."""
         began = self._clock()
-        self._depth += 1
         try:
             yield
         finally:
-            self._depth -= 1
-            if self._depth == 0:  # nested pauses count once
-                self._paused += self._clock() - began
+            self._paused += self._clock() - began
 
     def measure(self, step: int) -> dict[str, float]:
         """`tokens_per_second` and, where the peak is known, `mfu` (0 to 1) of the interval.
@@ -241,15 +237,16 @@ class Progress:
             self._console.print(text, markup=False)
 
 
-def last_evaluation(workdir: Path) -> dict[str, float]:
-    """The numbers of the last validation in `metrics.jsonl`; empty if there was none."""
+def last_evaluation(workdir: Path) -> tuple[dict[str, float], int]:
+    """The numbers of the last validation in `metrics.jsonl` and its step; ({}, 0) without one."""
     path = workdir / "metrics.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
     for line in reversed(lines):
         if b'"eval/' in line and _row_is_until(line, sys.maxsize):
             row = json.loads(line)
-            return {name: value for name, value in row.items() if name.startswith("eval/")}
-    return {}
+            numbers = {name: value for name, value in row.items() if name.startswith("eval/")}
+            return numbers, row["step"]
+    return {}, 0
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -62,7 +63,7 @@ def init_state(
 def bytes_per_device(abstract: Any) -> int:
     """Bytes the fullest device holds of an abstract tree with shardings."""
     return sum(
-        leaf.dtype.itemsize * _size(leaf.sharding.shard_shape(leaf.shape))
+        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
         for leaf in jax.tree.leaves(abstract)
     )
 
@@ -75,10 +76,3 @@ def _initializer(config: Config, optimizer: optax.GradientTransformation) -> Any
         return TrainState(zero, params, optimizer.init(params), zero)
 
     return init
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size

@@ -154,7 +154,7 @@ def _squares_by_layer(grads: Any) -> dict[str, jax.Array]:
     """Sums of squares by parameter name: [L] for the stacked ones of the blocks, else scalars."""
     squares = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-        name = "/".join(entry.key for entry in path)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         axes = tuple(range(1, leaf.ndim)) if name.startswith("h/") else None
         squares[name] = jnp.sum(jnp.square(leaf), axis=axes)
     return squares

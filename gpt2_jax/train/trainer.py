@@ -46,7 +46,7 @@ class Setup:
       make_evaluators: (abstract params on the mesh, mesh, rules) -> what to run at every
         validation.
       tokenizer: `Tokenizer.to_dict()`, stored with every checkpoint.
-      data_fingerprint: identifies the shards, so that a run never goes on with others unnoticed.
+      data_fingerprint: tells the shards from others, so that a run does not go on with those.
       read_params: reads the model `train.init_from` names onto the abstract parameters' shardings.
     """
 
@@ -58,7 +58,7 @@ class Setup:
 
 
 class Trainer:
-    """One run in one workdir."""
+    """One run in one workdir: checks it, finds its state, and hands both to the loop."""
 
     def __init__(self, config: Config, workdir: str | Path, setup: Setup) -> None:
         """Checks the config against the workdir and the devices, and changes neither.
@@ -75,8 +75,11 @@ class Trainer:
         mesh_lib.check_batch(config.train, self.mesh)
         self.optimizer = make_optimizer(config)
         self.abstract = abstract_state(config, self.optimizer, self.mesh, self.rules)
+        # Whole or not: a run that has saved before never silently starts over.
+        folders = (self.workdir / "checkpoints").glob("*")
+        self.has_saved = any(folder.name.isdigit() for folder in folders)
         self.initial_params = None
-        if config.train.init_from and not self._has_steps():
+        if config.train.init_from and not self.has_saved:
             read = setup.read_params
             self.initial_params = read(config.train.init_from, self.abstract.params)
 
@@ -88,98 +91,142 @@ class Trainer:
           NumbersWentBad: after `train.max_bad_steps` skipped steps in a row.
           StorageError: if no checkpoint can be read or written.
         """
-        total = self.config.train.total_steps
-        self._stop_at = total if stop_at_step is None else min(stop_at_step, total)
-        self.store = CheckpointStore(self.workdir / "checkpoints", keep=self.config.checkpoint.keep)
+        config, total = self.config, self.config.train.total_steps
+        store = CheckpointStore(self.workdir / "checkpoints", keep=config.checkpoint.keep)
         with contextlib.ExitStack() as stack:
-            stack.callback(self.store.close)
-            self.stop = StopRequest()
-            stack.callback(self.stop.close)
-            state = self._resume_or_init()
+            stack.callback(store.close)
+            stop = StopRequest()
+            stack.callback(stop.close)
+            state = self._resume_or_init(store)
             self._write_config()
             start = int(state.step)
-            self.writer = MetricsWriter(
+            writer = MetricsWriter(
                 self.workdir,
-                tensorboard=self.config.log.tensorboard,
+                tensorboard=config.log.tensorboard,
                 start_step=start,
                 enabled=is_primary(),
             )
-            stack.callback(self.writer.close)
-            self.progress = stack.enter_context(Progress(total, start, enabled=is_primary()))
-            if start >= self._stop_at:
-                self.progress.message(f"done: {self.workdir} is at step {start} of {total}")
-                return last_evaluation(self.workdir)
-            return self._loop(state, start)
+            stack.callback(writer.close)
+            progress = stack.enter_context(Progress(total, start, enabled=is_primary()))
+            stop_at = total if stop_at_step is None else min(stop_at_step, total)
+            return _Loop(self, store, stop, writer, progress, stop_at).run(state)
 
-    def _resume_or_init(self) -> TrainState:
+    def _resume_or_init(self, store: CheckpointStore) -> TrainState:
         """The state to start from: the first of these that there is.
 
         1. the newest checkpoint of this workdir;
         2. the parameters of the model that `train.init_from` names;
         3. a fresh initialization from `train.seed`.
         """
-        steps = self.store.steps()
-        if steps:
+        if steps := store.steps():
             step = steps[0]
-            meta = self.store.meta(step)
+            meta = store.meta(step)
             if meta["data_fingerprint"] != self.setup.data_fingerprint:
                 raise UserError(
                     f"the shards in data.path={self.config.data.path} are not those that "
                     f"{self.workdir} was trained on; put them back, or choose another --workdir"
                 )
-            params, rest = self.store.restore(step, self.abstract.params, _rest(self.abstract))
+            params, rest = store.restore(step, self.abstract.params, _rest(self.abstract))
             return self.abstract._replace(params=params, **rest)
-        if self._has_steps():
+        if self.has_saved:
             raise StorageError(
-                f"no checkpoint in {self.store.directory} is whole; move them away to start over"
+                f"no checkpoint in {store.directory} is whole; move the folder away to start over"
             )
         state = init_state(self.config, self.optimizer, self.abstract)
         if self.initial_params is not None:
             state = state._replace(params=self.initial_params)
         return state
 
-    def _has_steps(self) -> bool:
-        """Whether the workdir holds checkpoints, whole or not."""
-        return any((self.workdir / "checkpoints").glob("[0-9]*"))
+    def _write_config(self) -> None:
+        if not is_primary():
+            return
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        temporary = self.workdir / "config.json.tmp"
+        text = json.dumps(config_lib.to_dict(self.config), indent=2) + "\n"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, self.workdir / "config.json")
 
-    def _loop(self, state: TrainState, start: int) -> dict[str, float]:
-        config = self.config
-        train_step = compile_train_step(
-            config, self.optimizer, self.mesh, self.rules, self.abstract
+
+class _Loop:
+    """The steps of a run from its state on, and what is due between them."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        store: CheckpointStore,
+        stop: StopRequest,
+        writer: MetricsWriter,
+        progress: Progress,
+        stop_at: int,
+    ) -> None:
+        self.trainer, self.config, self.workdir = trainer, trainer.config, trainer.workdir
+        self.store, self.stop, self.writer, self.progress = store, stop, writer, progress
+        self.stop_at = stop_at
+        mesh = trainer.mesh
+        chip = chip_for(mesh.devices.flat[0].device_kind)
+        self.throughput = Throughput(
+            self.config.tokens_per_step,
+            flops_per_token(self.config.model),
+            chip.peak_bf16_flops * mesh.size if chip else None,
         )
-        evaluators = self.setup.make_evaluators(self.abstract.params, self.mesh, self.rules)
-        batches = device_batches(self.setup.source, batch_sharding(self.mesh), start)
-        self.throughput = self._make_throughput()
-        results: dict[str, float] = {}
-        with contextlib.closing(batches), self._profiler() as profile:
+
+    def run(self, state: TrainState) -> dict[str, float]:
+        """Steps from `state` to the end; returns the last validation's numbers."""
+        config, trainer = self.config, self.trainer
+        start, total = int(state.step), config.train.total_steps
+        results, evaluated_at = last_evaluation(self.workdir)
+        # A run that was stopped or killed between the save and the validation makes up for it.
+        missed = start > 0 and self._evaluation_due(start) and evaluated_at < start
+        done = start >= self.stop_at
+        if done:
+            self.progress.message(f"done: {self.workdir} is at step {start} of {total}")
+        if done and not missed:
+            return results
+        evaluators = trainer.setup.make_evaluators(
+            trainer.abstract.params, trainer.mesh, trainer.rules
+        )
+        if missed:
+            results = self._evaluate(start, state, evaluators)
+        if done:
+            return results
+        train_step = compile_train_step(
+            config, trainer.optimizer, trainer.mesh, trainer.rules, trainer.abstract
+        )
+        batches = device_batches(trainer.setup.source, batch_sharding(trainer.mesh), start)
+        with contextlib.closing(batches), self._profiler(start) as profile:
             pending: Metrics | None = None
-            for step in range(start + 1, self._stop_at + 1):
-                profile(step)
+            for step in range(start + 1, self.stop_at + 1):
+                profile(step, pending)
                 with jax.profiler.StepTraceAnnotation("train", step_num=step):
                     state, metrics = train_step(state, next(batches))
                 # The device computes this step while the host reads the one before.
                 if pending is not None:
                     self._log(step - 1, pending)
                 pending = metrics
-                stopping = self.stop.requested
-                last = stopping or step == self._stop_at
-                evaluate = not stopping and (last or self._due(step, config.eval.every))
-                save = last or self._due(step, config.checkpoint.every)
-                if evaluate or save:
+                stopping = self.stop.requested(step)
+                evaluate = self._evaluation_due(step) and not stopping
+                histograms = _due(step, config.log.histograms_every)
+                save = stopping or step == self.stop_at or _due(step, config.checkpoint.every)
+                if evaluate or histograms or save:
                     self._log(step, pending)
                     pending = None
-                if evaluate:
-                    results = self._evaluate(step, state, evaluators)
-                if self._due(step, config.log.histograms_every):
+                if histograms:
                     self._write_histograms(step, state)
                 if save:
-                    self._save(step, state, wait=last)
+                    self._save(step, state)
+                if evaluate:
+                    results = self._evaluate(step, state, evaluators)
                 if stopping:
+                    self.store.wait()
                     raise Preempted(
-                        f"stopped and saved at step {step} of {config.train.total_steps}; "
+                        f"stopped and saved at step {step} of {total}; "
                         "run the same command again to go on"
                     )
+        self.store.wait()
         return results
+
+    def _evaluation_due(self, step: int) -> bool:
+        return step >= self.stop_at or _due(step, self.config.eval.every)
 
     def _log(self, step: int, metrics: Metrics) -> None:
         """Reads a step's metrics from the device, watches for bad numbers, writes what is due."""
@@ -193,15 +240,16 @@ class Trainer:
             )
         if bad_steps:
             self.progress.message(f"step {step}: loss or gradient not finite, update skipped")
-        if step == 1 or step % config.log.every == 0 or step == self._stop_at:
+        row: dict[str, float] = {}
+        if step in (1, self.stop_at) or _due(step, config.log.every):
             values = {name: float(metrics[name]) for name in ("loss", "grad_norm", "learning_rate")}
             values |= self.throughput.measure(step)
-            tokens_per_step = config.train.batch_size * config.model.context_length
-            row = {"tokens": step * tokens_per_step, **values}
-            if self._due(step, config.log.norms_every):
-                row |= _by_layer("grad_norm", metrics["grad_norms"])
-            self.writer.write(step, row)
+            row = {"tokens": step * config.tokens_per_step, **values}
             self.progress.update(step, values)
+        if _due(step, config.log.norms_every):
+            row |= _by_layer("grad_norm", metrics["grad_norms"])
+        if row:
+            self.writer.write(step, row)
 
     def _evaluate(
         self, step: int, state: TrainState, evaluators: Sequence[Evaluator]
@@ -214,24 +262,22 @@ class Trainer:
                         self._write_sample(step, name, value)
                     else:
                         numbers[name] = value
-            self.writer.write(step, numbers)
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-            if shown:
+            if numbers:
+                self.writer.write(step, numbers)
+                shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
                 self.progress.message(f"step {step}: {shown}")
         return numbers
 
-    def _save(self, step: int, state: TrainState, *, wait: bool) -> None:
+    def _save(self, step: int, state: TrainState) -> None:
         meta = {
             "step": step,
             "config": config_lib.to_dict(self.config),
-            "tokenizer": dict(self.setup.tokenizer),
-            "data_fingerprint": self.setup.data_fingerprint,
+            "tokenizer": dict(self.trainer.setup.tokenizer),
+            "data_fingerprint": self.trainer.setup.data_fingerprint,
         }
         with self.throughput.paused():
             self.writer.flush()
             self.store.save(step, state.params, _rest(state), meta)
-            if wait:
-                self.store.wait()
 
     def _write_sample(self, step: int, name: str, text: str) -> None:
         self.writer.text(step, name, text)
@@ -245,46 +291,33 @@ class Trainer:
             return
         with self.throughput.paused():
             leaves = jax.tree_util.tree_leaves_with_path(state.params)
-            arrays = {"/".join(entry.key for entry in path): leaf for path, leaf in leaves}
-            self.writer.histograms(
-                step, {f"params/{name}": np.asarray(a) for name, a in arrays.items()}
-            )
-
-    def _write_config(self) -> None:
-        if not is_primary():
-            return
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        temporary = self.workdir / "config.json.tmp"
-        text = json.dumps(config_lib.to_dict(self.config), indent=2) + "\n"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.workdir / "config.json")
-
-    def _make_throughput(self) -> Throughput:
-        config, devices = self.config, self.mesh.devices.flat
-        chip = chip_for(devices[0].device_kind)
-        return Throughput(
-            config.train.batch_size * config.model.context_length,
-            flops_per_token(config.model),
-            chip.peak_bf16_flops * self.mesh.size if chip else None,
-        )
+            arrays = {f"params/{_name(path)}": np.asarray(leaf) for path, leaf in leaves}
+            self.writer.histograms(step, arrays)
 
     @contextlib.contextmanager
-    def _profiler(self) -> Iterator[Callable[[int], None]]:
+    def _profiler(self, start: int) -> Iterator[Callable[[int, Metrics | None], None]]:
         """A function to call before each step: it starts and ends the trace that was asked for."""
         first, count = self.config.log.profile_at, self.config.log.profile_steps
+        if first >= 0 and not start < first <= self.stop_at:
+            self.progress.message(f"no trace: log.profile_at={first} is not a step of this start")
         with contextlib.ExitStack() as trace:
 
-            def before(step: int) -> None:
+            def before(step: int, pending: Metrics | None) -> None:
                 if step == first:
                     trace.enter_context(jax.profiler.trace(str(self.workdir / "profile")))
                 elif step == first + count:
+                    jax.block_until_ready(pending)  # the last step of the trace may still run
                     trace.close()
 
             yield before
 
-    @staticmethod
-    def _due(step: int, every: int) -> bool:
-        return every > 0 and step % every == 0
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
 
 
 def _rest(state: TrainState) -> dict[str, Any]:

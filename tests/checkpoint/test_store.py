@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,19 @@ def test_stray_and_half_made_folders_are_no_steps(store: CheckpointStore) -> Non
     reader = CheckpointStore(store.directory, read_only=True)
     assert reader.steps() == [3]
     reader.close()
+
+
+def test_a_save_is_not_lost_to_a_stray_folder_nor_a_good_one_pruned_for_it(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    with contextlib.closing(CheckpointStore(folder, keep=2)) as first:
+        _save(first, 1)
+    (folder / "2").mkdir()
+    (folder / "3" / "params").mkdir(parents=True)
+    with contextlib.closing(CheckpointStore(folder, keep=2)) as store:
+        assert store.steps() == [1]
+        _save(store, 2)
+        assert store.steps() == [2, 1]
+    assert (folder / "3.incomplete" / "params").is_dir()
 
 
 def test_a_reader_sees_what_is_saved_after_it_opened(store: CheckpointStore) -> None:

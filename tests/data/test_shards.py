@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt2_jax.data.meta import write_meta
 from gpt2_jax.data.shards import (
     MAGIC,
     ShardWriter,
@@ -16,7 +17,6 @@ from gpt2_jax.data.shards import (
     fingerprint,
     open_tokens,
     read_meta,
-    write_meta,
 )
 from gpt2_jax.errors import UserError
 
@@ -217,6 +217,15 @@ def test_fingerprint_follows_the_content(tmp_path):
             seen.append(fingerprint(tmp_path))
     assert seen[0] == seen[1] and seen[4] == seen[5]
     assert len(set(seen)) == 6
+
+
+def test_fingerprint_without_meta_sees_changes_inside_a_long_file(tmp_path):
+    tokens = np.arange(200_000, dtype=np.uint16)
+    write(tmp_path, "train", tokens, len(tokens))
+    before = fingerprint(tmp_path)
+    tokens[100_000:110_000] = 7
+    write(tmp_path, "train", tokens, len(tokens))
+    assert fingerprint(tmp_path) != before
 
 
 @pytest.mark.parametrize("place", [0, 500_000, 999_999])

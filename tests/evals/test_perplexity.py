@@ -31,12 +31,7 @@ class Tokenizer:
         return _BYTES
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @functools.cache
@@ -66,13 +61,14 @@ def evaluate(axes=(1, 1, 1), times=1, **changes):
 
 
 @functools.cache
-def nats_by_hand():
+def nats_by_hand(dtype="float32"):
     """-log p of every token but the first, from the logits of each window on its own."""
     _, params = host_params()
     count = len(_TOKENS) - 1
     windows = np.zeros((-(-count // T), T), np.int32)
     windows.flat[:count] = _TOKENS[:-1]
-    run = jax.jit(lambda p, t: GPT2(_MODEL).apply({"params": p}, t, method=GPT2.logits)[0])
+    model = dataclasses.replace(_MODEL, dtype=dtype)
+    run = jax.jit(lambda p, t: GPT2(model).apply({"params": p}, t, method=GPT2.logits)[0])
     logits = np.asarray(run(params, windows), np.float64).reshape(-1, V)[:count]
     logits -= logits.max(-1, keepdims=True)
     logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -102,6 +98,13 @@ def test_eight_devices_score_as_one():
 def test_batches_limits_what_is_scored(batches, scored):
     results = evaluate(eval=EvalConfig(batches=batches))
     assert results == pytest.approx(by_hand(scored), rel=1e-6)
+
+
+def test_a_bfloat16_model_is_scored_by_unrounded_logits():
+    model = dataclasses.replace(_MODEL, dtype="bfloat16")
+    loss = evaluate(model=model)["eval/loss"]
+    assert loss == pytest.approx(nats_by_hand("bfloat16").mean(), rel=1e-5)
+    assert loss != pytest.approx(nats_by_hand().mean(), rel=1e-6)
 
 
 def test_no_batches_are_no_numbers():

@@ -23,13 +23,9 @@ TINY = ModelConfig(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    # What a program computes is tested here, not how fast: half the time goes into optimizing it.
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+@pytest.fixture(autouse=True)
+def _quick(quick_compiles):
+    pass
 
 
 @pytest.fixture

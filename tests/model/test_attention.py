@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,7 +72,9 @@ def test_cudnn_where_it_cannot_run_is_one_line_for_the_user(tiny, monkeypatch):
 
 
 def test_cudnn_is_chosen_and_refused_by_what_it_can_compute(tiny, monkeypatch):
+    gpus = [types.SimpleNamespace(compute_capability="9.0")]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: gpus)
     assert attention.choose(tiny(dtype="bfloat16")) == "cudnn"
     for changes, reason in (
         ({"dtype": "float32"}, "bfloat16"),
@@ -80,3 +84,5 @@ def test_cudnn_is_chosen_and_refused_by_what_it_can_compute(tiny, monkeypatch):
         assert attention.choose(tiny(**changes)) == "reference"
         with pytest.raises(UserError, match=reason):
             attention.choose(tiny(attention="cudnn", **changes))
+    gpus.append(types.SimpleNamespace(compute_capability="7.0"))
+    assert attention.choose(tiny(dtype="bfloat16")) == "reference"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpt2_jax.parallel.chips import CHIPS, chip_for, chip_named
+from gpt2_jax.parallel.chips import CHIPS, chip_for
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_device_kinds_that_jax_reports_find_their_row(device_kind: str, name: st
 @pytest.mark.parametrize(
     "device_kind",
     ["cpu", "", "NVIDIA L40S", "NVIDIA L40", "NVIDIA A10", "TPU v4 lite", "TPU v2", "TPU8i",
-     "NVIDIA GB200", "NVIDIA H100 NVL", "NVIDIA GeForce RTX 4090 Laptop GPU"],
+     "NVIDIA GB200", "NVIDIA GH200 480GB", "NVIDIA H100 NVL", "NVIDIA GeForce RTX 4090 Laptop GPU"],
 )  # fmt: skip
 def test_a_chip_that_only_resembles_a_row_is_unknown(device_kind: str) -> None:
     assert chip_for(device_kind) is None
@@ -56,17 +56,12 @@ def test_figures_are_plausible_and_in_the_units_stated() -> None:
         assert chip.source
 
 
-def test_names_are_unique_and_found() -> None:
+def test_names_are_unique() -> None:
     assert len({chip.name for chip in CHIPS}) == len(CHIPS)
-    for chip in CHIPS:
-        assert chip_named(chip.name.upper()) is chip
-    assert chip_named("abacus") is None
 
 
 def test_dense_peaks_that_mfu_is_quoted_against() -> None:
     """llm.c and nanoGPT quote MFU against these."""
-    a100, h100 = chip_named("a100-80gb"), chip_named("h100-sxm")
-    assert a100 is not None
-    assert h100 is not None
-    assert a100.peak_bf16_flops == 312e12
-    assert h100.peak_bf16_flops == 989.5e12
+    peaks = {chip.name: chip.peak_bf16_flops for chip in CHIPS}
+    assert peaks["a100-80gb"] == 312e12
+    assert peaks["h100-sxm"] == 989.5e12

@@ -6,6 +6,7 @@ import signal
 import jax
 import pytest
 
+from gpt2_jax.errors import UserError
 from gpt2_jax.parallel import distributed
 
 
@@ -25,7 +26,13 @@ def test_a_single_process_joins_nothing(joined, monkeypatch):
 def test_a_coordinator_in_the_environment_is_joined(joined, monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1234")
     distributed.initialize()
-    assert joined == [()]
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    monkeypatch.setenv("JAX_PROCESS_ID", "1")
+    distributed.initialize()
+    assert joined == [("localhost:1234", None, None), ("localhost:1234", 2, 1)]
+    monkeypatch.setenv("JAX_PROCESS_ID", "one")
+    with pytest.raises(UserError, match="JAX_PROCESS_ID"):
+        distributed.initialize()
 
 
 def test_only_process_zero_writes(monkeypatch):
@@ -41,9 +48,9 @@ def test_the_first_signal_asks_and_the_second_ends(number, monkeypatch, capfd):
     before = signal.getsignal(number)
     stop = distributed.StopRequest()
     try:
-        assert not stop.requested
+        assert not stop.requested(1)
         os.kill(os.getpid(), number)
-        assert stop.requested and statuses == []
+        assert stop.requested(1) and statuses == []
         assert f"{signal.Signals(number).name}: finishing the step" in capfd.readouterr().err
         os.kill(os.getpid(), number)
         assert statuses == [128 + number]

@@ -123,8 +123,6 @@ def test_throughput_and_mfu_of_the_interval_without_its_pauses() -> None:
     clock.now += 5
     with throughput.paused():
         clock.now += 100
-        with throughput.paused():
-            clock.now += 10
     rates = throughput.measure(6)
     assert rates == {"tokens_per_second": 1000.0, "mfu": pytest.approx(0.5)}
     clock.now += 1

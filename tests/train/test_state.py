@@ -13,13 +13,7 @@ from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import abstract_state, bytes_per_device, init_state
 
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def make(axes, **model):

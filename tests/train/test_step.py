@@ -20,12 +20,7 @@ from gpt2_jax.train.step import batch_sharding, compile_train_step
 B, T, V = 8, 16, 61
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def make_config(accumulation=1, dropout=0.0, learning_rate=1e-3):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
@@ -12,7 +13,8 @@ from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import from_dict
 from gpt2_jax.data.loader import TrainLoader
 from gpt2_jax.data.shards import TokenArray
-from gpt2_jax.errors import NumbersWentBad, UserError
+from gpt2_jax.errors import NumbersWentBad, Preempted, UserError
+from gpt2_jax.train import trainer
 from gpt2_jax.train.trainer import Setup, Trainer
 
 _TOKENS = TokenArray([(np.arange(2000) * 7 % 61).astype(np.uint16)])
@@ -135,12 +137,12 @@ def test_a_save_holds_its_own_step_though_training_goes_on_meanwhile(tmp_path):
         copies.append(jax.tree.map(np.array, params))
         yield "eval/count", float(len(copies))
 
-    trainer = Trainer(config, tmp_path, make_setup(config, [evaluator]))
-    trainer.run()
+    run = Trainer(config, tmp_path, make_setup(config, [evaluator]))
+    run.run()
     assert saved(tmp_path) == [4, 8, 12] and len(copies) == 3
     store = CheckpointStore(tmp_path / "checkpoints", read_only=True)
     for step, expected in zip((4, 8, 12), copies, strict=True):
-        found = store.restore_params(step, trainer.abstract.params)
+        found = store.restore_params(step, run.abstract.params)
         assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
     store.close()
 
@@ -156,6 +158,21 @@ def test_stop_at_step_saves_and_evaluates_there(tmp_path, capfd):
     with pytest.raises(UserError, match=r"shards in data\.path"):
         Trainer(config, tmp_path, make_setup(config, data_fingerprint="two")).run()
     assert saved(tmp_path) == [3]
+
+
+def test_a_validation_missed_by_a_stop_is_made_up_for(tmp_path, monkeypatch):
+    config, recorder = make_config(eval__every=4), Recorder()
+    setup = make_setup(config, [recorder])
+    for asked_at in (4, 12):
+        stop = types.SimpleNamespace(requested=asked_at.__eq__, close=lambda: None)
+        with monkeypatch.context() as patched:
+            patched.setattr(trainer, "StopRequest", lambda stop=stop: stop)
+            with pytest.raises(Preempted, match=f"saved at step {asked_at} of 12"):
+                Trainer(config, tmp_path, setup).run()
+        assert saved(tmp_path)[-1] == asked_at
+    assert Trainer(config, tmp_path, setup).run() == {"eval/count": 3.0}
+    evaluated = [row["step"] for row in rows(tmp_path) if "eval/count" in row]
+    assert evaluated == [4, 8, 12] and len(recorder.seen) == 3
 
 
 class BadFrom:
