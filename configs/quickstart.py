@@ -34,5 +34,6 @@ def get_config():
     c.train.total_steps = 4000
     c.checkpoint.every = 1000
     c.eval.every = 1000
+    c.eval.sample_tokens = 120
     c.log.every = 50
     return c

@@ -275,7 +275,7 @@ def _quiet_libraries() -> None:
     with contextlib.suppress(ImportError):  # `doctor` runs whatever is missing
         from absl import logging  # here, because it takes as long to import as all else above
 
-        logging.set_verbosity(logging.ERROR)
+        logging.set_verbosity(logging.FATAL)
 
 
 def _indented(text: str) -> str:

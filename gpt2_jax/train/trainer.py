@@ -182,6 +182,7 @@ class _Loop:
             self.progress.message(f"done: {self.workdir} is at step {start} of {total}")
         if done and not missed:
             return results
+        self.progress.message(f"from step {start} to {self.stop_at}: compiling")
         evaluators = trainer.setup.make_evaluators(
             trainer.abstract.params, trainer.mesh, trainer.rules
         )
