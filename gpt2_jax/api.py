@@ -86,6 +86,7 @@ class LanguageModel:
         """
         if num_samples < 1:
             raise UserError(f"num_samples must be at least 1, not {num_samples}")
+        _check_text(prompt)
         return generate_lib.generate_text(
             self.params,
             self.config.model,
@@ -102,6 +103,7 @@ class LanguageModel:
 
         Takes the options of `generate` but `num_samples`.
         """
+        _check_text(prompt)
         pieces = generate_lib.generate(
             self.params, self.config.model, self.tokenizer, [prompt], **options
         )
@@ -111,6 +113,8 @@ class LanguageModel:
 
     def next_tokens(self, prompt: str = "", count: int = 10) -> list[NextToken]:
         """The `count` most probable next tokens at temperature 1, most probable first."""
+        if count < 1:
+            raise UserError(f"count must be at least 1, not {count}")
         logits_V = self._logits(self._encode(prompt))[-1]
         probs_V = np.asarray(jax.nn.softmax(logits_V))
         best = np.argsort(-probs_V, kind="stable")[:count]
@@ -130,6 +134,7 @@ class LanguageModel:
         return np.asarray(maps)
 
     def _encode(self, text: str) -> list[int]:
+        _check_text(text)
         tokens = generate_lib.encode_prompt(self.tokenizer, text)
         context = self.config.model.context_length
         if len(tokens) > context:
@@ -144,6 +149,11 @@ class LanguageModel:
         padded = np.zeros((1, size), np.int32)
         padded[0, : len(tokens)] = tokens
         return _logits(self.params, self.config.model, jnp.asarray(padded))[0, : len(tokens)]
+
+
+def _check_text(text: Any) -> None:
+    if not isinstance(text, str):
+        raise UserError(f"a text must be one str, not {type(text).__name__}")
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -289,6 +289,8 @@ def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
 
 
 def _run_config_file(path: Path) -> Mapping[str, Any]:
+    if path.is_dir() or (path.is_file() and path.suffix != ".py"):
+        raise UserError(f"--config {path}: expected a Python file, such as configs/quickstart.py")
     if not path.is_file():
         siblings = {str(p): p for p in path.parent.glob("*.py")} if path.parent.is_dir() else {}
         raise UserError(f"no config file {path}{did_you_mean(str(path), siblings)}")

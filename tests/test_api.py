@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,3 +182,21 @@ def test_looking_changes_nothing(model: LanguageModel) -> None:
     model.generate("ab", max_new_tokens=30, seed=1)
     model.attention(_TEXT)
     assert model.score(_TEXT) == before
+
+
+def test_what_is_no_text_or_no_options_is_refused(model: LanguageModel) -> None:
+    asks: list[Any] = [model.generate, model.score, model.next_tokens, model.attention]
+    for ask in asks:
+        for wrong in (["a", "b"], 5, b"bytes"):
+            with pytest.raises(UserError, match="must be one str"):
+                ask(wrong)
+    with pytest.raises(UserError, match="must be one str"):
+        next(model.stream(["a"]))  # pyright: ignore
+    with pytest.raises(UserError, match="SamplingOptions"):
+        model.generate("a", options={"temperature": 0})  # pyright: ignore
+    with pytest.raises(UserError, match="whole number"):
+        gpt2_jax.SamplingOptions(top_k=1.5)  # pyright: ignore
+    with pytest.raises(UserError, match="count must be"):
+        model.next_tokens("a", 0)
+    with pytest.raises(UserError, match="empty"):
+        gpt2_jax.load("")

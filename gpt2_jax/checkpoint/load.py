@@ -48,7 +48,7 @@ def load(model: str | Path, *, abstract: Any = None) -> Loaded:
       UserError: if the folder is not a model, or not one of the shapes asked for.
       StorageError: if there is no whole checkpoint, or the newest can't be read.
     """
-    directory, step = _locate(Path(model))
+    directory, step = _locate(model)
     store = CheckpointStore(directory, read_only=True)
     try:
         steps = [step] if step is not None else store.steps()
@@ -87,11 +87,16 @@ def read_run_config(workdir: str | Path) -> Config | None:
     try:
         return config_lib.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (UserError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a run's config: {error}") from error
+        raise UserError(
+            f"{path} is not a run's config ({error}); remove it: it is written anew on resume"
+        ) from error
 
 
-def _locate(path: Path) -> tuple[Path, int | None]:
+def _locate(model: str | Path) -> tuple[Path, int | None]:
     """(folder of checkpoints, one step or None for the newest)."""
+    if not str(model):
+        raise UserError("the model's path is empty: name a run's workdir or a step's folder")
+    path = Path(model)
     if not path.exists():
         raise UserError(f"no model at {path}: expected a run's workdir or a step's folder")
     folder = path.resolve()  # the name of "." is empty

@@ -7,7 +7,10 @@ sharding the caller asks for.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +40,23 @@ class CheckpointStore:
         if not read_only and jax.process_index() == 0:
             self._move_incomplete_aside()
         options = ocp.CheckpointManagerOptions(
+            save_interval_steps=0 if read_only else 1,
             max_to_keep=None if read_only else keep,
             create=not read_only,
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
         )
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            item_names=items,
-            options=options,
-            item_handlers={
-                _PARAMS: ocp.StandardCheckpointHandler(),
-                _REST: ocp.StandardCheckpointHandler(),
-                _META: ocp.JsonCheckpointHandler(),
-            },
-        )
+        with _without_warnings():
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                item_names=items,
+                options=options,
+                item_handlers={
+                    _PARAMS: ocp.StandardCheckpointHandler(),
+                    _REST: ocp.StandardCheckpointHandler(),
+                    _META: ocp.JsonCheckpointHandler(),
+                },
+            )
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints, newest first, without stray and half-made folders."""
@@ -123,9 +128,11 @@ class CheckpointStore:
                     self._check(step, name, args.item)
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).partition("[tensorstore_spec")[0].split())[:300]
+            others = [str(other) for other in self.steps() if other != step]
+            hint = f"; move it away to use step {others[0]}" if others else ""
             raise StorageError(
-                f"can't read checkpoint {self.directory / str(step)}: {reason}"
+                f"can't read checkpoint {self.directory / str(step)}: {reason}{hint}"
             ) from error
 
     def _check(self, step: int, name: str, abstract: Any) -> None:
@@ -161,6 +168,18 @@ class CheckpointStore:
     def _failed(self, error: Exception) -> StorageError:
         reason = " ".join(str(error).split())[:300]
         return StorageError(f"can't save a checkpoint in {self.directory}: {reason}")
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Orbax warns that a folder it was asked to read only is read only."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _key(path: tuple[Any, ...]) -> str:

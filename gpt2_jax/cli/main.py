@@ -36,6 +36,7 @@ gpt2-jax doctor"""
 
 _FLAG = re.compile(r"--[A-Za-z][\w.-]*")
 _OVERRIDE = "--config."
+_PATHS = ("DIR", "FILE", "PATH", "M")
 
 # Beside the statuses in errors.py, what shells use: 128 + SIGINT and 128 + SIGPIPE.
 _INTERRUPTED = 130
@@ -77,6 +78,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
 
+    def path_actions(self) -> list[argparse.Action]:
+        """The flags that take a path, as their metavar says."""
+        return [action for action in self._actions if action.metavar in _PATHS]
+
     def flags(self) -> list[str]:
         """Every long flag declared so far."""
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
@@ -96,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if debug and not isinstance(error, BrokenPipeError):
             traceback.print_exc()
-        return _report(error)
+        return _report(error, debug)
 
 
 def console() -> NoReturn:
@@ -168,9 +173,18 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
     args, extra = parser.parse_known_args(words)
     if extra:
         raise _unexpected(extra, parser)
+    _refuse_empty_paths(parser, args)
     if overridable:
         args.config_overrides = overrides
     return args
+
+
+def _refuse_empty_paths(parser: _Parser, args: argparse.Namespace) -> None:
+    """An empty path, as an unset shell variable gives, would mean the current folder."""
+    for action in parser.path_actions():
+        value = getattr(args, action.dest)
+        if "" in (value if isinstance(value, list) else [value]):
+            raise UserError(f"{action.option_strings[0]} is empty: name a path")
 
 
 def _before_dashes(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:
@@ -228,11 +242,22 @@ def _unexpected(extra: Sequence[str], parser: _Parser) -> UserError:
 
 
 def _unknown(name: str, parser: _Parser) -> UserError:
-    hint = did_you_mean(name, parser.flags()) or f" (see {parser.prog} --help)"
+    hint = did_you_mean(name, parser.flags())
+    if not hint and "--config" in parser.flags():
+        hint = _knob_hint(name.removeprefix("--").replace("-", "_"))
+    hint = hint or f" (see {parser.prog} --help)"
     return UserError(f"unknown flag {name}{hint}")
 
 
-def _report(error: BaseException) -> int:
+def _knob_hint(name: str) -> str:
+    """Names the knob that a flag `--batch_size` or `--train.batch_size` was meant to be."""
+    from gpt2_jax.config import knobs  # not needed unless someone slips
+
+    meant = [knob.key for knob in knobs() if name in (knob.key, knob.key.partition(".")[2])]
+    return f"; did you mean '{_OVERRIDE}{meant[0]}'?" if meant else ""
+
+
+def _report(error: BaseException, debug: bool) -> int:
     """Says what went wrong on standard error and returns the exit status."""
     if isinstance(error, Preempted):
         return _say(str(error), error.exit_status)
@@ -249,7 +274,8 @@ def _report(error: BaseException) -> int:
         where = full.filename or "device"
         return _say(f"error: no space left on {where}", StorageError.exit_status)
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return _say(f"error: internal: {reason[:500]} (run again with --debug for the traceback)", 1)
+    hint = "" if debug else " (run again with --debug for the traceback)"
+    return _say(f"error: internal: {reason[:500]}{hint}", 1)
 
 
 def _disk_full(error: BaseException | None) -> OSError | None:
@@ -276,6 +302,14 @@ def _quiet_libraries() -> None:
         from absl import logging  # here, because it takes as long to import as all else above
 
         logging.set_verbosity(logging.FATAL)
+    shown = sys.unraisablehook
+
+    def hook(raised: Any) -> None:
+        # What threads of Orbax's still find to say after it has reported its failure.
+        if str(raised.exc_value) != "Event loop is closed":
+            shown(raised)
+
+    sys.unraisablehook = hook
 
 
 def _indented(text: str) -> str:

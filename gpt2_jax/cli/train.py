@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit status."""
     config = config_lib.load_config(args.config, args.config_overrides)
+    if args.show_knobs and args.dry_run:
+        raise UserError("--show_knobs and --dry_run exclude each other")
     if args.show_knobs:
         _show_knobs(config, args.json)
         return 0
@@ -125,7 +127,7 @@ def _train(config: Config, workdir: str, stop_at_step: int | None) -> dict[str, 
     )
     results = Trainer(config, workdir, setup).run(stop_at_step)
     whole = config.eval.batches == -1 and len(val_tokens) < _LONGEST_COMPRESSED
-    if results and whole and is_primary():
+    if "eval/bits_per_byte" in results and whole and is_primary():
         scored = val_tokens.read(1, len(val_tokens) - 1)
         text = tokenizer.decode_bytes(scored[scored != tokenizer.eot])
         results |= _compare(results, text)

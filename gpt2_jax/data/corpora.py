@@ -87,13 +87,15 @@ def get_corpus(name: str) -> Corpus:
 def read_inputs(paths: Sequence[str | Path]) -> Corpus:
     """The reader's own UTF-8 text: files of any name, and folders' *.txt files in sorted order.
 
-    Each file is one document, its bytes unchanged (no newline translation).
+    Each file is one document, its bytes unchanged (no newline translation), and taken once.
 
     Raises:
       UserError: at once for a missing path or a folder without *.txt files; on reading for a file
         that is not UTF-8, naming it and the byte.
     """
     files: list[Path] = []
+    if "" in map(str, paths):
+        raise UserError("--input names an empty path: name a text file or a folder of them")
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted((p for p in path.rglob("*.txt") if p.is_file()), key=Path.as_posix)
@@ -104,6 +106,7 @@ def read_inputs(paths: Sequence[str | Path]) -> Corpus:
             files.append(path)
         else:
             raise UserError(f"--input {path} does not exist: name a text file or a folder of them")
+    files = list({path.resolve(): path for path in files}.values())  # each once
     if not files:
         raise UserError("--input names no files: give at least one text file or folder")
     return Corpus(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 from gpt2_jax.errors import UserError
 
 META = "meta.json"
+_REMEDY = "remove the folder and prepare the data anew"
 
 
 def read_meta(path: str | Path) -> dict[str, Any] | None:
@@ -25,10 +27,10 @@ def read_meta(path: str | Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}): prepare the data anew") from None
+        raise UserError(f"{file} cannot be read ({error}): {_REMEDY}") from None
     problem = _meta_problem(meta)
     if problem:
-        raise UserError(f"{file} is malformed ({problem}): prepare the data anew")
+        raise UserError(f"{file} is malformed ({problem}): {_REMEDY}")
     return meta
 
 
@@ -51,6 +53,24 @@ def write_meta(path: str | Path, meta: Mapping[str, Any]) -> None:
         out.flush()
         os.fsync(out.fileno())
     os.replace(temporary, file)
+
+
+def check_sha256(path: str | Path, meta: Mapping[str, Any]) -> None:
+    """Reads every shard that the meta lists and compares its sha256.
+
+    Raises:
+      UserError: naming the first that differs or can't be read.
+    """
+    for split in meta["splits"].values():
+        for shard in split["shards"]:
+            file = Path(path) / shard["file"]
+            try:
+                with open(file, "rb") as content:
+                    found = hashlib.file_digest(content, "sha256").hexdigest()
+            except OSError as error:
+                raise UserError(f"{file} cannot be read ({error.strerror}): {_REMEDY}") from None
+            if found != shard["sha256"]:
+                raise UserError(f"{file} is damaged, its sha256 is not {META}'s: {_REMEDY}")
 
 
 def _missing(values: Any, kinds: Mapping[str, type]) -> str | None:

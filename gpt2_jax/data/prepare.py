@@ -22,8 +22,8 @@ import numpy as np
 
 from gpt2_jax.data.corpora import Corpus, Document
 from gpt2_jax.data.encode import encode_documents
-from gpt2_jax.data.meta import read_meta, write_meta
-from gpt2_jax.data.shards import MAX_VOCAB_SIZE, TOKEN_DTYPE, ShardWriter, open_tokens
+from gpt2_jax.data.meta import check_sha256, read_meta, write_meta
+from gpt2_jax.data.shards import MAX_VOCAB_SIZE, TOKEN_DTYPE, ShardWriter
 from gpt2_jax.data.tokenizer import Tokenizer, make_tokenizer
 from gpt2_jax.errors import UserError
 
@@ -140,8 +140,7 @@ def _already_there(
             f"--out {out} already holds other data (not the same {', '.join(differing)}): choose "
             "another --out, or remove it"
         )
-    for split in meta["splits"]:
-        open_tokens(out, split)  # Raises where a shard is damaged.
+    check_sha256(out, meta)
     return meta
 
 

@@ -32,7 +32,7 @@ class Sample:
 
     Attributes:
       text: what follows the prompt, without the stop string that ended it.
-      tokens: the generated ids, end of text included if it came.
+      tokens: the generated ids, those of the end of text or the stop string included.
       finish_reason: "stop" (end of text or a stop string) or "length".
     """
 
@@ -118,6 +118,8 @@ def generate(
     Raises:
       UserError: if a prompt does not fit the context.
     """
+    if not isinstance(options, SamplingOptions):
+        raise UserError(f"options must be SamplingOptions(...), not {type(options).__name__}")
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     longest = max(map(len, encoded))
     if max_new_tokens is None:

@@ -27,10 +27,10 @@ def resolve_axes(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
     asked = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
     if num_devices % fixed or (-1 not in sizes and fixed != num_devices):
         fits = " or ".join(str(n) for n in range(1, num_devices + 1) if num_devices % n == 0)
-        raise UserError(
-            f"mesh {asked} does not fit {num_devices} device(s): the axes must multiply to "
-            f"{num_devices}, each {fits}, one of them -1 for the rest"
-        )
+        rule = f"the axes must multiply to {num_devices}, each {fits}, one of them -1 for the rest"
+        if num_devices == 1:
+            rule = "leave them at 1; to try a layout without the devices: JAX_NUM_CPU_DEVICES=8"
+        raise UserError(f"mesh {asked} does not fit {num_devices} device(s): {rule}")
     data, fsdp, tensor = (num_devices // fixed if size == -1 else size for size in sizes)
     return data, fsdp, tensor
 

@@ -84,7 +84,10 @@ class Trainer:
             self.initial_params = read(config.train.init_from, self.abstract.params)
 
     def run(self, stop_at_step: int | None = None) -> dict[str, float]:
-        """Trains to the end, or to `stop_at_step`; returns the last validation's numbers.
+        """Trains to the end, or to `stop_at_step`.
+
+        Returns:
+          `step`, where the run now stands, and the last validation's numbers.
 
         Raises:
           Preempted: after SIGINT or SIGTERM, once the state is saved.
@@ -92,6 +95,7 @@ class Trainer:
           StorageError: if no checkpoint can be read or written.
         """
         config, total = self.config, self.config.train.total_steps
+        self._make_workdir()
         store = CheckpointStore(self.workdir / "checkpoints", keep=config.checkpoint.keep)
         with contextlib.ExitStack() as stack:
             stack.callback(store.close)
@@ -109,7 +113,8 @@ class Trainer:
             stack.callback(writer.close)
             progress = stack.enter_context(Progress(total, start, enabled=is_primary()))
             stop_at = total if stop_at_step is None else min(stop_at_step, total)
-            return _Loop(self, store, stop, writer, progress, stop_at).run(state)
+            results = _Loop(self, store, stop, writer, progress, stop_at).run(state)
+            return {"step": max(start, stop_at), **results}
 
     def _resume_or_init(self, store: CheckpointStore) -> TrainState:
         """The state to start from: the first of these that there is.
@@ -137,10 +142,18 @@ class Trainer:
             state = state._replace(params=self.initial_params)
         return state
 
+    def _make_workdir(self) -> None:
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            writable = os.access(self.workdir, os.W_OK)
+        except OSError as error:
+            raise UserError(f"can't make --workdir {self.workdir}: {error.strerror}") from error
+        if not writable:
+            raise UserError(f"can't write in --workdir {self.workdir}: permission denied")
+
     def _write_config(self) -> None:
         if not is_primary():
             return
-        self.workdir.mkdir(parents=True, exist_ok=True)
         temporary = self.workdir / "config.json.tmp"
         text = json.dumps(config_lib.to_dict(self.config), indent=2) + "\n"
         temporary.write_text(text, encoding="utf-8")
@@ -179,7 +192,8 @@ class _Loop:
         missed = start > 0 and self._evaluation_due(start) and evaluated_at < start
         done = start >= self.stop_at
         if done:
-            self.progress.message(f"done: {self.workdir} is at step {start} of {total}")
+            ended = "done" if start == total else "nothing to do up to --stop_at_step"
+            self.progress.message(f"{ended}: {self.workdir} is at step {start} of {total}")
         if done and not missed:
             return results
         self.progress.message(f"from step {start} to {self.stop_at}: compiling")
@@ -224,6 +238,11 @@ class _Loop:
                         "run the same command again to go on"
                     )
         self.store.wait()
+        if self.stop_at < total:
+            self.progress.message(
+                f"saved at step {self.stop_at} of {total}, as --stop_at_step asks; "
+                "run the command without it to go on"
+            )
         return results
 
     def _evaluation_due(self, step: int) -> bool:

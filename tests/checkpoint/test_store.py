@@ -238,6 +238,25 @@ def test_damaged_arrays_are_a_storage_error(store: CheckpointStore) -> None:
             store.restore_params(3, _abstract(_small()))
         assert "\n" not in str(error.value)
         assert "checkpoints/3" in str(error.value)
+        assert "tensorstore_spec" not in str(error.value)
+
+
+def test_a_damaged_step_names_the_one_to_go_on_from(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints", keep=2)
+    with contextlib.closing(store):
+        for step in (2, 3):
+            _save(store, step)
+        for path in (store.directory / "3" / "params").rglob("d/*"):
+            path.write_bytes(b"")
+        with pytest.raises(StorageError, match=r"move it away to use step 2$"):
+            store.restore_params(3, _abstract(_small()))
+
+
+def test_reading_is_silent(store: CheckpointStore, caplog: pytest.LogCaptureFixture) -> None:
+    _save(store, 3)
+    with contextlib.closing(CheckpointStore(store.directory, read_only=True)) as reader:
+        reader.restore_params(3, _abstract(_small()))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:

@@ -177,7 +177,28 @@ def test_failures_are_one_line_and_a_status(
         assert cli.main(words) == status
         err = capsys.readouterr().err
         assert err.startswith("Traceback")
-        assert err.endswith(line + "\n")
+        assert err.endswith(line.partition(" (run again")[0] + "\n")
+
+
+@pytest.mark.parametrize("word", ["--batch_size=4", "--train.batch-size=4"])
+def test_a_knob_without_its_config_is_recognized(
+    verb: Any, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    assert cli.main(["train", "--config", "c.py", word]) == 2
+    assert "did you mean '--config.train.batch_size'?" in capsys.readouterr().err
+
+
+def test_what_threads_say_after_a_failure_is_dropped_and_no_more() -> None:
+    code = """
+import sys, types
+from gpt2_jax.cli.main import _quiet_libraries
+sys.unraisablehook = lambda raised: print(raised.exc_value)
+_quiet_libraries()
+for text in ("Event loop is closed", "something else"):
+    sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "something else\n"
 
 
 def test_a_full_disk_is_found_behind_another_error(

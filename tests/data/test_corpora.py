@@ -57,6 +57,8 @@ def test_inputs_keep_bytes_and_order(tmp_path):
     texts = [document.text for document in corpus]
     assert texts == ["no", "ä", "z", "c\r\n"]
     assert texts == [document.text for document in corpus]
+    again = read_inputs([tmp_path / "a.txt", tmp_path, tmp_path / "b" / ".." / "a.txt"])
+    assert [document.text for document in again] == ["ä", "z", "c\r\n"]
 
 
 def test_input_mistakes_name_the_path(tmp_path):
@@ -66,6 +68,8 @@ def test_input_mistakes_name_the_path(tmp_path):
         read_inputs([tmp_path])
     with pytest.raises(UserError, match="no files"):
         read_inputs([])
+    with pytest.raises(UserError, match="empty path"):
+        read_inputs([""])
     (tmp_path / "latin1.txt").write_bytes("caf\u00e9 noir".encode("latin-1"))
     with pytest.raises(UserError, match=r"latin1\.txt is not UTF-8 text: byte 3 is 0xe9"):
         list(read_inputs([tmp_path]))

@@ -122,7 +122,18 @@ def test_foreign_folders_and_damaged_shards_are_refused(tmp_path):
     prepare(DOCUMENTS, "byte", tmp_path / "out")
     with open(tmp_path / "out" / "val_000000.bin", "ab") as file:
         file.write(b"xx")
-    with pytest.raises(UserError, match=r"val_000000\.bin is corrupt"):
+    with pytest.raises(UserError, match=r"val_000000\.bin is damaged.*remove the folder"):
+        prepare(DOCUMENTS, "byte", tmp_path / "out")
+    (tmp_path / "out" / "val_000000.bin").unlink()
+    with pytest.raises(UserError, match=r"val_000000\.bin cannot be read.*remove the folder"):
+        prepare(DOCUMENTS, "byte", tmp_path / "out")
+
+
+def test_a_shard_whose_tokens_were_changed_is_refused(tmp_path):
+    prepare(DOCUMENTS, "byte", tmp_path / "out")
+    shard = tmp_path / "out" / "train_000000.bin"
+    shard.write_bytes(shard.read_bytes()[:-2] + b"\x01\x00")
+    with pytest.raises(UserError, match=r"train_000000\.bin is damaged, its sha256"):
         prepare(DOCUMENTS, "byte", tmp_path / "out")
 
 

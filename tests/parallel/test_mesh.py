@@ -40,6 +40,8 @@ def test_axes_that_do_not_fit_name_the_sizes_that_do(axes, devices):
     message = str(caught.value)
     assert f"data={axes[0]} x fsdp={axes[1]} x tensor={axes[2]}" in message
     assert "1 or 2 or 4 or 8" in message and "8 device(s)" in message
+    with pytest.raises(UserError, match=r"1 device.*JAX_NUM_CPU_DEVICES"):
+        resolve_axes(MeshConfig(1, 2, 1), 1)
 
 
 def test_the_mesh_has_auto_axes_over_all_devices_or_those_given():

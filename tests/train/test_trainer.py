@@ -99,7 +99,7 @@ def saved(workdir):
 def test_a_run_evaluates_saves_and_logs_when_it_is_due(tmp_path):
     config, recorder = make_config(), Recorder()
     results = Trainer(config, tmp_path, make_setup(config, [recorder])).run()
-    assert results == {"eval/count": 3.0}
+    assert results == {"step": 12, "eval/count": 3.0}
     evaluated = [row["step"] for row in rows(tmp_path) if "eval/count" in row]
     assert evaluated == [4, 8, 12] and len(recorder.seen) == 3
     written = {path.name: path.read_text() for path in (tmp_path / "samples").iterdir()}
@@ -170,7 +170,7 @@ def test_a_validation_missed_by_a_stop_is_made_up_for(tmp_path, monkeypatch):
             with pytest.raises(Preempted, match=f"saved at step {asked_at} of 12"):
                 Trainer(config, tmp_path, setup).run()
         assert saved(tmp_path)[-1] == asked_at
-    assert Trainer(config, tmp_path, setup).run() == {"eval/count": 3.0}
+    assert Trainer(config, tmp_path, setup).run() == {"step": 12, "eval/count": 3.0}
     evaluated = [row["step"] for row in rows(tmp_path) if "eval/count" in row]
     assert evaluated == [4, 8, 12] and len(recorder.seen) == 3
 
