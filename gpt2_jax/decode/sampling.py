@@ -30,7 +30,7 @@ class SamplingOptions:
         if not 0 <= self.temperature < float("inf"):
             raise UserError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
         if not isinstance(self.top_k, int) or self.top_k < 0:
-            raise UserError(f"top_k must be 0 (all tokens) or a whole number, not {self.top_k}")
+            raise UserError(f"top_k must be 0 (all tokens) or more, not {self.top_k}")
         if not 0 <= self.top_p <= 1:
             raise UserError(f"top_p must be between 0 and 1, not {self.top_p}")
 

@@ -191,7 +191,7 @@ def test_prepare_refuses(
         ((*_SAMPLE[1:], "--temperature", "-1"), "temperature must be 0 (greedy) or more, not -1"),
         ((*_SAMPLE[1:], "--temperature", "nan"), "temperature must be"),
         ((*_SAMPLE[1:], "--temperature", "warm"), "invalid float value: 'warm'"),
-        ((*_SAMPLE[1:], "--top_k", "-1"), "top_k must be 0 (all tokens) or a whole"),
+        ((*_SAMPLE[1:], "--top_k", "-1"), "top_k must be 0 (all tokens) or more"),
         ((*_SAMPLE[1:], "--top_p", "1.5"), "top_p must be between 0 and 1"),
         ((*_SAMPLE[1:], "--seed", "-1"), "--seed must be from 0 to 4294967295"),
         ((*_SAMPLE[1:], "--stop", ""), "--stop needs a text"),
