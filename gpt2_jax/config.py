@@ -24,6 +24,9 @@ from ml_collections import config_dict
 
 from gpt2_jax.errors import UserError, did_you_mean
 
+# Of the MLP, by the names Hugging Face gives them.
+ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "quick_gelu", "tanh")
+
 
 def _knob(
     default: Any,
@@ -50,6 +53,16 @@ class ModelConfig:
     vocab_size: int = _knob(50257, "tokens of the tokenizer, padding excluded", low=1)
     vocab_multiple: int = _knob(128, "the embedding's rows are padded to a multiple of this", low=1)
     dropout: float = _knob(0.0, "probability, after embeddings, attention and MLP", low=0, below=1)
+    mlp_dim: int | None = _knob(None, "width of the MLP; unset: 4 d_model", low=1)
+    activation: str = _knob(
+        "gelu_new", "of the MLP; gelu_new is GELU's tanh form", choices=ACTIVATIONS
+    )
+    layer_norm_epsilon: float = _knob(1e-5, "added to the variance in norms", low=0)
+    scale_attn_weights: bool = _knob(True, "attention scores are divided by sqrt(head width)")
+    scale_attn_by_inverse_layer_idx: bool = _knob(
+        False, "attention scores of layer i, from 1, are also divided by i"
+    )
+    tie_embeddings: bool = _knob(True, "the output matrix is the token embedding")
     dtype: str = _knob("bfloat16", "compute dtype", choices=("float32", "bfloat16"))
     param_dtype: str = _knob("float32", "dtype the parameters are kept in", choices=("float32",))
     remat: str = _knob(
@@ -78,13 +91,20 @@ class ModelConfig:
         """Width of one attention head."""
         return self.d_model // self.num_heads
 
+    @property
+    def mlp_width(self) -> int:
+        """Width of the MLP: `mlp_dim`, or GPT-2's 4 d_model."""
+        return self.mlp_dim or 4 * self.d_model
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Where the tokens come from."""
 
     path: str | None = _knob(None, "folder of token shards, as `gpt2-jax prepare` writes it")
-    tokenizer: str = _knob("gpt2", "tokenizer of the shards", choices=("gpt2", "byte", "char"))
+    tokenizer: str = _knob(
+        "gpt2", "tokenizer of the shards", choices=("gpt2", "byte", "char", "bpe")
+    )
     val_fraction: float = _knob(
         0.1, "end of the token stream held out when the folder has no val shards", low=0, below=1
     )
@@ -130,6 +150,9 @@ class TrainConfig:
     total_steps: int = _knob(100_000, "steps of the whole run", low=1)
     seed: int = _knob(0, "of initialization, data order and dropout", low=0, high=2**32 - 1)
     init_from: str | None = _knob(None, "model whose parameters a new run starts from")
+    init_resize: bool = _knob(
+        False, "init_from may have other sizes of context and vocabulary: rows are cropped or grown"
+    )
     max_bad_steps: int = _knob(
         10, "steps in a row with a non-finite loss or gradient before the run stops", low=1
     )

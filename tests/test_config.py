@@ -427,7 +427,7 @@ def _changed(config: Config, key: str) -> Config:
     if knob.type is bool:
         tried = [not value]
     elif knob.type is int:
-        tried += [value * 2, value + 1, value - 1, 1]
+        tried += [value * 2, value + 1, value - 1, 1] if value is not None else [64]
     elif knob.type is float:
         tried += [value / 2, 0.5]
     elif not knob.choices:
@@ -451,6 +451,7 @@ def _may_change(key: str) -> bool:
         "train.accumulation_steps",
         "train.total_steps",
         "train.init_from",
+        "train.init_resize",
         "train.max_bad_steps",
     )
 

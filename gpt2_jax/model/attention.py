@@ -26,18 +26,19 @@ def reference_attention(
     k_BxSxHxK: jax.Array,
     v_BxSxHxK: jax.Array,
     positions_BxT: jax.Array,
+    scale: float,
     dropout: Dropout,
 ) -> tuple[jax.Array, jax.Array]:
-    """softmax(q k^T / sqrt(K)) v, scores and softmax in float32 (Vaswani et al. 2017, 3.2.1).
+    """softmax(scale q k^T) v, scores and softmax in float32 (Vaswani et al. 2017, 3.2.1).
 
     Args:
       positions_BxT: position of each query; it sees slots 0..position. Leading axis B or 1.
+      scale: 1 / sqrt(K) in GPT-2.
       dropout: applied to the attention probabilities.
 
     Returns:
       ([B, T, H, K] in the dtype of v, the probabilities [B, H, T, S] in float32 before dropout).
     """
-    scale = q_BxTxHxK.shape[-1] ** -0.5
     scores_BxHxTxS = jnp.einsum(
         "bthk,bshk->bhts", q_BxTxHxK * scale, k_BxSxHxK, preferred_element_type=jnp.float32
     )
@@ -48,14 +49,16 @@ def reference_attention(
     return jnp.einsum("bhts,bshk->bthk", dropped_BxHxTxS, v_BxSxHxK), probs_BxHxTxS
 
 
-def cudnn_attention(q_BxTxHxK: jax.Array, k_BxTxHxK: jax.Array, v_BxTxHxK: jax.Array) -> jax.Array:
+def cudnn_attention(
+    q_BxTxHxK: jax.Array, k_BxTxHxK: jax.Array, v_BxTxHxK: jax.Array, scale: float
+) -> jax.Array:
     """The same for whole sequences by cuDNN: bfloat16, no dropout, no probabilities to see.
 
     Returns:
       [B, T, H, K].
     """
     return jax.nn.dot_product_attention(
-        q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, is_causal=True, implementation="cudnn"
+        q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, scale=scale, is_causal=True, implementation="cudnn"
     )
 
 

@@ -12,8 +12,9 @@ leading L axis; for decoding they are unrolled as h_0, h_1, ... (see `unstack`).
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -26,10 +27,17 @@ from gpt2_jax.model import attention
 from gpt2_jax.model.cache import KVCache, LayerCache, append
 from gpt2_jax.model.matmul import matmul
 
-LAYER_NORM_EPSILON = 1e-5  # OpenAI's model.py; flax's own default is 1e-6
 INIT_STD = 0.02
 POSITION_INIT_STD = 0.01
 
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu_new": functools.partial(nn.gelu, approximate=True),
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+    "tanh": nn.tanh,
+}
 _REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -71,7 +79,11 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BxTxD: jax.Array, cache: LayerCache | None, positions_BxT: jax.Array
+        self,
+        x_BxTxD: jax.Array,
+        cache: LayerCache | None,
+        positions_BxT: jax.Array,
+        layer_scale: jax.Array | None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns ([B, T, D], the cache with this call's keys and values appended)."""
         config = self.config
@@ -85,15 +97,18 @@ class Attention(nn.Module):
             c_attn(x_BxTxD), ("batch", "length", None, "act_heads", "head_dim")
         )
         q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = jnp.moveaxis(qkv_BxTx3xHxK, 2, 0)
+        scale = K**-0.5 if config.scale_attn_weights else 1.0
+        if layer_scale is not None:
+            q_BxTxHxK = (q_BxTxHxK * layer_scale).astype(q_BxTxHxK.dtype)
         if cache is None and attention.choose(config) == "cudnn":
-            y_BxTxHxK = attention.cudnn_attention(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK)
+            y_BxTxHxK = attention.cudnn_attention(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, scale)
         else:
             k_BxSxHxK, v_BxSxHxK = k_BxTxHxK, v_BxTxHxK
             if cache is not None:
                 cache = append(cache, (k_BxTxHxK, v_BxTxHxK), positions_BxT[:, 0])
                 k_BxSxHxK, v_BxSxHxK = cache
             y_BxTxHxK, probs_BxHxTxS = attention.reference_attention(
-                q_BxTxHxK, k_BxSxHxK, v_BxSxHxK, positions_BxT, dropout
+                q_BxTxHxK, k_BxSxHxK, v_BxSxHxK, positions_BxT, scale, dropout
             )
             self.sow("intermediates", "attention", probs_BxHxTxS)
         c_proj = Linear(
@@ -108,7 +123,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """D -> F = 4 D, GELU in its tanh form, F -> D."""
+    """D -> F, the activation (GPT-2: GELU in its tanh form), F -> D."""
 
     config: ModelConfig
     train: bool
@@ -117,10 +132,10 @@ class MLP(nn.Module):
     def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
         """Returns [B, T, D]."""
         config = self.config
-        D, F = config.d_model, 4 * config.d_model
+        D, F = config.d_model, config.mlp_width
         h_BxTxF = Linear((D,), (F,), ("embed", "mlp"), config, name="c_fc")(x_BxTxD)
         h_BxTxF = constrain(h_BxTxF, ("batch", "length", "act_mlp"))
-        h_BxTxF = nn.gelu(h_BxTxF, approximate=True)
+        h_BxTxF = _ACTIVATIONS[config.activation](h_BxTxF)
         c_proj = Linear((F,), (D,), ("mlp", "embed"), config, _residual_std(config), name="c_proj")
         return nn.Dropout(config.dropout, deterministic=not self.train)(c_proj(h_BxTxF))
 
@@ -133,13 +148,17 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BxTxD: jax.Array, cache: LayerCache | None, positions_BxT: jax.Array
+        self,
+        x_BxTxD: jax.Array,
+        cache: LayerCache | None,
+        positions_BxT: jax.Array,
+        layer_scale: jax.Array | None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns (the residual stream [B, T, D], the layer's cache)."""
         x_BxTxD = constrain(x_BxTxD, ("batch", "length", "act_embed"))
         h_BxTxD = _layer_norm(self.config, "ln_1")(x_BxTxD)
         h_BxTxD, cache = Attention(self.config, self.train, name="attn")(
-            h_BxTxD, cache, positions_BxT
+            h_BxTxD, cache, positions_BxT, layer_scale
         )
         x_BxTxD = x_BxTxD + h_BxTxD
         h_BxTxD = _layer_norm(self.config, "ln_2")(x_BxTxD)
@@ -178,7 +197,7 @@ class GPT2(nn.Module):
                 block,
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
+                in_axes=(nn.broadcast, nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
                 length=config.num_layers,
                 unroll=config.scan_unroll,
                 metadata_params={nn.PARTITION_NAME: "layers"},
@@ -186,6 +205,8 @@ class GPT2(nn.Module):
         else:
             self.h = [block(config, self.train) for _ in range(config.num_layers)]
         self.ln_f = _layer_norm(config)
+        if not config.tie_embeddings:
+            self.lm_head: Any = self.param("lm_head", wte_init, (V, D), config.param_dtype)
 
     def __call__(
         self, tokens_BxT: jax.Array, cache: KVCache | None = None
@@ -205,14 +226,18 @@ class GPT2(nn.Module):
         if cache is not None:
             positions_BxT = cache.lengths[:, None] + positions_BxT
         x_BxTxD = self._embed(tokens_BxT, positions_BxT)
+        scales_L = _layer_scales(self.config)
         if self.scanned:
             if cache is not None:
                 raise ValueError("a cache needs unrolled blocks: GPT2(config, scanned=False)")
-            x_BxTxD, _ = self.h(x_BxTxD, None, positions_BxT)
+            x_BxTxD, _ = self.h(x_BxTxD, None, positions_BxT, scales_L)
         else:
             layers = []
             for i, block in enumerate(self.h):
-                x_BxTxD, layer = block(x_BxTxD, cache and cache.layers[i], positions_BxT)
+                layer_scale = None if scales_L is None else scales_L[i]
+                x_BxTxD, layer = block(
+                    x_BxTxD, cache and cache.layers[i], positions_BxT, layer_scale
+                )
                 layers.append(layer)
             if cache is not None:
                 cache = KVCache(tuple(layers), cache.lengths + T)
@@ -227,7 +252,8 @@ class GPT2(nn.Module):
 
     def unembed(self, hidden_BxTxD: jax.Array) -> jax.Array:
         """Logits of hidden states: float32 [B, T, vocab_size] without the padded rows."""
-        table_VxD = self.wte.astype(self.config.dtype)[: self.config.vocab_size]
+        table = self.wte if self.config.tie_embeddings else self.lm_head
+        table_VxD = table.astype(self.config.dtype)[: self.config.vocab_size]
         return jnp.einsum(
             "btd,vd->btv", hidden_BxTxD, table_VxD, preferred_element_type=jnp.float32
         )
@@ -239,6 +265,11 @@ class GPT2(nn.Module):
         positions_table = self.wpe.astype(self.config.dtype)
         x_BxTxD = table_VxD[tokens_BxT] + positions_table[positions_BxT]
         return self.dropout(constrain(x_BxTxD, ("batch", "length", "act_embed")))
+
+
+def output_table(params: Mapping[str, Any]) -> jax.Array:
+    """The output matrix [V, D]: the token embedding, unless it is untied."""
+    return params.get("lm_head", params["wte"])
 
 
 def unstack(params: Mapping[str, Any], num_layers: int) -> dict[str, Any]:
@@ -261,7 +292,7 @@ def constrain(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
 def _layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm:
     """Layer normalization over D with statistics in float32 (Ba et al. 2016)."""
     return nn.LayerNorm(
-        epsilon=LAYER_NORM_EPSILON,
+        epsilon=config.layer_norm_epsilon,
         dtype=config.dtype,
         param_dtype=config.param_dtype,
         # E[x^2] - E[x]^2, flax's default, cancels on the large activations of trained models.
@@ -270,6 +301,16 @@ def _layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm:
         bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)),
         name=name,
     )
+
+
+def _layer_scales(config: ModelConfig) -> jax.Array | None:
+    """What the queries of layer i are multiplied by, [L]: 1 / (i + 1), or None for no such scale.
+
+    Mistral's GPT-2 runs (Stanford CRFM) scaled so; Hugging Face's config names the knob.
+    """
+    if not config.scale_attn_by_inverse_layer_idx:
+        return None
+    return 1 / jnp.arange(1, config.num_layers + 1, dtype=jnp.float32)
 
 
 def _residual_std(config: ModelConfig) -> float:

@@ -12,7 +12,7 @@ import optax
 from gpt2_jax.config import Config, ScheduleConfig
 
 # Matrices and embeddings decay, biases and norms never do. By name: stacked layers add an axis.
-_DECAYED = frozenset({"kernel", "wte", "wpe"})
+_DECAYED = frozenset({"kernel", "wte", "wpe", "lm_head"})
 
 _DECAY_SHAPES: dict[str, Callable[[jax.Array], jax.Array]] = {
     "cosine": lambda progress: 0.5 * (1 + jnp.cos(jnp.pi * progress)),

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.data.loader import Batch
-from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.model.gpt2 import GPT2, output_table
 from gpt2_jax.model.loss import weighted_cross_entropy
 from gpt2_jax.parallel.mesh import BATCH_AXES
 from gpt2_jax.parallel.rules import Rules, entered
@@ -146,7 +146,12 @@ def _weighted_loss(model: GPT2, params: Any, batch: Batch, key: jax.Array | None
     hidden, _ = model.apply({"params": params}, batch.inputs, rngs=rngs)
     config = model.config
     return weighted_cross_entropy(
-        hidden, params["wte"], batch.targets, batch.weights, config.vocab_size, config.loss_chunk
+        hidden,
+        output_table(params),
+        batch.targets,
+        batch.weights,
+        config.vocab_size,
+        config.loss_chunk,
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt2_jax.config import load_config
+from gpt2_jax.config import ModelConfig, load_config
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.model.gpt2 import GPT2
 
@@ -65,3 +66,15 @@ def test_initialization_has_the_deviations_of_gpt2(tiny):
             assert name.endswith(("bias", "scale")), name
             assert (np.asarray(leaf) == name.endswith("scale")).all(), name
     assert not expected
+
+
+def test_an_untied_head_and_another_mlp_count_as_they_are():
+    config = ModelConfig(2, 4, 32, 16, vocab_size=61, vocab_multiple=1)
+    wide = dataclasses.replace(config, mlp_dim=100, tie_embeddings=False)
+    mlp = 2 * 2 * 32 * 100 + 2 * (100 + 32) - (2 * 2 * 32 * 128 + 2 * (128 + 32))
+    assert num_params(wide) == num_params(config) + 61 * 32 + mlp
+    tokens = jax.ShapeDtypeStruct((1, 16), jnp.int32)
+    params = jax.eval_shape(GPT2(wide).init, jax.random.key(0), tokens)["params"]
+    assert num_params(wide) == sum(leaf.size for leaf in jax.tree.leaves(params))
+    # The lookup of an untied table computes nothing, its head as much as a tied one.
+    assert flops_per_token(wide) == flops_per_token(config) + 6 * mlp
