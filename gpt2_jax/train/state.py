@@ -60,6 +60,13 @@ def init_state(
     return create(jax.random.key(config.train.seed))
 
 
+def init_params(config: Config, abstract: Any) -> Any:
+    """The parameters of a fresh state, alone."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    create = jax.jit(lambda key: nn.unbox(_params(config, key)), out_shardings=shardings)
+    return create(jax.random.key(config.train.seed))
+
+
 def bytes_per_device(abstract: Any) -> int:
     """Bytes the fullest device holds of an abstract tree with shardings."""
     return sum(
@@ -70,9 +77,13 @@ def bytes_per_device(abstract: Any) -> int:
 
 def _initializer(config: Config, optimizer: optax.GradientTransformation) -> Any:
     def init(key: jax.Array) -> TrainState:
-        tokens = jnp.zeros((1, config.model.context_length), jnp.int32)
-        params = GPT2(config.model).init(key, tokens)["params"]
+        params = _params(config, key)
         zero = jnp.zeros((), jnp.int32)
         return TrainState(zero, params, optimizer.init(params), zero)
 
     return init
+
+
+def _params(config: Config, key: jax.Array) -> Any:
+    tokens = jnp.zeros((1, config.model.context_length), jnp.int32)
+    return GPT2(config.model).init(key, tokens)["params"]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+import functools
 import json
 import shutil
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt2_jax.checkpoint.load import abstract_params, load, read_run_config
+from gpt2_jax.checkpoint import huggingface
+from gpt2_jax.checkpoint.load import abstract_params, find, load, read_run_config, write_native
 from gpt2_jax.data.tokenizer import CharTokenizer
 from gpt2_jax.errors import Gpt2JaxError, StorageError, UserError
 from gpt2_jax.model.flops import num_params
@@ -88,14 +93,86 @@ def test_abstract_params_are_the_shapes_of_the_parameters() -> None:
 
 
 def test_parameters_are_read_onto_the_shapes_asked_for(workdir: Path) -> None:
-    assert load(workdir, abstract=abstract_params(tiny_config().model)).step == 7
+    model = find(workdir)
+    assert model.step == 7 and model.config == tiny_config()
+    params = model.read(abstract_params(tiny_config().model))
+    jax.tree.map(np.testing.assert_array_equal, params, noisy_params(tiny_config()))
     wider = abstract_params(dataclasses.replace(tiny_config().model, d_model=64))
     with pytest.raises(UserError) as error:
-        load(workdir, abstract=wider)
+        model.read(wider)
     assert "asks for" in _line(error)
     deeper = abstract_params(dataclasses.replace(tiny_config().model, num_layers=4))
     with pytest.raises(UserError, match="params leaf h/"):
-        load(workdir, abstract=deeper)
+        model.read(deeper)
+
+
+def test_a_model_written_alone_is_the_model(workdir: Path, tmp_path: Path) -> None:
+    loaded = load(workdir)
+    write_native(tmp_path / "alone", loaded)
+    again = load(tmp_path / "alone")
+    assert (again.config, again.step) == (loaded.config, loaded.step)
+    assert again.tokenizer.to_dict() == loaded.tokenizer.to_dict()
+    jax.tree.map(np.testing.assert_array_equal, again.params, loaded.params)
+
+
+class _Hub(types.ModuleType):
+    """Stands in for huggingface_hub: what was asked of it, and a folder or an error to answer."""
+
+    def __init__(self, answer: Path | Exception) -> None:
+        super().__init__("huggingface_hub")
+        self.asked: list[Any] = []
+        self.answer = answer
+
+    def snapshot_download(self, name: str, **options: Any) -> str:
+        self.asked.append((name, options))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return str(self.answer)
+
+
+def test_what_is_no_folder_is_asked_of_the_hub(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(workdir)
+    (tmp_path / "snapshot").mkdir()
+    huggingface.write(tmp_path / "snapshot", loaded.config.model, loaded.params, loaded.tokenizer)
+    hub = _Hub(tmp_path / "snapshot")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    again = load("someone/tiny-gpt2")
+    jax.tree.map(np.testing.assert_array_equal, again.params["h"], loaded.params["h"])
+    ((name, options),) = hub.asked
+    assert name == "someone/tiny-gpt2"
+    kept = [file for file in _HUB_LISTING if _wanted(file, **options)]
+    assert kept == ["config.json", "merges.txt", "model.safetensors", "tokenizer.json"]
+    hub.answer = OSError("no such\nrepository")
+    with pytest.raises(UserError) as error:
+        load("someone/else")
+    assert "hub says: no such repository" in _line(error)
+    # A path that can't be an id is not asked for.
+    for path in ("/no/such", "./runs/x", "a/b/c"):
+        with pytest.raises(UserError, match="no model at"):
+            load(path)
+    assert [name for name, _ in hub.asked] == ["someone/tiny-gpt2", "someone/else"]
+
+
+# What openai-community/gpt2 holds, in short.
+_HUB_LISTING = [
+    "config.json", "flax_model.msgpack", "merges.txt", "model.safetensors", "onnx/config.json",
+    "onnx/model.safetensors", "pytorch_model.bin", "tf_model.h5", "tokenizer.json",
+]  # fmt: skip
+
+
+def _wanted(file: str, allow_patterns: Any, ignore_patterns: Any) -> bool:
+    return any(map(functools.partial(fnmatch.fnmatch, file), allow_patterns)) and not (
+        fnmatch.fnmatch(file, ignore_patterns)
+    )
+
+
+def test_without_the_hub_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError) as error:
+        load("gpt2")
+    assert "pip install gpt2_jax[hub]" in _line(error)
 
 
 def test_what_is_no_model_says_what_one_is(tmp_path: Path) -> None:

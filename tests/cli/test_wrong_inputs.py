@@ -318,7 +318,7 @@ def test_train_refuses_to_start_from_a_model_of_another_shape(
     house: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (f"--config.train.init_from={model}", "--config.model.d_model=64")
-    assert "asks for" in _refused(house, capsys, *_TRAIN, *words)
+    assert "d_model is 32 there and 64 here" in _refused(house, capsys, *_TRAIN, *words)
 
 
 def test_train_refuses_a_workdir_below_a_file(
