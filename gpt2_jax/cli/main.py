@@ -25,6 +25,7 @@ VERBS = {
     "prepare": "turn text into token shards",
     "train": "train a model, or resume a run",
     "sample": "generate text from a model",
+    "eval": "score a model on LAMBADA, HellaSwag and others",
     "convert": "write a model in another format",
     "doctor": "show what is installed, which devices there are and which fast paths are on",
 }

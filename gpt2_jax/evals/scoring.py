@@ -1,0 +1,295 @@
+"""Log-likelihoods of continuations, in batches: what every evaluation is made of.
+
+Continuations of one context share its computation: the context goes through the model once, into a
+KV cache, and the continuations go on from copies of it. Only positions that predict something get
+logits. Requests are sorted by length and padded to few shapes, so that few programs are compiled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from gpt2_jax.config import ModelConfig
+from gpt2_jax.data.tokenizer import Tokenizer
+from gpt2_jax.decode.generate import decode_params, encode_prompt
+from gpt2_jax.errors import UserError
+from gpt2_jax.model.cache import KVCache, init_cache
+from gpt2_jax.model.gpt2 import GPT2
+
+# Tokens of a batch, padding included: enough to keep the chip busy, few enough to fit.
+_TOKENS_PER_BATCH = {"cpu": 4096, "gpu": 65536, "tpu": 65536}
+_LOGIT_ROWS = 1024  # positions whose logits are held at a time
+
+
+class Request(NamedTuple):
+    """A context and its continuations, as token ids; none of them empty."""
+
+    context: tuple[int, ...]
+    continuations: tuple[tuple[int, ...], ...]
+
+
+class Likelihood(NamedTuple):
+    """What a model thinks of a continuation.
+
+    Attributes:
+      logprobs: of each token after all before it, in nats, float32 [n].
+      greedy: whether each token is the most probable one, bool [n].
+    """
+
+    logprobs: np.ndarray
+    greedy: np.ndarray
+
+    @property
+    def total(self) -> float:
+        """Log-probability of the whole continuation, in nats."""
+        return float(self.logprobs.sum(dtype=np.float64))
+
+
+def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[Any, Any]:
+    """Token ids of a context and of what follows it, cut where the context's own tokens end.
+
+    Spaces at the end of the context count to the continuation, as tokens begin with them, and an
+    empty context is the end-of-text token (lm-eval's convention).
+    """
+    if not context:
+        return tuple(encode_prompt(tokenizer, "")), tuple(tokenizer.encode(continuation))
+    spaces = len(context) - len(context.rstrip())
+    if spaces:
+        context, continuation = context[:-spaces], context[-spaces:] + continuation
+    if not context:
+        return tuple(encode_prompt(tokenizer, "")), tuple(tokenizer.encode(continuation))
+    whole, first = tokenizer.encode(context + continuation), tokenizer.encode(context)
+    return tuple(first), tuple(whole[len(first) :])
+
+
+def windows(tokens: Sequence[int], first: int, context_length: int, stride: int) -> list[Request]:
+    """Requests that score every token of a text once, each after as many as fit.
+
+    Args:
+      tokens: of the whole text; all are scored.
+      first: the token that stands before the text.
+      stride: tokens scored per window; `context_length` for windows that do not overlap.
+
+    Returns:
+      The first window scores `context_length` tokens, each further one `stride`, the last the rest
+      after a full context.
+    """
+    requests = []
+    text = (first, *tokens)
+    start = 1  # of what is not scored yet
+    while start < len(text):
+        size = context_length if start == 1 else stride
+        end = min(start + size, len(text))
+        # Inputs are text[begin : end - 1], at most the context.
+        begin = max(0, end - 1 - context_length)
+        requests.append(Request(text[begin:start], (text[start:end],)))
+        start = end
+    return requests
+
+
+class Scorer:
+    """Scores requests with one model on all local devices, each with its part of a batch."""
+
+    def __init__(
+        self,
+        params: Mapping[str, Any],
+        config: ModelConfig,
+        *,
+        tokens_per_batch: int | None = None,
+    ) -> None:
+        """Takes scanned parameters, as `load` reads them.
+
+        Args:
+          tokens_per_batch: default: by the kind of device.
+        """
+        self.config = dataclasses.replace(config, attention="reference", dropout=0.0)
+        devices = jax.local_devices()
+        self._mesh = jax.make_mesh(
+            (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
+        )
+        whole = NamedSharding(self._mesh, PartitionSpec())
+        self._params = jax.device_put(decode_params(params, config), whole)
+        default = _TOKENS_PER_BATCH.get(devices[0].platform, 4096) * len(devices)
+        self._tokens_per_batch = tokens_per_batch or default
+
+    def score(self, requests: Sequence[Request]) -> Iterator[tuple[int, list[Likelihood]]]:
+        """Yields (index of a request, a Likelihood per continuation), longest requests first.
+
+        A request longer than the model's context loses the beginning of its context, each
+        continuation by itself (lm-eval's convention).
+
+        Raises:
+          UserError: for a continuation longer than the context.
+        """
+        pieces = [piece for i, r in enumerate(requests) for piece in self._pieces(i, r)]
+        found: dict[int, list[Likelihood | None]] = {}
+        pending: tuple[list[_Piece], Any] | None = None
+        for batch in _batches(pieces, self._tokens_per_batch, self._mesh.size):
+            # One batch computes while the one before is read.
+            started = batch, self._start(batch)
+            if pending is not None:
+                yield from self._finish(*pending, requests, found)
+            pending = started
+        if pending is not None:
+            yield from self._finish(*pending, requests, found)
+
+    def _pieces(self, index: int, request: Request) -> Iterator[_Piece]:
+        room = self.config.context_length
+        longest = max(map(len, request.continuations))
+        if longest > room:
+            raise UserError(
+                f"a text to score has {longest} tokens, more than the model's context of {room}"
+            )
+        numbers = tuple(range(len(request.continuations)))
+        if len(request.context) + longest <= room + 1:
+            yield _Piece(index, numbers, request.context, request.continuations)
+            return
+        for number, continuation in zip(numbers, request.continuations, strict=True):
+            context = request.context[-(room + 1 - len(continuation)) :]
+            yield _Piece(index, (number,), context, (continuation,))
+
+    def _start(self, batch: list[_Piece]) -> Any:
+        shape = batch[0].shape
+        rows = _rows(len(batch), shape, self._tokens_per_batch, self._mesh.size)
+        prefixes = np.zeros((rows, shape.prefix), np.int32)
+        lengths = np.zeros(rows, np.int32)
+        chunks = np.zeros((rows, shape.fan, shape.chunk), np.int32)
+        targets = np.zeros_like(chunks)
+        for row, piece in enumerate(batch):
+            # The last token of the context predicts the first of each continuation.
+            *prefix, last = piece.context
+            prefixes[row, : len(prefix)] = prefix
+            lengths[row] = len(prefix)
+            for number, continuation in enumerate(piece.continuations):
+                chunks[row, number, : len(continuation)] = last, *continuation[:-1]
+                targets[row, number, : len(continuation)] = continuation
+        sharding = NamedSharding(self._mesh, PartitionSpec("data"))
+        arrays = jax.device_put((prefixes, lengths, chunks, targets), sharding)
+        return _likelihoods(self._params, self.config, *arrays)
+
+    def _finish(
+        self,
+        batch: list[_Piece],
+        result: Any,
+        requests: Sequence[Request],
+        found: dict[int, list[Likelihood | None]],
+    ) -> Iterator[tuple[int, list[Likelihood]]]:
+        logprobs, greedy = map(np.asarray, result)
+        complete = []
+        for row, piece in enumerate(batch):
+            ours = found.setdefault(piece.index, [None] * len(requests[piece.index].continuations))
+            for number, which in enumerate(piece.numbers):
+                size = len(piece.continuations[number])
+                ours[which] = Likelihood(logprobs[row, number, :size], greedy[row, number, :size])
+            if all(one is not None for one in ours):
+                complete.append(piece.index)
+        for index in complete:
+            yield index, [one for one in found.pop(index) if one is not None]
+
+
+class _Shape(NamedTuple):
+    """Sizes a request is padded to: a sort key, widest chunks last."""
+
+    fan: int
+    chunk: int
+    prefix: int
+
+    @property
+    def tokens(self) -> int:
+        return self.prefix + self.fan * self.chunk
+
+
+class _Piece(NamedTuple):
+    """A request, or those of its continuations that fit one context."""
+
+    index: int
+    numbers: tuple[int, ...]
+    context: tuple[int, ...]
+    continuations: tuple[tuple[int, ...], ...]
+
+    @property
+    def shape(self) -> _Shape:
+        longest = max(map(len, self.continuations))
+        return _Shape(len(self.continuations), _bucket(longest), _bucket(len(self.context) - 1))
+
+
+def _bucket(length: int) -> int:
+    """The length to pad to: multiples of an eighth to a quarter of it, from 8 on; 0 stays 0."""
+    if length <= 0:
+        return 0
+    step = max(8, 2 ** (math.ceil(math.log2(length)) - 2))
+    return -(-length // step) * step
+
+
+def _rows(count: int, shape: _Shape, tokens_per_batch: int, devices: int) -> int:
+    """Rows of a batch: a power of two a device, which those of the last batch need not fill."""
+    most = max(1, tokens_per_batch // (shape.tokens * devices))
+    needed = -(-count // devices)
+    return devices * min(2 ** int(math.log2(most)), 2 ** math.ceil(math.log2(needed)))
+
+
+def _batches(
+    pieces: Sequence[_Piece], tokens_per_batch: int, devices: int
+) -> Iterator[list[_Piece]]:
+    """Pieces of one shape at a time, largest first: what does not fit fails at once."""
+    by_shape: dict[_Shape, list[_Piece]] = {}
+    for piece in pieces:
+        by_shape.setdefault(piece.shape, []).append(piece)
+    for shape in sorted(by_shape, key=lambda shape: (-shape.tokens, shape)):
+        alike = by_shape[shape]
+        size = _rows(len(alike), shape, tokens_per_batch, devices)
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _likelihoods(
+    params: Any,
+    config: ModelConfig,
+    prefixes_BxP: jax.Array,
+    lengths_B: jax.Array,
+    chunks_BxGxE: jax.Array,
+    targets_BxGxE: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """(log-probability of each target, whether it is the most probable token), both [B, G, E]."""
+    model = GPT2(config, scanned=False)
+    B, G, E = chunks_BxGxE.shape
+    P = prefixes_BxP.shape[1]
+    chunks_RxE = chunks_BxGxE.reshape(B * G, E)
+    if P == 0:
+        hidden, _ = model.apply({"params": params}, chunks_RxE)
+    else:
+        # Padding may lie beyond the last position; what is there is masked, and never a target.
+        room = dataclasses.replace(config, context_length=P + E)
+        _, cache = model.apply({"params": params}, prefixes_BxP, init_cache(room, B))
+        cache: Any = cache
+        cache = KVCache(cache.layers, lengths_B)  # what padding left in further slots is masked
+        cache = jax.tree.map(functools.partial(jnp.repeat, repeats=G, axis=0), cache)
+        hidden, _ = model.apply({"params": params}, chunks_RxE, cache)
+    hidden_RxExD: Any = hidden
+    per_slice = max(1, _LOGIT_ROWS // (B * G))
+    size = math.gcd(E, 2 ** int(math.log2(per_slice)))
+
+    def one(piece: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        hidden_RxCxD, targets_RxC = piece
+        logits: Any = model.apply({"params": params}, hidden_RxCxD, method=GPT2.unembed)
+        picked_RxC = jnp.take_along_axis(logits, targets_RxC[..., None], axis=-1)[..., 0]
+        logprobs_RxC = picked_RxC - jax.nn.logsumexp(logits, axis=-1)
+        return logprobs_RxC, jnp.argmax(logits, axis=-1) == targets_RxC
+
+    def cut(x: jax.Array) -> jax.Array:
+        """[R, E, ...] -> [E / size, R, size, ...]."""
+        return jnp.moveaxis(x.reshape(B * G, E // size, size, *x.shape[2:]), 1, 0)
+
+    slices = jax.lax.map(one, (cut(hidden_RxExD), cut(targets_BxGxE.reshape(B * G, E))))
+    logprobs, greedy = (jnp.moveaxis(x, 0, 1).reshape(B, G, E) for x in slices)
+    return logprobs, greedy

@@ -1,0 +1,135 @@
+"""Scoring in batches gives what one full forward pass per continuation gives."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt2_jax.data.tokenizer import ByteTokenizer, CharTokenizer
+from gpt2_jax.errors import UserError
+from gpt2_jax.evals import scoring
+from gpt2_jax.evals.scoring import Request, Scorer, encode_pair, windows
+from gpt2_jax.model.gpt2 import GPT2
+from tests.decode.tiny import noisy_params, tiny_config
+
+_CONFIG = tiny_config(context_length=37)  # no power of two, nor a multiple of eight
+_LENGTH = _CONFIG.model.context_length
+
+
+@pytest.fixture(autouse=True)
+def _quick(quick_compiles):
+    pass
+
+
+@pytest.fixture(scope="module")
+def params():
+    return noisy_params(_CONFIG)
+
+
+def expected(params, context, continuation):
+    """(log-probabilities, greedy) from one forward over what fits of the two."""
+    tokens = (*context, *continuation)[-(_LENGTH + 1) :]
+    inputs = np.zeros((1, _LENGTH), np.int32)
+    inputs[0, : len(tokens) - 1] = tokens[:-1]
+    logits = _forward(params, jnp.asarray(inputs))[0, len(tokens) - 1 - len(continuation) :]
+    logits = np.asarray(logits, np.float64)[: len(continuation)]
+    logprobs = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
+    logprobs -= logits.max(1, keepdims=True)
+    targets = np.array(continuation)
+    return logprobs[np.arange(len(targets)), targets], logits.argmax(1) == targets
+
+
+@jax.jit
+def _forward(params, tokens):
+    return GPT2(_CONFIG.model).apply({"params": params}, tokens, method=GPT2.logits)[0]
+
+
+def random_requests(count, seed=0):
+    """Contexts and one to four continuations of all lengths, some too long together."""
+    rng = np.random.default_rng(seed)
+
+    def text(low, high):
+        return tuple(rng.integers(0, 257, rng.integers(low, high + 1)).tolist())
+
+    requests = [
+        Request(
+            text(1, _LENGTH + 8), tuple(text(1, _LENGTH // 2) for _ in range(rng.integers(1, 5)))
+        )
+        for _ in range(count)
+    ]
+    whole = Request((256,), (text(_LENGTH, _LENGTH),))
+    return [*requests, whole, Request((5,), ((7,), (8, 9)))]
+
+
+@pytest.mark.parametrize("tokens_per_batch", [8, 300, 100_000])
+def test_batches_give_what_single_forwards_give(params, tokens_per_batch):
+    requests = random_requests(25)
+    scorer = Scorer(params, _CONFIG.model, tokens_per_batch=tokens_per_batch)
+    found = dict(scorer.score(requests))
+    assert sorted(found) == list(range(len(requests)))
+    seen = set()
+    for index, request in enumerate(requests):
+        assert len(found[index]) == len(request.continuations)
+        for likelihood, continuation in zip(found[index], request.continuations, strict=True):
+            logprobs, greedy = expected(params, request.context, continuation)
+            np.testing.assert_allclose(likelihood.logprobs, logprobs, rtol=1e-5, atol=2e-5)
+            np.testing.assert_array_equal(likelihood.greedy, greedy)
+            assert likelihood.total == pytest.approx(logprobs.sum(), rel=1e-5)
+            seen.update(greedy.tolist())
+    assert seen == {True, False}
+
+
+def test_continuations_of_one_context_are_scored_apart_from_each_other(params):
+    scorer = Scorer(params, _CONFIG.model)
+    context, one, other = (1, 2, 3, 4), (5, 6, 7), (250, 251)
+    ((_, both),) = scorer.score([Request(context, (one, other))])
+    ((_, alone),) = scorer.score([Request(context, (other,))])
+    np.testing.assert_allclose(both[1].logprobs, alone[0].logprobs, rtol=1e-5)
+
+
+def test_a_continuation_longer_than_the_context_is_refused(params):
+    scorer = Scorer(params, _CONFIG.model)
+    with pytest.raises(UserError, match="has 38 tokens, more than the model's context of 37"):
+        list(scorer.score([Request((1,), ((2,) * 38,))]))
+
+
+def test_few_shapes_are_compiled(params):
+    scoring._likelihoods.clear_cache()
+    list(Scorer(params, _CONFIG.model, tokens_per_batch=512).score(random_requests(60, seed=3)))
+    assert scoring._likelihoods._cache_size() < 60
+
+
+@pytest.mark.parametrize("length", [1, 36, 37, 38, 100, 111])
+@pytest.mark.parametrize("stride", [1, 10, 37])
+def test_windows_score_every_token_once_after_as_many_as_fit(length, stride):
+    tokens = list(range(1, length + 1))
+    scored = []
+    for number, (context, (continuation,)) in enumerate(windows(tokens, 0, 37, stride)):
+        scored += continuation
+        assert len(context) >= 1 and len(context) + len(continuation) <= 38
+        inputs = (*context, *continuation)
+        assert list(inputs) == list(range(inputs[0], inputs[-1] + 1))  # a stretch of the text
+        assert number == 0 or len(inputs) == 38  # after the first, the context is full
+        assert number == 0 or len(continuation) <= stride
+    assert scored == tokens
+
+
+def test_windows_are_those_of_lm_eval():
+    """The example of its documentation: ten tokens, a context of four, no overlap."""
+    found = windows([*range(10)], 99, 4, 4)
+    assert found == [
+        Request((99,), ((0, 1, 2, 3),)),
+        Request((3,), ((4, 5, 6, 7),)),
+        Request((5, 6, 7), ((8, 9),)),
+    ]
+
+
+def test_pairs_are_cut_where_the_context_ends():
+    byte = ByteTokenizer()
+    assert encode_pair(byte, "ab", " c") == ((97, 98), (32, 99))
+    assert encode_pair(byte, "ab  ", "c") == ((97, 98), (32, 32, 99))
+    assert encode_pair(byte, "", "c") == ((256,), (99,))
+    assert encode_pair(byte, " ", "c") == ((256,), (32, 99))
+    assert encode_pair(CharTokenizer("\nab"), "", "b") == ((0,), (2,))
