@@ -42,7 +42,12 @@ class Sample:
 
 
 def decode_params(params: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """Scanned training parameters made ready to decode: unrolled, in the compute dtype.
+    """Scanned training parameters made ready to decode: unrolled, in the compute dtype."""
+    return compute_params(unstack(params, config.num_layers), config)
+
+
+def compute_params(params: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
+    """Parameters in the compute dtype, cast once.
 
     Norms stay as they are, since they compute in float32 whatever the compute dtype.
     """
@@ -51,7 +56,7 @@ def decode_params(params: Mapping[str, Any], config: ModelConfig) -> dict[str, A
         is_norm = any(str(entry.key).startswith("ln_") for entry in path)
         return leaf if is_norm else leaf.astype(config.dtype)
 
-    return jax.tree_util.tree_map_with_path(ready, unstack(params, config.num_layers))
+    return jax.tree_util.tree_map_with_path(ready, params)
 
 
 def generate_tokens(

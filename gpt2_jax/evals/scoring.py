@@ -20,7 +20,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.data.tokenizer import Tokenizer
-from gpt2_jax.decode.generate import decode_params, encode_prompt
+from gpt2_jax.decode.generate import compute_params, encode_prompt
 from gpt2_jax.errors import UserError
 from gpt2_jax.model.cache import KVCache, init_cache
 from gpt2_jax.model.gpt2 import GPT2
@@ -117,7 +117,7 @@ class Scorer:
             (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
         )
         whole = NamedSharding(self._mesh, PartitionSpec())
-        self._params = jax.device_put(decode_params(params, config), whole)
+        self._params = jax.device_put(compute_params(params, config), whole)
         default = _TOKENS_PER_BATCH.get(devices[0].platform, 4096) * len(devices)
         self._tokens_per_batch = tokens_per_batch or default
 
@@ -261,7 +261,7 @@ def _likelihoods(
     targets_BxGxE: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """(log-probability of each target, whether it is the most probable token), both [B, G, E]."""
-    model = GPT2(config, scanned=False)
+    model = GPT2(config)
     B, G, E = chunks_BxGxE.shape
     P = prefixes_BxP.shape[1]
     chunks_RxE = chunks_BxGxE.reshape(B * G, E)
@@ -270,10 +270,13 @@ def _likelihoods(
     else:
         # Padding may lie beyond the last position; what is there is masked, and never a target.
         room = dataclasses.replace(config, context_length=P + E)
-        _, cache = model.apply({"params": params}, prefixes_BxP, init_cache(room, B))
-        cache: Any = cache
-        cache = KVCache(cache.layers, lengths_B)  # what padding left in further slots is masked
-        cache = jax.tree.map(functools.partial(jnp.repeat, repeats=G, axis=0), cache)
+        empty: Any = init_cache(room, B, stacked=True)
+        filled: Any = model.apply({"params": params}, prefixes_BxP, empty)[1]
+        keys_and_values = jax.tree.map(
+            lambda x_LxBxSxHxK: jnp.repeat(x_LxBxSxHxK, G, axis=1), filled.layers
+        )
+        # What the prefixes' padding left in further slots is masked by these lengths.
+        cache = KVCache(keys_and_values, jnp.repeat(lengths_B, G))
         hidden, _ = model.apply({"params": params}, chunks_RxE, cache)
     hidden_RxExD: Any = hidden
     per_slice = max(1, _LOGIT_ROWS // (B * G))

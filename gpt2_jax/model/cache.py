@@ -15,21 +15,34 @@ LayerCache = tuple[jax.Array, jax.Array]
 class KVCache(NamedTuple):
     """Keys and values of the tokens seen so far.
 
+    Decoding keeps the layers apart, so that each is updated in place; scanned blocks take them
+    stacked, as their parameters are.
+
     Slot s of a row holds the token at position s, whatever the length of the other rows: prompts
     are padded on the right, and what the padding left in slots past `lengths` is masked until real
     tokens overwrite it.
 
     Attributes:
-      layers: for each layer (keys, values), both [B, S, H, K].
+      layers: for each layer (keys, values), both [B, S, H, K]; or one such pair, [L, B, S, H, K].
       lengths: [B] int32, tokens held for each row.
     """
 
-    layers: tuple[LayerCache, ...]
+    layers: tuple[LayerCache, ...] | LayerCache
     lengths: jax.Array
 
+    @property
+    def stacked(self) -> bool:
+        """Whether the layers are one pair of arrays."""
+        return not isinstance(self.layers[0], tuple)
 
-def init_cache(config: ModelConfig, batch_size: int, num_slots: int | None = None) -> KVCache:
+
+def init_cache(
+    config: ModelConfig, batch_size: int, num_slots: int | None = None, *, stacked: bool = False
+) -> KVCache:
     """An empty cache in the compute dtype, of `num_slots` (default: the context) for each row.
+
+    Args:
+      stacked: for scanned blocks.
 
     Raises:
       ValueError: for more slots than the model has positions.
@@ -40,11 +53,14 @@ def init_cache(config: ModelConfig, batch_size: int, num_slots: int | None = Non
             f"num_slots={num_slots} must be in 1..{config.context_length} (the context)"
         )
     shape = (batch_size, num_slots, config.num_heads, config.head_dim)
-    # Every buffer is its own: a donated cache may not hold one array twice.
-    layers = tuple(
-        (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
-        for _ in range(config.num_layers)
-    )
+    if stacked:
+        shape = (config.num_layers, *shape)
+
+    def layer() -> LayerCache:
+        # Every buffer is its own: a donated cache may not hold one array twice.
+        return jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)
+
+    layers = layer() if stacked else tuple(layer() for _ in range(config.num_layers))
     return KVCache(layers, jnp.zeros((batch_size,), jnp.int32))
 
 

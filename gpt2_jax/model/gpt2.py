@@ -171,7 +171,8 @@ class GPT2(nn.Module):
 
     Attributes:
       config: shape and dtypes.
-      scanned: blocks as one scan over stacked parameters (training), or unrolled (with a cache).
+      scanned: blocks as one scan over stacked parameters (training: quick to compile), or unrolled
+        (decoding: quick to run); a cache is stacked or not as the blocks are.
       train: whether dropout is on; `apply` then needs `rngs={"dropout": key}`.
     """
 
@@ -197,7 +198,7 @@ class GPT2(nn.Module):
                 block,
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=(nn.broadcast, nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
+                in_axes=(0, nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
                 length=config.num_layers,
                 unroll=config.scan_unroll,
                 metadata_params={nn.PARTITION_NAME: "layers"},
@@ -216,7 +217,7 @@ class GPT2(nn.Module):
         Args:
           tokens_BxT: int32 ids below the vocabulary size. With a cache: the next T tokens of each
             row.
-          cache: None for whole sequences; otherwise needs `scanned=False`.
+          cache: None for whole sequences.
 
         Returns:
           (hidden [B, T, D] after the last norm, the cache with T more tokens in each row or None).
@@ -224,13 +225,13 @@ class GPT2(nn.Module):
         T = tokens_BxT.shape[1]
         positions_BxT = jnp.arange(T)[None]
         if cache is not None:
+            if cache.stacked != self.scanned:
+                raise ValueError(f"these blocks need init_cache(..., stacked={self.scanned})")
             positions_BxT = cache.lengths[:, None] + positions_BxT
         x_BxTxD = self._embed(tokens_BxT, positions_BxT)
         scales_L = _layer_scales(self.config)
         if self.scanned:
-            if cache is not None:
-                raise ValueError("a cache needs unrolled blocks: GPT2(config, scanned=False)")
-            x_BxTxD, _ = self.h(x_BxTxD, None, positions_BxT, scales_L)
+            x_BxTxD, layers = self.h(x_BxTxD, cache and cache.layers, positions_BxT, scales_L)
         else:
             layers = []
             for i, block in enumerate(self.h):
@@ -239,8 +240,9 @@ class GPT2(nn.Module):
                     x_BxTxD, cache and cache.layers[i], positions_BxT, layer_scale
                 )
                 layers.append(layer)
-            if cache is not None:
-                cache = KVCache(tuple(layers), cache.lengths + T)
+            layers = tuple(layers)
+        if cache is not None:
+            cache = KVCache(layers, cache.lengths + T)
         return self.ln_f(x_BxTxD), cache
 
     def logits(

@@ -80,6 +80,22 @@ def test_an_empty_cache_takes_the_whole_context_at_once(setting):
     assert np.asarray(cache.lengths).tolist() == [16, 16, 16]
 
 
+@pytest.mark.parametrize("scale", [False, True])
+def test_stacked_caches_of_scanned_blocks_give_the_same(tiny, noisy_params, tokens, scale):
+    config = tiny(scale_attn_by_inverse_layer_idx=scale)
+    params, ids = noisy_params(config), tokens(config)
+    apart, _ = programs(config)
+    together = jax.jit(lambda p, t, c: GPT2(config).apply({"params": p}, t, c, method=GPT2.logits))
+    one, other = init_cache(config, 3), init_cache(config, 3, stacked=True)
+    for start, end in ((0, 7), (7, 8), (8, 16)):
+        expected, one = apart(params, ids[:, start:end], one)
+        logits, other = together(params, ids[:, start:end], other)
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(other.lengths, one.lengths)
+    for i, pair in enumerate(one.layers):
+        np.testing.assert_allclose(other.layers[0][i], pair[0], rtol=1e-5, atol=1e-5)
+
+
 def test_what_padding_left_behind_is_never_seen(setting):
     _, ids, full, run = setting
     cache, _ = prefill(setting)

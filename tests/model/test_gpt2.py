@@ -225,7 +225,11 @@ def test_layers_rows_and_keys_draw_masks_of_their_own(tiny, noisy_params):
     assert not np.array_equal(one, draw(jax.random.key(1)))
 
 
-def test_a_cache_needs_unrolled_blocks(tiny, noisy_params, tokens):
+def test_a_cache_is_stacked_as_the_blocks_are(tiny, noisy_params, tokens):
     config = tiny()
-    with pytest.raises(ValueError, match="scanned=False"):
-        GPT2(config).apply({"params": noisy_params(config)}, tokens(config), init_cache(config, 3))
+    params, ids = noisy_params(config), tokens(config)
+    apart, stacked = init_cache(config, 3), init_cache(config, 3, stacked=True)
+    with pytest.raises(ValueError, match="stacked=True"):
+        GPT2(config).apply({"params": params}, ids, apart)
+    with pytest.raises(ValueError, match="stacked=False"):
+        GPT2(config, scanned=False).apply({"params": unstack(params, 2)}, ids, stacked)
