@@ -34,6 +34,7 @@ from gpt2_jax.checkpoint import huggingface
 from gpt2_jax.checkpoint.load import Loaded, load
 from gpt2_jax.evals import hellaswag, lambada
 from gpt2_jax.evals.scoring import Scorer
+from gpt2_jax.parallel.malloc import keep_freed_memory
 
 TASKS = {
     "hellaswag": ("hellaswag/hellaswag.yaml", "validation", hellaswag.FILE),
@@ -52,6 +53,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="only the first N examples of each")
     parser.add_argument("--batch_size", type=int, default=16, help="lm-eval's")
     args = parser.parse_args()
+    keep_freed_memory()  # of benefit to both, and as `gpt2-jax eval` does
     loaded = load(args.model)
     tasks = {
         "hellaswag": hellaswag.HellaSwag(args.data),

@@ -56,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax.checkpoint.load import load
     from gpt2_jax.evals.run import evaluate
     from gpt2_jax.evals.scoring import Scorer
+    from gpt2_jax.parallel.malloc import keep_freed_memory
 
+    keep_freed_memory()
     loaded = load(args.model)
     scorer = Scorer(loaded.params, loaded.config.model)
     results: dict[str, dict[str, float]] = {}

@@ -27,7 +27,7 @@ from gpt2_jax.model.gpt2 import GPT2
 
 # Tokens of a batch, padding included: enough to keep the chip busy, few enough to fit.
 _TOKENS_PER_BATCH = {"cpu": 4096, "gpu": 65536, "tpu": 65536}
-_LOGIT_ROWS = 1024  # positions whose logits are held at a time
+_LOGIT_ROWS = 256  # positions whose logits are held at a time: more leave the caches
 
 
 class Request(NamedTuple):
@@ -111,7 +111,7 @@ class Scorer:
         Args:
           tokens_per_batch: default: by the kind of device.
         """
-        self.config = dataclasses.replace(config, attention="reference", dropout=0.0)
+        self.config = dataclasses.replace(config, attention="reference", dropout=0.0, scan_unroll=1)
         devices = jax.local_devices()
         self._mesh = jax.make_mesh(
             (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
@@ -133,9 +133,9 @@ class Scorer:
         pieces = [piece for i, r in enumerate(requests) for piece in self._pieces(i, r)]
         found: dict[int, list[Likelihood | None]] = {}
         pending: tuple[list[_Piece], Any] | None = None
-        for batch in _batches(pieces, self._tokens_per_batch, self._mesh.size):
+        for shape, rows, batch in _batches(pieces, self._tokens_per_batch, self._mesh.size):
             # One batch computes while the one before is read.
-            started = batch, self._start(batch)
+            started = batch, self._start(shape, rows, batch)
             if pending is not None:
                 yield from self._finish(*pending, requests, found)
             pending = started
@@ -157,9 +157,7 @@ class Scorer:
             context = request.context[-(room + 1 - len(continuation)) :]
             yield _Piece(index, (number,), context, (continuation,))
 
-    def _start(self, batch: list[_Piece]) -> Any:
-        shape = batch[0].shape
-        rows = _rows(len(batch), shape, self._tokens_per_batch, self._mesh.size)
+    def _start(self, shape: _Shape, rows: int, batch: list[_Piece]) -> Any:
         prefixes = np.zeros((rows, shape.prefix), np.int32)
         lengths = np.zeros(rows, np.int32)
         chunks = np.zeros((rows, shape.fan, shape.chunk), np.int32)
@@ -207,6 +205,10 @@ class _Shape(NamedTuple):
     def tokens(self) -> int:
         return self.prefix + self.fan * self.chunk
 
+    def covering(self, other: _Shape) -> _Shape:
+        """The least shape that has room for both."""
+        return _Shape(self.fan, max(self.chunk, other.chunk), max(self.prefix, other.prefix))
+
 
 class _Piece(NamedTuple):
     """A request, or those of its continuations that fit one context."""
@@ -231,7 +233,7 @@ def _bucket(length: int) -> int:
 
 
 def _rows(count: int, shape: _Shape, tokens_per_batch: int, devices: int) -> int:
-    """Rows of a batch: a power of two a device, which those of the last batch need not fill."""
+    """Rows of a batch: a power of two a device, no more than `count` or the batch asks for."""
     most = max(1, tokens_per_batch // (shape.tokens * devices))
     needed = -(-count // devices)
     return devices * min(2 ** int(math.log2(most)), 2 ** math.ceil(math.log2(needed)))
@@ -239,16 +241,43 @@ def _rows(count: int, shape: _Shape, tokens_per_batch: int, devices: int) -> int
 
 def _batches(
     pieces: Sequence[_Piece], tokens_per_batch: int, devices: int
-) -> Iterator[list[_Piece]]:
-    """Pieces of one shape at a time, largest first: what does not fit fails at once."""
-    by_shape: dict[_Shape, list[_Piece]] = {}
-    for piece in pieces:
-        by_shape.setdefault(piece.shape, []).append(piece)
+) -> Iterator[tuple[_Shape, int, list[_Piece]]]:
+    """(shape, rows, pieces that fill them): largest shapes first, so that what does not fit fails.
+
+    The last batch of a shape is padded like the others.
+    """
+    by_shape = _merged(pieces, tokens_per_batch)
     for shape in sorted(by_shape, key=lambda shape: (-shape.tokens, shape)):
         alike = by_shape[shape]
-        size = _rows(len(alike), shape, tokens_per_batch, devices)
-        for start in range(0, len(alike), size):
-            yield alike[start : start + size]
+        rows = _rows(len(alike), shape, tokens_per_batch, devices)
+        for start in range(0, len(alike), rows):
+            yield shape, rows, alike[start : start + rows]
+
+
+def _merged(pieces: Sequence[_Piece], least: int) -> dict[_Shape, list[_Piece]]:
+    """Pieces by shape; shapes of fewer than `least` tokens join a larger one: a program costs more.
+
+    From the smallest on, each joins the shape that the two of them then need least tokens in.
+    """
+    found: dict[_Shape, list[_Piece]] = {}
+    for piece in pieces:
+        found.setdefault(piece.shape, []).append(piece)
+
+    def partners(shape: _Shape) -> list[_Shape]:
+        return [other for other in found if other.fan == shape.fan and other != shape]
+
+    def cost(shape: _Shape, other: _Shape) -> int:
+        both, count = shape.covering(other), len(found[other])
+        return both.tokens * (len(found[shape]) + count) - other.tokens * count
+
+    while True:
+        small = [s for s in found if len(found[s]) * s.tokens < least and partners(s)]
+        if not small:
+            return found
+        shape = min(small, key=lambda s: (s.tokens, s))
+        partner = min(partners(shape), key=lambda other: (cost(shape, other), other))
+        joined = found.pop(shape) + found.pop(partner)
+        found.setdefault(shape.covering(partner), []).extend(joined)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -286,8 +315,10 @@ def _likelihoods(
         hidden_RxCxD, targets_RxC = piece
         logits: Any = model.apply({"params": params}, hidden_RxCxD, method=GPT2.unembed)
         picked_RxC = jnp.take_along_axis(logits, targets_RxC[..., None], axis=-1)[..., 0]
-        logprobs_RxC = picked_RxC - jax.nn.logsumexp(logits, axis=-1)
-        return logprobs_RxC, jnp.argmax(logits, axis=-1) == targets_RxC
+        largest_RxC = logits.max(axis=-1)
+        sums_RxC = jnp.exp(logits - largest_RxC[..., None]).sum(axis=-1)
+        # Not argmax, which is slow on CPUs: a token as probable as the most probable one counts.
+        return picked_RxC - largest_RxC - jnp.log(sums_RxC), picked_RxC == largest_RxC
 
     def cut(x: jax.Array) -> jax.Array:
         """[R, E, ...] -> [E / size, R, size, ...]."""
