@@ -31,7 +31,7 @@ _LOGIT_ROWS = 256  # positions whose logits are held at a time: more leave the c
 
 
 class Request(NamedTuple):
-    """A context and its continuations, as token ids; none of them empty."""
+    """A context, which is not empty, and its continuations, as token ids."""
 
     context: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...]
@@ -168,7 +168,7 @@ class Scorer:
             prefixes[row, : len(prefix)] = prefix
             lengths[row] = len(prefix)
             for number, continuation in enumerate(piece.continuations):
-                chunks[row, number, : len(continuation)] = last, *continuation[:-1]
+                chunks[row, number, : len(continuation)] = (last, *continuation)[:-1]
                 targets[row, number, : len(continuation)] = continuation
         sharding = NamedSharding(self._mesh, PartitionSpec("data"))
         arrays = jax.device_put((prefixes, lengths, chunks, targets), sharding)
@@ -221,7 +221,8 @@ class _Piece(NamedTuple):
     @property
     def shape(self) -> _Shape:
         longest = max(map(len, self.continuations))
-        return _Shape(len(self.continuations), _bucket(longest), _bucket(len(self.context) - 1))
+        chunk, prefix = _bucket(max(1, longest)), _bucket(len(self.context) - 1)
+        return _Shape(len(self.continuations), chunk, prefix)
 
 
 def _bucket(length: int) -> int:

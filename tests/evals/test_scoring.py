@@ -95,10 +95,39 @@ def test_a_continuation_longer_than_the_context_is_refused(params):
         list(scorer.score([Request((1,), ((2,) * 38,))]))
 
 
-def test_few_shapes_are_compiled(params):
+def test_a_continuation_without_tokens_is_certain(params):
+    scorer = Scorer(params, _CONFIG.model)
+    ((_, (empty, one)),) = scorer.score([Request((1, 2), ((), (3,)))])
+    assert empty.total == 0 and empty.greedy.all() and len(one.logprobs) == 1
+    ((_, (alone,)),) = scorer.score([Request((1, 2), ((),))])
+    assert alone.total == 0
+
+
+def test_few_programs_are_compiled(params):
+    requests = random_requests(60, seed=3)
+    scorer = Scorer(params, _CONFIG.model, tokens_per_batch=512)
     scoring._likelihoods.clear_cache()
-    list(Scorer(params, _CONFIG.model, tokens_per_batch=512).score(random_requests(60, seed=3)))
-    assert scoring._likelihoods._cache_size() < 60
+    list(scorer.score(requests))
+    programs = scoring._likelihoods._cache_size()
+    pieces = [piece for i, r in enumerate(requests) for piece in scorer._pieces(i, r)]
+    assert programs < len({piece.shape for piece in pieces}) / 2
+    list(scorer.score(requests))
+    assert scoring._likelihoods._cache_size() == programs
+
+
+def test_shapes_that_few_requests_have_join_others_that_have_room(params):
+    scorer = Scorer(params, _CONFIG.model)
+    requests = random_requests(200, seed=5)
+    pieces = [piece for i, r in enumerate(requests) for piece in scorer._pieces(i, r)]
+    for least in (0, 300, 2000, 10**9):
+        merged = scoring._merged(pieces, least)
+        kept = sorted(piece for alike in merged.values() for piece in alike)
+        assert kept == sorted(pieces)
+        for shape, alike in merged.items():
+            assert all(shape.covering(piece.shape) == shape for piece in alike)
+            alone = all(other == shape or other.fan != shape.fan for other in merged)
+            assert alone or len(alike) * shape.tokens >= least
+    assert len(merged) == len({piece.shape.fan for piece in pieces})
 
 
 @pytest.mark.parametrize("length", [1, 36, 37, 38, 100, 111])
