@@ -10,7 +10,8 @@ import numpy as np
 
 from gpt2_jax.data.tokenizer import Tokenizer
 from gpt2_jax.errors import UserError
-from gpt2_jax.evals.scoring import Likelihood, Request, encode_pair
+from gpt2_jax.evals.batching import Request
+from gpt2_jax.evals.scoring import Likelihood, encode_pair
 from gpt2_jax.evals.task import Row, mean, read_jsonl
 
 FILE = "hellaswag_val.jsonl"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt2_jax.data.tokenizer import Tokenizer
-from gpt2_jax.evals.scoring import Likelihood, Request, encode_pair
+from gpt2_jax.evals.batching import Request
+from gpt2_jax.evals.scoring import Likelihood, encode_pair
 from gpt2_jax.evals.task import Row, mean, perplexity, read_jsonl
 
 FILE = "lambada_test.jsonl"

@@ -13,7 +13,8 @@ import numpy as np
 
 from gpt2_jax.checkpoint.load import Loaded
 from gpt2_jax.errors import UserError
-from gpt2_jax.evals.scoring import Request, Scorer
+from gpt2_jax.evals.batching import Request
+from gpt2_jax.evals.scoring import Scorer
 from gpt2_jax.evals.task import Row, Task
 
 

@@ -2,7 +2,7 @@
 
 Continuations of one context share its computation: the context goes through the model once, into a
 KV cache, and the continuations go on from copies of it. Only positions that predict something get
-logits. Requests are sorted by length and padded to few shapes, so that few programs are compiled.
+logits.
 """
 
 from __future__ import annotations
@@ -21,20 +21,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.data.tokenizer import Tokenizer
 from gpt2_jax.decode.generate import compute_params, encode_prompt
-from gpt2_jax.errors import UserError
+from gpt2_jax.evals import batching
+from gpt2_jax.evals.batching import Piece, Request, Shape
 from gpt2_jax.model.cache import KVCache, init_cache
 from gpt2_jax.model.gpt2 import GPT2
 
 # Tokens of a batch, padding included: enough to keep the chip busy, few enough to fit.
 _TOKENS_PER_BATCH = {"cpu": 4096, "gpu": 65536, "tpu": 65536}
 _LOGIT_ROWS = 256  # positions whose logits are held at a time: more leave the caches
-
-
-class Request(NamedTuple):
-    """A context, which is not empty, and its continuations, as token ids."""
-
-    context: tuple[int, ...]
-    continuations: tuple[tuple[int, ...], ...]
 
 
 class Likelihood(NamedTuple):
@@ -124,16 +118,13 @@ class Scorer:
     def score(self, requests: Sequence[Request]) -> Iterator[tuple[int, list[Likelihood]]]:
         """Yields (index of a request, a Likelihood per continuation), longest requests first.
 
-        A request longer than the model's context loses the beginning of its context, each
-        continuation by itself (lm-eval's convention).
-
         Raises:
           UserError: for a continuation longer than the context.
         """
-        pieces = [piece for i, r in enumerate(requests) for piece in self._pieces(i, r)]
+        pieces = [*batching.pieces(requests, self.config.context_length)]
         found: dict[int, list[Likelihood | None]] = {}
-        pending: tuple[list[_Piece], Any] | None = None
-        for shape, rows, batch in _batches(pieces, self._tokens_per_batch, self._mesh.size):
+        pending: tuple[list[Piece], Any] | None = None
+        for shape, rows, batch in batching.batches(pieces, self._tokens_per_batch, self._mesh.size):
             # One batch computes while the one before is read.
             started = batch, self._start(shape, rows, batch)
             if pending is not None:
@@ -142,22 +133,7 @@ class Scorer:
         if pending is not None:
             yield from self._finish(*pending, requests, found)
 
-    def _pieces(self, index: int, request: Request) -> Iterator[_Piece]:
-        room = self.config.context_length
-        longest = max(map(len, request.continuations))
-        if longest > room:
-            raise UserError(
-                f"a text to score has {longest} tokens, more than the model's context of {room}"
-            )
-        numbers = tuple(range(len(request.continuations)))
-        if len(request.context) + longest <= room + 1:
-            yield _Piece(index, numbers, request.context, request.continuations)
-            return
-        for number, continuation in zip(numbers, request.continuations, strict=True):
-            context = request.context[-(room + 1 - len(continuation)) :]
-            yield _Piece(index, (number,), context, (continuation,))
-
-    def _start(self, shape: _Shape, rows: int, batch: list[_Piece]) -> Any:
+    def _start(self, shape: Shape, rows: int, batch: list[Piece]) -> Any:
         prefixes = np.zeros((rows, shape.prefix), np.int32)
         lengths = np.zeros(rows, np.int32)
         chunks = np.zeros((rows, shape.fan, shape.chunk), np.int32)
@@ -176,7 +152,7 @@ class Scorer:
 
     def _finish(
         self,
-        batch: list[_Piece],
+        batch: list[Piece],
         result: Any,
         requests: Sequence[Request],
         found: dict[int, list[Likelihood | None]],
@@ -192,93 +168,6 @@ class Scorer:
                 complete.append(piece.index)
         for index in complete:
             yield index, [one for one in found.pop(index) if one is not None]
-
-
-class _Shape(NamedTuple):
-    """Sizes a request is padded to: a sort key, widest chunks last."""
-
-    fan: int
-    chunk: int
-    prefix: int
-
-    @property
-    def tokens(self) -> int:
-        return self.prefix + self.fan * self.chunk
-
-    def covering(self, other: _Shape) -> _Shape:
-        """The least shape that has room for both."""
-        return _Shape(self.fan, max(self.chunk, other.chunk), max(self.prefix, other.prefix))
-
-
-class _Piece(NamedTuple):
-    """A request, or those of its continuations that fit one context."""
-
-    index: int
-    numbers: tuple[int, ...]
-    context: tuple[int, ...]
-    continuations: tuple[tuple[int, ...], ...]
-
-    @property
-    def shape(self) -> _Shape:
-        longest = max(map(len, self.continuations))
-        chunk, prefix = _bucket(max(1, longest)), _bucket(len(self.context) - 1)
-        return _Shape(len(self.continuations), chunk, prefix)
-
-
-def _bucket(length: int) -> int:
-    """The length to pad to: multiples of an eighth to a quarter of it, from 8 on; 0 stays 0."""
-    if length <= 0:
-        return 0
-    step = max(8, 2 ** (math.ceil(math.log2(length)) - 2))
-    return -(-length // step) * step
-
-
-def _rows(count: int, shape: _Shape, tokens_per_batch: int, devices: int) -> int:
-    """Rows of a batch: a power of two a device, no more than `count` or the batch asks for."""
-    most = max(1, tokens_per_batch // (shape.tokens * devices))
-    needed = -(-count // devices)
-    return devices * min(2 ** int(math.log2(most)), 2 ** math.ceil(math.log2(needed)))
-
-
-def _batches(
-    pieces: Sequence[_Piece], tokens_per_batch: int, devices: int
-) -> Iterator[tuple[_Shape, int, list[_Piece]]]:
-    """(shape, rows, pieces that fill them): largest shapes first, so that what does not fit fails.
-
-    The last batch of a shape is padded like the others.
-    """
-    by_shape = _merged(pieces, tokens_per_batch)
-    for shape in sorted(by_shape, key=lambda shape: (-shape.tokens, shape)):
-        alike = by_shape[shape]
-        rows = _rows(len(alike), shape, tokens_per_batch, devices)
-        for start in range(0, len(alike), rows):
-            yield shape, rows, alike[start : start + rows]
-
-
-def _merged(pieces: Sequence[_Piece], least: int) -> dict[_Shape, list[_Piece]]:
-    """Pieces by shape; shapes of fewer than `least` tokens join a larger one: a program costs more.
-
-    From the smallest on, each joins the shape that the two of them then need least tokens in.
-    """
-    found: dict[_Shape, list[_Piece]] = {}
-    for piece in pieces:
-        found.setdefault(piece.shape, []).append(piece)
-
-    def partners(shape: _Shape) -> list[_Shape]:
-        return [other for other in found if other.fan == shape.fan and other != shape]
-
-    def cost(shape: _Shape, other: _Shape) -> int:
-        both, count = shape.covering(other), len(found[other])
-        return both.tokens * (len(found[shape]) + count) - other.tokens * count
-
-    while True:
-        small = [s for s in found if len(found[s]) * s.tokens < least and partners(s)]
-        if not small:
-            return found
-        shape = min(small, key=lambda s: (s.tokens, s))
-        partner = min(partners(shape), key=lambda other: (cost(shape, other), other))
-        joined = found.pop(shape) + found.pop(partner)
-        found.setdefault(shape.covering(partner), []).extend(joined)
 
 
 @functools.partial(jax.jit, static_argnames="config")

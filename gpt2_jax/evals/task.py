@@ -12,7 +12,8 @@ import numpy as np
 
 from gpt2_jax.data.tokenizer import Tokenizer
 from gpt2_jax.errors import UserError
-from gpt2_jax.evals.scoring import Likelihood, Request
+from gpt2_jax.evals.batching import Request
+from gpt2_jax.evals.scoring import Likelihood
 
 Row = dict[str, Any]
 

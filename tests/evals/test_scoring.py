@@ -9,8 +9,9 @@ import pytest
 
 from gpt2_jax.data.tokenizer import ByteTokenizer, CharTokenizer
 from gpt2_jax.errors import UserError
-from gpt2_jax.evals import scoring
-from gpt2_jax.evals.scoring import Request, Scorer, encode_pair, windows
+from gpt2_jax.evals import batching, scoring
+from gpt2_jax.evals.batching import Request
+from gpt2_jax.evals.scoring import Scorer, encode_pair, windows
 from gpt2_jax.model.gpt2 import GPT2
 from tests.decode.tiny import noisy_params, tiny_config
 
@@ -109,18 +110,17 @@ def test_few_programs_are_compiled(params):
     scoring._likelihoods.clear_cache()
     list(scorer.score(requests))
     programs = scoring._likelihoods._cache_size()
-    pieces = [piece for i, r in enumerate(requests) for piece in scorer._pieces(i, r)]
+    pieces = [*batching.pieces(requests, _LENGTH)]
     assert programs < len({piece.shape for piece in pieces}) / 2
     list(scorer.score(requests))
     assert scoring._likelihoods._cache_size() == programs
 
 
-def test_shapes_that_few_requests_have_join_others_that_have_room(params):
-    scorer = Scorer(params, _CONFIG.model)
+def test_shapes_that_few_requests_have_join_others_that_have_room():
     requests = random_requests(200, seed=5)
-    pieces = [piece for i, r in enumerate(requests) for piece in scorer._pieces(i, r)]
+    pieces = [*batching.pieces(requests, _LENGTH)]
     for least in (0, 300, 2000, 10**9):
-        merged = scoring._merged(pieces, least)
+        merged = batching._merged(pieces, least)
         kept = sorted(piece for alike in merged.values() for piece in alike)
         assert kept == sorted(pieces)
         for shape, alike in merged.items():
