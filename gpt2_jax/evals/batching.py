@@ -17,7 +17,13 @@ class Request(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """Sizes a request is padded to: a sort key, widest chunks last."""
+    """Sizes a request is padded to.
+
+    Attributes:
+      fan: continuations.
+      chunk: tokens of each.
+      prefix: tokens of the context but its last, which begins each chunk.
+    """
 
     fan: int
     chunk: int
@@ -34,7 +40,13 @@ class Shape(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A request, or those of its continuations that fit one context."""
+    """A request, or one of its continuations where each needs a context of its own.
+
+    Attributes:
+      index: of the request.
+      numbers: of the continuations, within the request.
+      context, continuations: token ids; context and any continuation fit the model together.
+    """
 
     index: int
     numbers: tuple[int, ...]

@@ -54,11 +54,8 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
     Spaces at the end of the context count to the continuation, as tokens begin with them, and an
     empty context is the end-of-text token (lm-eval's convention).
     """
-    if not context:
-        return tuple(encode_prompt(tokenizer, "")), tuple(tokenizer.encode(continuation))
-    spaces = len(context) - len(context.rstrip())
-    if spaces:
-        context, continuation = context[:-spaces], context[-spaces:] + continuation
+    end = len(context.rstrip())
+    context, continuation = context[:end], context[end:] + continuation
     if not context:
         return tuple(encode_prompt(tokenizer, "")), tuple(tokenizer.encode(continuation))
     whole, first = tokenizer.encode(context + continuation), tokenizer.encode(context)
