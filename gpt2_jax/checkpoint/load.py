@@ -117,7 +117,7 @@ def _native(path: Path) -> Model:
 
 
 def write_native(folder: Path, loaded: Loaded) -> None:
-    """Writes a model as step 0 of a workdir, without an optimizer's state: to load, not to resume.
+    """Writes a model as a workdir of one step without an optimizer's state: to load, not to resume.
 
     Raises:
       StorageError: if that fails.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -65,7 +66,14 @@ def run(args: argparse.Namespace) -> int:
     for name, task in tasks.items():
         with _progress(name) as show:
             results[name] = evaluate(task, scorer, loaded, args.limit, args.out, show)
-    document = {"model": args.model, "tasks": results}
+    # One example has no standard error, and JSON no NaN.
+    document = {
+        "model": args.model,
+        "tasks": {
+            name: {key: None if math.isnan(value) else value for key, value in metrics.items()}
+            for name, metrics in results.items()
+        },
+    }
     if args.out is not None:
         (Path(args.out) / "results.json").write_text(json.dumps(document, indent=2) + "\n")
     if args.json:

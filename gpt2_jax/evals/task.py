@@ -46,12 +46,15 @@ def read_jsonl(path: Path, keys: Mapping[str, type]) -> Iterator[dict[str, Any]]
       keys: what each must have, and of which type.
 
     Raises:
-      UserError: for a file that can't be read, or a line that is not such an object.
+      UserError: for a file that can't be read or has no line, or a line that is not such an object.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: a text may hold characters that Python takes for the end of a line.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't read {path}: {error}") from error
+    if lines == [""]:
+        raise UserError(f"{path} is empty: expected an object a line")
     for number, line in enumerate(lines, start=1):
         try:
             value = json.loads(line)

@@ -92,6 +92,12 @@ def test_files_that_are_missing_or_malformed_are_named(tmp_path: Path) -> None:
         path.write_text('{"text": "fine"}\n' + content + "\n", encoding="utf-8")
         with pytest.raises(UserError, match=r"x\.jsonl, line 2"):
             list(read_jsonl(path, {"text": str}))
+    path.write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match=r"x\.jsonl is empty"):
+        list(read_jsonl(path, {"text": str}))
+    path.write_text('{"text": "one\u2028line\x85"}\n{"text": "two"}', encoding="utf-8")
+    found = [row["text"] for row in read_jsonl(path, {"text": str})]
+    assert found == ["one\u2028line\x85", "two"]
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"can't read .*x\.jsonl"):
         list(read_jsonl(path, {"text": str}))
