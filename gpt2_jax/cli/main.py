@@ -23,6 +23,7 @@ from gpt2_jax.errors import Gpt2JaxError, Preempted, StorageError, UserError, di
 # What `gpt2-jax --help` says of each verb; the verb's own --help starts from its HELP.
 VERBS = {
     "prepare": "turn text into token shards",
+    "plan": "foretell a run on TPUs or GPUs: memory, transfers, time and cost",
     "train": "train a model, or resume a run",
     "sample": "generate text from a model",
     "eval": "score a model on LAMBADA, HellaSwag and others",

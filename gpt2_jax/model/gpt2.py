@@ -20,11 +20,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen import spmd
 
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.model import attention
 from gpt2_jax.model.cache import KVCache, LayerCache, append
+from gpt2_jax.model.embedding import lookup
+from gpt2_jax.model.layout import constrain
 from gpt2_jax.model.matmul import matmul
 
 INIT_STD = 0.02
@@ -64,11 +65,13 @@ class Linear(nn.Module):
         """Returns x W + b in the compute dtype."""
         dtype, param_dtype = self.config.dtype, self.config.param_dtype
         kernel_init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
-        bias_axes = self.axes[len(self.inputs) :]
+        bias_axes = tuple(
+            "vector" if name == "embed" else name for name in self.axes[len(self.inputs) :]
+        )
         bias_init = nn.with_logical_partitioning(nn.initializers.zeros, bias_axes)
         kernel: Any = self.param("kernel", kernel_init, self.inputs + self.outputs, param_dtype)
         bias: Any = self.param("bias", bias_init, self.outputs, param_dtype)
-        return matmul(x, kernel.astype(dtype), len(self.inputs)) + bias.astype(dtype)
+        return matmul(x, kernel, len(self.inputs), self.axes) + bias.astype(dtype)
 
 
 class Attention(nn.Module):
@@ -82,7 +85,8 @@ class Attention(nn.Module):
         self,
         x_BxTxD: jax.Array,
         cache: LayerCache | None,
-        positions_BxT: jax.Array,
+        slots_BxT: jax.Array,
+        segments_BxT: jax.Array | None,
         layer_scale: jax.Array | None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns ([B, T, D], the cache with this call's keys and values appended)."""
@@ -100,15 +104,18 @@ class Attention(nn.Module):
         scale = K**-0.5 if config.scale_attn_weights else 1.0
         if layer_scale is not None:
             q_BxTxHxK = (q_BxTxHxK * layer_scale).astype(q_BxTxHxK.dtype)
-        if cache is None and attention.choose(config) == "cudnn":
-            y_BxTxHxK = attention.cudnn_attention(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, scale)
+        kernel = "reference" if cache is not None else attention.choose(config)
+        if kernel != "reference":
+            y_BxTxHxK = attention.fused_attention(
+                q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, segments_BxT, scale, kernel
+            )
         else:
             k_BxSxHxK, v_BxSxHxK = k_BxTxHxK, v_BxTxHxK
             if cache is not None:
-                cache = append(cache, (k_BxTxHxK, v_BxTxHxK), positions_BxT[:, 0])
+                cache = append(cache, (k_BxTxHxK, v_BxTxHxK), slots_BxT[:, 0])
                 k_BxSxHxK, v_BxSxHxK = cache
             y_BxTxHxK, probs_BxHxTxS = attention.reference_attention(
-                q_BxTxHxK, k_BxSxHxK, v_BxSxHxK, positions_BxT, scale, dropout
+                q_BxTxHxK, k_BxSxHxK, v_BxSxHxK, slots_BxT, segments_BxT, scale, dropout
             )
             self.sow("intermediates", "attention", probs_BxHxTxS)
         c_proj = Linear(
@@ -151,14 +158,15 @@ class Block(nn.Module):
         self,
         x_BxTxD: jax.Array,
         cache: LayerCache | None,
-        positions_BxT: jax.Array,
+        slots_BxT: jax.Array,
+        segments_BxT: jax.Array | None,
         layer_scale: jax.Array | None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns (the residual stream [B, T, D], the layer's cache)."""
         x_BxTxD = constrain(x_BxTxD, ("batch", "length", "act_embed"))
         h_BxTxD = _layer_norm(self.config, "ln_1")(x_BxTxD)
         h_BxTxD, cache = Attention(self.config, self.train, name="attn")(
-            h_BxTxD, cache, positions_BxT, layer_scale
+            h_BxTxD, cache, slots_BxT, segments_BxT, layer_scale
         )
         x_BxTxD = x_BxTxD + h_BxTxD
         h_BxTxD = _layer_norm(self.config, "ln_2")(x_BxTxD)
@@ -198,7 +206,7 @@ class GPT2(nn.Module):
                 block,
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=(0, nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
+                in_axes=(0, nn.broadcast, nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
                 length=config.num_layers,
                 unroll=config.scan_unroll,
                 metadata_params={nn.PARTITION_NAME: "layers"},
@@ -210,7 +218,10 @@ class GPT2(nn.Module):
             self.lm_head: Any = self.param("lm_head", wte_init, (V, D), config.param_dtype)
 
     def __call__(
-        self, tokens_BxT: jax.Array, cache: KVCache | None = None
+        self,
+        tokens_BxT: jax.Array,
+        cache: KVCache | None = None,
+        segments_BxT: jax.Array | None = None,
     ) -> tuple[jax.Array, KVCache | None]:
         """Runs the tokens through the blocks, behind those the cache holds.
 
@@ -218,26 +229,34 @@ class GPT2(nn.Module):
           tokens_BxT: int32 ids below the vocabulary size. With a cache: the next T tokens of each
             row.
           cache: None for whole sequences.
+          segments_BxT: int32, which document each token is of, documents lying one after another:
+            attention stays within one and positions start anew. None: a row is one. Whole sequences
+            only.
 
         Returns:
           (hidden [B, T, D] after the last norm, the cache with T more tokens in each row or None).
         """
         T = tokens_BxT.shape[1]
-        positions_BxT = jnp.arange(T)[None]
+        slots_BxT = jnp.arange(T)[None]
         if cache is not None:
             if cache.stacked != self.scanned:
                 raise ValueError(f"these blocks need init_cache(..., stacked={self.scanned})")
-            positions_BxT = cache.lengths[:, None] + positions_BxT
+            if segments_BxT is not None:
+                raise ValueError("a cache holds one document a row: no segments")
+            slots_BxT = cache.lengths[:, None] + slots_BxT
+        positions_BxT = slots_BxT if segments_BxT is None else _restarting(segments_BxT)
         x_BxTxD = self._embed(tokens_BxT, positions_BxT)
         scales_L = _layer_scales(self.config)
         if self.scanned:
-            x_BxTxD, layers = self.h(x_BxTxD, cache and cache.layers, positions_BxT, scales_L)
+            x_BxTxD, layers = self.h(
+                x_BxTxD, cache and cache.layers, slots_BxT, segments_BxT, scales_L
+            )
         else:
             layers = []
             for i, block in enumerate(self.h):
                 layer_scale = None if scales_L is None else scales_L[i]
                 x_BxTxD, layer = block(
-                    x_BxTxD, cache and cache.layers[i], positions_BxT, layer_scale
+                    x_BxTxD, cache and cache.layers[i], slots_BxT, segments_BxT, layer_scale
                 )
                 layers.append(layer)
             layers = tuple(layers)
@@ -261,11 +280,9 @@ class GPT2(nn.Module):
         )
 
     def _embed(self, tokens_BxT: jax.Array, positions_BxT: jax.Array) -> jax.Array:
-        # The constraint on the table makes the lookup gather rows of a whole table on each device;
-        # without it XLA replicates the looked-up activations instead.
-        table_VxD = constrain(self.wte.astype(self.config.dtype), ("vocab", None))
-        positions_table = self.wpe.astype(self.config.dtype)
-        x_BxTxD = table_VxD[tokens_BxT] + positions_table[positions_BxT]
+        dtype = self.config.dtype
+        tokens_BxTxD: Any = lookup(self.wte, tokens_BxT, ("vocab", "embed"), dtype)
+        x_BxTxD = tokens_BxTxD + lookup(self.wpe, positions_BxT, ("position", "embed"), dtype)
         return self.dropout(constrain(x_BxTxD, ("batch", "length", "act_embed")))
 
 
@@ -282,13 +299,11 @@ def unstack(params: Mapping[str, Any], num_layers: int) -> dict[str, Any]:
     return {name: leaf for name, leaf in params.items() if name != "h"} | layers
 
 
-def constrain(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-    """Fixes how x lies on the mesh, by logical names; no mesh in force leaves x as it is.
-
-    Raises:
-      ValueError: for a name without a rule, which flax by itself would pass over.
-    """
-    return spmd.with_logical_constraint(x, axes, fallback=spmd.RulesFallback.RAISE_ERROR)
+def _restarting(segments_BxT: jax.Array) -> jax.Array:
+    """Positions 0, 1, ... [B, T] from the first token of every segment on."""
+    slots_T = jnp.arange(segments_BxT.shape[1])
+    starts_BxT = jnp.pad(segments_BxT[:, 1:] != segments_BxT[:, :-1], ((0, 0), (1, 0)))
+    return slots_T - jax.lax.cummax(jnp.where(starts_BxT, slots_T, 0), axis=1)
 
 
 def _layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm:
@@ -299,8 +314,8 @@ def _layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm:
         param_dtype=config.param_dtype,
         # E[x^2] - E[x]^2, flax's default, cancels on the large activations of trained models.
         use_fast_variance=False,
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)),
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("vector",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("vector",)),
         name=name,
     )
 

@@ -8,9 +8,15 @@ is at hand, and the backward pass only scales them: the logits are computed once
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from gpt2_jax.model.layout import constrain, gather, on_each_device, sum_over_batch
+from gpt2_jax.parallel.mesh import BATCH_AXES
+
+_TABLE_AXES = ("vocab", "embed")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -58,9 +64,34 @@ weighted_cross_entropy.defvjp(_forward, _backward)
 
 
 def _sweep(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk, gradients=False):
-    """(loss, (d_hidden, d_table) or None), chunk by chunk along T, so that B may stay sharded."""
+    """(loss, (d_hidden, d_table) or None).
+
+    A device sums the table's gradient over the chunks of its rows before it adds other devices':
+    left to XLA, every chunk would be a reduction of [V, D].
+    """
+    batch = ("batch",)
+
+    def program(hidden, table, targets, weights):
+        gradient: Any
+        loss, gradient = _local_sweep(hidden, table, targets, weights, vocab_size, chunk, gradients)
+        if not gradients:
+            return (sum_over_batch(loss),)
+        d_hidden, d_table = gradient
+        return sum_over_batch(loss), d_hidden, d_table[None]
+
+    results = [(), batch, batch] if gradients else [()]
+    run = on_each_device(program, [batch, (), batch, batch], results, BATCH_AXES)
+    table = gather(table_VxD, _TABLE_AXES, hidden_BxTxD.dtype)
+    loss, *gradient = run(hidden_BxTxD, table, targets_BxT, weights_BxT)
+    if not gradients:
+        return loss, None
+    d_hidden, d_tables = gradient
+    return loss, (d_hidden, constrain(d_tables.sum(0), _TABLE_AXES))
+
+
+def _local_sweep(hidden_BxTxD, table, targets_BxT, weights_BxT, vocab_size, chunk, gradients):
+    """(loss, (d_hidden, d_table) or None) of one device's rows, chunk by chunk along T."""
     dtype = hidden_BxTxD.dtype
-    table = table_VxD.astype(dtype)
     padded_V = jnp.arange(table.shape[0]) >= vocab_size
 
     def one(hidden_BxCxD, targets_BxC, weights_BxC):
@@ -88,7 +119,7 @@ def _sweep(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk,
     B, T, D = hidden_BxTxD.shape
     if chunk == 0 or chunk >= T:
         loss, d_hidden, d_table = one(hidden_BxTxD, targets_BxT, weights_BxT)
-        return loss, (d_hidden, d_table)
+        return loss, ((d_hidden, d_table) if gradients else None)
 
     def body(carry, i):
         cut = functools.partial(
@@ -102,4 +133,4 @@ def _sweep(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk,
     (loss, d_table), d_hidden = jax.lax.scan(body, (jnp.float32(0), d_zero), jnp.arange(T // chunk))
     if d_hidden is not None:
         d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(B, T, D)
-    return loss, (d_hidden, d_table)
+    return loss, ((d_hidden, d_table) if gradients else None)

@@ -29,6 +29,8 @@ class Chip:
         direction (vendors quote the sum of both); PCIe where there is no such link.
       clock_hz: boost clock, where the source states one.
       source: the document the figures come from.
+      usable_hbm_bytes: what a program may take of the memory, as libtpu 0.0.51 states it; None
+        where the runtime decides.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Chip:
     link_bandwidth: float
     source: str
     clock_hz: float | None = None
+    usable_hbm_bytes: int | None = None
 
 
 def _chip(
@@ -51,8 +54,9 @@ def _chip(
     links: float,
     source: str,
     clock_mhz: float | None = None,
+    usable: float | None = None,
 ) -> Chip:
-    """A row in the datasheets' units: TFLOP/s, GiB, GB/s, GB/s of both directions, MHz."""
+    """A row in the datasheets' units: TFLOP/s, GiB, GB/s, GB/s of both directions, MHz, GiB."""
     return Chip(
         name=name,
         matches=matches,
@@ -62,10 +66,14 @@ def _chip(
         link_bandwidth=links / 2 * _GIGA,
         source=source,
         clock_hz=None if clock_mhz is None else clock_mhz * 1e6,
+        usable_hbm_bytes=None if usable is None else int(usable * _GIB),
     )
 
 
 _TPU_DOCS = "Google Cloud TPU documentation, key specifications of "
+# Of 128 x 128 units that do 2 FLOPs a cycle in each cell: v5e has four, v5p eight; v6e two of
+# 256 x 256.
+_TPU_CLOCK = "clock: the peak over the matrix units' FLOPs per cycle"
 _NVIDIA = "NVIDIA, "
 
 # NVIDIA's "GB" of memory are GiB as the driver reports them, less about half a per cent for ECC.
@@ -79,6 +87,7 @@ CHIPS: tuple[Chip, ...] = (
         memory=1200,
         links=600,  # six links of 50 GB/s a direction
         clock_mhz=1050,
+        usable=30.75,
         source=_TPU_DOCS + "v4; clock and links: Jouppi et al. 2023, TPU v4, table 4",
     ),
     _chip(
@@ -88,7 +97,9 @@ CHIPS: tuple[Chip, ...] = (
         gib=16,
         memory=819,
         links=400,
-        source=_TPU_DOCS + "v5e",
+        clock_mhz=1503,
+        usable=15.75,
+        source=_TPU_DOCS + "v5e; " + _TPU_CLOCK,
     ),
     _chip(
         "v5p",
@@ -97,7 +108,9 @@ CHIPS: tuple[Chip, ...] = (
         gib=95,
         memory=2765,
         links=1200,
-        source=_TPU_DOCS + "v5p",
+        clock_mhz=1751,
+        usable=95.7,
+        source=_TPU_DOCS + "v5p; " + _TPU_CLOCK,
     ),
     _chip(
         "v6e",
@@ -106,7 +119,9 @@ CHIPS: tuple[Chip, ...] = (
         gib=32,
         memory=1638,
         links=800,
-        source=_TPU_DOCS + "v6e (Trillium)",
+        clock_mhz=1751,
+        usable=31.2,
+        source=_TPU_DOCS + "v6e (Trillium); " + _TPU_CLOCK,
     ),
     # A chip is two chiplets and JAX sees each as a device, so these are half of the chip's 2307
     # TFLOP/s, 192 GiB, 7380 GB/s and 1200 GB/s.

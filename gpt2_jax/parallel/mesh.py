@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from gpt2_jax.config import MeshConfig, TrainConfig
 from gpt2_jax.errors import UserError
@@ -46,12 +46,22 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def batch_shards(mesh: Mesh) -> int:
+def abstract_mesh(config: MeshConfig, num_devices: int) -> AbstractMesh:
+    """The mesh over as many devices that are not there.
+
+    Raises:
+      UserError: if the axes do not multiply to the number of devices.
+    """
+    sizes = resolve_axes(config, num_devices)
+    return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Number of parts the batch is cut into."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def check_batch(train: TrainConfig, mesh: Mesh) -> None:
+def check_batch(train: TrainConfig, mesh: Mesh | AbstractMesh) -> None:
     """Refuses a batch whose microbatches do not divide over the mesh.
 
     Raises:
@@ -68,6 +78,6 @@ def check_batch(train: TrainConfig, mesh: Mesh) -> None:
         )
 
 
-def describe(mesh: Mesh) -> dict[str, int]:
+def describe(mesh: Mesh | AbstractMesh) -> dict[str, int]:
     """The mesh as {axis: size}."""
     return {axis: mesh.shape[axis] for axis in AXES}

@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from gpt2_jax.errors import UserError
-from gpt2_jax.parallel.mesh import BATCH_AXES
+from gpt2_jax.parallel.mesh import AXES, BATCH_AXES
 
 MeshAxes = str | tuple[str, ...] | None
 
@@ -29,12 +29,12 @@ class Rules:
 
     # Parameters.
     vocab: MeshAxes = "tensor"
-    position: MeshAxes = "tensor"
+    position: MeshAxes = None
     embed: MeshAxes = "fsdp"
     heads: MeshAxes = "tensor"
     head_dim: MeshAxes = None
     mlp: MeshAxes = "tensor"
-    norm: MeshAxes = "fsdp"
+    vector: MeshAxes = None  # biases and norms: to gather them costs more than to keep them
     layers: MeshAxes = None
     # Activations.
     batch: MeshAxes = BATCH_AXES
@@ -68,7 +68,7 @@ class Rules:
 _ACTIVATIONS = ("batch", "length", "act_embed", "act_heads", "act_mlp")
 
 
-def shardings(boxed: Any, mesh: Mesh, rules: Rules) -> Any:
+def shardings(boxed: Any, mesh: Mesh | AbstractMesh, rules: Rules) -> Any:
     """The NamedSharding of every leaf of an abstract tree whose parameters carry logical names.
 
     Args:
@@ -76,27 +76,83 @@ def shardings(boxed: Any, mesh: Mesh, rules: Rules) -> Any:
 
     Raises:
       ValueError: for unknown, unused or colliding names.
-      UserError: for a dimension that its mesh axes do not divide.
+      UserError: for a dimension that its mesh axes do not divide; with meshes that would do.
     """
-    logical = nn.get_partition_spec(boxed)
-    is_spec = lambda leaf: isinstance(leaf, PartitionSpec)  # noqa: E731
-    used = {name for spec in jax.tree.leaves(logical, is_leaf=is_spec) for name in spec}
+    leaves = _leaves(boxed, rules)
+    used = {name for leaf in leaves for name in leaf.names}
     unused = {name for name, _ in rules.pairs()} - used - set(_ACTIVATIONS)
     if unused:
         raise ValueError(f"sharding rules that match no parameter: {sorted(unused)}")
+    for leaf in leaves:
+        if problem := leaf.problem(mesh.shape):
+            valid = divisible_meshes(boxed, rules, mesh.size)
+            instead = " or ".join("x".join(map(str, sizes)) for sizes in valid[:6])
+            raise UserError(
+                f"{problem}; of the meshes (data x fsdp x tensor) of {mesh.size} devices these "
+                f"divide this model: {instead}"
+            )
+    specs = [jax.sharding.NamedSharding(mesh, leaf.spec) for leaf in leaves]
+    return jax.tree.unflatten(jax.tree.structure(nn.unbox(boxed)), specs)
 
-    def one(path: Any, leaf: Any, spec: PartitionSpec) -> jax.sharding.NamedSharding:
-        axes = rules.mesh_axes(spec)
-        for size, entry in zip(leaf.shape, axes, strict=False):
-            parts = math.prod(mesh.shape[axis] for axis in _as_tuple(entry))
+
+def divisible_meshes(boxed: Any, rules: Rules, num_devices: int) -> list[tuple[int, int, int]]:
+    """The (data, fsdp, tensor) meshes of as many devices that divide every parameter.
+
+    Those that keep the least of the state on a device come first, less tensor parallelism before
+    more.
+    """
+    leaves = _leaves(boxed, rules)
+    divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
+    meshes = [
+        (num_devices // (fsdp * tensor), fsdp, tensor)
+        for fsdp in divisors
+        for tensor in divisors
+        if num_devices % (fsdp * tensor) == 0
+    ]
+    valid = [
+        m
+        for m in meshes
+        if not any(leaf.problem(dict(zip(AXES, m, strict=True))) for leaf in leaves)
+    ]
+    return sorted(valid, key=lambda m: (-m[1] * m[2], m[2]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    """One parameter, or one of the optimizer's arrays: its shape and what each axis is cut over."""
+
+    path: str
+    shape: tuple[int, ...]
+    names: PartitionSpec
+    spec: PartitionSpec
+
+    def problem(self, axis_sizes: Mapping[str, int]) -> str | None:
+        """The first dimension that the mesh does not divide, in words; None when it divides all."""
+        for size, name, entry in zip(self.shape, self.names, self.spec, strict=False):
+            axes = _as_tuple(entry)
+            parts = math.prod(axis_sizes[axis] for axis in axes)
             if size % parts:
-                raise UserError(
-                    f"{jax.tree_util.keystr(path)} has a dimension of {size} that mesh "
-                    f"{'x'.join(_as_tuple(entry))}={parts} does not divide; choose a mesh that does"
+                fix = f", unless model.vocab_multiple={math.lcm(128, parts)}"
+                return (
+                    f"mesh.{'*'.join(axes)}={parts} does not divide axis {name!r} of {self.path}, "
+                    f"which is {size}{fix if name == 'vocab' else ''}"
                 )
-        return jax.sharding.NamedSharding(mesh, axes)
+        return None
 
-    return jax.tree_util.tree_map_with_path(one, nn.unbox(boxed), logical)
+
+def _leaves(boxed: Any, rules: Rules) -> list[_Leaf]:
+    is_spec = lambda leaf: isinstance(leaf, PartitionSpec)  # noqa: E731
+    names = jax.tree.leaves(nn.get_partition_spec(boxed), is_leaf=is_spec)
+    arrays = jax.tree_util.tree_leaves_with_path(nn.unbox(boxed))
+    return [
+        _Leaf(
+            jax.tree_util.keystr(path, simple=True, separator="/"),
+            array.shape,
+            spec,
+            rules.mesh_axes(spec),
+        )
+        for (path, array), spec in zip(arrays, names, strict=True)
+    ]
 
 
 @contextlib.contextmanager

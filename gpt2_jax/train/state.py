@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from gpt2_jax.config import Config
 from gpt2_jax.model.gpt2 import GPT2
@@ -33,15 +33,23 @@ class TrainState(NamedTuple):
     bad_steps: jax.Array
 
 
+def boxed_state(config: Config, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes and dtypes of the state, its parameters with their logical names about them."""
+    return jax.eval_shape(_initializer(config, optimizer), jax.random.key(0))
+
+
 def abstract_state(
-    config: Config, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh | AbstractMesh,
+    rules: Rules,
 ) -> TrainState:
     """Shapes, dtypes and shardings of the state: ShapeDtypeStructs, nothing is computed.
 
     Raises:
       UserError: for a dimension that the mesh does not divide.
     """
-    boxed = jax.eval_shape(_initializer(config, optimizer), jax.random.key(0))
+    boxed = boxed_state(config, optimizer)
     shardings = sharding_rules.shardings(boxed, mesh, rules)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

@@ -45,7 +45,7 @@ def test_the_api_shows_layers_heads_queries_and_keys(tiny, noisy_params):
 def test_large_scores_stay_finite_and_masked():
     q = jnp.full((1, 4, 1, 8), 1e3)
     positions = jnp.arange(4)[None]
-    y, probs = attention.reference_attention(q, -q, q, positions, 8**-0.5, lambda p: p)
+    y, probs = attention.reference_attention(q, -q, q, positions, None, 8**-0.5, lambda p: p)
     assert np.isfinite(y).all()
     assert np.allclose(probs[0, 0], np.tril(np.ones((4, 4))) / np.arange(1, 5)[:, None])
 
@@ -54,7 +54,7 @@ def test_a_query_sees_the_slots_up_to_its_position(tiny):
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.normal(size=(2, n, 1, 8)), jnp.float32) for n in (1, 6, 6))
     positions = jnp.asarray([[2], [5]])
-    _, probs = attention.reference_attention(q, k, v, positions, 8**-0.5, lambda p: p)
+    _, probs = attention.reference_attention(q, k, v, positions, None, 8**-0.5, lambda p: p)
     assert (np.asarray(probs[:, 0, 0] > 0).sum(-1) == [3, 6]).all()
 
 

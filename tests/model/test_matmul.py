@@ -15,7 +15,7 @@ from gpt2_jax.model.matmul import matmul
 def test_product_and_gradients_are_those_of_tensordot(x_shape, w_shape, contracted):
     rng = np.random.default_rng(0)
     x, w = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (x_shape, w_shape))
-    y, ours = jax.vjp(lambda x, w: matmul(x, w, contracted), x, w)
+    y, ours = jax.vjp(lambda x, w: matmul(x, w, contracted, (None,) * w.ndim), x, w)
     expected, theirs = jax.vjp(lambda x, w: jnp.tensordot(x, w, contracted), x, w)
     np.testing.assert_allclose(y, expected, rtol=1e-6)
     dy = jnp.asarray(rng.normal(size=y.shape), jnp.float32)

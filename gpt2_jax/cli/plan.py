@@ -1,0 +1,131 @@
+"""`gpt2-jax plan`: what a run will need, before it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from gpt2_jax import config as config_lib
+from gpt2_jax.config import Config
+from gpt2_jax.errors import UserError
+from gpt2_jax.planning.topology import (
+    SLICES,
+    Topology,
+    chip_named,
+    compile_without_devices,
+    libtpu_installed,
+    parse_topology,
+)
+
+HELP = """Foretell a run: whether it fits, what moves between devices, how long it takes.
+
+For a TPU slice it compiles the real training step, on a machine that need not have a TPU (extra
+`tpu`). Memory and transfers are then the compiler's own figures; times are estimates that nobody
+has checked against a clock, and so are ranges. For GPUs, or without libtpu, all is worked out from
+shapes, which is rougher."""
+EXAMPLES = """\
+gpt2-jax plan --config configs/gpt2_small.py --topology v5e:4x4
+gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:16x16 --config.train.batch_size=1024
+gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:8x8 --search
+gpt2-jax plan --config configs/gpt2_small.py --chip h100-sxm --devices 8 --price 2.5"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags."""
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="Python file with the run's knobs"
+    )
+    parser.add_argument(
+        "--topology",
+        metavar="CHIP:SHAPE",
+        help=f"a TPU slice, such as v5e:4x4; chips: {', '.join(SLICES)}",
+    )
+    parser.add_argument("--chip", metavar="NAME", help="instead of --topology: h100-sxm, v5e, ...")
+    parser.add_argument("--devices", type=int, metavar="N", help="how many of --chip")
+    parser.add_argument(
+        "--analytic", action="store_true", help="for --topology too, work from shapes alone"
+    )
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="try meshes, microbatches and remat; show the best that fit",
+    )
+    parser.add_argument(
+        "--search_count", type=int, default=3, metavar="N", help="how many of them (default: 3)"
+    )
+    parser.add_argument(
+        "--search_seconds",
+        type=float,
+        default=420,
+        metavar="S",
+        help="begin no further compilation after so long (default: 420)",
+    )
+    parser.add_argument(
+        "--price", type=float, metavar="DOLLARS", help="of a chip-hour, to show the run's cost"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the forecast; returns the exit status."""
+    _check(args)
+    config = config_lib.load_config(args.config, args.config_overrides)
+    topology = parse_topology(args.topology) if args.topology else None
+    chip = topology.chip if topology else chip_named(args.chip)
+    devices = topology.num_devices if topology else args.devices
+    name = topology.name if topology else f"{devices} x {chip.name}"
+    compile_without_devices()
+    from gpt2_jax.planning import report
+    from gpt2_jax.planning.plan import Plan, analytic_plan, compiled_plan
+
+    if topology and not args.analytic and not libtpu_installed():
+        print(
+            "no libtpu to compile with, so from shapes alone; pip install 'gpt2_jax[tpu]'",
+            file=sys.stderr,
+        )
+        topology = None
+    compiled: Topology | None = None if args.analytic else topology
+
+    def forecast(choice: Config) -> Plan:
+        if compiled:
+            return compiled_plan(choice, compiled)
+        return analytic_plan(choice, chip, devices, name)
+
+    if not args.search:
+        plan = forecast(config)
+        as_json = report.as_json(plan, args.price)
+        print(json.dumps(as_json) if args.json else report.as_text(plan, args.price))
+        return 0
+    from gpt2_jax.planning.search import candidates, search
+
+    choices = candidates(config, chip, devices)
+    plans = search(
+        choices,
+        forecast,
+        count=args.search_count,
+        seconds=args.search_seconds,
+        log=lambda line: print(line, file=sys.stderr),
+    )
+    if not plans:
+        raise UserError(
+            f"no choice found that fits {name}: take more devices, a smaller train.batch_size or "
+            "more --search_seconds"
+        )
+    if args.json:
+        print(json.dumps([report.as_json(plan, args.price) for plan in plans]))
+    else:
+        print(f"{report.as_table(plans)}\n\nthe first of them:\n")
+        print(report.as_text(plans[0], args.price))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if (args.topology is None) == (args.chip is None):
+        raise UserError("give either --topology CHIP:SHAPE or --chip NAME with --devices N")
+    if (args.chip is None) != (args.devices is None):
+        raise UserError("--chip and --devices go together")
+    for flag in ("devices", "search_count", "search_seconds", "price"):
+        value = getattr(args, flag)
+        if value is not None and value <= 0:
+            raise UserError(f"--{flag} must be above 0, not {value:g}")

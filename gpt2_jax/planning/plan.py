@@ -1,0 +1,216 @@
+"""The forecast of a run: what it needs, what it moves, how long it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from gpt2_jax.config import Config
+from gpt2_jax.model.flops import flops_per_token, num_params
+from gpt2_jax.parallel import mesh as mesh_lib
+from gpt2_jax.parallel.chips import Chip
+from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.planning.aot import CompiledStep, compile_step, state_bytes
+from gpt2_jax.planning.estimate import Estimate, from_program, from_shapes
+from gpt2_jax.planning.topology import Topology
+from gpt2_jax.train.optimizer import make_optimizer
+from gpt2_jax.train.state import abstract_state
+
+# Bytes of activations that the backward pass needs per token, layer and unit of width; fitted to
+# programs compiled for v5e and v5p, 124M and 1.5B, with splash attention.
+_ACTIVATION_BYTES = {"none": 92.0, "dots": 21.0, "full": 5.0}
+
+COMPILED = "compiled for the topology; times uncalibrated"
+ANALYTIC = "analytic: from shapes alone, nothing was compiled; times and activations are rough"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A forecast; bytes are of one device, ranges are (best, worst).
+
+    Attributes:
+      topology: name of the slice, or chip and count.
+      method: COMPILED or ANALYTIC.
+      memory_bytes: by kind: parameters, optimizer, gradients, activations (with all else that is
+        temporary).
+      needed_bytes, available_bytes: at the peak, and on the device.
+      collectives: [{"kind", "axis", "of", "count", "bytes", "asynchronous"}] of a step; None when
+        nothing was compiled.
+      traffic_ratio: gathered and reduced bytes over the least that this layout needs; None when it
+        needs none, or nothing was compiled.
+      flops_per_step: 6N + 6LTd per token, over all devices; recomputation is not counted.
+    """
+
+    topology: str
+    chip: str
+    devices: int
+    mesh: dict[str, int]
+    method: str
+    fits: bool
+    memory_bytes: dict[str, int]
+    needed_bytes: int
+    available_bytes: int
+    collectives: list[dict[str, Any]] | None
+    traffic_ratio: float | None
+    rematerializations: int | None
+    flops_per_step: float
+    tokens_per_step: int
+    rows_per_device: int
+    accumulation_steps: int
+    remat: str
+    parameters: int
+    total_steps: int
+    compile_seconds: float | None
+    step_seconds: tuple[float, float] | None
+    exposed_seconds: tuple[float, float] | None
+    tokens_per_second: tuple[float, float] | None
+    mfu: tuple[float, float] | None
+    days: tuple[float, float] | None
+    chip_hours: tuple[float, float] | None
+
+
+def compiled_plan(config: Config, topology: Topology) -> Plan:
+    """The forecast of the compiled step.
+
+    Raises:
+      UserError: for a mesh that does not divide the model or the batch, or without libtpu.
+    """
+    step = compile_step(config, topology)
+    chip = topology.chip
+    available = step.available_bytes or chip.usable_hbm_bytes or chip.hbm_bytes
+    return _plan(
+        config,
+        chip,
+        topology.name,
+        step.axis_sizes,
+        method=COMPILED,
+        fits=step.fits,
+        memory_bytes=step.memory_bytes,
+        needed_bytes=step.peak_bytes,
+        available_bytes=available,
+        collectives=_summed(step) if step.fits else None,
+        traffic_ratio=_traffic_ratio(config, step) if step.fits else None,
+        rematerializations=step.rematerializations if step.fits else None,
+        compile_seconds=round(step.compile_seconds, 1),
+        estimate=from_program(config, chip, step) if step.fits else None,
+    )
+
+
+def analytic_plan(config: Config, chip: Chip, num_devices: int, name: str) -> Plan:
+    """The forecast from shapes alone.
+
+    Raises:
+      UserError: for a mesh that does not divide the model or the batch.
+    """
+    mesh = mesh_lib.abstract_mesh(config.mesh, num_devices)
+    mesh_lib.check_batch(config.train, mesh)
+    axis_sizes = mesh_lib.describe(mesh)
+    memory = state_bytes(abstract_state(config, make_optimizer(config), mesh, Rules()))
+    memory["activations"] = _activation_bytes(config, axis_sizes)
+    needed = sum(memory.values())
+    available = chip.usable_hbm_bytes or chip.hbm_bytes
+    return _plan(
+        config,
+        chip,
+        name,
+        axis_sizes,
+        method=ANALYTIC,
+        fits=needed <= available,
+        memory_bytes=memory,
+        needed_bytes=needed,
+        available_bytes=available,
+        collectives=None,
+        traffic_ratio=None,
+        rematerializations=None,
+        compile_seconds=None,
+        estimate=from_shapes(config, chip, axis_sizes),
+    )
+
+
+def _plan(
+    config: Config,
+    chip: Chip,
+    topology: str,
+    axis_sizes: dict[str, int],
+    *,
+    estimate: Estimate | None,
+    **found: Any,
+) -> Plan:
+    devices = axis_sizes["data"] * axis_sizes["fsdp"] * axis_sizes["tensor"]
+    flops = flops_per_token(config.model) * config.tokens_per_step
+    train = config.train
+    times: dict[str, Any] = dict.fromkeys(
+        ("step_seconds", "exposed_seconds", "tokens_per_second", "mfu", "days", "chip_hours")
+    )
+    if estimate is not None:
+        seconds = estimate.step_seconds
+        days = [train.total_steps * second / 86400 for second in seconds]
+        times = {
+            "step_seconds": seconds,
+            "exposed_seconds": estimate.exposed_seconds,
+            "tokens_per_second": tuple(config.tokens_per_step / second for second in seconds),
+            "mfu": tuple(flops / second / devices / chip.peak_bf16_flops for second in seconds),
+            "days": tuple(days),
+            "chip_hours": tuple(24 * devices * day for day in days),
+        }
+    shards = axis_sizes["data"] * axis_sizes["fsdp"]
+    return Plan(
+        topology=topology,
+        chip=chip.name,
+        devices=devices,
+        mesh=axis_sizes,
+        flops_per_step=flops,
+        tokens_per_step=config.tokens_per_step,
+        rows_per_device=train.batch_size // train.accumulation_steps // shards,
+        accumulation_steps=train.accumulation_steps,
+        remat=config.model.remat,
+        parameters=num_params(config.model),
+        total_steps=train.total_steps,
+        **times,
+        **found,
+    )
+
+
+def _summed(step: CompiledStep) -> list[dict[str, Any]]:
+    """The transfers of one kind, axis and content as one row; the most bytes first."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for transfer in step.transfers:
+        one = transfer.collective
+        if one.group == 1:
+            continue
+        axis = "+".join(one.axes)
+        key = (one.kind, axis, transfer.of, one.asynchronous)
+        names = ("kind", "axis", "of", "asynchronous")
+        row = rows.setdefault(key, dict(zip(names, key, strict=True)) | {"count": 0, "bytes": 0})
+        row["count"] += one.count
+        row["bytes"] += one.bytes
+    return sorted(rows.values(), key=lambda row: -row["bytes"])
+
+
+def _traffic_ratio(config: Config, step: CompiledStep) -> float | None:
+    """Bytes of gathered parameters and reduced gradients, over what this layout needs on paper.
+
+    On paper every microbatch gathers each parameter once forward and once backward and reduces its
+    gradient once, in the compute dtype; replicas reduce the part of it that a device keeps.
+    """
+    data, fsdp, tensor = (step.axis_sizes[axis] for axis in ("data", "fsdp", "tensor"))
+    width = 2 if config.model.dtype == "bfloat16" else 4
+    model = num_params(config.model, padded=True) / tensor * width
+    passes = (3 * (fsdp > 1)) + (data > 1) / fsdp
+    paper = config.train.accumulation_steps * model * passes
+    kinds = ("parameters", "gradients")
+    moved = sum(t.collective.bytes for t in step.transfers if t.of in kinds)
+    return moved / paper if paper else None
+
+
+def _activation_bytes(config: Config, axis_sizes: dict[str, int]) -> int:
+    model, tensor = config.model, axis_sizes["tensor"]
+    rows = config.train.batch_size // config.train.accumulation_steps
+    rows /= axis_sizes["data"] * axis_sizes["fsdp"]
+    tokens = rows * model.context_length
+    per_layer = tokens * model.num_layers * model.d_model * _ACTIVATION_BYTES[model.remat]
+    # Tensor parallelism cuts what lies between the residual stream's additions, which is most.
+    vocab = model.padded_vocab_size / tensor
+    logits = rows * (model.loss_chunk or model.context_length) * vocab * 8
+    table = 3 * vocab * model.d_model * 4  # the embedding's gradients are whole on every device
+    return int(per_layer / tensor + logits + table)

@@ -1,0 +1,80 @@
+"""Mesh, microbatch and remat choices for a slice: guessed from shapes, proven by the compiler."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+from gpt2_jax.config import Config, MeshConfig
+from gpt2_jax.parallel.chips import Chip
+from gpt2_jax.parallel.rules import Rules, divisible_meshes
+from gpt2_jax.planning.plan import Plan, analytic_plan
+from gpt2_jax.train.optimizer import make_optimizer
+from gpt2_jax.train.state import boxed_state
+
+# Tensor parallelism over more devices than this reduces activations over too slow a way.
+_MOST_TENSOR = 8
+# How far off the analytic memory may be before a choice is not worth compiling.
+_MEMORY_TOLERANCE = 1.3
+
+
+def candidates(config: Config, chip: Chip, num_devices: int) -> list[tuple[Config, Plan]]:
+    """Choices that may fit, the fastest first by the analytic model.
+
+    The batch of a step stays what the config says, for it decides what is learned: only the number
+    of microbatches it is cut into changes.
+    """
+    found = []
+    for choice in _choices(config, num_devices):
+        plan = analytic_plan(choice, chip, num_devices, "")
+        if plan.needed_bytes <= _MEMORY_TOLERANCE * plan.available_bytes:
+            found.append((choice, plan))
+    return sorted(found, key=lambda pair: pair[1].step_seconds or (0.0, 0.0))
+
+
+def search(
+    choices: list[tuple[Config, Plan]],
+    compile_plan: Callable[[Config], Plan],
+    *,
+    count: int,
+    seconds: float,
+    log: Callable[[str], None] = lambda line: None,
+) -> list[Plan]:
+    """Compiles choices in order until `count` of them fit, or the time is up.
+
+    Returns:
+      those that fit, the fastest first by what was compiled.
+    """
+    deadline = time.monotonic() + seconds
+    fitting: list[Plan] = []
+    for number, (choice, guess) in enumerate(choices, start=1):
+        if len(fitting) == count or time.monotonic() > deadline:
+            break
+        layout = " x ".join(f"{axis} {size}" for axis, size in guess.mesh.items())
+        log(
+            f"{number} of {len(choices)}: {layout}, remat {guess.remat}, "
+            f"{guess.rows_per_device} sequences a device"
+        )
+        plan = compile_plan(choice)
+        log(f"  {'fits' if plan.fits else 'does not fit'} ({plan.compile_seconds:.0f} s)")
+        if plan.fits:
+            fitting.append(plan)
+    return sorted(fitting, key=lambda plan: sum(plan.step_seconds or ()))
+
+
+def _choices(config: Config, num_devices: int) -> Iterator[Config]:
+    meshes = divisible_meshes(boxed_state(config, make_optimizer(config)), Rules(), num_devices)
+    for sizes in meshes:
+        if sizes[2] > _MOST_TENSOR:
+            continue
+        mesh = MeshConfig(*sizes)
+        shards = sizes[0] * sizes[1]
+        rows, left = divmod(config.train.batch_size, shards)
+        if left:
+            continue
+        for steps in (n for n in range(1, rows + 1) if rows % n == 0):
+            train = dataclasses.replace(config.train, accumulation_steps=steps)
+            for remat in ("none", "dots", "full"):
+                model = dataclasses.replace(config.model, remat=remat)
+                yield dataclasses.replace(config, mesh=mesh, train=train, model=model)

@@ -1,0 +1,148 @@
+"""Devices of a TPU slice on a machine that has none, and the slices there are."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gpt2_jax.errors import UserError, did_you_mean
+from gpt2_jax.parallel.chips import CHIPS, Chip
+
+_FLAT = "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16"
+_CUBES = (
+    "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x12 8x8x16 8x16x16 12x12x12 "
+    "12x16x16 16x16x16"
+)
+# As Google Cloud's TPU documentation lists them; libtpu would take others that cannot be had.
+SLICES: dict[str, tuple[str, ...]] = {
+    "v4": tuple(_CUBES.split()),
+    "v5e": tuple(_FLAT.split()),
+    "v5p": (*_CUBES.split(), "16x16x24"),
+    "v6e": tuple(_FLAT.split()),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """A TPU slice, such as v5e:4x4: 16 chips in a square."""
+
+    chip: Chip
+    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """As the user spells it."""
+        return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
+
+    @property
+    def num_devices(self) -> int:
+        """Its chips, each one JAX device."""
+        return math.prod(self.shape)
+
+    def axis_bandwidth(self, mesh: Any) -> dict[str, float]:
+        """Bytes/s that a device can send along each axis of a mesh of these devices.
+
+        Each dimension of the torus has two of a chip's links. The ends of one are joined only where
+        it is as long as a whole pod's (or, in three dimensions, a multiple of 4); else a ring has
+        to come back the way it went.
+        """
+        bandwidth = {}
+        flat = len(self.shape) == 2
+        for i, axis in enumerate(mesh.axis_names):
+            along = np.moveaxis(mesh.devices, i, 0)
+            along = along.reshape(len(along), -1)[:, 0]
+            coordinates = np.array([device.coords for device in along])[:, : len(self.shape)]
+            bandwidth[axis] = 0.0
+            for size, values in zip(self.shape, coordinates.T, strict=True):
+                if len(set(values)) > 1:
+                    joined = size == 16 if flat else size % 4 == 0
+                    share = (1.0 if joined else 0.5) / len(self.shape)
+                    bandwidth[axis] += self.chip.link_bandwidth * share
+        return bandwidth
+
+    def devices(self) -> list[Any]:
+        """Devices to compile for. They hold no arrays and run nothing.
+
+        Raises:
+          UserError: if libtpu is not installed.
+        """
+        if not libtpu_installed():
+            raise UserError("no libtpu to compile for TPUs: pip install 'gpt2_jax[tpu]'")
+        from jax.experimental import topologies
+
+        # A v4 chip's two cores work as one, as they do where v4 is rented.
+        options = {"chip_config_name": "megacore"} if self.chip.name == "v4" else {}
+        with captured_stderr():  # libtpu warns that it finds no TPU here
+            return topologies.get_topology_desc(
+                platform="tpu", topology_name=self.name, **options
+            ).devices
+
+
+def parse_topology(name: str) -> Topology:
+    """The slice that a name like `v5e:4x4` means.
+
+    Raises:
+      UserError: for a chip or a shape that there is not.
+    """
+    kind, colon, shape = name.partition(":")
+    if not colon or kind not in SLICES:
+        raise UserError(
+            f"--topology {name}: give CHIP:SHAPE, such as v5e:4x4, with CHIP one of "
+            f"{', '.join(SLICES)}{did_you_mean(kind, SLICES)}"
+        )
+    if shape not in SLICES[kind]:
+        raise UserError(f"--topology {name}: {kind} comes as {', '.join(SLICES[kind])}")
+    return Topology(chip_named(kind), tuple(int(n) for n in shape.split("x")))
+
+
+def chip_named(name: str) -> Chip:
+    """The row of the table of chips.
+
+    Raises:
+      UserError: for a name it does not have.
+    """
+    by_name = {chip.name: chip for chip in CHIPS}
+    if name not in by_name:
+        raise UserError(
+            f"--chip must be one of {', '.join(by_name)}, not {name!r}{did_you_mean(name, by_name)}"
+        )
+    return by_name[name]
+
+
+def libtpu_installed() -> bool:
+    """Whether there is a compiler for TPUs."""
+    return importlib.util.find_spec("libtpu") is not None
+
+
+def compile_without_devices() -> None:
+    """Has JAX compute on the CPU, and libtpu look for no TPU; call it before JAX is imported."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # there is no metadata server to ask
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no device is taken, so none need be locked
+
+
+@contextlib.contextmanager
+def captured_stderr() -> Iterator[list[str]]:
+    """Keeps what the block writes to file descriptor 2, from C++ too; the list gets its lines."""
+    sys.stderr.flush()
+    lines: list[str] = []
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
