@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gpt2_jax.model.layout import Axes, constrain, gather
+from gpt2_jax.model.layout import Axes, constrain, gather, on_each_device
+from gpt2_jax.parallel.mesh import BATCH_AXES
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def lookup(table_VxD: jax.Array, ids: jax.Array, axes: Axes, dtype: Any) -> jax.Array:
-    """Rows of the table in the compute dtype: [..., D] of int32 ids [...].
+    """Rows of the table in the compute dtype: [..., D] of int32 ids [B, ...].
 
     The table is gathered whole, cut by tensor parallelism at most: XLA would otherwise look up all
     rows of the batch in every part. Its gradient sums in the table's own dtype. A token that occurs
@@ -31,8 +32,14 @@ def _forward(table: jax.Array, ids: jax.Array, axes: Axes, dtype: Any) -> tuple[
 
 def _backward(axes: Axes, dtype: Any, residuals: Any, dx: jax.Array) -> tuple[jax.Array, None]:
     table, ids = residuals
-    d_table = jnp.zeros(table.shape, table.dtype).at[ids].add(dx.astype(table.dtype))
-    return constrain(d_table, axes), None
+
+    def program(ids, dx):
+        return (jnp.zeros((1, *table.shape), table.dtype).at[0, ids].add(dx.astype(table.dtype)),)
+
+    # A device adds up its own rows first. XLA would rather exchange the rows of all devices.
+    rows = ("batch",) if len(ids) > 1 else ()  # positions may be one row for the whole batch
+    d_tables = on_each_device(program, [rows, rows], [rows], BATCH_AXES)(ids, dx)[0]
+    return constrain(d_tables.sum(0), axes), None
 
 
 lookup.defvjp(_forward, _backward)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import importlib.util
+from pathlib import Path
 
 import jax
 
@@ -37,4 +38,5 @@ def _cpu_only() -> bool:
     if platforms := jax.config.values["jax_platforms"]:
         return platforms == "cpu"
     plugins = importlib.metadata.entry_points(group="jax_plugins")
-    return not plugins and importlib.util.find_spec("libtpu") is None
+    tpus = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
+    return not plugins and not (tpus and importlib.util.find_spec("libtpu"))

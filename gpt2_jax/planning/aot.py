@@ -21,6 +21,13 @@ from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import TrainState, abstract_state, bytes_per_device
 from gpt2_jax.train.step import compile_train_step
 
+# Without these libtpu 0.0.51 cannot print a program for v5p, whose gathers it gives to SparseCores.
+_READABLE = {
+    "v5p": {
+        "xla_tpu_offload_gather_to_sparsecore": "false",
+        "xla_tpu_enable_offloading_gather_to_sparsecore": "false",
+    }
+}
 # Collectives of up to as many elements are sums of norms and losses: their latency counts only.
 _SMALL = 1 << 16
 
@@ -80,12 +87,14 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep:
     mesh_lib.check_batch(config.train, mesh)
     optimizer = make_optimizer(config)
     abstract = abstract_state(config, optimizer, mesh, rules)
-    memory = state_bytes(abstract)
+    memory = bytes_by_kind(abstract)
     axis_sizes, links = mesh_lib.describe(mesh), topology.axis_bandwidth(mesh)
     began = time.monotonic()
     try:
         with captured_stderr() as warnings:
-            compiled = compile_train_step(config, optimizer, mesh, rules, abstract)
+            compiled = compile_train_step(
+                config, optimizer, mesh, rules, abstract, _READABLE.get(topology.chip.name)
+            )
     except jax.errors.JaxRuntimeError as error:
         needed, available = _out_of_memory(error)
         seconds = time.monotonic() - began
@@ -113,7 +122,7 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep:
     )
 
 
-def state_bytes(abstract: TrainState) -> dict[str, int]:
+def bytes_by_kind(abstract: TrainState) -> dict[str, int]:
     """Bytes a device holds of the state, and of gradients while they are made."""
     parameters = bytes_per_device(abstract.params)
     return {

@@ -272,24 +272,46 @@ def _kind(instruction: Instruction) -> str | None:
 
 
 def _groups(text: str, axis_sizes: Mapping[str, int]) -> list[list[int]]:
-    """Devices that exchange, by their number in the mesh: the first group, or a permute's pairs."""
+    """Devices that exchange, by their number in the mesh: the first group, or a permute's pairs.
+
+    XLA writes groups as lists, as an order of all devices cut into groups, or as axes of a mesh.
+
+    Raises:
+      ValueError: for any other way.
+    """
     if match := re.search(r"source_target_pairs=\{(\{.*?\})\}", text):
         return [[int(n) for n in pair] for pair in re.findall(r"\{(\d+),(\d+)\}", match.group(1))]
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
-        return [[int(n) for n in match.group(1).split(",")]]
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text):
-        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", match.group(1))}
-        chosen = re.findall(r"'(\w+)'", match.group(2))
-        grid = np.arange(math.prod(sizes.values())).reshape(list(sizes.values()))
-        first = tuple(slice(None) if name in chosen else 0 for name in sizes)
-        return [grid[first].ravel().tolist()]
-    if match := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        shape, grid, order = (
-            [int(n) for n in (part or "").split(",") if n] for part in match.groups()
-        )
-        ids = np.arange(math.prod(grid)).reshape(grid)
-        return [ids.transpose(order or range(len(grid))).reshape(shape)[0].tolist()]
-    return [list(range(math.prod(axis_sizes.values())))]
+        return [_numbers(match.group(1))]
+    if match := re.search(rf"replica_groups=\[([\d,]+)\]<={_ORDER}", text):
+        shape, *order = match.groups()
+        return [_devices(*order).reshape(_numbers(shape))[0].tolist()]
+    if match := re.search(
+        rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_ORDER}\))? \{{([^}}]*)\}}", text
+    ):
+        mesh, grid, permutation, chosen = match.groups()
+        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", mesh)}
+        devices = _devices(grid or str(math.prod(sizes.values())), permutation)
+        names = re.findall(r"'(\w+)'", chosen)
+        first = tuple(slice(None) if name in names else 0 for name in sizes)
+        return [devices.reshape(list(sizes.values()))[first].ravel().tolist()]
+    if "replica_groups={}" in text or "replica_groups" not in text:
+        return [list(range(math.prod(axis_sizes.values())))]
+    raise ValueError(f"unknown replica_groups: {text[text.index('replica_groups') :][:200]}")
+
+
+# All devices in an order: counted through a grid whose axes are then permuted.
+_ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
+
+
+def _devices(grid: str, permutation: str | None) -> np.ndarray:
+    sizes = _numbers(grid)
+    order = _numbers(permutation) if permutation else range(len(sizes))
+    return np.arange(math.prod(sizes)).reshape(sizes).transpose(order)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",")]
 
 
 def _axes(groups: Sequence[Sequence[int]], axis_sizes: Mapping[str, int]) -> tuple[str, ...]:

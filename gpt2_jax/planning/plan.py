@@ -10,7 +10,7 @@ from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules
-from gpt2_jax.planning.aot import CompiledStep, compile_step, state_bytes
+from gpt2_jax.planning.aot import CompiledStep, bytes_by_kind, compile_step
 from gpt2_jax.planning.estimate import Estimate, from_program, from_shapes
 from gpt2_jax.planning.topology import Topology
 from gpt2_jax.train.optimizer import make_optimizer
@@ -96,8 +96,24 @@ def compiled_plan(config: Config, topology: Topology) -> Plan:
     )
 
 
-def analytic_plan(config: Config, chip: Chip, num_devices: int, name: str) -> Plan:
+def state_bytes(config: Config, num_devices: int) -> dict[str, int]:
+    """Bytes that each of so many devices holds of the state, by kind.
+
+    Raises:
+      UserError: for a mesh that does not divide the model.
+    """
+    mesh = mesh_lib.abstract_mesh(config.mesh, num_devices)
+    return bytes_by_kind(abstract_state(config, make_optimizer(config), mesh, Rules()))
+
+
+def analytic_plan(
+    config: Config, chip: Chip, num_devices: int, name: str, state: dict[str, int] | None = None
+) -> Plan:
     """The forecast from shapes alone.
+
+    Args:
+      name: of the devices, for the plan.
+      state: `state_bytes`, where the caller has them.
 
     Raises:
       UserError: for a mesh that does not divide the model or the batch.
@@ -105,7 +121,7 @@ def analytic_plan(config: Config, chip: Chip, num_devices: int, name: str) -> Pl
     mesh = mesh_lib.abstract_mesh(config.mesh, num_devices)
     mesh_lib.check_batch(config.train, mesh)
     axis_sizes = mesh_lib.describe(mesh)
-    memory = state_bytes(abstract_state(config, make_optimizer(config), mesh, Rules()))
+    memory = dict(state or state_bytes(config, num_devices))
     memory["activations"] = _activation_bytes(config, axis_sizes)
     needed = sum(memory.values())
     available = chip.usable_hbm_bytes or chip.hbm_bytes

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from gpt2_jax.config import Config, MeshConfig
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules, divisible_meshes
-from gpt2_jax.planning.plan import Plan, analytic_plan
+from gpt2_jax.planning.plan import Plan, analytic_plan, state_bytes
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import boxed_state
 
@@ -26,8 +26,11 @@ def candidates(config: Config, chip: Chip, num_devices: int) -> list[tuple[Confi
     of microbatches it is cut into changes.
     """
     found = []
+    state: dict[MeshConfig, dict[str, int]] = {}
     for choice in _choices(config, num_devices):
-        plan = analytic_plan(choice, chip, num_devices, "")
+        if choice.mesh not in state:  # the same for every microbatch and remat
+            state[choice.mesh] = state_bytes(choice, num_devices)
+        plan = analytic_plan(choice, chip, num_devices, "", state[choice.mesh])
         if plan.needed_bytes <= _MEMORY_TOLERANCE * plan.available_bytes:
             found.append((choice, plan))
     return sorted(found, key=lambda pair: pair[1].step_seconds or (0.0, 0.0))
@@ -57,7 +60,7 @@ def search(
             f"{guess.rows_per_device} sequences a device"
         )
         plan = compile_plan(choice)
-        log(f"  {'fits' if plan.fits else 'does not fit'} ({plan.compile_seconds:.0f} s)")
+        log(f"  {'fits' if plan.fits else 'does not fit'}")
         if plan.fits:
             fitting.append(plan)
     return sorted(fitting, key=lambda plan: sum(plan.step_seconds or ()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -28,12 +28,17 @@ def compile_train_step(
     mesh: Mesh,
     rules: Rules,
     abstract: TrainState,
+    more_options: Mapping[str, str] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The compiled step: (state, batch) -> (next state, metrics). The state's buffers are donated.
 
     Metrics are device scalars: `loss` (nats per weighted token), `grad_norm` (before clipping),
     `learning_rate`, `bad_steps` (skipped in a row); and `grad_norms`, by parameter, [L] for
     stacked ones.
+
+    Args:
+      abstract: shapes and shardings of the state.
+      more_options: for XLA, beside what `compiler_options` gives it.
     """
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     jitted = jax.jit(
@@ -44,7 +49,8 @@ def compile_train_step(
     # Constraints in the model mean nothing unless mesh and rules are in force while it is traced.
     with entered(mesh, rules):
         batch = abstract_batch(config.train.batch_size, config.model.context_length, mesh)
-        return jitted.lower(abstract, batch).compile(compiler_options(mesh))
+        options = compiler_options(mesh) | dict(more_options or {})
+        return jitted.lower(abstract, batch).compile(options)
 
 
 def compile_eval_step(

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gpt2_jax.cli import plan as cli_plan
+from gpt2_jax.cli.main import main
+
+_SMALL = ["plan", "--config", "configs/gpt2_small.py"]
+_H100 = ["--chip", "h100-sxm", "--devices", "8"]
+
+
+@pytest.fixture(autouse=True)
+def same_environment(monkeypatch):
+    # The verb sets variables for libtpu; here JAX is up already.
+    monkeypatch.setattr(cli_plan, "compile_without_devices", lambda: None)
+
+
+def test_a_plan_for_gpus_is_one_json_document_labelled_as_analytic(capsys):
+    assert main([*_SMALL, *_H100, "--price", "2.5", "--json"]) == 0
+    out = capsys.readouterr().out
+    values = json.loads(out)
+    assert values["topology"] == "8 x h100-sxm" and values["devices"] == 8
+    assert values["method"].startswith("analytic") and values["collectives"] is None
+    assert set(values) >= {
+        "fits", "memory_bytes", "flops_per_step", "step_seconds", "tokens_per_second", "mfu",
+        "compile_seconds", "days", "chip_hours", "dollars",
+    }  # fmt: skip
+
+
+def test_without_libtpu_a_slice_is_planned_from_shapes_and_that_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(cli_plan, "libtpu_installed", lambda: False)
+    assert main([*_SMALL, "--topology", "v5e:4x4"]) == 0
+    captured = capsys.readouterr()
+    assert "pip install 'gpt2_jax[tpu]'" in captured.err
+    assert "v5e:4x4, 16 devices" in captured.out and "nothing was compiled" in captured.out
+
+
+def test_search_prints_a_line_for_each_that_fits(capsys):
+    flags = ["--analytic", "--search", "--search_count", "2", "--config.train.batch_size=64"]
+    assert main([*_SMALL, *_H100, *flags, "--json"]) == 0
+    plans = json.loads(capsys.readouterr().out)
+    assert len(plans) == 2 and all(plan["fits"] for plan in plans)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "either --topology CHIP:SHAPE or --chip"),
+        ([*_H100, "--topology", "v5e:4x4"], "either --topology"),
+        (["--chip", "h100-sxm"], "--chip and --devices go together"),
+        (["--chip", "h100-sxm", "--devices", "0"], "--devices must be above 0"),
+        (["--chip", "h100", "--devices", "8"], "did you mean"),
+        (["--topology", "v5e:5x5"], "v5e comes as"),
+        ([*_H100, "--config.mesh.fsdp=7"], "does not fit 8 device"),
+        ([*_H100, "--config.train.batch_size=9"], "must be a multiple"),
+        ([*_H100, "--search", "--search_seconds", "-1"], "--search_seconds must be above 0"),
+        (["--chip", "l4", "--devices", "1", "--analytic", "--search",
+          "--config.model.num_layers=400"], "no choice found that fits"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line_and_status_2(flags, said, capsys):
+    assert main([*_SMALL, *flags]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1 and err.startswith("error: ")

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from gpt2_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
+from gpt2_jax.errors import UserError
+from gpt2_jax.planning import report
+from gpt2_jax.planning.estimate import from_shapes, least_traffic
+from gpt2_jax.planning.plan import analytic_plan
+from gpt2_jax.planning.search import candidates, search
+from gpt2_jax.planning.topology import chip_named
+
+_H100 = chip_named("h100-sxm")
+_SMALL = Config(mesh=MeshConfig(8, 1, 1))
+
+
+def axes(data=1, fsdp=1, tensor=1):
+    return {"data": data, "fsdp": fsdp, "tensor": tensor}
+
+
+def test_the_state_takes_twelve_bytes_a_parameter_and_fsdp_divides_it():
+    whole = analytic_plan(_SMALL, _H100, 8, "8 x h100")
+    cut = analytic_plan(dataclasses.replace(_SMALL, mesh=MeshConfig(1, 8, 1)), _H100, 8, "8 x h100")
+    padded = whole.parameters + 47 * 768  # rows that fill the vocabulary up to 50304
+    assert whole.memory_bytes["parameters"] == 4 * padded
+    assert whole.memory_bytes["optimizer"] == pytest.approx(8 * padded, rel=1e-6)
+    for kind in ("parameters", "optimizer"):
+        # Biases and norms stay whole.
+        assert 1 / 8 <= cut.memory_bytes[kind] / whole.memory_bytes[kind] < 1.01 / 8
+    assert whole.fits and whole.method.startswith("analytic")
+
+
+def test_paper_traffic_follows_the_layout():
+    config = Config()
+    n = 2 * (124_439_808 + 47 * 768)
+    assert least_traffic(config, axes()) == {"parameters": 0, "gradients": 0, "activations": 0}
+    fsdp = least_traffic(config, axes(fsdp=16))
+    assert fsdp["parameters"] == pytest.approx(2 * n * 15 / 16)
+    assert fsdp["gradients"] == pytest.approx(n * 15 / 16)
+    assert least_traffic(config, axes(data=4))["gradients"] == pytest.approx(2 * n * 3 / 4)
+    tensor = least_traffic(config, axes(tensor=2))["activations"]
+    assert tensor == 4 * 12 * config.tokens_per_step * 768 * 2 * 2 / 2
+
+
+def test_ranges_are_ordered_and_remat_and_more_devices_cost_what_they_should():
+    def seconds(remat="none", devices=8):
+        config = dataclasses.replace(
+            _SMALL, model=dataclasses.replace(_SMALL.model, remat=remat), mesh=MeshConfig(devices)
+        )
+        return from_shapes(config, _H100, axes(data=devices)).step_seconds
+
+    assert seconds()[0] < seconds()[1]
+    assert seconds("full")[0] / seconds()[0] == pytest.approx(4 / 3, rel=0.01)
+    assert 1.8 < seconds(devices=4)[0] / seconds()[0] <= 2.01
+
+
+def test_mfu_days_and_chip_hours_belong_together():
+    plan = analytic_plan(_SMALL, _H100, 8, "8 x h100-sxm")
+    for i in (0, 1):
+        flops = plan.mfu[i] * 8 * _H100.peak_bf16_flops
+        assert flops == pytest.approx(plan.flops_per_step / plan.step_seconds[i])
+        assert plan.tokens_per_second[i] * plan.step_seconds[i] == pytest.approx(524_288)
+        assert plan.chip_hours[i] == pytest.approx(24 * 8 * plan.days[i])
+        assert plan.days[i] * 86400 == pytest.approx(plan.total_steps * plan.step_seconds[i])
+
+
+def test_text_and_json_say_the_same():
+    plan = analytic_plan(_SMALL, _H100, 8, "8 x h100-sxm")
+    values = json.loads(json.dumps(report.as_json(plan, 2.5)))
+    assert values["dollars"] == [2.5 * hours for hours in plan.chip_hours]
+    assert values["memory_bytes"] == plan.memory_bytes and values["fits"] is True
+    text = report.as_text(plan, 2.5)
+    assert "fits" in text and "124,439,808 parameters" in text and "$" in text
+    assert "MFU 32 to 57 %" in text
+    assert "dollars" not in report.as_json(plan)
+    large = dataclasses.replace(_SMALL, train=TrainConfig(batch_size=8192))
+    crowded = analytic_plan(large, _H100, 8, "8 x h100-sxm")
+    assert not crowded.fits
+    assert "DOES NOT FIT" in report.as_text(crowded)
+    assert "raise train.accumulation_steps" in report.as_text(crowded)
+
+
+def test_a_mesh_that_does_not_divide_is_refused_with_ones_that_do():
+    xl = dataclasses.replace(Config(model=ModelConfig(48, 25, 1600)), mesh=MeshConfig(1, 256, 1))
+    with pytest.raises(UserError, match=r"mesh\.fsdp=256 .* 1600; of the meshes .*: 4x64x1") as e:
+        analytic_plan(xl, _H100, 256, "x")
+    assert "\n" not in str(e.value)
+    with pytest.raises(UserError, match="vocab_multiple=640"):
+        analytic_plan(dataclasses.replace(xl, mesh=MeshConfig(1, 1, 5)), _H100, 5, "x")
+
+
+def test_candidates_keep_the_batch_divide_the_model_and_come_fastest_first():
+    config = Config(
+        model=ModelConfig(48, 25, 1600), train=TrainConfig(batch_size=64), mesh=MeshConfig()
+    )
+    found = candidates(config, chip_named("v5e"), 64)
+    assert found and {choice.train.batch_size for choice, _ in found} == {64}
+    assert all(plan.mesh["tensor"] == 1 for _, plan in found)  # 25 heads
+    seconds = [plan.step_seconds[0] for _, plan in found]
+    assert seconds == sorted(seconds)
+    assert all(plan.needed_bytes <= 1.3 * plan.available_bytes for _, plan in found)
+
+
+def test_search_stops_at_the_count_and_leaves_out_what_does_not_fit():
+    config = dataclasses.replace(_SMALL, train=TrainConfig(batch_size=64))
+    found = candidates(config, _H100, 8)
+    tried, lines = [], []
+
+    def compile_plan(choice):
+        plan = dataclasses.replace(
+            analytic_plan(choice, _H100, 8, ""), fits=len(tried) != 0, compile_seconds=1.0
+        )
+        tried.append(plan)
+        return plan
+
+    plans = search(found, compile_plan, count=2, seconds=100, log=lines.append)
+    assert len(plans) == 2 and len(tried) == 3 and tried[0] not in plans
+    assert sum(plans[0].step_seconds) <= sum(plans[1].step_seconds)
+    assert "does not fit" in lines[1] and "fits" in lines[3]
+    assert search(found, compile_plan, count=2, seconds=0) == []
+    table = report.as_table(plans).splitlines()
+    assert len(table) == 3 and "MFU" in table[0]
