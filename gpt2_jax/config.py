@@ -74,8 +74,8 @@ class ModelConfig:
     scan_unroll: int = _knob(1, "layers per iteration of the scan: more is faster to run", low=1)
     attention: str = _knob(
         "auto",
-        "attention kernel; auto is cudnn where it can run and reference elsewhere",
-        choices=("auto", "reference", "cudnn"),
+        "attention kernel; auto: splash on TPUs, cudnn on GPUs, reference where neither can run",
+        choices=("auto", "reference", "cudnn", "splash"),
     )
     loss_chunk: int = _knob(
         128, "positions whose logits the loss holds at a time; 0 means the whole sequence", low=0

@@ -1,0 +1,129 @@
+"""Documents packed into one row are computed as if each stood alone, whatever the kernel."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt2_jax.config import MeshConfig
+from gpt2_jax.errors import UserError
+from gpt2_jax.model import attention
+from gpt2_jax.model.cache import init_cache
+from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.parallel.mesh import make_mesh
+from gpt2_jax.parallel.rules import Rules, entered
+
+_LENGTHS = (5, 1, 10)
+
+
+def test_packed_documents_have_the_hidden_states_they_have_alone(tiny, noisy_params, tokens):
+    config = tiny()
+    params, ids = noisy_params(config), tokens(config, rows=2)
+    segments = jnp.asarray(np.repeat(np.arange(3), _LENGTHS)[None].repeat(2, 0), jnp.int32)
+    run = jax.jit(lambda t, s: GPT2(config).apply({"params": params}, t, None, s)[0])
+    packed, together = run(ids, segments), run(ids, None)
+    start = 0
+    for length in _LENGTHS:
+        part = slice(start, start + length)
+        alone = run(ids[:, part], None)
+        assert np.abs(packed[:, part] - alone).max() < 1e-5
+        if start:
+            assert np.abs(together[:, part] - alone).max() > 0.1
+        start += length
+
+
+def test_nothing_flows_back_over_a_border(tiny, noisy_params, tokens):
+    config = tiny(remat="full")
+    params, ids = noisy_params(config), tokens(config, rows=1)
+    segments = jnp.asarray(np.repeat(np.arange(3), _LENGTHS)[None], jnp.int32)
+
+    def loss(wpe):
+        hidden, _ = GPT2(config, train=True).apply(
+            {"params": params | {"wpe": wpe}}, ids, None, segments
+        )
+        return hidden[0, 5].sum()  # the document of one token
+
+    gradient = jax.jit(jax.grad(loss))(params["wpe"])
+    assert np.abs(gradient[0]).max() > 0
+    assert (np.asarray(gradient[1:]) == 0).all()
+
+
+def test_a_cache_takes_no_segments(tiny, noisy_params, tokens):
+    config = tiny()
+    cache, ids = init_cache(config, 1, 16, stacked=True), tokens(config, rows=1)
+    with pytest.raises(ValueError, match="no segments"):
+        GPT2(config).apply({"params": noisy_params(config)}, ids, cache, jnp.zeros_like(ids))
+
+
+def _inputs(T=256, H=2, K=16, B=2):
+    rng = np.random.default_rng(0)
+    q, k, v, dy = (jnp.asarray(rng.normal(size=(B, T, H, K)), jnp.float32) for _ in range(4))
+    borders = np.zeros((B, T), np.int32)
+    borders[0, [T // 6, T // 2 + 7]] = borders[1, T // 2] = 1
+    return q, k, v, dy, jnp.asarray(borders.cumsum(1), jnp.int32)
+
+
+def _value_and_gradients(f, q, k, v, dy):
+    y, backward = jax.vjp(f, q, k, v)
+    return y, *backward(dy)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_splash_gives_what_the_reference_gives_and_its_gradients(cut):
+    q, k, v, dy, segments = _inputs()
+    ids = segments if cut else None
+    slots = jnp.arange(q.shape[1])[None]
+
+    def reference(q, k, v):
+        return attention.reference_attention(q, k, v, slots, ids, 0.25, lambda p: p)[0]
+
+    def splash(q, k, v):
+        return attention._splash(q, k, v, ids, 0.25, interpret=True)
+
+    run = jax.jit(_value_and_gradients, static_argnums=0)
+    for ours, theirs in zip(run(splash, q, k, v, dy), run(reference, q, k, v, dy), strict=True):
+        assert np.abs(ours - theirs).max() < 2e-5 * np.abs(theirs).max()
+
+
+def test_every_device_runs_the_kernel_on_its_rows_and_heads(monkeypatch):
+    q, k, v, dy, segments = _inputs(T=128, B=4)
+    seen = []
+
+    def kernel(q, k, v, segments, scale):
+        seen.append((q.shape, segments.shape))
+        return attention._splash(q, k, v, segments, scale, interpret=True)
+
+    monkeypatch.setitem(attention._KERNELS, "splash", kernel)
+    fused = functools.partial(attention.fused_attention, scale=0.25, kernel="splash")
+
+    def run(q, k, v, dy):
+        return _value_and_gradients(lambda q, k, v: fused(q, k, v, segments), q, k, v, dy)
+
+    alone = jax.jit(run)(q, k, v, dy)
+    assert seen[-1] == ((4, 128, 2, 16), (4, 128))
+    with entered(make_mesh(MeshConfig(2, 2, 2)), Rules()):
+        divided = jax.jit(run)(q, k, v, dy)
+    assert seen[-1] == ((1, 128, 1, 16), (1, 128))
+    for ours, theirs in zip(divided, alone, strict=True):
+        assert np.abs(ours - theirs).max() < 2e-5 * np.abs(theirs).max()
+
+
+def test_splash_is_chosen_for_tpus_and_refused_by_what_it_cannot_compute(tiny, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert attention.choose(tiny(context_length=128)) == "splash"
+    assert attention.choose(tiny(context_length=100)) == "reference"
+    assert attention.choose(tiny(context_length=128, dropout=0.1)) == "reference"
+    assert "multiple of 128" in _refusal(tiny(context_length=100, attention="splash"))
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert attention.choose(tiny(context_length=128)) == "reference"
+    assert "needs a TPU" in _refusal(tiny(context_length=128, attention="splash"))
+
+
+def _refusal(config):
+    with pytest.raises(UserError) as caught:
+        attention.choose(config)
+    return str(caught.value)
