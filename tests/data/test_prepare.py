@@ -2,11 +2,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt2_jax.cli import prepare as command
-from gpt2_jax.data.corpora import Document
+from gpt2_jax.data.parts import Document
 from gpt2_jax.data.prepare import prepare
 from gpt2_jax.data.shards import open_tokens, read_meta
 from gpt2_jax.data.tokenizer import make_tokenizer, tokenizer_from_dict
@@ -175,39 +170,6 @@ def test_too_many_characters_for_uint16_are_refused(tmp_path):
     assert make_tokenizer("char", text).decode(make_tokenizer("char", text).encode(text)) == text
     with pytest.raises(UserError, match=f"{len(points)} tokens.*65536"):
         prepare([Document("all", text)], "char", tmp_path / "out")
-
-
-KILLED = """
-import sys, time
-from gpt2_jax.data.corpora import Document
-from gpt2_jax.data.prepare import prepare
-
-class Slow:
-    def __iter__(self):
-        while True:
-            yield Document("d", "some text " * 1000)
-            print("going", flush=True)
-            time.sleep(0.01)
-
-prepare(Slow(), "byte", sys.argv[1])
-"""
-
-
-def test_a_kill_leaves_nothing_at_out_and_the_next_run_tidies_up(tmp_path):
-    out = tmp_path / "out"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(out)], stdout=subprocess.PIPE, env=environment
-    )
-    assert process.stdout is not None and process.stdout.readline()
-    time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert not out.exists()
-    assert list(tmp_path.iterdir()), "the killed run should have been at work"
-    prepare(DOCUMENTS, "byte", out)
-    assert list(tmp_path.iterdir()) == [out]
 
 
 def parse(*arguments):
