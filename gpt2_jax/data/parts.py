@@ -30,8 +30,10 @@ COMPRESSIONS = {".gz": "gz", ".zst": "zst"}
 class Part(Protocol):
     """One task's share of a corpus; it travels to other processes."""
 
-    pinned: bool
-    """Whether the identity fixes the content, so that it need not be read to be compared."""
+    @property
+    def pinned(self) -> bool:
+        """Whether the identity fixes the content, so that it need not be read to be compared."""
+        ...
 
     def texts(self, tokenizer: Tokenizer) -> Iterator[Text]:
         """The documents in pieces, in order; UserError for what cannot be read."""

@@ -80,16 +80,17 @@ def prepare(
     settings = {
         "val_fraction": val_fraction,
         "tokens_per_shard": tokens_per_shard,
-        "part_bytes": part_bytes,
         "corpus": corpus.name,
     }
-    _check_free(out)
+    meta = _check_free(out)
+    already_prepared = meta is not None
     with open_engine(engine, workers, ray_address) as running:
-        parts = list(corpus.parts(part_bytes))
-        meta = _already_there(parts, tokenizer_name, out, settings, running)
-        already_prepared = meta is not None
         if meta is None:
+            parts = list(corpus.parts(part_bytes))
+            settings["part_bytes"] = part_bytes
             meta = _make(parts, tokenizer_name, out, settings, running, log)
+        else:
+            _check_same(meta, corpus, tokenizer_name, out, settings, running)
     return _summary(out, meta, already_prepared, time.monotonic() - began)
 
 
@@ -118,25 +119,24 @@ def _check_free(out: Path) -> dict[str, Any] | None:
     return meta
 
 
-def _already_there(
-    parts: Sequence[Part],
+def _check_same(
+    meta: Mapping[str, Any],
+    corpus: Corpus,
     tokenizer_name: str,
     out: Path,
     settings: Mapping[str, Any],
     engine: Engine,
-) -> Mapping[str, Any] | None:
-    """The meta of an `out` that holds what is asked for; None when `out` is absent or empty.
+) -> None:
+    """Refuses an `out` that does not hold what is asked for, whole.
 
     The text is read and summed again, by all workers: times of files do not survive a copy.
     """
-    meta = _check_free(out)
-    if meta is None:
-        return None
     source = meta.get("source", {})
     there = {**source, "tokenizer": meta["tokenizer"].get("name")}
     asked = {"tokenizer": tokenizer_name, **settings}
     differing = [name for name, value in asked.items() if there.get(name) != value]
     if not differing:
+        parts = list(corpus.parts(source.get("part_bytes", PART_BYTES)))
         task = functools.partial(encode.digest_part, tokenizer=json.dumps(meta["tokenizer"]))
         if _joined_sha256(_in_order(engine, task, parts)) != source.get("sha256"):
             differing = ["text"]
@@ -146,7 +146,6 @@ def _already_there(
             "another --out, or remove it"
         )
     check_sha256(out, meta)
-    return meta
 
 
 def _make(
@@ -160,7 +159,8 @@ def _make(
     """Encodes the parts and puts the shards in place; returns their meta."""
     try:
         with open_staging(out, keep=len(parts) > 1) as staging:
-            _check_free(out)
+            if _check_free(out) is not None:  # another run has been faster
+                raise UserError(f"--out {out} was prepared meanwhile: choose another --out")
             tokenizer = _tokenizer_for(tokenizer_name, parts, engine)
             described = json.dumps(tokenizer.to_dict())
             totals = _encode(parts, described, staging, engine, log)
