@@ -1,8 +1,9 @@
 """Eight fake devices, markers that skip for a stated reason, and a count of what did not run.
 
 A test is skipped by its marker or not at all: `gpu` where there is none, `external_data` where
-GPT2_JAX_DATA names no folder, `lm_eval` where that is not installed, `slow` past `--deadline`. Any
-other skip fails, so that a suite that quietly stopped testing something cannot be green.
+GPT2_JAX_DATA names no folder, `lm_eval` and `ray` where those are not installed, `slow` past
+`--deadline`. Any other skip fails, so that a suite that quietly stopped testing something cannot be
+green.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-_MARKERS = ("gpu", "external_data", "lm_eval", "slow")
+_MARKERS = ("gpu", "external_data", "lm_eval", "ray", "slow")
 _DEVICES = "--xla_force_host_platform_device_count=8"
 
 # Before anything imports jax, which reads it once.
@@ -86,6 +87,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("GPT2_JAX_DATA names no folder")
     if item.get_closest_marker("lm_eval") and importlib.util.find_spec("lm_eval") is None:
         pytest.skip("lm-eval is not installed: make test-eval")
+    if item.get_closest_marker("ray") and importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed: make test-ray")
     late = deadline is not None and time.monotonic() - _started > deadline
     if item.get_closest_marker("slow") and late:
         pytest.skip(f"past the deadline of {deadline:g} s")

@@ -68,7 +68,7 @@ def hub_parts(name: str, text_field: str) -> list[HubPart]:
     if folder.is_dir():
         repository, revision = str(folder.resolve()), _folder_revision(folder)
     else:
-        hub = extra("data", "huggingface_hub", f"--input {name}")
+        hub = extra("hub", "huggingface_hub", f"--input {name}")
         try:
             revision = hub.HfApi().dataset_info(repository).sha
         except Exception as error:  # of the network, of the hub, of its client
@@ -82,7 +82,7 @@ def hub_parts(name: str, text_field: str) -> list[HubPart]:
 
 def _open(repository: str, config: str | None, split: str, revision: str) -> Any:
     """The data set as a stream of rows."""
-    datasets = extra("data", "datasets", f"{HUB}{repository}")
+    datasets = extra("hub", "datasets", f"{HUB}{repository}")
     local = os.path.isdir(repository)
     try:
         return datasets.load_dataset(

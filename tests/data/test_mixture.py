@@ -110,7 +110,7 @@ def test_shares_are_read_exactly(mixture, shares):
     ],
 )
 def test_a_mixture_that_cannot_be_read_is_refused(mixture, said):
-    with pytest.raises(UserError, match="data.mixture") as error:
+    with pytest.raises(UserError, match=r"data\.mixture") as error:
         _ = DataConfig(mixture=mixture).shares
     assert said in str(error.value)
 

@@ -37,11 +37,11 @@ def place(tmp_path_factory):
     return folder
 
 
-def start(folder, out, *words):
+def start(folder, out):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = ("prepare", "--input", "text.txt", "--out", out, "--workers", "2")
     return subprocess.Popen(
-        [sys.executable, "command.py", "prepare", "--input", "text.txt", "--workers", "2"]
-        + ["--out", out, *words],
+        [sys.executable, "command.py", *words],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
