@@ -108,6 +108,11 @@ def _short_names(paths: Sequence[str]) -> list[str]:
 def _tokenizer_of(config: Config, path: str) -> Tokenizer:
     """The tokenizer of the shards, which must be the one the config names."""
     meta = read_meta(path) if Path(path).is_dir() else None
+    if meta is None and config.data.tokenizer == "char":
+        raise UserError(
+            f"{path} has no meta.json to say which characters its tokens are: prepare the text "
+            "with gpt2-jax prepare --tokenizer char, which gives nanoGPT's ids"
+        )
     if meta is None:  # shards of other programs say nothing of their tokenizer
         tokenizer = make_tokenizer(config.data.tokenizer)
     else:

@@ -25,6 +25,11 @@ HEADER_BYTES = 256 * 4
 TOKEN_DTYPE = np.dtype("<u2")
 MAX_VOCAB_SIZE = 2**16
 SPLITS = ("train", "val")
+# What else llm.c writes with a header of this kind.
+_OTHER_MAGIC = {
+    20240801: "Llama 3 tokens, uint32",
+    20240522: "multiple-choice questions of an evaluation",
+}
 # nanoGPT's names; any other file must start with the header.
 _HEADERLESS = ("train.bin", "val.bin")
 
@@ -205,6 +210,11 @@ def _map_shard(file: Path) -> np.ndarray:
     if size == 0:
         raise UserError(f"{file} is empty: make it anew with gpt2-jax prepare")
     header = np.fromfile(file, "<i4", count=256)
+    if len(header) and int(header[0]) in _OTHER_MAGIC:
+        raise UserError(
+            f"{file} is no GPT-2 data: its header says {_OTHER_MAGIC[int(header[0])]} (llm.c's "
+            f"{header[0]}); prepare the text with gpt2-jax prepare, or take the file away"
+        )
     if not len(header) or header[0] != MAGIC:
         if file.name not in _HEADERLESS:
             raise UserError(
