@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -137,13 +138,14 @@ class _Ray:
         self._ray = ray = extra("cluster", "ray", "--engine ray")
         here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
         try:
+            _knock(address or "")
             ray.init(
                 address=address or "local",
                 logging_level=logging.ERROR,
                 log_to_driver=False,
                 **(here if address is None else {}),
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"cannot reach Ray at {address or 'this machine'}: {reason}") from None
 
@@ -175,6 +177,13 @@ class _Ray:
 
     def close(self) -> None:
         self._ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """OSError if nobody listens at `[ray://]HOST:PORT`: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _outcome(function: Callable[[T], R], item: T) -> tuple[R | None, Exception | None]:
