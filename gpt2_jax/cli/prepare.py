@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray_address",
         metavar="ADDRESS",
-        help="Ray cluster, such as auto or ray://HOST:10001 (default: one started here)",
+        help="Ray cluster, such as auto or HOST:6379 (default: one started here)",
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 

@@ -48,7 +48,8 @@ def open_staging(out: Path, keep: bool) -> Iterator[Staging]:
     Raises:
       UserError: when another process has it.
     """
-    folder = out.absolute().parent / f".{out.name}.preparing"
+    place = out.absolute()
+    folder = place.parent / f".{place.name}.preparing"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder, out):
         staging = Staging(folder)
