@@ -6,6 +6,7 @@ killed leaves `out` as it was, and beside it the parts that were done, which the
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -182,10 +183,13 @@ def _make(
             write_meta(staging.shards, meta)
             os.replace(staging.shards, out)
     except OSError as error:
-        raise UserError(
-            f"cannot write --out {out} ({error.strerror}): make room, or choose another; the same "
-            "command goes on with the parts that are done"
-        ) from None
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = (
+            "make room and run the same command again: parts that are done are kept"
+            if full
+            else "choose another"
+        )
+        raise UserError(f"cannot write --out {out} ({error.strerror}): {remedy}") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "parts that are done are kept; run the same command again to go on"
