@@ -10,7 +10,7 @@ WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test test-all test-eval test-plan check compare-env clean
+.PHONY: help venv train test test-all test-eval test-plan test-ray check compare-env clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -49,6 +49,9 @@ endef
 .venv/.tpu: pyproject.toml setup.py | .venv/bin/python
 	$(call install,[test$(comma)tpu],$@ .venv/.test .venv/.core)
 
+.venv/.ray: pyproject.toml setup.py | .venv/bin/python
+	$(call install,[test$(comma)cluster$(comma)hub],$@ .venv/.test .venv/.core)
+
 comma := ,
 
 venv: .venv/.all  ## make .venv with the core, the tests' packages and the server's
@@ -69,6 +72,9 @@ test-eval: .venv/.eval  ## run the tests that need lm-eval
 
 test-plan: .venv/.tpu  ## run the tests that compile for TPUs, which need none
 	$(PYTEST) -m libtpu tests/planning
+
+test-ray: .venv/.ray  ## run the tests that need Ray and the datasets library
+	$(PYTEST) -m ray tests/data
 
 check: .venv/.dev  ## lint, format, types, and the direction of imports
 	.venv/bin/ruff check .

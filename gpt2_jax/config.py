@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import fractions
 import math
 import re
 import runpy
@@ -102,12 +103,31 @@ class DataConfig:
     """Where the tokens come from."""
 
     path: str | None = _knob(None, "folder of token shards, as `gpt2-jax prepare` writes it")
+    mixture: str | None = _knob(
+        None, "instead of path: folders and their shares, such as `data/web=0.7,data/books=0.3`"
+    )
     tokenizer: str = _knob(
         "gpt2", "tokenizer of the shards", choices=("gpt2", "byte", "char", "bpe")
     )
     val_fraction: float = _knob(
         0.1, "end of the token stream held out when the folder has no val shards", low=0, below=1
     )
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """Folder of each set of shards -> its part of the windows drawn, in whole numbers.
+
+        Raises:
+          UserError: for no folder at all, or a mixture that cannot be read.
+        """
+        if self.mixture is not None:
+            return _shares(self.mixture)
+        if self.path is None:
+            raise UserError(
+                "data.path is not set: name a folder of token shards with --config.data.path=DIR "
+                "(`gpt2-jax prepare` makes one)"
+            )
+        return {self.path: 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -439,9 +459,43 @@ def _checked(knob: Knob, value: Any) -> Any:
     return value
 
 
+# A round of a mixture is laid out in memory.
+_LONGEST_ROUND = 100_000
+
+
+def _shares(mixture: str) -> dict[str, int]:
+    """The smallest whole numbers in the proportions that `folder=share,...` gives."""
+    shares: dict[str, fractions.Fraction] = {}
+    for entry in mixture.split(","):
+        folder, _, text = entry.strip().rpartition("=")
+        try:
+            share = fractions.Fraction(text.strip())
+        except (ValueError, ZeroDivisionError):
+            share = fractions.Fraction(0)
+        if not folder or share <= 0:
+            raise UserError(
+                f"data.mixture: {entry.strip()!r} is not FOLDER=SHARE with a share above 0, such "
+                "as data/web=0.7"
+            )
+        if folder in shares:
+            raise UserError(f"data.mixture names {folder} twice: give it one share")
+        shares[folder] = share
+    scale = math.lcm(*(share.denominator for share in shares.values()))
+    whole = [int(share * scale) for share in shares.values()]
+    divisor = math.gcd(*whole)
+    whole = [share // divisor for share in whole]
+    if sum(whole) > _LONGEST_ROUND:
+        raise UserError(f"data.mixture={mixture}: give the shares with fewer digits")
+    return dict(zip(shares, whole, strict=True))
+
+
 def _check_together(config: Config) -> None:
     """Checks that need more than one knob."""
     model, train, schedule = config.model, config.train, config.schedule
+    if config.data.mixture is not None:
+        if config.data.path is not None:
+            raise UserError("data.path and data.mixture exclude each other: set one to none")
+        _shares(config.data.mixture)
     if model.d_model % model.num_heads:
         raise UserError(
             f"model.d_model={model.d_model} must be a multiple of model.num_heads={model.num_heads}"

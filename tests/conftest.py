@@ -1,7 +1,7 @@
 """Eight fake devices, markers that skip for a stated reason, and a count of what did not run.
 
 A test is skipped by its marker or not at all: `gpu` where there is none, `external_data` where
-GPT2_JAX_DATA names no folder, `lm_eval` and `libtpu` where that is not installed, `slow` past
+GPT2_JAX_DATA names no folder, a package's marker where it is not installed, `slow` past
 `--deadline`. Any other skip fails, so that a suite that quietly stopped testing something cannot be
 green.
 """
@@ -19,7 +19,9 @@ from typing import Any
 
 import pytest
 
-_MARKERS = ("gpu", "external_data", "lm_eval", "libtpu", "slow")
+# Marker and package of tests that need an extra -> what installs it and runs them.
+_PACKAGES = {"lm_eval": "make test-eval", "libtpu": "make test-plan", "ray": "make test-ray"}
+_MARKERS = ("gpu", "external_data", *_PACKAGES, "slow")
 _DEVICES = "--xla_force_host_platform_device_count=8"
 
 # Before anything imports jax, which reads it once.
@@ -85,10 +87,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a GPU")
     if item.get_closest_marker("external_data") and _external_data() is None:
         pytest.skip("GPT2_JAX_DATA names no folder")
-    if item.get_closest_marker("lm_eval") and importlib.util.find_spec("lm_eval") is None:
-        pytest.skip("lm-eval is not installed: make test-eval")
-    if item.get_closest_marker("libtpu") and importlib.util.find_spec("libtpu") is None:
-        pytest.skip("libtpu is not installed: make test-plan")
+    for package, target in _PACKAGES.items():
+        if item.get_closest_marker(package) and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: {target}")
     late = deadline is not None and time.monotonic() - _started > deadline
     if item.get_closest_marker("slow") and late:
         pytest.skip(f"past the deadline of {deadline:g} s")

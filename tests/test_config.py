@@ -432,7 +432,7 @@ def _changed(config: Config, key: str) -> Config:
     elif knob.type is float:
         tried += [value / 2, 0.5]
     elif not knob.choices:
-        tried = ["other"]
+        tried = ["other", "other=1"]
     for other in tried:
         if other != value:
             section, name = key.split(".")

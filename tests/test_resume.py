@@ -20,7 +20,7 @@ from gpt2_jax.checkpoint.load import abstract_params
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.cli.main import main
 from gpt2_jax.config import from_dict, load_config
-from gpt2_jax.data.corpora import Document
+from gpt2_jax.data.parts import Document
 from gpt2_jax.data.prepare import prepare
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules

@@ -267,7 +267,7 @@ def _report(error: BaseException, debug: bool) -> int:
     if isinstance(error, Gpt2JaxError):
         return _say(f"error: {error}", error.exit_status)
     if isinstance(error, KeyboardInterrupt):
-        return _say("interrupted", _INTERRUPTED)
+        return _say(f"interrupted: {error}" if str(error) else "interrupted", _INTERRUPTED)
     if isinstance(error, BrokenPipeError):
         # The reader, such as `head`, has left; else Python complains once more as it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,9 @@ import os
 import sys
 from typing import Any
 
-from gpt2_jax.data.corpora import CORPORA, get_corpus, read_inputs
+from gpt2_jax.data import engines
+from gpt2_jax.data.corpora import CORPORA, get_corpus
+from gpt2_jax.data.inputs import read_inputs
 from gpt2_jax.data.prepare import prepare
 from gpt2_jax.data.tokenizer import NAMES
 from gpt2_jax.errors import UserError
@@ -18,7 +20,10 @@ HELP = "turn text into token shards"
 EXAMPLES = """\
 gpt2-jax prepare --corpus python-stdlib --tokenizer byte --out runs/data/stdlib
 gpt2-jax prepare --corpus tinyshakespeare --tokenizer char --out runs/data/shakespeare_char
-gpt2-jax prepare --input novels/ notes.txt --out runs/data/novels"""
+gpt2-jax prepare --input novels/ notes.txt --out runs/data/novels
+gpt2-jax prepare --input 'crawl/**/*.jsonl.gz' --text_field content --out runs/data/crawl
+gpt2-jax prepare --input hub:HuggingFaceFW/fineweb:sample-10BT --out runs/data/fineweb
+gpt2-jax prepare --input /shared/text --engine ray --ray_address auto --out /shared/tokens"""
 
 _CORPORA = "; ".join(f"{corpus.name} ({corpus.description})" for corpus in CORPORA.values())
 
@@ -29,9 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         nargs="+",
         metavar="PATH",
-        help="text files, or folders whose *.txt files are taken; each file is one document",
+        help="text files (each is one document), JSON lines or Parquet (each line or row is one), "
+        "folders of them, quoted patterns, or hub:OWNER/NAME[:CONFIG[:SPLIT]]; .gz and .zst are "
+        "unpacked",
     )
     parser.add_argument("--corpus", metavar="NAME", help=f"instead of --input: {_CORPORA}")
+    parser.add_argument(
+        "--text_field",
+        default="text",
+        metavar="NAME",
+        help="field of JSON lines, or column, with the text (default: text)",
+    )
     parser.add_argument("--tokenizer", choices=NAMES, default="gpt2", help="default: gpt2")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
@@ -46,6 +59,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=os.cpu_count() or 1,
         help="processes that encode (default: one per CPU); the result does not depend on it",
     )
+    parser.add_argument(
+        "--engine",
+        choices=engines.NAMES,
+        default="processes",
+        help="who encodes: processes of this machine, or Ray, over machines that share the files",
+    )
+    parser.add_argument(
+        "--ray_address",
+        metavar="ADDRESS",
+        help="Ray cluster, such as auto or HOST:6379 (default: one started here)",
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -53,13 +77,18 @@ def run(args: argparse.Namespace) -> int:
     """Prepares the data and prints a summary; returns the exit status."""
     if (args.input is None) == (args.corpus is None):
         raise UserError("give exactly one of --input PATH... and --corpus NAME")
-    corpus = get_corpus(args.corpus) if args.corpus is not None else read_inputs(args.input)
+    if args.corpus is not None:
+        corpus = get_corpus(args.corpus)
+    else:
+        corpus = read_inputs(args.input, args.text_field)
     summary = prepare(
         corpus,
         args.tokenizer,
         args.out,
         val_fraction=args.val_fraction,
         workers=args.workers,
+        engine=args.engine,
+        ray_address=args.ray_address,
         log=lambda line: print(line, file=sys.stderr),
     )
     print(json.dumps(summary) if args.json else _describe(summary))

@@ -79,38 +79,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(config: Config, workdir: str, stop_at_step: int | None) -> dict[str, float]:
-    from gpt2_jax.data.loader import TrainLoader
-    from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens
-    from gpt2_jax.evals.perplexity import Perplexity
+    from gpt2_jax.cli.token_sets import open_sets
     from gpt2_jax.evals.run import TaskEvaluator
     from gpt2_jax.parallel.distributed import is_primary
     from gpt2_jax.train.initial import read_initial
     from gpt2_jax.train.trainer import Setup, Trainer
 
-    path = config.data.path
-    if path is None:
-        raise UserError(
-            "data.path is not set: name a folder of token shards with --config.data.path=DIR "
-            "(`gpt2-jax prepare` makes one)"
-        )
-    tokenizer = _tokenizer(config, path)
-
-    def tokens(split: str) -> TokenArray:
-        found = open_tokens(path, split, val_fraction=config.data.val_fraction)
-        check_vocab(found, config.model.vocab_size)
-        return found
-
+    sets = open_sets(config)
+    tokenizer = sets.tokenizer
     tasks = _tasks(config, tokenizer)
-    val_tokens = tokens("val")
-    source = TrainLoader(
-        tokens("train"),
-        batch_size=config.train.batch_size,
-        context_length=config.model.context_length,
-        seed=config.train.seed,
-    )
 
     def make_evaluators(abstract_params: Any, mesh: Any, rules: Any) -> Sequence[Any]:
-        perplexity = Perplexity(config, val_tokens, tokenizer, mesh, rules, abstract_params)
+        perplexity = sets.make_perplexity(config, mesh, rules, abstract_params)
         evaluators = [perplexity, _sampler(config, tokenizer)]
         if tasks:
             limit = config.eval.limit
@@ -121,42 +101,20 @@ def _train(config: Config, workdir: str, stop_at_step: int | None) -> dict[str, 
         return read_initial(config, model, tokenizer, abstract)
 
     setup = Setup(
-        source=source,
+        source=sets.source,
         make_evaluators=make_evaluators,
         tokenizer=tokenizer.to_dict(),
-        data_fingerprint=fingerprint(path),
+        data_fingerprint=sets.fingerprint,
         read_params=read_params,
     )
     results = Trainer(config, workdir, setup).run(stop_at_step)
-    whole = config.eval.batches == -1 and len(val_tokens) < _LONGEST_COMPRESSED
+    val_tokens, *more = sets.val_tokens.values()
+    whole = config.eval.batches == -1 and len(val_tokens) < _LONGEST_COMPRESSED and not more
     if "eval/bits_per_byte" in results and whole and is_primary():
         scored = val_tokens.read(1, len(val_tokens) - 1)
         text = tokenizer.decode_bytes(scored[scored != tokenizer.eot])
         results |= _compare(results, text)
     return results
-
-
-def _tokenizer(config: Config, path: str) -> Any:
-    """The tokenizer of the shards, which must be the one the config names."""
-    from gpt2_jax.data.meta import read_meta
-    from gpt2_jax.data.tokenizer import make_tokenizer, tokenizer_from_dict
-
-    meta = read_meta(path) if Path(path).is_dir() else None
-    if meta is None:  # shards of other programs say nothing of their tokenizer
-        tokenizer = make_tokenizer(config.data.tokenizer)
-    else:
-        tokenizer = tokenizer_from_dict(meta["tokenizer"])
-        if tokenizer.name != config.data.tokenizer:
-            raise UserError(
-                f"data.tokenizer={config.data.tokenizer}, but {path} was prepared with "
-                f"{tokenizer.name}: set --config.data.tokenizer={tokenizer.name} or prepare it anew"
-            )
-    if tokenizer.vocab_size != config.model.vocab_size:
-        raise UserError(
-            f"model.vocab_size={config.model.vocab_size}, but the tokenizer of {path} has "
-            f"{tokenizer.vocab_size} tokens: set --config.model.vocab_size={tokenizer.vocab_size}"
-        )
-    return tokenizer
 
 
 def _tasks(config: Config, tokenizer: Any) -> list[Any]:

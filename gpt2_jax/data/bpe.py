@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ _GPT2_SHA256 = {
 # Matches what the pattern in OpenAI's encoder.py matches. Possessive quantifiers keep it linear on
 # long runs; tiktoken_ext.openai_public has the same pattern under `r50k_pat_str`.
 _GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+# Two characters of which no match of that pattern holds both, nor looks from the first beyond the
+# second: whitespace only begins a match or goes on with whitespace. An apostrophe may come before
+# letters; beyond ASCII, Python and tiktoken may know different versions of Unicode.
+_BORDER = re.compile(
+    r"\S(?=[ \t\r\n])|[A-Za-z](?=[0-9!-/:-@\[-`{-~])|[0-9](?=[A-Za-z!-/:-@\[-`{-~])"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +116,12 @@ def encoding(vocabulary: Vocabulary) -> tiktoken.Encoding:
         mergeable_ranks=dict(vocabulary.ranks),
         special_tokens=dict(vocabulary.added),
     )
+
+
+def border(text: str, at: int) -> int | None:
+    """The first place from `at`, 1 or more, on where `encoding` is sure to end a token, or None."""
+    found = _BORDER.search(text, at - 1)
+    return found.end() if found else None
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,7 +1,6 @@
-"""Where text comes from: named corpora, and the reader's own files.
+"""Where text comes from: named corpora. The reader's own files are in `inputs.py`.
 
-A corpus yields documents and may be iterated any number of times. The one called `python-stdlib`
-is there wherever Python is, so that a first run needs no network.
+The corpus called `python-stdlib` is there wherever Python is, so that a first run needs no network.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ import os
 import sysconfig
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from gpt2_jax.data.parts import Document, Part, documents_in_parts, files_in_parts
 from gpt2_jax.errors import UserError, did_you_mean
 
 # Packages and modules that both Python 3.11 and 3.12 ship as source. Left out: tests, idlelib and
@@ -50,24 +50,23 @@ _DOWNLOAD_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Document:
-    """One text, and the name that messages call it by."""
-
-    name: str
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order, read anew by every iteration."""
+    """Documents in a fixed order, in parts that can be read apart.
+
+    Attributes:
+      name: kept with what is made of the corpus.
+      description: for people.
+      parts: finds the parts, each of about so many bytes; UserError for text that can't be had.
+    """
 
     name: str
     description: str
-    read: Callable[[], Iterator[Document]] = dataclasses.field(repr=False)
+    parts: Callable[[int], Iterable[Part]] = dataclasses.field(repr=False)
 
-    def __iter__(self) -> Iterator[Document]:
-        """The documents, from the first one on."""
-        return self.read()
+
+def documents_corpus(documents: Iterable[Document]) -> Corpus:
+    """Texts in memory, or from anywhere, as a corpus; they are read at once for every use."""
+    return Corpus("documents", "texts in memory", lambda size: documents_in_parts(documents, size))
 
 
 def get_corpus(name: str) -> Corpus:
@@ -84,50 +83,6 @@ def get_corpus(name: str) -> Corpus:
     return CORPORA[name]
 
 
-def read_inputs(paths: Sequence[str | Path]) -> Corpus:
-    """The reader's own UTF-8 text: files of any name, and folders' *.txt files in sorted order.
-
-    Each file is one document, its bytes unchanged (no newline translation), and taken once.
-
-    Raises:
-      UserError: at once for a missing path or a folder without *.txt files; on reading for a file
-        that is not UTF-8, naming it and the byte.
-    """
-    files: list[Path] = []
-    if "" in map(str, paths):
-        raise UserError("--input names an empty path: name a text file or a folder of them")
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted((p for p in path.rglob("*.txt") if p.is_file()), key=Path.as_posix)
-            if not inside:
-                raise UserError(f"--input {path} is a folder without any *.txt file in it")
-            files += inside
-        elif path.exists():
-            files.append(path)
-        else:
-            raise UserError(f"--input {path} does not exist: name a text file or a folder of them")
-    files = list({path.resolve(): path for path in files}.values())  # each once
-    if not files:
-        raise UserError("--input names no files: give at least one text file or folder")
-    return Corpus(
-        "files",
-        f"{len(files)} text files",
-        lambda: (Document(str(path), _read_text(path)) for path in files),
-    )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}; "
-            "convert it, for example with iconv -t UTF-8"
-        ) from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-
-
 def _stdlib_files(root: Path) -> list[Path]:
     """The listed modules' files, relative to `root`, in an order that mixes the packages.
 
@@ -141,18 +96,18 @@ def _stdlib_files(root: Path) -> list[Path]:
     return sorted(found, key=lambda path: hashlib.sha256(path.as_posix().encode()).digest())
 
 
-def _read_stdlib() -> Iterator[Document]:
+def _stdlib_parts(part_bytes: int) -> Iterable[Part]:
     root = Path(sysconfig.get_path("stdlib"))
     files = _stdlib_files(root)
     if not files:
         raise UserError(
             f"this Python has no library source in {root}: use --input with text of your own"
         )
-    return (Document(path.as_posix(), _read_text(root / path)) for path in files)
+    return files_in_parts([root / path for path in files], part_bytes, "text")
 
 
-def _read_tinyshakespeare() -> Iterator[Document]:
-    yield Document("tinyshakespeare", _read_text(_find_tinyshakespeare()))
+def _tinyshakespeare_parts(part_bytes: int) -> Iterable[Part]:
+    return files_in_parts([_find_tinyshakespeare()], part_bytes, "text")
 
 
 def _find_tinyshakespeare() -> Path:
@@ -201,12 +156,12 @@ CORPORA = {
         Corpus(
             "python-stdlib",
             "the source of Python's own standard library, 10 MB, no network",
-            _read_stdlib,
+            _stdlib_parts,
         ),
         Corpus(
             "tinyshakespeare",
             "Shakespeare's plays, 1.1 MB, from $GPT2_JAX_DATA or downloaded",
-            _read_tinyshakespeare,
+            _tinyshakespeare_parts,
         ),
     )
 }

@@ -1,91 +1,154 @@
-"""Documents to tokens, in order, by one process or several."""
+"""What is done with one part of a corpus; each function runs in any process of any machine.
+
+A part's tokens are two files named by the part's key: `<key>.tokens`, uint16, and `<key>.json`,
+which appears last. The same key always gives the same bytes, so that it does no harm when two
+processes make the same part.
+"""
 
 from __future__ import annotations
 
-import collections
-import multiprocessing
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+import functools
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from gpt2_jax.data.corpora import Document
-from gpt2_jax.data.tokenizer import Tokenizer, tokenizer_from_dict
+from gpt2_jax.data.parts import Part, key
+from gpt2_jax.data.shards import TOKEN_DTYPE
+from gpt2_jax.data.tokenizer import ByteTokenizer, Tokenizer, tokenizer_from_dict
 from gpt2_jax.errors import UserError
 
-# Characters sent to a worker at a time: enough to hide the cost of sending, yet easy to share out.
-_CHUNK_CHARACTERS = 1 << 18
+_BUFFER_BYTES = 1 << 20
 
 
-def encode_documents(
-    documents: Iterable[Document], tokenizer: Tokenizer, workers: int
-) -> Iterator[np.ndarray]:
-    """The tokens of each document, uint16 [T], in order, whatever the number of workers.
+class PartTotals(NamedTuple):
+    """What a part came to."""
+
+    tokens: int
+    bytes: int
+    """Of UTF-8 text."""
+    documents: int
+    """That begin in it."""
+    sha256: str
+    """Of its text and where documents begin."""
+
+
+def encode_part(part: Part, *, tokenizer: str, folder: str) -> PartTotals:
+    """Writes a part's tokens: each document's, after the tokenizer's end of text.
 
     Args:
-      documents: read as they are needed.
-      tokenizer: the one to use; only gpt2 goes to other processes, the rest is faster than sending.
-      workers: processes, at least 1.
+      tokenizer: JSON of `Tokenizer.to_dict()`.
+      folder: where the files go.
 
     Raises:
-      UserError: naming the document that cannot be encoded, or when a worker process dies.
+      UserError: naming the text that cannot be read or encoded.
     """
-    if workers == 1 or tokenizer.name != "gpt2":
-        for document in documents:
-            yield _encode_one(tokenizer, document)
-        return
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(tokenizer.to_dict(),),
-    )
+    worker, before = _tokenizer(tokenizer)
+    content = _Content(part)
+    tokens, starts = 0, []
+
+    def write(file: IO[bytes]) -> None:
+        nonlocal tokens
+        for text in part.texts(worker):
+            try:
+                encoded = worker.encode_array(text.text)
+            except UserError as error:
+                raise UserError(f"{text.where}: {error}") from None
+            content.add(text.text, text.begins)
+            if text.begins:
+                starts.append(tokens)
+                file.write(before)
+                tokens += len(before) // TOKEN_DTYPE.itemsize
+            file.write(encoded.astype(TOKEN_DTYPE, copy=False).data)
+            tokens += len(encoded)
+
+    name = key(part, tokenizer)
+    _write(Path(folder, f"{name}.tokens"), write)
+    totals = PartTotals(tokens, content.bytes, len(starts), content.sha256())
+    record = json.dumps({**totals._asdict(), "starts": starts}).encode()
+    _write(Path(folder, f"{name}.json"), lambda file: file.write(record))
+    return totals
+
+
+def read_totals(folder: str | Path, name: str) -> PartTotals | None:
+    """The totals of the part with that key, if it is complete."""
     try:
-        # Only a few chunks are under way, so that memory does not grow with the corpus.
-        pending: collections.deque[Future[list[np.ndarray]]] = collections.deque()
-        for chunk in _chunks(documents):
-            pending.append(pool.submit(_encode_chunk, chunk))
-            if len(pending) > 3 * workers:
-                yield from pending.popleft().result()
-        for future in pending:
-            yield from future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process died, perhaps for lack of memory: try fewer --workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+        record = json.loads(Path(folder, f"{name}.json").read_bytes())
+        size = os.path.getsize(Path(folder, f"{name}.tokens"))
+        totals = PartTotals(*(record[field] for field in PartTotals._fields))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return totals if size == totals.tokens * TOKEN_DTYPE.itemsize else None
 
 
-def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Consecutive documents in lists of about `_CHUNK_CHARACTERS`; no document is divided."""
-    chunk: list[Document] = []
-    size = 0
-    for document in documents:
-        chunk.append(document)
-        size += len(document.text)
-        if size >= _CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+def read_starts(folder: str | Path, name: str) -> np.ndarray:
+    """First token of each document that begins in a part, counted from the part's first."""
+    return np.array(json.loads(Path(folder, f"{name}.json").read_bytes())["starts"], np.int64)
 
 
-def _encode_one(tokenizer: Tokenizer, document: Document) -> np.ndarray:
+def digest_part(part: Part, *, tokenizer: str) -> str:
+    """The sha256 that `encode_part` would give, without encoding."""
+    content = _Content(part)
+    if not part.pinned:
+        for text in part.texts(_tokenizer(tokenizer)[0]):
+            content.add(text.text, text.begins)
+    return content.sha256()
+
+
+def characters_of_part(part: Part) -> str:
+    """The different characters of a part's text, in ascending order."""
+    found: set[str] = set()
+    for text in part.texts(ByteTokenizer()):
+        found.update(text.text)
+    return "".join(sorted(found))
+
+
+class _Content:
+    """Digest and size of a part's text. The borders of documents are part of the content."""
+
+    def __init__(self, part: Part) -> None:
+        self.bytes = 0
+        self._part = part
+        self._digest = hashlib.sha256()
+        self._starts: list[int] = []
+
+    def add(self, text: str, begins: bool) -> None:
+        content = text.encode("utf-8", "surrogatepass")
+        if begins:
+            self._starts.append(self.bytes)
+        self.bytes += len(content)
+        self._digest.update(content)
+
+    def sha256(self) -> str:
+        if self._part.pinned:
+            return hashlib.sha256(json.dumps(self._part.identity()).encode()).hexdigest()
+        ends = np.array([*self._starts, self.bytes], "<i8")
+        self._digest.update(ends.tobytes())
+        return self._digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(described: str) -> tuple[Tokenizer, bytes]:
+    """The tokenizer, and the token before each document as bytes."""
+    tokenizer = tokenizer_from_dict(json.loads(described))
+    before = [] if tokenizer.eot is None else [tokenizer.eot]
+    return tokenizer, np.array(before, TOKEN_DTYPE).tobytes()
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Writes a file that has its name only once it is whole."""
+    temporary = f"{path}.{socket.gethostname()}-{os.getpid()}.tmp"
     try:
-        return tokenizer.encode_array(document.text)
-    except UserError as error:
-        raise UserError(f"{document.name}: {error}") from None
-
-
-_worker_tokenizer: list[Tokenizer] = []
-
-
-def _start_worker(tokenizer: Mapping[str, Any]) -> None:
-    _worker_tokenizer[:] = [tokenizer_from_dict(tokenizer)]
-
-
-def _encode_chunk(chunk: list[Document]) -> list[np.ndarray]:
-    return [_encode_one(_worker_tokenizer[0], document) for document in chunk]
+        with open(temporary, "wb", _BUFFER_BYTES) as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -32,6 +32,15 @@ class Batch(NamedTuple):
     weights: Any
     """float32 [B, T]: how much each target counts in the loss; 0 where there is none."""
 
+    @classmethod
+    def of_windows(cls, windows: Sequence[np.ndarray], context_length: int) -> Batch:
+        """Windows of T + 1 tokens as rows, every target of weight 1."""
+        tokens = np.empty((len(windows), context_length + 1), np.int32)
+        for i, window in enumerate(windows):
+            tokens[i] = window
+        weights = np.ones((len(windows), context_length), np.float32)
+        return cls(tokens[:, :-1].copy(), tokens[:, 1:].copy(), weights)
+
 
 class BatchSource(Protocol):
     """Batches by number, made of rows by number."""
@@ -82,12 +91,12 @@ class TrainLoader:
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
         """The named rows of global batch `step`: pure in (seed, step, row)."""
         first = step * self.batch_size
-        length = self.context_length + 1
-        windows = np.empty((len(row_indices), length), np.int32)
-        for i, row in enumerate(row_indices):
-            windows[i] = self._tokens.read(self.window_start(first + row), length)
-        weights = np.ones((len(row_indices), self.context_length), np.float32)
-        return Batch(windows[:, :-1].copy(), windows[:, 1:].copy(), weights)
+        windows = [self.window(first + row) for row in row_indices]
+        return Batch.of_windows(windows, self.context_length)
+
+    def window(self, position: int) -> np.ndarray:
+        """The window drawn as number `position`, uint16 [T + 1]: inputs and the last target."""
+        return self._tokens.read(self.window_start(position), self.context_length + 1)
 
     def window_start(self, position: int) -> int:
         """The token at which the window begins that is drawn as number `position`, from 0 on."""

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,11 @@ HEADER_BYTES = 256 * 4
 TOKEN_DTYPE = np.dtype("<u2")
 MAX_VOCAB_SIZE = 2**16
 SPLITS = ("train", "val")
+# What else llm.c writes with a header of this kind.
+_OTHER_MAGIC = {
+    20240801: "Llama 3 tokens, uint32",
+    20240522: "multiple-choice questions of an evaluation",
+}
 # nanoGPT's names; any other file must start with the header.
 _HEADERLESS = ("train.bin", "val.bin")
 
@@ -69,84 +72,37 @@ class TokenArray:
 _NO_TOKENS = np.zeros(0, TOKEN_DTYPE)
 
 
-class ShardWriter:
-    """Writes one split as `{split}_{index:06d}.bin`; a file has its final name only when complete.
+def write_shard(path: str | Path, arrays: Iterable[np.ndarray], count: int) -> str:
+    """Writes one shard and returns its sha256.
 
-    Use as a context manager. After it, `shards` holds {"file", "tokens", "sha256"} per file.
+    Args:
+      path: the file; it is whole only once this returns.
+      arrays: the tokens [n_i] in order, each id below 65536.
+      count: tokens in all of them.
+
+    Raises:
+      UserError: for ids that uint16 cannot hold.
     """
-
-    def __init__(self, folder: str | Path, split: str, tokens_per_shard: int = 100_000_000) -> None:
-        """Opens nothing yet.
-
-        Args:
-          folder: an existing folder.
-          split: "train" or "val".
-          tokens_per_shard: every file but the last holds this many tokens.
-        """
-        if tokens_per_shard < 1:
-            raise UserError(f"tokens_per_shard must be at least 1, not {tokens_per_shard}")
-        self.shards: list[dict[str, Any]] = []
-        self._folder, self._split = Path(folder), split
-        self._limit = tokens_per_shard
-        self._file: io.BufferedRandom | None = None
-        self._count = 0
-
-    def __enter__(self) -> ShardWriter:
-        """The writer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Completes the last file, or removes it when the block failed."""
-        if kind is None:
-            self._finish()
-        elif self._file is not None:
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
-
-    @property
-    def _temporary(self) -> Path:
-        return self._folder / f"{self._split}_{len(self.shards):06d}.bin.tmp"
-
-    def write(self, tokens: np.ndarray) -> None:
-        """Appends token ids [n], each below 65536."""
-        if tokens.dtype != TOKEN_DTYPE:
-            if len(tokens) and not 0 <= tokens.min() <= tokens.max() < MAX_VOCAB_SIZE:
-                raise UserError("token ids must be from 0 to 65535 to be stored as uint16")
-            tokens = tokens.astype(TOKEN_DTYPE)
-        while len(tokens):
-            if self._file is None:
-                self._file, self._count = self._temporary.open("w+b"), 0
-                self._file.write(bytes(HEADER_BYTES))
-            piece = tokens[: self._limit - self._count]
-            self._file.write(np.ascontiguousarray(piece).data)
-            self._count += len(piece)
-            tokens = tokens[len(piece) :]
-            if self._count == self._limit:
-                self._finish()
-
-    def _finish(self) -> None:
-        if self._file is None:
-            return
-        header = np.zeros(256, "<i4")
-        header[:3] = MAGIC, VERSION, self._count
-        with self._file as file:
-            file.seek(0)
-            file.write(header.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-            # The count in the header is known only now, so the sum is taken of the file as it is.
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        temporary = self._temporary
-        os.replace(temporary, temporary.with_suffix(""))
-        shard = {"file": temporary.stem, "tokens": self._count, "sha256": digest}
-        self.shards.append(shard)
-        self._file = None
+    header = np.zeros(256, "<i4")
+    header[:3] = MAGIC, VERSION, count
+    digest = hashlib.sha256(header.tobytes())
+    written = 0
+    with open(path, "wb") as file:
+        file.write(header.tobytes())
+        for tokens in arrays:
+            if tokens.dtype != TOKEN_DTYPE:
+                if len(tokens) and not 0 <= tokens.min() <= tokens.max() < MAX_VOCAB_SIZE:
+                    raise UserError("token ids must be from 0 to 65535 to be stored as uint16")
+                tokens = tokens.astype(TOKEN_DTYPE)
+            content = np.ascontiguousarray(tokens).data
+            digest.update(content)
+            file.write(content)
+            written += len(tokens)
+        if written != count:
+            raise ValueError(f"{path}: {written} tokens instead of {count}")
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 def open_tokens(path: str | Path, split: str, *, val_fraction: float = 0.1) -> TokenArray:
@@ -206,14 +162,17 @@ def check_vocab(tokens: TokenArray, vocab_size: int) -> None:
             )
 
 
-def fingerprint(path: str | Path) -> str:
+def fingerprint(*paths: str | Path) -> str:
     """A sha256 in hex that tells folders of tokens apart, without reading them all.
 
-    Over the shards' sums in meta.json, or without it over each file's name, size and 64 slices of
-    4 KB: a change between those goes unnoticed.
+    Of one folder, over the shards' sums in meta.json, or without it over each file's name, size and
+    64 slices of 4 KB: a change between those goes unnoticed. Of several, over theirs in this order.
     """
-    folder = Path(path)
     digest = hashlib.sha256()
+    if len(paths) != 1:
+        digest.update("\n".join(map(fingerprint, paths)).encode())
+        return digest.hexdigest()
+    folder = Path(paths[0])
     if (meta := read_meta(folder)) is not None:
         for split in SPLITS:
             for shard in meta["splits"].get(split, {}).get("shards", ()):
@@ -251,6 +210,11 @@ def _map_shard(file: Path) -> np.ndarray:
     if size == 0:
         raise UserError(f"{file} is empty: make it anew with gpt2-jax prepare")
     header = np.fromfile(file, "<i4", count=256)
+    if len(header) and int(header[0]) in _OTHER_MAGIC:
+        raise UserError(
+            f"{file} is no GPT-2 data: its header says {_OTHER_MAGIC[int(header[0])]} (llm.c's "
+            f"{header[0]}); prepare the text with gpt2-jax prepare, or take the file away"
+        )
     if not len(header) or header[0] != MAGIC:
         if file.name not in _HEADERLESS:
             raise UserError(

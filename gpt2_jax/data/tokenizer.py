@@ -45,6 +45,14 @@ class Tokenizer(Protocol):
         """int32 [vocab_size]: bytes of UTF-8 text that each id stands for; 0 for `eot`."""
         ...
 
+    def border(self, text: str, at: int) -> int | None:
+        """The first place from `at`, 1 or more, on where `text` may be cut; None for none.
+
+        The tokens of what is before and of what is after, joined, are those of the text, whatever
+        comes before and after it.
+        """
+        return at if at < len(text) else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `tokenizer_from_dict` is the inverse."""
         return {"name": self.name}
@@ -94,6 +102,10 @@ class BPETokenizer(Tokenizer):
         for text, token in self.vocabulary.ranks.items():
             lengths[token] = len(text)
         return lengths
+
+    def border(self, text: str, at: int) -> int | None:
+        """A place where no word of GPT-2's pattern can go on, such as before a space."""
+        return bpe.border(text, at)
 
     def to_dict(self) -> dict[str, Any]:
         """The vocabulary, whole."""

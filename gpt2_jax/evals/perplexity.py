@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -36,12 +36,14 @@ class Perplexity:
         mesh: Mesh,
         rules: Rules,
         abstract_params: Any,
+        compiled: Perplexity | None = None,
     ) -> None:
         """Compiles the pass.
 
         Args:
           tokens: the validation split; `eval.batches` limits how much of it is scored.
           abstract_params: ShapeDtypeStructs with the shardings that the parameters will have.
+          compiled: the same for other tokens, whose compiled step is used again.
         """
         batch_size = config.train.batch_size // config.train.accumulation_steps
         T = config.model.context_length
@@ -50,12 +52,22 @@ class Perplexity:
         if config.eval.batches >= 0:
             self._num_batches = min(config.eval.batches, self._num_batches)
         scored = tokens.read(1, min(len(tokens) - 1, self._num_batches * batch_size * T))
-        self._bytes = int(tokenizer.byte_lengths()[scored].sum())
+        self.bytes_per_token = int(tokenizer.byte_lengths()[scored].sum()) / max(len(scored), 1)
         self._sharding = batch_sharding(mesh)
-        self._eval_step = compile_eval_step(config.model, batch_size, mesh, rules, abstract_params)
+        self._eval_step = (
+            compiled._eval_step
+            if compiled
+            else compile_eval_step(config.model, batch_size, mesh, rules, abstract_params)
+        )
 
     def __call__(self, params: Any) -> Iterator[tuple[str, float]]:
         """Yields the three numbers for these parameters; none where there is nothing to score."""
+        loss = self.loss(params)
+        if loss is not None:
+            yield from _numbers(loss, self.bytes_per_token)
+
+    def loss(self, params: Any) -> float | None:
+        """Nats per token; None where there is nothing to score."""
         batches = device_batches(self._windows, self._sharding, stop_step=self._num_batches)
         sums: list[tuple[float, float]] = []
         pending = None
@@ -66,11 +78,38 @@ class Perplexity:
                 sums += [_floats(pending)] if pending else []
                 pending = started
         if pending is None:
-            return
+            return None
         nats, tokens = np.sum([*sums, _floats(pending)], axis=0)
-        yield "eval/loss", nats / tokens
-        yield "eval/perplexity", math.exp(min(nats / tokens, 700))
-        yield "eval/bits_per_byte", nats / math.log(2) / self._bytes
+        return nats / tokens
+
+
+class MixturePerplexity:
+    """Evaluator for several sets: `eval/NAME/loss` of each, the three numbers for their mixture.
+
+    The loss of the mixture is that of a token drawn from the sets by their shares, whatever the
+    sizes of their validation splits; bits per byte divides it by such a token's bytes.
+    """
+
+    def __init__(self, sets: Mapping[str, Perplexity], shares: Sequence[float]) -> None:
+        """Takes an evaluator by name, and the share of each in the mixture."""
+        self._sets, self._shares = sets, np.array(shares) / np.sum(shares)
+
+    def __call__(self, params: Any) -> Iterator[tuple[str, float]]:
+        """Yields the numbers for these parameters; none where there is nothing to score."""
+        losses = [each.loss(params) for each in self._sets.values()]
+        scored = [loss for loss in losses if loss is not None]
+        if len(scored) < len(losses):
+            return
+        for name, loss in zip(self._sets, scored, strict=True):
+            yield f"eval/{name}/loss", loss
+        per_token = [each.bytes_per_token for each in self._sets.values()]
+        yield from _numbers(float(self._shares @ scored), float(self._shares @ per_token))
+
+
+def _numbers(loss: float, bytes_per_token: float) -> Iterator[tuple[str, float]]:
+    yield "eval/loss", loss
+    yield "eval/perplexity", math.exp(min(loss, 700))
+    yield "eval/bits_per_byte", loss / math.log(2) / bytes_per_token
 
 
 def _floats(pair: tuple[jax.Array, jax.Array]) -> tuple[float, float]:

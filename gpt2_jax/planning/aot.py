@@ -21,11 +21,12 @@ from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import TrainState, abstract_state, bytes_per_device
 from gpt2_jax.train.step import compile_train_step
 
-# Without these libtpu 0.0.51 cannot print a program for v5p, whose gathers it gives to SparseCores.
+# Without these libtpu 0.0.51 cannot print a program for v5p, whose lookups it gives to SparseCores.
 _READABLE = {
     "v5p": {
         "xla_tpu_offload_gather_to_sparsecore": "false",
         "xla_tpu_enable_offloading_gather_to_sparsecore": "false",
+        "xla_tpu_enable_offloading_scatter_to_sparsecore": "false",
     }
 }
 # Collectives of up to as many elements are sums of norms and losses: their latency counts only.

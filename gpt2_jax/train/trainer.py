@@ -133,8 +133,10 @@ class Trainer:
             step = steps[0]
             meta = store.meta(step)
             if meta["data_fingerprint"] != self.setup.data_fingerprint:
+                data = self.config.data
+                named = f"mixture={data.mixture}" if data.mixture else f"path={data.path}"
                 raise UserError(
-                    f"the shards in data.path={self.config.data.path} are not those that "
+                    f"the shards in data.{named} are not those that "
                     f"{self.workdir} was trained on; put them back, or choose another --workdir"
                 )
             params, rest = store.restore(step, self.abstract.params, _rest(self.abstract))

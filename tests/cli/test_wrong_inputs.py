@@ -12,7 +12,7 @@ import pytest
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.cli.main import main
-from gpt2_jax.data.corpora import read_inputs
+from gpt2_jax.data.inputs import read_inputs
 from gpt2_jax.data.prepare import prepare
 from tests.decode.tiny import make_run, tiny_config
 

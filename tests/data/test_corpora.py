@@ -3,18 +3,28 @@ from __future__ import annotations
 import ast
 import io
 import os
+import sysconfig
 import urllib.error
 from pathlib import Path
 
 import pytest
 
 from gpt2_jax.data import corpora
-from gpt2_jax.data.corpora import get_corpus, read_inputs
+from gpt2_jax.data.corpora import get_corpus
+from gpt2_jax.data.parts import Document
 from gpt2_jax.errors import UserError
+from tests.data.reading import read
+
+
+def stdlib():
+    """The corpus, its names relative to the library's folder."""
+    root = sysconfig.get_path("stdlib") + "/"
+    found = read(get_corpus("python-stdlib"))
+    return [Document(each.name.removeprefix(root), each.text) for each in found]
 
 
 def test_stdlib_is_fixed_and_free_of_tests():
-    first, second = list(get_corpus("python-stdlib")), list(get_corpus("python-stdlib"))
+    first, second = stdlib(), stdlib()
     assert first == second
     names = [document.name for document in first]
     assert len(set(names)) == len(names)
@@ -27,7 +37,7 @@ def test_stdlib_is_fixed_and_free_of_tests():
 
 
 def test_end_of_stdlib_mixes_packages():
-    documents = list(get_corpus("python-stdlib"))
+    documents = stdlib()
     sizes = [len(document.text) for document in documents]
     tail, seen = {}, 0
     for document, size in zip(documents, sizes, strict=True):
@@ -47,32 +57,6 @@ def test_stdlib_skips_what_a_python_lacks(tmp_path):
     (tmp_path / "json" / "tests" / "test_it.py").write_text("")
     files = {path.as_posix() for path in corpora._stdlib_files(tmp_path)}
     assert files == {"json/decoder.py", "abc.py"}
-
-
-def test_inputs_keep_bytes_and_order(tmp_path):
-    (tmp_path / "b").mkdir()
-    for name, content in {"c.txt": "c\r\n", "a.txt": "ä", "b/z.txt": "z", "b/no.md": "no"}.items():
-        (tmp_path / name).write_bytes(content.encode())
-    corpus = read_inputs([tmp_path / "b" / "no.md", tmp_path])
-    texts = [document.text for document in corpus]
-    assert texts == ["no", "ä", "z", "c\r\n"]
-    assert texts == [document.text for document in corpus]
-    again = read_inputs([tmp_path / "a.txt", tmp_path, tmp_path / "b" / ".." / "a.txt"])
-    assert [document.text for document in again] == ["ä", "z", "c\r\n"]
-
-
-def test_input_mistakes_name_the_path(tmp_path):
-    with pytest.raises(UserError, match="nowhere"):
-        read_inputs([tmp_path / "nowhere"])
-    with pytest.raises(UserError, match=r"without any \*\.txt"):
-        read_inputs([tmp_path])
-    with pytest.raises(UserError, match="no files"):
-        read_inputs([])
-    with pytest.raises(UserError, match="empty path"):
-        read_inputs([""])
-    (tmp_path / "latin1.txt").write_bytes("caf\u00e9 noir".encode("latin-1"))
-    with pytest.raises(UserError, match=r"latin1\.txt is not UTF-8 text: byte 3 is 0xe9"):
-        list(read_inputs([tmp_path]))
 
 
 def test_unknown_corpus_suggests():
@@ -99,22 +83,22 @@ def serve(monkeypatch, answer):
 def test_no_network_is_one_line_with_a_way_out(home, monkeypatch):
     serve(monkeypatch, urllib.error.URLError("no route"))
     with pytest.raises(UserError, match=r"GPT2_JAX_DATA.*--input") as error:
-        list(get_corpus("tinyshakespeare"))
+        read(get_corpus("tinyshakespeare"))
     assert "\n" not in str(error.value)
 
 
 def test_download_is_kept_only_when_its_sum_is_right(home, monkeypatch):
     serve(monkeypatch, b"something else")
     with pytest.raises(UserError, match="another sha256"):
-        list(get_corpus("tinyshakespeare"))
+        read(get_corpus("tinyshakespeare"))
     assert not [path for path in home.rglob("*") if path.is_file()]
     monkeypatch.setattr(
         corpora, "_TINYSHAKESPEARE_SHA256", corpora.hashlib.sha256(b"First").hexdigest()
     )
     serve(monkeypatch, b"First")
-    assert [document.text for document in get_corpus("tinyshakespeare")] == ["First"]
+    assert [document.text for document in read(get_corpus("tinyshakespeare"))] == ["First"]
     serve(monkeypatch, urllib.error.URLError("no route"))
-    assert [document.text for document in get_corpus("tinyshakespeare")] == ["First"]
+    assert [document.text for document in read(get_corpus("tinyshakespeare"))] == ["First"]
     assert [path.name for path in home.rglob("*") if path.is_file()] == ["tinyshakespeare.txt"]
 
 
@@ -122,7 +106,7 @@ def test_data_folder_file_is_checked(home, monkeypatch):
     monkeypatch.setenv("GPT2_JAX_DATA", str(home))
     (home / "tinyshakespeare.txt").write_text("not it")
     with pytest.raises(UserError, match="sha256 differs"):
-        list(get_corpus("tinyshakespeare"))
+        read(get_corpus("tinyshakespeare"))
 
 
 @pytest.mark.external_data
@@ -131,6 +115,6 @@ def test_real_tinyshakespeare():
     candidates = (Path(folder, "tinyshakespeare.txt"), Path(folder, "text", "tinyshakespeare.txt"))
     if not folder or not any(path.is_file() for path in candidates):
         pytest.skip("GPT2_JAX_DATA names no folder with tinyshakespeare.txt")
-    (document,) = get_corpus("tinyshakespeare")
+    (document,) = read(get_corpus("tinyshakespeare"))
     assert len(document.text) == 1_115_394
     assert document.text.startswith("First Citizen:")

@@ -2,11 +2,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +9,8 @@ import numpy as np
 import pytest
 
 from gpt2_jax.cli import prepare as command
-from gpt2_jax.data.corpora import Document
+from gpt2_jax.data.inputs import read_inputs
+from gpt2_jax.data.parts import Document
 from gpt2_jax.data.prepare import prepare
 from gpt2_jax.data.shards import open_tokens, read_meta
 from gpt2_jax.data.tokenizer import make_tokenizer, tokenizer_from_dict
@@ -72,11 +68,18 @@ def test_char_split_and_ids_equal_nanogpts(tmp_path):
     assert val.read(0, len(val)).tolist() == ids[int(len(text) * 0.9) :]
 
 
-def test_workers_change_nothing(tmp_path):
-    documents = make_documents(1000, 300)
-    for workers in (1, 2):
-        prepare(documents, "gpt2", tmp_path / str(workers), workers=workers)
-    assert files(tmp_path / "1") == files(tmp_path / "2")
+@pytest.mark.parametrize(("name", "more"), [("gpt2", (2, 4)), ("char", (2,))])
+def test_workers_and_parts_change_nothing(tmp_path, name, more):
+    documents = make_documents(200, 200)
+    made = []
+    for workers, part_bytes in ((1, 1 << 24), *((workers, 50_000) for workers in (1, *more))):
+        out = tmp_path / f"{workers} {part_bytes}"
+        prepare(documents, name, out, workers=workers, part_bytes=part_bytes, val_fraction=0.3)
+        made.append(files(out))
+    metas = [json.loads(each.pop("meta.json")) for each in made]
+    assert all(each == made[0] for each in made)
+    assert all(meta == metas[1] for meta in metas[2:])
+    assert metas[0]["splits"] == metas[1]["splits"]  # the text's sum is taken over the parts
 
 
 def test_a_worker_names_the_document_it_cannot_encode(tmp_path):
@@ -94,6 +97,59 @@ def test_same_again_is_already_prepared(tmp_path):
     again = prepare(DOCUMENTS, "byte", out)
     assert again["already_prepared"]
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_same_files_again_are_already_prepared_however_they_are_shared_out(tmp_path):
+    for i, document in enumerate(make_documents(12, 300)):
+        (tmp_path / f"{i:02}.txt").write_text(document.text)
+    corpus = read_inputs([str(tmp_path / "*.txt")])
+    out = tmp_path / "out"
+    prepare(corpus, "gpt2", out, part_bytes=700, workers=2)
+    assert prepare(corpus, "gpt2", out)["already_prepared"]
+    (tmp_path / "03.txt").write_text("another text")
+    with pytest.raises(UserError, match="not the same text"):
+        prepare(corpus, "gpt2", out)
+
+
+def test_a_run_takes_up_the_parts_that_are_still_good(tmp_path):
+    for i in range(6):
+        (tmp_path / f"{i}.txt").write_text(f"text number {i}. " * 60)
+    (tmp_path / "6.txt").write_bytes(b"\xff")
+    out, lines = tmp_path / "out", []
+    corpus = read_inputs([str(tmp_path / "*.txt")])
+
+    def run(to, **settings):
+        return prepare(corpus, "gpt2", to, part_bytes=1000, log=lines.append, **settings)
+
+    with pytest.raises(UserError, match=r"6\.txt is not UTF-8"):
+        run(out)
+    assert not out.exists() and not lines
+    (tmp_path / "6.txt").write_text("mended")
+    (tmp_path / "2.txt").write_text("written anew. " * 60)
+    run(out, val_fraction=0.25)
+    assert lines == ["taking up 4 of 6 parts from the run before"]
+    run(tmp_path / "afresh", val_fraction=0.25)
+    assert files(out) == files(tmp_path / "afresh")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_is_left_of_a_part_is_not_taken_for_one(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.txt").write_text(f"text number {i}. " * 60)
+    (tmp_path / "3.txt").write_bytes(b"\xff")
+    corpus = read_inputs([str(tmp_path / "*.txt")])
+    with pytest.raises(UserError, match="not UTF-8"):
+        prepare(corpus, "byte", tmp_path / "out", part_bytes=1000)
+    parts = tmp_path / ".out.preparing" / "parts"
+    tokens, *_ = parts.glob("*.tokens")
+    tokens.write_bytes(tokens.read_bytes()[:-2])
+    _, record, *_ = sorted(parts.glob("*.json"), key=lambda path: path.stem == tokens.stem)
+    record.write_text("{")
+    (parts / "x.tokens.host-1.tmp").write_bytes(b"half")
+    (tmp_path / "3.txt").write_text("mended")
+    prepare(corpus, "byte", tmp_path / "out", part_bytes=1000)
+    prepare(corpus, "byte", tmp_path / "afresh", part_bytes=1000)
+    assert files(tmp_path / "out") == files(tmp_path / "afresh")
 
 
 @pytest.mark.parametrize(
@@ -175,39 +231,6 @@ def test_too_many_characters_for_uint16_are_refused(tmp_path):
     assert make_tokenizer("char", text).decode(make_tokenizer("char", text).encode(text)) == text
     with pytest.raises(UserError, match=f"{len(points)} tokens.*65536"):
         prepare([Document("all", text)], "char", tmp_path / "out")
-
-
-KILLED = """
-import sys, time
-from gpt2_jax.data.corpora import Document
-from gpt2_jax.data.prepare import prepare
-
-class Slow:
-    def __iter__(self):
-        while True:
-            yield Document("d", "some text " * 1000)
-            print("going", flush=True)
-            time.sleep(0.01)
-
-prepare(Slow(), "byte", sys.argv[1])
-"""
-
-
-def test_a_kill_leaves_nothing_at_out_and_the_next_run_tidies_up(tmp_path):
-    out = tmp_path / "out"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(out)], stdout=subprocess.PIPE, env=environment
-    )
-    assert process.stdout is not None and process.stdout.readline()
-    time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert not out.exists()
-    assert list(tmp_path.iterdir()), "the killed run should have been at work"
-    prepare(DOCUMENTS, "byte", out)
-    assert list(tmp_path.iterdir()) == [out]
 
 
 def parse(*arguments):

@@ -128,3 +128,35 @@ def test_bad_names_and_descriptions_are_refused():
     for values in wrong:
         with pytest.raises(UserError, match="tokenizer"):
             tokenizer_from_dict(values)
+
+
+# Everything that GPT-2's pattern treats in its own way, often together.
+_CHARACTERS = "aZäß日9٣½'\u2019_-.,!({ \t\n\r\x0b\x1c\x1f\x85\xa0\u2009\u3000\u200b\u0301😀\x00"
+_PARTS = st.sampled_from(
+    [*_CHARACTERS, "'s", "'ll", " '", "  ", "\r\n", " \n", "don't", "12", " a"]
+)
+_MIXED = st.lists(_PARTS | TEXT, max_size=30).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(_MIXED)
+def test_tokens_of_a_text_cut_at_a_border_are_those_of_its_halves(text):
+    for tokenizer in (GPT2, BYTE):
+        whole = tokenizer.encode(text)
+        at = 0
+        while (at := tokenizer.border(text, at + 1)) is not None:
+            assert 0 < at < len(text)
+            assert tokenizer.encode(text[:at]) + tokenizer.encode(text[at:]) == whole
+
+
+def test_borders_are_found_wherever_prose_has_them():
+    text = "It is,\nthey say, 日本 a truth: don't you\r\nthink? 1234abc x==y"
+    found, at = [], 0
+    while (at := GPT2.border(text, at + 1)) is not None:
+        found.append(at)
+    spaces = [i for i in range(1, len(text)) if text[i].isspace() and not text[i - 1].isspace()]
+    assert set(spaces) <= set(found)
+    assert GPT2.border("aaaa", 1) is None and GPT2.border(" \n ", 1) is None
+    assert GPT2.border("'s", 1) is None, "an apostrophe and what it begins may be one token"
+    assert GPT2.border("ab cd", 2) == 2 and GPT2.border("ab cd", 3) is None
+    assert BYTE.border("aaaa", 3) == 3 and BYTE.border("aaaa", 4) is None

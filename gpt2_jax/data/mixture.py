@@ -1,0 +1,61 @@
+"""Batches drawn from several sets of tokens in fixed proportions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpt2_jax.data.loader import Batch, TrainLoader
+from gpt2_jax.errors import UserError
+
+
+class MixtureLoader:
+    """Windows of several loaders in turn, each going through its own shuffled epochs.
+
+    Windows come in rounds. A round has as many of each set as its share says, spread evenly, so
+    that after any number of windows each set is less than one away from its part for two sets, and
+    not much more for many. Which set a window is of, and the how manieth of it, follows from its
+    number alone: a batch is a pure function of (seed, step) here too.
+    """
+
+    def __init__(self, loaders: Sequence[TrainLoader], shares: Sequence[int]) -> None:
+        """Lays out a round.
+
+        Args:
+          loaders: of equal batch size and context length.
+          shares: windows of each in a round, at least 1.
+
+        Raises:
+          UserError: when the loaders do not fit together.
+        """
+        self.batch_size, self.context_length = loaders[0].batch_size, loaders[0].context_length
+        if any(
+            (each.batch_size, each.context_length) != (self.batch_size, self.context_length)
+            for each in loaders
+        ):
+            raise UserError("the sets of a mixture must have one batch size and context length")
+        self._loaders, self._shares = loaders, shares
+        self._sets = _spread(shares)
+        is_set = self._sets[:, None] == np.arange(len(shares))
+        self._ranks = (np.cumsum(is_set, axis=0) - 1)[np.arange(len(self._sets)), self._sets]
+
+    def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
+        """The named rows of global batch `step`, as NumPy arrays [len(row_indices), T]."""
+        first = step * self.batch_size
+        drawn = [self.draw(first + row) for row in row_indices]
+        windows = [self._loaders[which].window(position) for which, position in drawn]
+        return Batch.of_windows(windows, self.context_length)
+
+    def draw(self, position: int) -> tuple[int, int]:
+        """(set, number within it) of the window drawn as number `position`, from 0 on."""
+        rounds, place = divmod(position, len(self._sets))
+        which = int(self._sets[place])
+        return which, rounds * self._shares[which] + int(self._ranks[place])
+
+
+def _spread(shares: Sequence[int]) -> np.ndarray:
+    """The set of each window of a round [sum(shares)]: every set's windows at even distances."""
+    places = [(np.arange(share) + 0.5) / share for share in shares]
+    sets = np.repeat(np.arange(len(shares)), shares)
+    return sets[np.argsort(np.concatenate(places), kind="stable")]

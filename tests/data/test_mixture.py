@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2_jax.config import DataConfig
+from gpt2_jax.data.loader import TrainLoader
+from gpt2_jax.data.mixture import MixtureLoader
+from gpt2_jax.data.shards import TokenArray
+from gpt2_jax.errors import UserError
+
+T, B = 8, 4
+LENGTHS = (1000, 300, 90)
+
+
+def make_loader(number, seed=3, batch_size=B):
+    # Every token says which set it is of.
+    tokens = np.arange(LENGTHS[number], dtype=np.uint16) + 10_000 * number
+    return TrainLoader(TokenArray([tokens]), batch_size=batch_size, context_length=T, seed=seed)
+
+
+def make_mixture(shares=(5, 3, 2), seed=3):
+    loaders = [make_loader(number, seed) for number in range(len(shares))]
+    return MixtureLoader(loaders, shares)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_shares_are_exact_and_spread_evenly(shares):
+    mixture = MixtureLoader([make_loader(0)] * len(shares), shares)
+    total = sum(shares)
+    drawn = [mixture.draw(position) for position in range(3 * total)]
+    counts = np.cumsum([[which == i for i in range(len(shares))] for which, _ in drawn], axis=0)
+    assert counts[total - 1].tolist() == shares
+    assert counts[-1].tolist() == [3 * share for share in shares]
+    expected = np.arange(1, 3 * total + 1)[:, None] * np.array(shares) / total
+    # A set's own windows are at most half a distance off; with n sets, the others' add up.
+    assert np.abs(counts - expected).max() <= max(len(shares) / 2, 0.5)
+    for i in range(len(shares)):
+        assert [index for which, index in drawn if which == i] == list(range(counts[-1, i]))
+
+
+def test_batches_are_pure_in_seed_and_step_and_any_rows_are_the_rows_of_the_batch():
+    steps = [40, 0, 7, 100_000_000]
+    forwards = {step: make_mixture().rows(step, range(B)) for step in steps}
+    one = make_mixture()
+    for step in reversed(steps):
+        for mine, other in zip(one.rows(step, range(B)), forwards[step], strict=True):
+            assert np.array_equal(mine, other)
+    for mine, other in zip(one.rows(7, [2, 0]), forwards[7], strict=True):
+        assert np.array_equal(mine, other[[2, 0]])
+    assert not np.array_equal(make_mixture(seed=4).rows(7, range(B)).inputs, forwards[7].inputs)
+    assert not np.array_equal(forwards[0].inputs, forwards[7].inputs)
+
+
+def test_each_set_goes_through_its_own_epochs():
+    mixture = make_mixture()
+    inputs = np.concatenate([mixture.rows(step, range(B)).inputs for step in range(200)])
+    for number in range(3):
+        mine = inputs[inputs[:, 0] // 10_000 == number]
+        alone = make_loader(number, batch_size=len(mine)).rows(0, range(len(mine))).inputs
+        assert np.array_equal(mine, alone)
+        epoch = mine[: make_loader(number).windows_per_epoch, 0]
+        assert len(set(epoch.tolist())) == len(epoch), "a window came twice in an epoch"
+
+
+def test_a_mixture_of_one_is_the_set_itself():
+    mixture = MixtureLoader([make_loader(0)], [1])
+    for step in (0, 50):
+        for mine, other in zip(
+            mixture.rows(step, range(B)), make_loader(0).rows(step, range(B)), strict=True
+        ):
+            assert np.array_equal(mine, other) and mine.dtype == other.dtype
+
+
+def test_loaders_of_other_sizes_are_refused():
+    with pytest.raises(UserError, match="one batch size"):
+        MixtureLoader([make_loader(0), make_loader(1, batch_size=2)], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("mixture", "shares"),
+    [
+        ("a=0.7,b=0.3", {"a": 7, "b": 3}),
+        ("runs/a=1, runs/b=1", {"runs/a": 1, "runs/b": 1}),
+        ("x=y/a=2,b=0.5,c=1e-1", {"x=y/a": 20, "b": 5, "c": 1}),
+        ("a=70,b=30", {"a": 7, "b": 3}),
+        ("only=0.2", {"only": 1}),
+    ],
+)
+def test_shares_are_read_exactly(mixture, shares):
+    assert DataConfig(mixture=mixture).shares == shares
+
+
+@pytest.mark.parametrize(
+    ("mixture", "said"),
+    [
+        ("", "'' is not FOLDER=SHARE"),
+        ("a", "'a' is not FOLDER=SHARE"),
+        ("a=0.5,b", "'b' is not FOLDER=SHARE"),
+        ("a=0,b=1", "'a=0' is not"),
+        ("a=-1,b=1", "'a=-1' is not"),
+        ("a=nan", "'a=nan' is not"),
+        ("a=1/0", "'a=1/0' is not"),
+        ("=1", "'=1' is not"),
+        ("a=1,a=2", "names a twice"),
+        ("a=0.1234567,b=1", "fewer digits"),
+    ],
+)
+def test_a_mixture_that_cannot_be_read_is_refused(mixture, said):
+    with pytest.raises(UserError, match=r"data\.mixture") as error:
+        _ = DataConfig(mixture=mixture).shares
+    assert said in str(error.value)
+
+
+def test_no_data_at_all_is_refused():
+    with pytest.raises(UserError, match=r"data\.path is not set"):
+        _ = DataConfig().shares
