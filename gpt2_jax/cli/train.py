@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     _task_names(config)
     # Only now the imports that take seconds: a typo has been answered by here.
     from gpt2_jax.model import attention
-    from gpt2_jax.parallel.distributed import initialize, is_primary
+    from gpt2_jax.parallel.distributed import initialize, is_primary, peers_expected
     from gpt2_jax.parallel.malloc import keep_freed_memory
 
     keep_freed_memory()
@@ -70,9 +70,11 @@ def run(args: argparse.Namespace) -> int:
     attention.choose(config.model)
     if args.dry_run:
         report = _dry_run(config)
-        print(json.dumps(report) if args.json else _readable(report))
+        if is_primary():
+            print(json.dumps(report) if args.json else _readable(report))
         return 0
-    results = _train(config, args.workdir, args.stop_at_step)
+    with peers_expected():
+        results = _train(config, args.workdir, args.stop_at_step)
     if args.json and is_primary():
         print(json.dumps({"workdir": args.workdir, **results}))
     return 0

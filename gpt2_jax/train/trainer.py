@@ -26,7 +26,7 @@ from gpt2_jax.errors import NumbersWentBad, Preempted, StorageError, UserError
 from gpt2_jax.model.flops import flops_per_token
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import chip_for
-from gpt2_jax.parallel.distributed import StopRequest, is_primary
+from gpt2_jax.parallel.distributed import StopRequest, agreed, check_shared, is_primary
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.train.metrics import (
     MetricsWriter,
@@ -129,8 +129,9 @@ class Trainer:
         2. the parameters of the model that `train.init_from` names;
         3. a fresh initialization from `train.seed`.
         """
-        if steps := store.steps():
-            step = steps[0]
+        steps = store.steps()
+        step = agreed(steps[0] if steps else -1)
+        if step >= 0:
             meta = store.meta(step)
             if meta["data_fingerprint"] != self.setup.data_fingerprint:
                 raise UserError(
@@ -156,6 +157,7 @@ class Trainer:
             raise UserError(f"can't make --workdir {self.workdir}: {error.strerror}") from error
         if not writable:
             raise UserError(f"can't write in --workdir {self.workdir}: permission denied")
+        check_shared(self.workdir)
 
     def _write_config(self) -> None:
         if not is_primary():
@@ -195,7 +197,8 @@ class _Loop:
         start, total = int(state.step), config.train.total_steps
         results, evaluated_at = last_evaluation(self.workdir)
         # A run that was stopped or killed between the save and the validation makes up for it.
-        missed = start > 0 and self._evaluation_due(start) and evaluated_at < start
+        # Process 0 may have dropped rows by now that another has still read.
+        missed = start > 0 and self._evaluation_due(start) and agreed(evaluated_at) < start
         done = start >= self.stop_at
         if done:
             ended = "done" if start == total else "nothing to do up to --stop_at_step"
