@@ -8,9 +8,11 @@ CORPUS := runs/data/python-stdlib
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
+# Slurm's daemons want to be root.
+as_root = $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test test-all test-eval check compare-env clean
+.PHONY: help venv train test test-all test-eval test-slurm check compare-env clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -63,6 +65,11 @@ test-all: .venv/.test  ## run all tests
 
 test-eval: .venv/.eval  ## run the tests that need lm-eval
 	$(PYTEST) -m lm_eval tests/evals
+
+test-slurm: .venv/.test  ## install Debian's slurm-wlm if it is missing, train in a real Slurm
+	@command -v sbatch >/dev/null || { $(as_root) apt-get update -q && \
+	$(as_root) apt-get install -y -q --no-install-recommends slurm-wlm; }
+	$(as_root) .venv/bin/python -m pytest -q -s -m slurm tests/launch/test_slurm.py
 
 check: .venv/.dev  ## lint, format, types, and the direction of imports
 	.venv/bin/ruff check .

@@ -59,15 +59,19 @@ def once(folder, make):
 NO_SAMPLE = "--config.eval.sample_tokens=0"
 
 
+SETTINGS = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    "PYTHONPATH": str(Path(__file__).parents[1]),
+}
+
+
 def start(lab, workdir, *flags, devices=8, env=None, module="gpt2_jax"):
     """A process of its own that trains; compiling is done once for all with these devices."""
-    settings = {
+    settings = SETTINGS | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
         "JAX_COMPILATION_CACHE_DIR": str(lab / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     command = [sys.executable, "-m", module, "train", "--config", str(lab / "config.py")]
     return subprocess.Popen(

@@ -39,9 +39,10 @@ def initialize() -> None:
 
     There are others where `JAX_NUM_PROCESSES` (with `JAX_PROCESS_ID` and
     `JAX_COORDINATOR_ADDRESS`), Open MPI, a Slurm step or a TPU slice says so; then a line on
-    standard error tells which process this is. Elsewhere it does nothing. The launcher also tells where process 0 is reached, unless
-    `JAX_COORDINATOR_ADDRESS` does. If they have not all met after 300 seconds, or as many as
-    `GPT2_JAX_START_TIMEOUT` says, the process ends with the exit status of `PeersLost`.
+    standard error tells which process this is. Elsewhere it does nothing. The launcher also tells
+    where process 0 is reached, unless `JAX_COORDINATOR_ADDRESS` does. If they have not all met
+    after 300 seconds, or as many as `GPT2_JAX_START_TIMEOUT` says, the process ends with the exit
+    status of `PeersLost`.
 
     Raises:
       UserError: if a variable is missing or makes no sense.
