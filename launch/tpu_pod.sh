@@ -105,7 +105,7 @@ run() {
 
 state() { # [what a dry run is to find]
   run gcloud compute tpus queued-resources describe "$name" "${where[@]}" \
-    '--format=value(state.state)'
+    '--format=value(state.state)' || return
   [[ -z $dry_run ]] || echo "${1-ACTIVE}"
 }
 
@@ -118,7 +118,8 @@ create() {
     "--accelerator-type=$type" "--runtime-version=$version" \
     --scopes=https://www.googleapis.com/auth/cloud-platform ${tier:+"$tier"}
   local now
-  while now=$(state); [[ $now != ACTIVE ]]; do
+  now=$(state)
+  while [[ $now != ACTIVE ]]; do
     case $now in
     FAILED | SUSPENDED)
       echo "error: $name is $now: 'launch/tpu_pod.sh delete' it, and try another zone or tier" >&2
@@ -127,6 +128,7 @@ create() {
     esac
     echo "$name is ${now:-not there yet}" >&2
     sleep "${POLL_S:-30}"
+    now=$(state)
   done
 }
 
