@@ -5,6 +5,7 @@
 #       gpt2-jax train --config configs/gpt2_small.py --workdir gs://bucket/gpt2
 #   launch/tpu_pod.sh watch  ...the same...   makes it anew and starts again after a preemption
 #   launch/tpu_pod.sh status|logs|stop|delete --name gpt2 --zone us-west4-a
+#   launch/tpu_pod.sh run    --name gpt2 --zone us-west4-a -- df -h    on every worker
 #
 # up is create, install and start, which are commands too. start runs the command under
 # launch/supervise.py on every worker, in the background: it outlives the connection and writes
@@ -17,6 +18,7 @@
 #   --version VERSION   of the TPU VM's software; by default the one for the type
 #   --project PROJECT   by default gcloud's own
 #   --spot, --reserved  how it is paid for; by default on demand
+#   --setup COMMAND     for every worker's shell after the installation, such as one that fetches data
 #   --logs gs://...     where each worker copies its log every minute
 #   --dry-run           prints the commands, runs nothing
 #
@@ -36,14 +38,14 @@ case $verb in
   sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"
   exit 0
   ;;
-up | create | install | start | watch | status | logs | stop | delete) shift ;;
-*) refuse "name what to do: up, create, install, start, watch, status, logs, stop or delete" ;;
+up | create | install | start | run | watch | status | logs | stop | delete) shift ;;
+*) refuse "name what to do: up, create, install, start, run, watch, status, logs, stop or delete" ;;
 esac
 
-name='' zone='' type='' version='' project='' tier='' logs='' dry_run=''
+name='' zone='' type='' version='' project='' tier='' setup='' logs='' dry_run=''
 while (($#)) && [[ $1 != -- ]]; do
   case $1 in
-  --name | --zone | --type | --version | --project | --logs)
+  --name | --zone | --type | --version | --project | --setup | --logs)
     [[ $# -ge 2 && $2 != --* ]] || refuse "$1 needs a value"
     printf -v "${1#--}" %s "$2"
     shift 2
@@ -78,7 +80,7 @@ up | create | start | watch)
   ;;
 esac
 case $verb in
-up | start | watch) (($#)) || refuse "name a command after --" ;;
+up | start | run | watch) (($#)) || refuse "name a command after --" ;;
 esac
 command=("$@")
 where=("--zone=$zone")
@@ -140,6 +142,7 @@ install() {
   on_workers all "rm -rf gpt2_jax && mkdir gpt2_jax && tar -xzf $archive -C gpt2_jax && cd gpt2_jax \
 && python3 -m pip install --quiet --user uv && ~/.local/bin/uv venv --quiet --python 3.12 .venv \
 && ~/.local/bin/uv pip install --quiet '.[tpu,gcs]'"
+  [[ -z $setup ]] || on_workers all "$setup"
 }
 
 start() {
@@ -187,6 +190,7 @@ status)
   # shellcheck disable=SC2016 # for the workers' shells
   on_workers all 'kill -0 $(cat train.pid) && echo "$(hostname): running" || echo "$(hostname): not running"'
   ;;
+run) on_workers all "$(quoted "${command[@]}")" ;;
 logs) on_workers 0 'tail -n 100 -f train.log' ;;
 stop)
   # The supervisor passes it on; the run saves and ends.

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 r"""Starts a training run on GKE: TPU slices as a JobSet, or the GPUs of one machine as a Job.
 
-    launch/gke/submit.py --name gpt2 --chip v5e --topology 4x4 --image IMAGE --dry-run -- \
-        gpt2-jax train --config configs/gpt2_small.py --workdir gs://bucket/gpt2
-    launch/gke/submit.py --name gpt2 --chip h100 --image IMAGE -- gpt2-jax train ...
+    launch/gke/submit.py --name gpt2 --chip v5e --topology 4x4 --image IMAGE \
+        --data_bucket BUCKET --dry-run -- gpt2-jax train --config configs/gpt2_small.py \
+        --config.data.path=/data/fineweb10B --workdir gs://BUCKET/gpt2
+    launch/gke/submit.py --name gpt2 --chip h100 --image IMAGE --data_bucket BUCKET -- ...
 
 Renders launch/gke/jobset.yaml or gpu_job.yaml and hands it to `kubectl apply`; with --dry-run it
-prints the manifest and applies nothing. TPUs need the JobSet controller in the cluster and a node
+prints the manifest and applies nothing. The bucket with the token shards is at /data. TPUs need the JobSet controller in the cluster and a node
 pool of that topology; the service account reaches the bucket by Workload Identity. The compiler
 flags of the chip come from launch/flags.sh inside the image. Needs the standard library only.
 """
@@ -55,6 +56,7 @@ def render(args: argparse.Namespace) -> str:
     values = {
         "NAME": args.name,
         "IMAGE": args.image,
+        "DATA_BUCKET": args.data_bucket,
         "MAX_RESTARTS": args.max_restarts,
         "GRACE": args.grace,
         "SERVICE_ACCOUNT": args.service_account,
@@ -109,6 +111,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--slices", type=_count, default=1, metavar="N", help="TPU slices of the run (default 1)"
     )
     parser.add_argument("--image", required=True, help="built from launch/gke/Dockerfile")
+    parser.add_argument(
+        "--data_bucket", required=True, metavar="BUCKET", help="mounted at /data, to read"
+    )
     parser.add_argument("--spot", action="store_true", help="on Spot VMs")
     parser.add_argument(
         "--service_account", default="default", metavar="NAME", help="the pods' (default: default)"

@@ -13,7 +13,7 @@ import pytest
 _ROOT = Path(__file__).parents[2]
 _SCRIPT = _ROOT / "launch" / "gke" / "submit.py"
 _GOLDEN = Path(__file__).parent / "golden"
-_NAMED = ("--name", "gpt2", "--image", "registry/gpt2:1")
+_NAMED = ("--name", "gpt2", "--image", "registry/gpt2:1", "--data_bucket", "texts")
 _RUN = ("--", "gpt2-jax", "train", "--workdir", "gs://bucket/a: run")
 
 
@@ -93,7 +93,10 @@ def test_the_image_has_what_the_manifest_runs():
         ((*_NAMED, "--chip", "v5e", "--topology", "3x5", *_RUN), "15 chips"),
         ((*_NAMED, "--chip", "h100", "--topology", "4x4", *_RUN), "for TPUs"),
         ((*_NAMED, "--chip", "h100"), "a command after --"),
-        (("--name", "GPT_2", "--image", "i", "--chip", "h100", *_RUN), "GPT_2"),
+        (
+            ("--name", "GPT_2", "--image", "i", "--data_bucket", "b", "--chip", "h100", *_RUN),
+            "GPT_2",
+        ),
     ],
 )
 def test_wrong_input_is_one_line(words, named):

@@ -14,6 +14,7 @@ _SCRIPT = _ROOT / "launch" / "tpu_pod.sh"
 _GOLDEN = Path(__file__).parent / "golden"
 _PLACE = ("--name", "gpt2", "--zone", "us-west4-a")
 _TYPE = ("--type", "v5litepod-16")
+_LOGS = ("--logs", "gs://bucket/logs")
 _RUN = ("--", "gpt2-jax", "train", "--workdir", "gs://bucket/a run")
 _VERBS = ("describe", "create", "delete", "ssh", "scp", "archive")
 # Answers to `describe` come from a file, one a call; the last one is repeated.
@@ -52,7 +53,9 @@ def pod(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("up", ("up", *_PLACE, *_TYPE, "--spot", "--logs", "gs://bucket/logs", *_RUN)),
+        ("up", ("up", *_PLACE, *_TYPE, "--spot", *_LOGS, *_RUN)),
+        ("setup", ("install", *_PLACE, "--setup", "gcloud storage cp -r gs://bucket/data .")),
+        ("run", ("run", *_PLACE, "--", "ls", "a b")),
         ("create", ("create", *_PLACE, "--type", "v6e-16", "--reserved", "--project", "mine")),
         ("status", ("status", *_PLACE)),
         ("logs", ("logs", *_PLACE)),
