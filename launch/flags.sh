@@ -75,8 +75,12 @@ if (($# == 0)); then
     printf 'export %q\n' "$setting"
   done
 elif [[ $dry_run ]]; then
-  printf '%q ' env "${settings[@]}" "$@"
-  echo
+  line=env
+  for word in "${settings[@]}" "$@"; do
+    [[ $word =~ ^[A-Za-z0-9_./:=,@%+~-]+$ ]] || word=${word@Q}
+    line+=" $word"
+  done
+  echo "$line"
 else
   exec env "${settings[@]}" "$@"
 fi

@@ -7,9 +7,10 @@ r"""Starts a training run on GKE: TPU slices as a JobSet, or the GPUs of one mac
     launch/gke/submit.py --name gpt2 --chip h100 --image IMAGE --data_bucket BUCKET -- ...
 
 Renders launch/gke/jobset.yaml or gpu_job.yaml and hands it to `kubectl apply`; with --dry-run it
-prints the manifest and applies nothing. The bucket with the token shards is at /data. TPUs need the JobSet controller in the cluster and a node
-pool of that topology; the service account reaches the bucket by Workload Identity. The compiler
-flags of the chip come from launch/flags.sh inside the image. Needs the standard library only.
+prints the manifest and applies nothing. The bucket with the token shards is at /data. TPUs need the
+JobSet controller in the cluster and a node pool of that topology; the service account reaches the
+buckets by Workload Identity. The compiler flags of the chip come from launch/flags.sh inside the
+image. Needs the standard library only.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import yaml
 _SUBMIT = Path(__file__).parents[2] / "launch" / "gke" / "submit.py"
 _JOBSET = json.loads((Path(__file__).parent / "jobset.schema.json").read_text("utf-8"))
 _KUBERNETES = ("1.31", "1.37")  # the oldest that GKE still has, and the newest there is a schema of
+_NAMED = ("--name", "run", "--image", "image:1", "--data_bucket", "texts")
 _CASES = (
     ("--chip", "v4", "--topology", "2x2x4"),
     ("--chip", "v5e", "--topology", "16x16", "--slices", "2", "--spot"),
@@ -29,17 +30,7 @@ _CASES = (
 def main() -> None:
     """Renders every case and raises the validator's error for the first that is not valid."""
     for case in _CASES:
-        words = [
-            *case,
-            "--name",
-            "run",
-            "--image",
-            "image:1",
-            "--dry-run",
-            "--",
-            "gpt2-jax",
-            "a: b",
-        ]
+        words = [*case, *_NAMED, "--dry-run", "--", "gpt2-jax", "a: b"]
         done = subprocess.run(
             [sys.executable, _SUBMIT, *words], check=True, capture_output=True, text=True
         )
