@@ -12,7 +12,7 @@ PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
 as_root = $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test test-all test-eval test-slurm check compare-env clean
+.PHONY: help venv train test test-all test-eval test-slurm test-gcs check compare-env clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -70,6 +70,9 @@ test-slurm: .venv/.test  ## install Debian's slurm-wlm if it is missing, train i
 	@command -v sbatch >/dev/null || { $(as_root) apt-get update -q && \
 	$(as_root) apt-get install -y -q --no-install-recommends slurm-wlm; }
 	$(as_root) .venv/bin/python -m pytest -q -s -m slurm tests/launch/test_slurm.py
+
+test-gcs: .venv/.dev  ## train with a workdir in a fake Google Cloud Storage
+	.venv/bin/python -m pytest -q -s -m gcs tests/test_gcs.py
 
 check: .venv/.dev  ## lint, format, types, the direction of imports, scripts and manifests
 	.venv/bin/ruff check .

@@ -75,7 +75,7 @@ if (($# == 0)); then
     printf 'export %q\n' "$setting"
   done
 elif [[ $dry_run ]]; then
-  line=env
+  line="env"
   for word in "${settings[@]}" "$@"; do
     [[ $word =~ ^[A-Za-z0-9_./:=,@%+~-]+$ ]] || word=${word@Q}
     line+=" $word"

@@ -1,9 +1,9 @@
 """Eight fake devices, markers that skip for a stated reason, and a count of what did not run.
 
 A test is skipped by its marker or not at all: `gpu` where there is none, `external_data` where
-GPT2_JAX_DATA names no folder, `lm_eval` where that is not installed, `slurm` where that is not or
-needs root, `slow` past `--deadline`. Any other skip fails, so that a suite that quietly stopped
-testing something cannot be green.
+GPT2_JAX_DATA names no folder, `lm_eval`, `slurm` and `gcs` where what they need is not installed,
+`slow` past `--deadline`. Any other skip fails, so that a suite that quietly stopped testing
+something cannot be green.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-_MARKERS = ("gpu", "external_data", "lm_eval", "slurm", "slow")
+_MARKERS = ("gpu", "external_data", "lm_eval", "slurm", "gcs", "slow")
 _DEVICES = "--xla_force_host_platform_device_count=8"
 
 # Before anything imports jax, which reads it once.
@@ -90,6 +90,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("lm-eval is not installed: make test-eval")
     if item.get_closest_marker("slurm") and not (shutil.which("sbatch") and os.geteuid() == 0):
         pytest.skip("Slurm is not installed, or this is not root: make test-slurm")
+    if item.get_closest_marker("gcs") and importlib.util.find_spec("gcp_storage_emulator") is None:
+        pytest.skip("gcp-storage-emulator is not installed: make test-gcs")
     late = deadline is not None and time.monotonic() - _started > deadline
     if item.get_closest_marker("slow") and late:
         pytest.skip(f"past the deadline of {deadline:g} s")

@@ -56,8 +56,11 @@ def run(args: argparse.Namespace) -> int:
     if not args.dry_run:
         if args.workdir is None:
             raise UserError("--workdir DIR is missing: the folder that keeps the run")
-        workdir = Path(args.workdir)
-        if files := [path for path in (workdir, *workdir.parents) if path.is_file()]:
+        from gpt2_jax.checkpoint.storage import is_remote, storage_path
+
+        workdir = storage_path(args.workdir, "--workdir")
+        above = () if is_remote(workdir) else (workdir, *workdir.parents)
+        if files := [path for path in above if path.is_file()]:
             raise UserError(f"--workdir {workdir}: {files[0]} is a file; name a folder")
     _task_names(config)
     # Only now the imports that take seconds: a typo has been answered by here.

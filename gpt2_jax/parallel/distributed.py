@@ -104,7 +104,7 @@ def _tpu_hosts() -> int | None:
     On a machine with TPU chips JAX puts "tpu" into its platforms as it is imported. GKE then lists
     the hosts of a slice in the environment, Compute Engine in the metadata of the machine.
     """
-    if "tpu" not in (jax.config.jax_platforms or ""):
+    if "tpu" not in (getattr(jax.config, "jax_platforms", None) or ""):
         return None
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
     if not hosts and "TPU_SKIP_MDS_QUERY" not in os.environ:
@@ -195,7 +195,7 @@ def check_shared(folder: Path) -> None:
         return
     note = folder / f".shared.{agreed(os.getpid())}"
     if is_primary():
-        note.touch()
+        note.write_text("")
     multihost_utils.sync_global_devices("a note has been left")
     found = note.exists()
     multihost_utils.sync_global_devices("a note has been looked for")

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
+
+from gpt2_jax.checkpoint.storage import is_remote, write_whole
 
 Value = float | int | str
 
@@ -49,7 +51,8 @@ class MetricsWriter:
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "metrics.jsonl"
         _drop_rows_after(path, start_step)
-        self._jsonl = path.open("a", encoding="utf-8")
+        # A row reaches the file at once: what watches the run sees it, and a kill loses none.
+        self._jsonl = _RemoteLines(path) if is_remote(path) else _lines(path)
         if tensorboard:
             # flax.metrics.tensorboard and clu would need TensorFlow. Imported only where it is
             # used: protobuf is slow to load.
@@ -74,8 +77,6 @@ class MetricsWriter:
         row = {"step": int(step)} | {name: _plain(value) for name, value in values.items()}
         finite = {name: value if _is_finite(value) else None for name, value in row.items()}
         self._jsonl.write(json.dumps(finite, allow_nan=False) + "\n")
-        # A row reaches the file at once: what watches the run sees it, and a kill loses none.
-        self._jsonl.flush()
         if self._events is not None:
             for name, value in row.items():
                 if name != "step" and not isinstance(value, str):
@@ -112,6 +113,33 @@ class MetricsWriter:
         if self._events is not None:
             self._events.close()
             self._events = None
+
+
+def _lines(path: Path) -> TextIO:
+    return open(path, "a", buffering=1, encoding="utf-8")
+
+
+class _RemoteLines:
+    """A text file in a bucket, where objects are written whole: sent now and then, or flushed."""
+
+    _EVERY_S = 30
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = [path.read_text()] if path.exists() else []
+        self._sent = time.monotonic()
+
+    def write(self, line: str) -> None:
+        self._lines.append(line)
+        if time.monotonic() - self._sent >= self._EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        self._path.write_text("".join(self._lines))
+        self._sent = time.monotonic()
+
+    def close(self) -> None:
+        self.flush()
 
 
 class Throughput:
@@ -300,9 +328,7 @@ def _drop_rows_after(path: Path, step: int) -> None:
     kept = [line for line in path.read_bytes().splitlines() if _row_is_until(line, step)]
     content = b"".join(line + b"\n" for line in kept)
     if content != path.read_bytes():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_whole(path, content)
 
 
 def _row_is_until(line: bytes, step: int) -> bool:

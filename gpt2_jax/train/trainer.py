@@ -19,6 +19,7 @@ import numpy as np
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.checkpoint.load import read_run_config
+from gpt2_jax.checkpoint.storage import is_remote, storage_path, write_whole
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config
 from gpt2_jax.data.loader import BatchSource, device_batches
@@ -73,7 +74,8 @@ class Trainer:
           UserError: for a workdir of another config, a batch or model the mesh does not divide, or
             a `train.init_from` that is no model of this shape.
         """
-        self.config, self.workdir, self.setup = config, Path(workdir), setup
+        self.config, self.setup = config, setup
+        self.workdir = storage_path(workdir, "--workdir")
         saved = read_run_config(self.workdir)
         if saved is not None:
             config_lib.check_resume(saved, config, self.workdir)
@@ -152,7 +154,7 @@ class Trainer:
     def _make_workdir(self) -> None:
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
-            writable = os.access(self.workdir, os.W_OK)
+            writable = is_remote(self.workdir) or os.access(self.workdir, os.W_OK)
         except OSError as error:
             raise UserError(f"can't make --workdir {self.workdir}: {error.strerror}") from error
         if not writable:
@@ -162,10 +164,8 @@ class Trainer:
     def _write_config(self) -> None:
         if not is_primary():
             return
-        temporary = self.workdir / "config.json.tmp"
         text = json.dumps(config_lib.to_dict(self.config), indent=2) + "\n"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.workdir / "config.json")
+        write_whole(self.workdir / "config.json", text.encode())
 
 
 class _Loop:
