@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import NoReturn
 
 PREEMPTED = 75
 _TAIL_LINES = 20
@@ -31,7 +32,8 @@ _POLL_S = 0.05
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line, runs the processes and returns the exit status."""
     args = _parse(sys.argv[1:] if argv is None else argv)
-    settings = [_settings(args, rank) for rank in range(args.processes)]
+    port = args.port or _free_port()
+    settings = [_settings(args, port, rank) for rank in range(args.processes)]
     if args.dry_run:
         for setting in settings:
             words = [f"{name}={value}" for name, value in setting.items()]
@@ -76,7 +78,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def _refuse(message: str) -> None:
+def _refuse(message: str) -> NoReturn:
     print(f"error: {message} (see launch/local.py --help)", file=sys.stderr)
     sys.exit(2)
 
@@ -87,11 +89,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _settings(args: argparse.Namespace, rank: int) -> dict[str, str]:
+def _settings(args: argparse.Namespace, port: int, rank: int) -> dict[str, str]:
     """What the environment of one process says beside what it inherits."""
-    args.port = args.port or _free_port()
     settings = {
-        "JAX_COORDINATOR_ADDRESS": f"localhost:{args.port}",
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": str(args.processes),
         "JAX_PROCESS_ID": str(rank),
     }

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import NoReturn
 
 RESTARTED = {
     75: "stopped and saved",
@@ -77,7 +78,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def _refuse(message: str) -> None:
+def _refuse(message: str) -> NoReturn:
     print(f"error: {message} (see launch/supervise.py --help)", file=sys.stderr)
     sys.exit(2)
 
@@ -125,7 +126,6 @@ class _Supervisor:
             self._process = subprocess.Popen(self._args.command, start_new_session=True)
         except OSError as error:
             _refuse(f"can't run {self._args.command[0]}: {error.strerror}")
-            raise AssertionError("_refuse exits") from error
         if self._told_to_stop.is_set():  # came between the wait and the start
             self._process.terminate()
         # Short waits, because a signal's handler runs between them.

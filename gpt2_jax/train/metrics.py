@@ -6,18 +6,17 @@ import contextlib
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-from gpt2_jax.checkpoint.storage import is_remote, write_whole
+from gpt2_jax.train.rows import open_rows
 
 Value = float | int | str
 
@@ -49,10 +48,7 @@ class MetricsWriter:
         if not enabled:
             return
         workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / "metrics.jsonl"
-        _drop_rows_after(path, start_step)
-        # A row reaches the file at once: what watches the run sees it, and a kill loses none.
-        self._jsonl = _RemoteLines(path) if is_remote(path) else _lines(path)
+        self._jsonl = open_rows(workdir / "metrics.jsonl", start_step)
         if tensorboard:
             # flax.metrics.tensorboard and clu would need TensorFlow. Imported only where it is
             # used: protobuf is slow to load.
@@ -113,33 +109,6 @@ class MetricsWriter:
         if self._events is not None:
             self._events.close()
             self._events = None
-
-
-def _lines(path: Path) -> TextIO:
-    return open(path, "a", buffering=1, encoding="utf-8")
-
-
-class _RemoteLines:
-    """A text file in a bucket, where objects are written whole: sent now and then, or flushed."""
-
-    _EVERY_S = 30
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lines = [path.read_text()] if path.exists() else []
-        self._sent = time.monotonic()
-
-    def write(self, line: str) -> None:
-        self._lines.append(line)
-        if time.monotonic() - self._sent >= self._EVERY_S:
-            self.flush()
-
-    def flush(self) -> None:
-        self._path.write_text("".join(self._lines))
-        self._sent = time.monotonic()
-
-    def close(self) -> None:
-        self.flush()
 
 
 class Throughput:
@@ -265,18 +234,6 @@ class Progress:
             self._console.print(text, markup=False)
 
 
-def last_evaluation(workdir: Path) -> tuple[dict[str, float], int]:
-    """The numbers of the last validation in `metrics.jsonl` and its step; ({}, 0) without one."""
-    path = workdir / "metrics.jsonl"
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for line in reversed(lines):
-        if b'"eval/' in line and _row_is_until(line, sys.maxsize):
-            row = json.loads(line)
-            numbers = {name: value for name, value in row.items() if name.startswith("eval/")}
-            return numbers, row["step"]
-    return {}, 0
-
-
 def duration(seconds: float) -> str:
     """Time left as a reader says it: `45s`, `1m20s`, `3h05m`, `2d04h`."""
     whole = round(seconds)
@@ -319,20 +276,3 @@ def _plain(value: Any) -> Value:
 
 def _is_finite(value: Value) -> bool:
     return isinstance(value, str) or math.isfinite(value)
-
-
-def _drop_rows_after(path: Path, step: int) -> None:
-    """Keeps the rows of metrics.jsonl up to `step`, atomically."""
-    if not path.exists():
-        return
-    kept = [line for line in path.read_bytes().splitlines() if _row_is_until(line, step)]
-    content = b"".join(line + b"\n" for line in kept)
-    if content != path.read_bytes():
-        write_whole(path, content)
-
-
-def _row_is_until(line: bytes, step: int) -> bool:
-    try:
-        return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):  # a torn line, of a process that was killed
-        return False

@@ -34,9 +34,9 @@ from gpt2_jax.train.metrics import (
     Progress,
     Throughput,
     decimals,
-    last_evaluation,
 )
 from gpt2_jax.train.optimizer import make_optimizer
+from gpt2_jax.train.rows import last_evaluation
 from gpt2_jax.train.state import TrainState, abstract_state, init_state
 from gpt2_jax.train.step import Metrics, batch_sharding, compile_train_step
 
