@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,15 +56,16 @@ def mesh(data=1, fsdp=1, tensor=1):
 
 
 def start_group(lab, workdir, *flags, processes, devices=1, env=None, **settings):
-    """The processes of one run, with so many devices each."""
+    """The processes of one run, with so many devices each, in one workdir or a list of them."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
     cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
+    workdirs = [workdir] * processes if isinstance(workdir, Path) else workdir
     return [
         start(
             lab,
-            workdir,
+            workdirs[rank],
             *flags,
             devices=devices,
             env=(env or {}) | cluster | {"JAX_PROCESS_ID": str(rank)},
@@ -184,6 +186,15 @@ def test_two_processes_evaluate_as_one_does(lab):
     for name, value in one.items():
         if name.startswith("eval/"):
             assert two[name] == pytest.approx(value, rel=1e-5), name
+
+
+@pytest.mark.slow
+def test_a_workdir_that_is_not_shared_is_refused_by_name(lab):
+    workdirs = [lab / f"disk-of-{rank}" for rank in range(2)]
+    pair = start_group(lab, workdirs, NO_SAMPLE, *mesh(fsdp=2), processes=2)
+    errors = [process.communicate(timeout=100)[1] for process in pair]
+    assert pair[1].returncode == 2 and pair[0].returncode in (77, 134), errors
+    assert "disk-of-1 is another folder in process 1" in errors[1]
 
 
 @pytest.mark.slow

@@ -27,6 +27,9 @@ _LAUNCHERS = (
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
 )
+# What the runtime's errors begin with when a peer or a device is gone. Others, such as
+# RESOURCE_EXHAUSTED and INVALID_ARGUMENT, would come again.
+_LOST = ("UNKNOWN:", "INTERNAL:", "UNAVAILABLE:", "ABORTED:", "CANCELLED:", "DEADLINE_EXCEEDED:")
 _TIMEOUT = "GPT2_JAX_START_TIMEOUT"
 _TIMEOUT_S = 300
 # How long a process that ends waits for the others to end, before it takes them for dead.
@@ -150,16 +153,14 @@ def peers_expected() -> Iterator[None]:
     """Tells what a lost peer does to this process from what is wrong with the program.
 
     Raises:
-      PeersLost: for a failure of the runtime in a run of several processes, unless it is one that
-        would come again.
+      PeersLost: for a failure of the runtime in a run of several processes, if it is of a kind that
+        a peer or a device causes.
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # some collectives raise the latter
         reason = str(error).partition("\n")[0]
-        if jax.process_count() == 1 or reason.startswith(
-            ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
-        ):
+        if jax.process_count() == 1 or not reason.startswith(_LOST):
             raise
         raise PeersLost(
             f"process {jax.process_index()} lost another of the run, or a device: {reason[:300]}"

@@ -89,16 +89,19 @@ def test_settings_that_make_no_sense_are_named(joined, monkeypatch, settings, na
 
 
 def test_a_failure_among_several_is_told_from_one_that_would_come_again(monkeypatch):
-    def fails(reason):
+    def fails(reason, kind=jax.errors.JaxRuntimeError):
         with distributed.peers_expected():
-            raise jax.errors.JaxRuntimeError(reason)
+            raise kind(reason)
 
     lost = "UNKNOWN: Gloo all-reduce failed: Connection closed by peer"
     with pytest.raises(jax.errors.JaxRuntimeError):
         fails(lost)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(PeersLost, match="Connection closed"):
-        fails(lost)
+    for kind in (jax.errors.JaxRuntimeError, ValueError):
+        with pytest.raises(PeersLost, match="Connection closed"):
+            fails(lost, kind)
+    with pytest.raises(ValueError, match="not our fault"):
+        fails("not our fault", ValueError)
     with pytest.raises(jax.errors.JaxRuntimeError):
         fails("RESOURCE_EXHAUSTED: Out of memory")
 
