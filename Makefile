@@ -8,9 +8,11 @@ CORPUS := runs/data/python-stdlib
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
+# Slurm's daemons want to be root.
+as_root = $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test test-all test-eval test-plan test-ray check compare-env clean
+.PHONY: help venv train test test-all test-eval test-plan test-ray test-slurm test-gcs check compare-env clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -76,11 +78,21 @@ test-plan: .venv/.tpu  ## run the tests that compile for TPUs, which need none
 test-ray: .venv/.ray  ## run the tests that need Ray and the datasets library
 	$(PYTEST) -m ray tests/data
 
-check: .venv/.dev  ## lint, format, types, and the direction of imports
+test-slurm: .venv/.test  ## install Debian's slurm-wlm if it is missing, train in a real Slurm
+	@command -v sbatch >/dev/null || { $(as_root) apt-get update -q && \
+	$(as_root) apt-get install -y -q --no-install-recommends slurm-wlm; }
+	$(as_root) .venv/bin/python -m pytest -q -s -m slurm tests/launch/test_slurm.py
+
+test-gcs: .venv/.dev  ## train with a workdir in a fake Google Cloud Storage
+	.venv/bin/python -m pytest -q -s -m gcs tests/test_gcs.py
+
+check: .venv/.dev  ## lint, format, types, the direction of imports, scripts and manifests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 	.venv/bin/lint-imports --no-logo --no-cache
+	.venv/bin/shellcheck .ci/run launch/*.sh launch/slurm/*.sbatch
+	.venv/bin/python tests/launch/check_manifests.py
 
 compare-env:  ## make .venv-compare, with torch, transformers and lm-eval, for experiments/parity
 	@test -x .venv-compare/bin/python || $(PYTHON) -m venv .venv-compare

@@ -30,6 +30,12 @@ class NumbersWentBad(Gpt2JaxError):
     exit_status = 76
 
 
+class PeersLost(Gpt2JaxError):
+    """Other processes of the run never came, or are gone: start all of them again."""
+
+    exit_status = 77
+
+
 class StorageError(Gpt2JaxError):
     """Saving failed, or no usable checkpoint is left."""
 

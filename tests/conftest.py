@@ -12,6 +12,7 @@ import collections
 import functools
 import importlib.util
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,15 @@ from typing import Any
 
 import pytest
 
-# Marker and package of tests that need an extra -> what installs it and runs them.
-_PACKAGES = {"lm_eval": "make test-eval", "libtpu": "make test-plan", "ray": "make test-ray"}
-_MARKERS = ("gpu", "external_data", *_PACKAGES, "slow")
+# What tests of a marker need beside the test extra -> the package that shows it is there, and what
+# installs it and runs them.
+_PACKAGES = {
+    "lm_eval": ("lm_eval", "make test-eval"),
+    "libtpu": ("libtpu", "make test-plan"),
+    "ray": ("ray", "make test-ray"),
+    "gcs": ("gcp_storage_emulator", "make test-gcs"),
+}
+_MARKERS = ("gpu", "external_data", *_PACKAGES, "slurm", "slow")
 _DEVICES = "--xla_force_host_platform_device_count=8"
 
 # Before anything imports jax, which reads it once.
@@ -87,9 +94,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a GPU")
     if item.get_closest_marker("external_data") and _external_data() is None:
         pytest.skip("GPT2_JAX_DATA names no folder")
-    for package, target in _PACKAGES.items():
-        if item.get_closest_marker(package) and importlib.util.find_spec(package) is None:
+    for marker, (package, target) in _PACKAGES.items():
+        if item.get_closest_marker(marker) and importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: {target}")
+    if item.get_closest_marker("slurm") and not (shutil.which("sbatch") and os.geteuid() == 0):
+        pytest.skip("Slurm is not installed, or this is not root: make test-slurm")
     late = deadline is not None and time.monotonic() - _started > deadline
     if item.get_closest_marker("slow") and late:
         pytest.skip(f"past the deadline of {deadline:g} s")

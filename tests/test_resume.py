@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -26,51 +21,7 @@ from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import abstract_state
-
-_CONFIG = """
-from gpt2_jax.config import default
-
-def get_config():
-    c = default()
-    c.model.num_layers = 2
-    c.model.num_heads = 4
-    c.model.d_model = 32
-    c.model.context_length = 16
-    c.model.vocab_size = 257
-    c.model.vocab_multiple = 16
-    c.model.dtype = "float32"
-    c.model.dropout = 0.1
-    c.model.loss_chunk = 8
-    c.data.path = {data!r}
-    c.data.tokenizer = "byte"
-    c.schedule.learning_rate = 3e-3
-    c.schedule.min_learning_rate = 3e-4
-    c.schedule.warmup_steps = 3
-    c.train.batch_size = 8
-    c.train.total_steps = 20
-    c.checkpoint.every = 8
-    c.eval.every = 0
-    c.eval.sample_tokens = 12
-    c.log.every = 1
-    c.log.tensorboard = False
-    return c
-"""
-
-
-def once(folder, make):
-    """Makes a folder, or waits until another worker of pytest-xdist has."""
-    done = folder.with_suffix(".done")
-    try:
-        folder.with_suffix(".begun").mkdir(parents=True)
-    except FileExistsError:
-        deadline = time.monotonic() + 200
-        while not done.exists():
-            assert time.monotonic() < deadline, f"another worker has not made {folder}"
-            time.sleep(0.1)
-    else:
-        make(folder)
-        done.touch()
-    return folder
+from tests.runs import CONFIG, NO_SAMPLE, losses, once, rows, start, train
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +33,7 @@ def lab(tmp_path_factory):
     def make(folder):
         for name, text in (("data", "one fish two fish "), ("other", "red fish blue fish ")):
             prepare([Document(name, text * 80)], "byte", folder / name)
-        (folder / "config.py").write_text(_CONFIG.format(data=str(folder / "data")))
+        (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
 
     return once(root / "resume", make)
 
@@ -97,49 +48,8 @@ def whole(lab):
 def half(lab, whole):
     """A run that stopped at half its steps; tests go on with copies of it."""
     return once(
-        lab / "half", lambda workdir: train(lab, workdir, "--stop_at_step", "10", _NO_SAMPLE)
+        lab / "half", lambda workdir: train(lab, workdir, "--stop_at_step", "10", NO_SAMPLE)
     )
-
-
-# Sampling takes a third of what a resumed run takes, and changes nothing it computes.
-_NO_SAMPLE = "--config.eval.sample_tokens=0"
-
-
-def start(lab, workdir, *flags, devices=8, env=None):
-    """A process of its own that trains; compiling is done once for all with these devices."""
-    settings = {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-        "JAX_COMPILATION_CACHE_DIR": str(lab / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
-    command = [sys.executable, "-m", "gpt2_jax", "train", "--config", str(lab / "config.py")]
-    return subprocess.Popen(
-        [*command, "--workdir", str(workdir), *flags],
-        env=os.environ | settings | (env or {}),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def train(lab, workdir, *flags, status=0, **settings):
-    process = start(lab, workdir, *flags, **settings)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == status, errors
-    return errors
-
-
-def rows(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(workdir):
-    by_step = [(row["step"], row["loss"]) for row in rows(workdir) if "loss" in row]
-    assert [step for step, _ in by_step] == list(range(1, len(by_step) + 1))  # each step once
-    return [loss for _, loss in by_step]
 
 
 def arrays(workdir, step=20):
@@ -196,14 +106,14 @@ def test_a_run_interrupted_by_a_signal_saves_and_goes_on_to_the_same_end(lab, wh
     assert 2 <= stopped < 20 and f"saved at step {stopped} of 20" in errors
     assert len(losses(workdir)) == stopped
     assert not any("eval/loss" in row for row in rows(workdir))
-    train(lab, workdir, _NO_SAMPLE)
+    train(lab, workdir, NO_SAMPLE)
     assert losses(workdir) == losses(whole)
     assert identical(arrays(workdir), arrays(whole))
 
 
 def test_a_run_goes_on_with_fewer_devices_and_another_mesh(lab, whole, half):
     workdir = shutil.copytree(half, lab / "moved")
-    train(lab, workdir, "--config.mesh.data=1", "--config.mesh.fsdp=2", _NO_SAMPLE, devices=2)
+    train(lab, workdir, "--config.mesh.data=1", "--config.mesh.fsdp=2", NO_SAMPLE, devices=2)
     ours, expected = np.array(losses(workdir)), np.array(losses(whole))
     assert (ours[:10] == expected[:10]).all()
     error = np.abs(ours / expected - 1).max()
@@ -248,7 +158,7 @@ def test_other_data_under_a_run_is_refused(lab, whole, capfd):
 @pytest.mark.slow
 def test_a_new_run_starts_from_the_parameters_of_another(lab, whole):
     workdir = lab / "from"
-    train(lab, workdir, f"--config.train.init_from={whole}", "--stop_at_step", "1", _NO_SAMPLE)
+    train(lab, workdir, f"--config.train.init_from={whole}", "--stop_at_step", "1", NO_SAMPLE)
     pairs = zip(arrays(workdir, 1), arrays(whole), strict=True)
     params = [np.abs(a - b).max() for a, b in pairs if a.ndim][:16]
     # The first update, of a learning rate of 7.5e-4, is all that is between them.
@@ -278,53 +188,3 @@ def test_numbers_that_go_bad_end_with_status_76(lab):
     errors = train(lab, lab / "bad", *flags, status=76)
     last = errors.strip().splitlines()[-1]
     assert last.startswith("error: ") and "3 steps in a row" in last
-
-
-def start_pair(lab, workdir, *flags):
-    """Two processes of one run, with four devices each."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    return [
-        start(lab, workdir, *flags, devices=4, env=cluster | {"JAX_PROCESS_ID": str(i)})
-        for i in range(2)
-    ]
-
-
-@pytest.mark.slow
-def test_two_processes_evaluate_as_one_does(lab):
-    texts = ["one red fish", "two blue", "fish fish fish fish"]
-    lines = [json.dumps({"text": text}) for text in texts]
-    (lab / "lambada_test.jsonl").write_text("\n".join(lines))
-    flags = (
-        *("--config.train.total_steps=3", _NO_SAMPLE, f"--config.eval.data={lab}"),
-        *("--config.eval.tasks=lambada_openai,lambada_gpt2", "--config.model.context_length=32"),
-        *("--config.mesh.fsdp=2", "--config.mesh.tensor=2"),
-    )
-    train(lab, lab / "one-evaluates", *flags)
-    pair = start_pair(lab, lab / "two-evaluate", *flags)
-    errors = [process.communicate(timeout=200)[1] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], errors
-    one, two = (rows(lab / name)[-1] for name in ("one-evaluates", "two-evaluate"))
-    assert one.keys() == two.keys() and "eval/lambada_gpt2/acc_filtered" in one
-    for name, value in one.items():
-        if name.startswith("eval/"):
-            assert two[name] == pytest.approx(value, rel=1e-5), name
-
-
-@pytest.mark.slow
-def test_two_processes_stop_together_when_one_is_interrupted(lab):
-    workdir = lab / "pair"
-    pair = start_pair(lab, workdir, "--config.train.total_steps=100000", _NO_SAMPLE)
-    deadline = time.monotonic() + 150
-    metrics = workdir / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 2):
-        assert time.monotonic() < deadline and [process.poll() for process in pair] == [None, None]
-        time.sleep(0.05)
-    pair[1].send_signal(signal.SIGINT)
-    errors = [process.communicate(timeout=100)[1] for process in pair]
-    assert [process.returncode for process in pair] == [75, 75], errors
-    stopped = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
-    assert all(f"saved at step {stopped} of" in text for text in errors)
-    assert len(losses(workdir)) == stopped

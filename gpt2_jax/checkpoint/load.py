@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.checkpoint import huggingface, openai
+from gpt2_jax.checkpoint.storage import is_remote, storage_path
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.data.tokenizer import Tokenizer, tokenizer_from_dict
@@ -145,7 +146,7 @@ def read_run_config(workdir: str | Path) -> Config | None:
     Raises:
       UserError: if config.json is not a config.
     """
-    path = Path(workdir) / "config.json"
+    path = storage_path(workdir) / "config.json"
     if not path.exists():
         return None
     try:
@@ -160,7 +161,7 @@ def _local(model: str | Path) -> Path:
     """The folder of a model; what is no folder may be the id of a model on the hub."""
     if not str(model):
         raise UserError("the model's path is empty: name a run's workdir or another model")
-    path = Path(model)
+    path = storage_path(model)
     if path.exists():
         return path
     problem = (
@@ -190,7 +191,7 @@ def _is_native(path: Path) -> bool:
 
 def _locate(path: Path) -> tuple[Path, int | None]:
     """(folder of checkpoints, one step or None for the newest)."""
-    folder = path.resolve()  # the name of "." is empty
+    folder = path if is_remote(path) else path.resolve()  # the name of "." is empty
     if (folder / "checkpoints").is_dir():
         return folder / "checkpoints", None
     if folder.name.isdigit() and (folder / "params").is_dir():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from gpt2_jax.checkpoint.storage import is_remote, remove_tree, storage_path
 from gpt2_jax.errors import StorageError, UserError
 
 _PARAMS, _REST, _META = "params", "rest", "meta"
@@ -43,7 +43,8 @@ class CheckpointStore:
         lean: bool = False,
         read_only: bool = False,
     ) -> None:
-        self.directory = Path(directory).absolute()
+        path = storage_path(directory)
+        self.directory = path if is_remote(path) else path.absolute()
         items = (_PARAMS, _REST, _META)
         # A model to read needs no optimizer state; a run to go on with does.
         self._needed = (_PARAMS, _META) if read_only else items
@@ -176,7 +177,7 @@ class CheckpointStore:
         for folder in list(self.directory.glob("*")):
             if folder.name.isdigit() and folder.is_dir() and not self._is_whole(folder):
                 aside = folder.with_name(f"{folder.name}.incomplete")
-                shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+                remove_tree(aside)  # of an earlier time
                 folder.rename(aside)
 
     def _failed(self, error: Exception) -> StorageError:

@@ -109,7 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """Entry point of `gpt2-jax` and `python -m gpt2_jax`."""
-    sys.exit(main())
+    status = main()
+    distributed = sys.modules.get("gpt2_jax.parallel.distributed")
+    if distributed is not None and status not in (0, Preempted.exit_status):
+        distributed.leave(status)
+    sys.exit(status)
 
 
 def _take_debug(words: list[str]) -> tuple[list[str], bool]:

@@ -56,13 +56,16 @@ def run(args: argparse.Namespace) -> int:
     if not args.dry_run:
         if args.workdir is None:
             raise UserError("--workdir DIR is missing: the folder that keeps the run")
-        workdir = Path(args.workdir)
-        if files := [path for path in (workdir, *workdir.parents) if path.is_file()]:
+        from gpt2_jax.checkpoint.storage import is_remote, storage_path
+
+        workdir = storage_path(args.workdir, "--workdir")
+        above = () if is_remote(workdir) else (workdir, *workdir.parents)
+        if files := [path for path in above if path.is_file()]:
             raise UserError(f"--workdir {workdir}: {files[0]} is a file; name a folder")
     _task_names(config)
     # Only now the imports that take seconds: a typo has been answered by here.
     from gpt2_jax.model import attention
-    from gpt2_jax.parallel.distributed import initialize, is_primary
+    from gpt2_jax.parallel.distributed import initialize, is_primary, peers_expected
     from gpt2_jax.parallel.malloc import keep_freed_memory
 
     keep_freed_memory()
@@ -70,9 +73,11 @@ def run(args: argparse.Namespace) -> int:
     attention.choose(config.model)
     if args.dry_run:
         report = _dry_run(config)
-        print(json.dumps(report) if args.json else _readable(report))
+        if is_primary():
+            print(json.dumps(report) if args.json else _readable(report))
         return 0
-    results = _train(config, args.workdir, args.stop_at_step)
+    with peers_expected():
+        results = _train(config, args.workdir, args.stop_at_step)
     if args.json and is_primary():
         print(json.dumps({"workdir": args.workdir, **results}))
     return 0

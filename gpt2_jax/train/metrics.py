@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
+
+from gpt2_jax.train.rows import open_rows
 
 Value = float | int | str
 
@@ -47,9 +48,7 @@ class MetricsWriter:
         if not enabled:
             return
         workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / "metrics.jsonl"
-        _drop_rows_after(path, start_step)
-        self._jsonl = path.open("a", encoding="utf-8")
+        self._jsonl = open_rows(workdir / "metrics.jsonl", start_step)
         if tensorboard:
             # flax.metrics.tensorboard and clu would need TensorFlow. Imported only where it is
             # used: protobuf is slow to load.
@@ -74,8 +73,6 @@ class MetricsWriter:
         row = {"step": int(step)} | {name: _plain(value) for name, value in values.items()}
         finite = {name: value if _is_finite(value) else None for name, value in row.items()}
         self._jsonl.write(json.dumps(finite, allow_nan=False) + "\n")
-        # A row reaches the file at once: what watches the run sees it, and a kill loses none.
-        self._jsonl.flush()
         if self._events is not None:
             for name, value in row.items():
                 if name != "step" and not isinstance(value, str):
@@ -237,18 +234,6 @@ class Progress:
             self._console.print(text, markup=False)
 
 
-def last_evaluation(workdir: Path) -> tuple[dict[str, float], int]:
-    """The numbers of the last validation in `metrics.jsonl` and its step; ({}, 0) without one."""
-    path = workdir / "metrics.jsonl"
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for line in reversed(lines):
-        if b'"eval/' in line and _row_is_until(line, sys.maxsize):
-            row = json.loads(line)
-            numbers = {name: value for name, value in row.items() if name.startswith("eval/")}
-            return numbers, row["step"]
-    return {}, 0
-
-
 def duration(seconds: float) -> str:
     """Time left as a reader says it: `45s`, `1m20s`, `3h05m`, `2d04h`."""
     whole = round(seconds)
@@ -291,22 +276,3 @@ def _plain(value: Any) -> Value:
 
 def _is_finite(value: Value) -> bool:
     return isinstance(value, str) or math.isfinite(value)
-
-
-def _drop_rows_after(path: Path, step: int) -> None:
-    """Keeps the rows of metrics.jsonl up to `step`, atomically."""
-    if not path.exists():
-        return
-    kept = [line for line in path.read_bytes().splitlines() if _row_is_until(line, step)]
-    content = b"".join(line + b"\n" for line in kept)
-    if content != path.read_bytes():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-
-
-def _row_is_until(line: bytes, step: int) -> bool:
-    try:
-        return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):  # a torn line, of a process that was killed
-        return False

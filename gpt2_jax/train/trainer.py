@@ -19,6 +19,7 @@ import numpy as np
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.checkpoint.load import read_run_config
+from gpt2_jax.checkpoint.storage import is_remote, storage_path, write_whole
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config
 from gpt2_jax.data.loader import BatchSource, device_batches
@@ -26,16 +27,16 @@ from gpt2_jax.errors import NumbersWentBad, Preempted, StorageError, UserError
 from gpt2_jax.model.flops import flops_per_token
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import chip_for
-from gpt2_jax.parallel.distributed import StopRequest, is_primary
+from gpt2_jax.parallel.distributed import StopRequest, agreed, check_shared, is_primary
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.train.metrics import (
     MetricsWriter,
     Progress,
     Throughput,
     decimals,
-    last_evaluation,
 )
 from gpt2_jax.train.optimizer import make_optimizer
+from gpt2_jax.train.rows import last_evaluation
 from gpt2_jax.train.state import TrainState, abstract_state, init_state
 from gpt2_jax.train.step import Metrics, batch_sharding, compile_train_step
 
@@ -73,7 +74,8 @@ class Trainer:
           UserError: for a workdir of another config, a batch or model the mesh does not divide, or
             a `train.init_from` that is no model of this shape.
         """
-        self.config, self.workdir, self.setup = config, Path(workdir), setup
+        self.config, self.setup = config, setup
+        self.workdir = storage_path(workdir, "--workdir")
         saved = read_run_config(self.workdir)
         if saved is not None:
             config_lib.check_resume(saved, config, self.workdir)
@@ -129,8 +131,9 @@ class Trainer:
         2. the parameters of the model that `train.init_from` names;
         3. a fresh initialization from `train.seed`.
         """
-        if steps := store.steps():
-            step = steps[0]
+        steps = store.steps()
+        step = agreed(steps[0] if steps else -1)
+        if step >= 0:
             meta = store.meta(step)
             if meta["data_fingerprint"] != self.setup.data_fingerprint:
                 data = self.config.data
@@ -153,19 +156,18 @@ class Trainer:
     def _make_workdir(self) -> None:
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
-            writable = os.access(self.workdir, os.W_OK)
+            writable = is_remote(self.workdir) or os.access(self.workdir, os.W_OK)
         except OSError as error:
             raise UserError(f"can't make --workdir {self.workdir}: {error.strerror}") from error
         if not writable:
             raise UserError(f"can't write in --workdir {self.workdir}: permission denied")
+        check_shared(self.workdir)
 
     def _write_config(self) -> None:
         if not is_primary():
             return
-        temporary = self.workdir / "config.json.tmp"
         text = json.dumps(config_lib.to_dict(self.config), indent=2) + "\n"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.workdir / "config.json")
+        write_whole(self.workdir / "config.json", text.encode())
 
 
 class _Loop:
@@ -197,7 +199,8 @@ class _Loop:
         start, total = int(state.step), config.train.total_steps
         results, evaluated_at = last_evaluation(self.workdir)
         # A run that was stopped or killed between the save and the validation makes up for it.
-        missed = start > 0 and self._evaluation_due(start) and evaluated_at < start
+        # Process 0 may have dropped rows by now that another has still read.
+        missed = start > 0 and self._evaluation_due(start) and agreed(evaluated_at) < start
         done = start >= self.stop_at
         if done:
             ended = "done" if start == total else "nothing to do up to --stop_at_step"

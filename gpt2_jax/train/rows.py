@@ -1,0 +1,75 @@
+"""The file metrics.jsonl of a run: its rows are appended, dropped on resume and read back."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from gpt2_jax.checkpoint.storage import is_remote, write_whole
+
+
+def open_rows(path: Path, start_step: int) -> TextIO | RemoteRows:
+    """Drops the rows after `start_step`, and what a killed process left torn; opens to append.
+
+    On a disk a row reaches the file at once: what watches the run sees it, and a kill loses none.
+    """
+    _drop_rows_after(path, start_step)
+    return RemoteRows(path) if is_remote(path) else open(path, "a", buffering=1, encoding="utf-8")
+
+
+class RemoteRows:
+    """A file in a bucket, where objects are written whole: sent every 30 s, or when flushed."""
+
+    _EVERY_S = 30
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = [path.read_text()] if path.exists() else []
+        self._sent = time.monotonic()
+
+    def write(self, line: str) -> None:
+        """Adds a row."""
+        self._lines.append(line)
+        if time.monotonic() - self._sent >= self._EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sends all rows."""
+        self._path.write_text("".join(self._lines))
+        self._sent = time.monotonic()
+
+    def close(self) -> None:
+        """Sends all rows."""
+        self.flush()
+
+
+def last_evaluation(workdir: Path) -> tuple[dict[str, float], int]:
+    """The numbers of the last validation in `metrics.jsonl` and its step; ({}, 0) without one."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for line in reversed(lines):
+        if b'"eval/' in line and _row_is_until(line, sys.maxsize):
+            row = json.loads(line)
+            numbers = {name: value for name, value in row.items() if name.startswith("eval/")}
+            return numbers, row["step"]
+    return {}, 0
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    """Keeps the rows of metrics.jsonl up to `step`, atomically."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_bytes().splitlines() if _row_is_until(line, step)]
+    content = b"".join(line + b"\n" for line in kept)
+    if content != path.read_bytes():
+        write_whole(path, content)
+
+
+def _row_is_until(line: bytes, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):  # a torn line, of a process that was killed
+        return False

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Compiler flags of a chip: runs a command with them, or prints them without one.
+#
+#   launch/flags.sh v5e gpt2-jax train --config configs/gpt2_small.py --workdir gs://bucket/run
+#   launch/flags.sh h100
+#   launch/flags.sh --dry-run v5e gpt2-jax train ...    prints what would run, runs nothing
+#
+# Chips: v4 v5e v5p v6e a100 h100 cpu. What LIBTPU_INIT_ARGS and XLA_FLAGS hold already comes last,
+# so that it wins. Each flag has its reason and source here, and is dropped when a version of jax no
+# longer knows it: an unknown flag ends the process. libtpu 0.0.51 (jax 0.10.2) takes all of the TPU
+# flags when it compiles for a v5e slice, and jax 0.10.2 knows the GPU ones; what they gain has not
+# been measured on a chip.
+set -euo pipefail
+
+refuse() {
+  echo "error: $1 (see launch/flags.sh --help)" >&2
+  exit 2
+}
+
+dry_run=
+case ${1-} in
+-h | --help)
+  sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"
+  exit 0
+  ;;
+--dry-run)
+  dry_run=yes
+  shift
+  ;;
+esac
+(($# > 0)) || refuse "name a chip: v4, v5e, v5p, v6e, a100, h100 or cpu"
+chip=$1
+shift
+
+tpu=()
+gpu=()
+case $chip in
+v4 | v5e | v5p | v6e)
+  # FSDP gathers weights before a matmul. Cutting that into a loop of permutes and small matmuls
+  # ("windowed einsum") doubles the bytes moved for GPT-2 on v5e:4x4, as compiled: off, by a
+  # threshold no gather reaches.
+  tpu+=(--xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000)
+  # Gradient all-reduces of data parallelism run beside the backward pass, also where the operands
+  # differ in size (MaxText, benchmarks/xla_flags_library.py, DATA_PARALLEL_OVERLAP).
+  tpu+=(--xla_tpu_enable_data_parallel_all_reduce_opt=true)
+  tpu+=(--xla_tpu_data_parallel_opt_different_sized_ops=true)
+  ;;&
+v6e)
+  # More on-chip memory for the operation at hand, as v6e has it and compute-bound dense models use
+  # it (same file, DENSE_VMEM_LIMIT_FLAG).
+  tpu+=(--xla_tpu_scoped_vmem_limit_kib=98304)
+  ;;&
+a100 | h100)
+  # Starts collectives early and ends them late, with compute between: off by default (JAX's "GPU
+  # performance tips"; baked into NVIDIA's JAX images).
+  gpu+=(--xla_gpu_enable_latency_hiding_scheduler=true)
+  # Across the iterations of the loop over layers: gathers the next layer's weights during this one,
+  # scatters its gradients during the one before (JAX-Toolbox, GPU_performance.md, "FSDP").
+  gpu+=(--xla_gpu_enable_pipelined_all_gather=true)
+  gpu+=(--xla_gpu_enable_pipelined_reduce_scatter=true)
+  ;;&
+v4 | v5e | v5p | v6e | a100 | h100 | cpu) ;;
+*) refuse "unknown chip '$chip': v4, v5e, v5p, v6e, a100, h100 or cpu" ;;
+esac
+
+settings=()
+if ((${#tpu[@]})); then
+  settings+=("LIBTPU_INIT_ARGS=${tpu[*]}${LIBTPU_INIT_ARGS:+ $LIBTPU_INIT_ARGS}")
+fi
+if ((${#gpu[@]})); then
+  settings+=("XLA_FLAGS=${gpu[*]}${XLA_FLAGS:+ $XLA_FLAGS}")
+fi
+if (($# == 0)); then
+  for setting in "${settings[@]}"; do
+    printf 'export %q\n' "$setting"
+  done
+elif [[ $dry_run ]]; then
+  line="env"
+  for word in "${settings[@]}" "$@"; do
+    [[ $word =~ ^[A-Za-z0-9_./:=,@%+~-]+$ ]] || word=${word@Q}
+    line+=" $word"
+  done
+  echo "$line"
+else
+  exec env "${settings[@]}" "$@"
+fi

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+r"""Starts a training run on GKE: TPU slices as a JobSet, or the GPUs of one machine as a Job.
+
+    launch/gke/submit.py --name gpt2 --chip v5e --topology 4x4 --image IMAGE \
+        --data_bucket BUCKET --dry-run -- gpt2-jax train --config configs/gpt2_small.py \
+        --config.data.path=/data/fineweb10B --workdir gs://BUCKET/gpt2
+    launch/gke/submit.py --name gpt2 --chip h100 --image IMAGE --data_bucket BUCKET -- ...
+
+Renders launch/gke/jobset.yaml or gpu_job.yaml and hands it to `kubectl apply`; with --dry-run it
+prints the manifest and applies nothing. The bucket with the token shards is at /data. TPUs need the
+JobSet controller in the cluster and a node pool of that topology; the service account reaches the
+buckets by Workload Identity. The compiler flags of the chip come from launch/flags.sh inside the
+image. Needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import string
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+_HERE = Path(__file__).parent
+# Chip -> (value of cloud.google.com/gke-tpu-accelerator, dimensions of a topology, chips of a host
+# in a slice of several, most chips of a slice that is one host); as GKE's table of TPU machine
+# types has them (ct4p-hightpu-4t, ct5lp-hightpu-1t/4t/8t, ct5p-hightpu-4t, ct6e-standard-1t/4t/8t).
+_TPUS = {
+    "v4": ("tpu-v4-podslice", 3, 4, 4),
+    "v5e": ("tpu-v5-lite-podslice", 2, 4, 8),
+    "v5p": ("tpu-v5p-slice", 3, 4, 4),
+    "v6e": ("tpu-v6e-slice", 2, 4, 8),
+}
+# Chip -> (value of cloud.google.com/gke-accelerator, GPUs of a machine).
+_GPUS = {"a100": ("nvidia-a100-80gb", 8), "h100": ("nvidia-h100-80gb", 8)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line, applies or prints the manifest and returns the exit status."""
+    args = _parse(sys.argv[1:] if argv is None else argv)
+    manifest = render(args)
+    if args.dry_run:
+        print(manifest, end="")
+        return 0
+    try:
+        return subprocess.run(["kubectl", "apply", "-f", "-"], input=manifest, text=True).returncode
+    except OSError as error:
+        _refuse(f"can't run kubectl: {error.strerror}")
+
+
+def render(args: argparse.Namespace) -> str:
+    """The manifest, as YAML. Each value goes in as JSON, which YAML reads as it is."""
+    values = {
+        "NAME": args.name,
+        "IMAGE": args.image,
+        "DATA_BUCKET": args.data_bucket,
+        "MAX_RESTARTS": args.max_restarts,
+        "GRACE": args.grace,
+        "SERVICE_ACCOUNT": args.service_account,
+        "COMMAND": ["launch/flags.sh", args.chip, *args.command],
+    }
+    if args.chip in _TPUS:
+        accelerator, hosts, chips = _slice(args.chip, args.topology)
+        values |= {"SLICES": args.slices, "HOSTS": hosts, "CHIPS": chips}
+        selector = {
+            "cloud.google.com/gke-tpu-accelerator": accelerator,
+            "cloud.google.com/gke-tpu-topology": args.topology,
+        }
+    else:
+        accelerator, values["CHIPS"] = _GPUS[args.chip]
+        selector = {"cloud.google.com/gke-accelerator": accelerator}
+    if args.spot:
+        selector["cloud.google.com/gke-spot"] = "true"
+    values["NODE_SELECTOR"] = selector
+    name = "jobset.yaml" if args.chip in _TPUS else "gpu_job.yaml"
+    template = string.Template((_HERE / name).read_text(encoding="utf-8"))
+    return template.substitute({key: json.dumps(value) for key, value in values.items()})
+
+
+def _slice(chip: str, topology: str | None) -> tuple[str, int, int]:
+    """(accelerator, hosts, chips of a host) of a slice."""
+    accelerator, dimensions, chips_of_host, one_host = _TPUS[chip]
+    example = "x".join(["4"] * dimensions)
+    if topology is None:
+        _refuse(f"--topology is missing: {chip} has those like {example}")
+    if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (dimensions - 1), topology):
+        _refuse(f"--topology {topology}: {chip} has {dimensions} dimensions, as in {example}")
+    chips = math.prod(map(int, topology.split("x")))
+    if chips <= one_host:
+        return accelerator, 1, chips
+    if chips % chips_of_host:
+        _refuse(f"--topology {topology}: {chips} chips are no multiple of a host's {chips_of_host}")
+    return accelerator, chips // chips_of_host, chips_of_host
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    lines = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(
+        usage="launch/gke/submit.py --name NAME --chip CHIP --image IMAGE [flags] -- COMMAND...",
+        description=lines[0],
+        epilog="\n".join(lines[1:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--name", type=_name, required=True, help="of the JobSet or Job")
+    parser.add_argument("--chip", choices=[*_TPUS, *_GPUS], required=True)
+    parser.add_argument("--topology", metavar="4x4", help="of a TPU slice, in chips")
+    parser.add_argument(
+        "--slices", type=_count, default=1, metavar="N", help="TPU slices of the run (default 1)"
+    )
+    parser.add_argument("--image", required=True, help="built from launch/gke/Dockerfile")
+    parser.add_argument(
+        "--data_bucket", required=True, metavar="BUCKET", help="mounted at /data, to read"
+    )
+    parser.add_argument("--spot", action="store_true", help="on Spot VMs")
+    parser.add_argument(
+        "--service_account", default="default", metavar="NAME", help="the pods' (default: default)"
+    )
+    parser.add_argument(
+        "--max_restarts", type=_count, default=100, metavar="N", help="of all pods (default 100)"
+    )
+    parser.add_argument(
+        "--grace",
+        type=_count,
+        default=300,
+        metavar="SECONDS",
+        help="between SIGTERM and SIGKILL; above the time of a step and a save (default 300)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the manifest, apply nothing")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --")
+    # argparse's usage dump would bury the one line that says what is wrong.
+    parser.error = _refuse
+    args = parser.parse_args(argv)
+    if not args.command:
+        _refuse("name a command after --")
+    if args.chip in _GPUS and (args.topology or args.slices > 1):
+        _refuse(f"--topology and --slices are for TPUs, not for {args.chip}")
+    return args
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message} (see launch/gke/submit.py --help)", file=sys.stderr)
+    sys.exit(2)
+
+
+def _name(text: str) -> str:
+    # With "-slice-0-0" and random letters after it, a pod's name must stay a DNS label.
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: up to 40 lower-case letters, digits and dashes, a letter first"
+        )
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+r"""Runs a gpt2-jax command as several processes of one run on this machine.
+
+    launch/local.py --processes 4 --devices_per_process 2 -- \
+        gpt2-jax train --config configs/quickstart.py --workdir runs/local --config.mesh.fsdp=2
+
+The first process has the terminal; of the others, whoever fails is quoted. Ctrl-C and SIGTERM go to
+all of them, a second one kills. When one fails the rest are killed. The exit status is that of the
+process that failed first; 75 if they were stopped and have saved; else 0. Needs the standard
+library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import NoReturn
+
+PREEMPTED = 75
+_TAIL_LINES = 20
+_POLL_S = 0.05
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line, runs the processes and returns the exit status."""
+    args = _parse(sys.argv[1:] if argv is None else argv)
+    port = args.port or _free_port()
+    settings = [_settings(args, port, rank) for rank in range(args.processes)]
+    if args.dry_run:
+        for setting in settings:
+            words = [f"{name}={value}" for name, value in setting.items()]
+            print(shlex.join(["env", *words, *args.command]))
+        return 0
+    return _Group(args.command, settings, args.all_output, args.grace).wait()
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    lines = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(
+        usage="launch/local.py --processes N [flags] -- COMMAND...",
+        description=lines[0],
+        epilog="\n".join(lines[1:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--processes", type=_count, required=True, metavar="N")
+    parser.add_argument(
+        "--devices_per_process",
+        type=_count,
+        metavar="N",
+        help="CPU devices in each; without it a process takes the devices that JAX finds",
+    )
+    parser.add_argument("--port", type=_count, help="of process 0; a free one by default")
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="what the others get to end by themselves when one has ended well (default 60)",
+    )
+    parser.add_argument(
+        "--all_output", action="store_true", help="show the others' output too, by number"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --")
+    # argparse's usage dump would bury the one line that says what is wrong.
+    parser.error = _refuse
+    args = parser.parse_args(argv)
+    if not args.command:
+        _refuse("name a command after --")
+    return args
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message} (see launch/local.py --help)", file=sys.stderr)
+    sys.exit(2)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def _settings(args: argparse.Namespace, port: int, rank: int) -> dict[str, str]:
+    """What the environment of one process says beside what it inherits."""
+    settings = {
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+        "JAX_NUM_PROCESSES": str(args.processes),
+        "JAX_PROCESS_ID": str(rank),
+    }
+    if args.devices_per_process:
+        settings |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(args.devices_per_process)}
+    return settings
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+class _Group:
+    """The processes of a run: started together, signalled together, ended together."""
+
+    def __init__(
+        self, command: list[str], settings: list[dict[str, str]], all_output: bool, grace_s: float
+    ) -> None:
+        self._grace_s, self._signals = grace_s, 0
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._tails: list[collections.deque[str]] = []
+        self._readers: list[threading.Thread] = []
+        # Before the first process, so that no signal finds some of them without a launcher.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._forward)
+        for rank, setting in enumerate(settings):
+            # Sessions of their own: the terminal's Ctrl-C comes through us, once.
+            try:
+                process = subprocess.Popen(
+                    command,
+                    env=os.environ | setting,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if rank else None,
+                    stderr=subprocess.STDOUT if rank else None,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._kill()
+                _refuse(f"can't run {command[0]}: {error.strerror}")
+            self._processes.append(process)
+            self._tails.append(collections.deque(maxlen=_TAIL_LINES))
+            if rank:
+                reader = threading.Thread(
+                    target=self._read, args=(rank, process, all_output), daemon=True
+                )
+                reader.start()
+                self._readers.append(reader)
+
+    def wait(self) -> int:
+        """Waits for all of them; kills the rest when one has failed, or lags behind the others."""
+        ended: dict[int, int] = {}  # rank -> status, in the order they ended
+        deadline = float("inf")
+        while len(ended) < len(self._processes):
+            for rank, process in enumerate(self._processes):
+                if rank not in ended and process.poll() is not None:
+                    ended[rank] = _status(process.returncode)
+                    well = ended[rank] in (0, PREEMPTED)
+                    # Dead peers make the others fail too: what was first is the one to report.
+                    grace_s = self._grace_s if well else 0.0
+                    deadline = min(deadline, time.monotonic() + grace_s)
+            if time.monotonic() >= deadline:
+                self._kill()
+            time.sleep(_POLL_S)
+        for reader in self._readers:
+            reader.join(timeout=5)
+        failed = [rank for rank, status in ended.items() if status not in (0, PREEMPTED)]
+        if failed:
+            self._quote(failed[0], ended[failed[0]])
+            return ended[failed[0]]
+        return PREEMPTED if PREEMPTED in ended.values() else 0
+
+    def _forward(self, number: int, frame: object) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            self._kill()
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+
+    def _read(self, rank: int, process: subprocess.Popen[bytes], show: bool) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            text = line.decode(errors="replace").rstrip("\n")
+            self._tails[rank].append(text)
+            if show:
+                print(f"[{rank}] {text}", file=sys.stderr, flush=True)
+
+    def _quote(self, rank: int, status: int) -> None:
+        for line in self._tails[rank]:
+            print(f"[{rank}] {line}", file=sys.stderr)
+        print(f"process {rank} of {len(self._processes)} ended with {status}", file=sys.stderr)
+
+
+def _status(returncode: int) -> int:
+    """As a shell has it: 128 + the signal for a process that a signal ended."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from gpt2_jax.checkpoint.storage import is_remote, remove_tree, storage_path, write_whole
+from gpt2_jax.cli.main import main
+from gpt2_jax.errors import UserError
+
+
+def test_a_folder_on_a_disk_is_a_path_as_ever(tmp_path):
+    path = storage_path(tmp_path / "run")
+    assert type(path) is type(Path()) and not is_remote(path)
+    (path / "a" / "b").mkdir(parents=True)
+    remove_tree(path)
+    remove_tree(path)
+    assert not path.exists()
+
+
+def test_a_bucket_without_its_extra_is_refused_at_once(tmp_path, monkeypatch, capfd):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "gcsfs" else find(name)
+    )
+    config = tmp_path / "config.py"
+    config.write_text("from gpt2_jax.config import default\nget_config = default\n")
+    assert main(["train", "--config", str(config), "--workdir", "gs://bucket/run"]) == 2
+    errors = capfd.readouterr().err
+    assert "--workdir gs://bucket/run" in errors and "gpt2_jax[gcs]" in errors
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/run", "https://host/run"])
+def test_other_schemes_are_refused_by_name(name):
+    with pytest.raises(UserError, match=name):
+        storage_path(name, "--workdir")
+
+
+def test_what_is_written_whole_replaces_what_was_there(tmp_path):
+    path = tmp_path / "config.json"
+    for content in (b"old, and longer", b"new"):
+        write_whole(path, content)
+        assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,52 @@
+"""Validates what launch/gke/submit.py renders against the schemas; `make check` runs it.
+
+Jobs by kubernetes-validate, strictly; a JobSet by jobset.schema.json and each Job in it as a Job.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+_SUBMIT = Path(__file__).parents[2] / "launch" / "gke" / "submit.py"
+_JOBSET = json.loads((Path(__file__).parent / "jobset.schema.json").read_text("utf-8"))
+_KUBERNETES = ("1.31", "1.37")  # the oldest that GKE still has, and the newest there is a schema of
+_NAMED = ("--name", "run", "--image", "image:1", "--data_bucket", "texts")
+_CASES = (
+    ("--chip", "v4", "--topology", "2x2x4"),
+    ("--chip", "v5e", "--topology", "16x16", "--slices", "2", "--spot"),
+    ("--chip", "v6e", "--topology", "2x4"),
+    ("--chip", "a100", "--spot"),
+    ("--chip", "h100", "--service_account", "trainer"),
+)
+
+
+def main() -> None:
+    """Renders every case and raises the validator's error for the first that is not valid."""
+    for case in _CASES:
+        words = [*case, *_NAMED, "--dry-run", "--", "gpt2-jax", "a: b"]
+        done = subprocess.run(
+            [sys.executable, _SUBMIT, *words], check=True, capture_output=True, text=True
+        )
+        for job in _jobs(yaml.safe_load(done.stdout)):
+            for version in _KUBERNETES:
+                kubernetes_validate.validate(job, version, strict=True)
+    print(f"{len(_CASES)} manifests are valid for Kubernetes {' and '.join(_KUBERNETES)}")
+
+
+def _jobs(manifest: dict) -> list[dict]:
+    if manifest["kind"] == "Job":
+        return [manifest]
+    jsonschema.validate(manifest, _JOBSET)
+    head = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}}
+    return [head | job["template"] for job in manifest["spec"]["replicatedJobs"]]
+
+
+if __name__ == "__main__":
+    main()

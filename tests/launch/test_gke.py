@@ -1,0 +1,105 @@
+"""What is rendered; that it is valid Kubernetes is for check_manifests.py, in `make check`."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[2]
+_SCRIPT = _ROOT / "launch" / "gke" / "submit.py"
+_GOLDEN = Path(__file__).parent / "golden"
+_NAMED = ("--name", "gpt2", "--image", "registry/gpt2:1", "--data_bucket", "texts")
+_RUN = ("--", "gpt2-jax", "train", "--workdir", "gs://bucket/a: run")
+
+
+def submit(*words, **settings):
+    return subprocess.run(
+        [sys.executable, str(_SCRIPT), *words], capture_output=True, text=True, **settings
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("jobset", ("--chip", "v5e", "--topology", "4x4", "--slices", "2", "--spot")),
+        (
+            "gpu_job",
+            (
+                "--chip",
+                "h100",
+            ),
+        ),
+    ],
+)
+def test_the_manifest_is_the_one_on_record(name, words):
+    done = submit(*_NAMED, *words, "--dry-run", *_RUN)
+    assert done.returncode == 0, done.stderr
+    golden = _GOLDEN / f"gke_{name}.yaml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(done.stdout)
+    assert done.stdout == golden.read_text()
+
+
+@pytest.mark.parametrize(
+    ("chip", "topology", "hosts", "chips"),
+    [
+        ("v4", "2x2x4", 4, 4),
+        ("v5e", "1x1", 1, 1),
+        ("v5e", "2x4", 1, 8),
+        ("v5e", "4x4", 4, 4),
+        ("v5e", "16x16", 64, 4),
+        ("v5p", "2x2x1", 1, 4),
+        ("v6e", "8x16", 32, 4),
+    ],
+)
+def test_a_slice_has_the_hosts_of_its_topology(chip, topology, hosts, chips):
+    text = submit(*_NAMED, "--chip", chip, "--topology", topology, "--dry-run", *_RUN).stdout
+    assert re.findall(r"completions: (\d+)", text) == [str(hosts)]
+    assert re.findall(r"google.com/tpu: (\d+)", text) == [str(chips)] * 2
+
+
+def test_without_dry_run_kubectl_is_given_the_manifest(tmp_path):
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f'#!/bin/sh\necho "$@"\ncat >{tmp_path}/given\nexit 3\n')
+    kubectl.chmod(0o755)
+    words = (*_NAMED, "--chip", "h100")
+    done = submit(*words, *_RUN, env={"PATH": f"{tmp_path}:/bin:/usr/bin"})
+    assert (done.returncode, done.stdout) == (3, "apply -f -\n")
+    assert (tmp_path / "given").read_text() == submit(*words, "--dry-run", *_RUN).stdout
+
+
+def test_the_image_has_what_the_manifest_runs():
+    dockerfile = (_SCRIPT.parent / "Dockerfile").read_text()
+    assert "COPY launch launch" in dockerfile and "USER train" in dockerfile
+    copied = re.findall(r"^COPY ([^\n]+) \S+$", dockerfile, re.MULTILINE)
+    allowed = (_SCRIPT.parent / "Dockerfile.dockerignore").read_text().splitlines()
+    for words in copied:
+        for word in words.split():
+            assert (_ROOT / word).exists() and f"!{word.partition('/')[0]}" in allowed, word
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((*_NAMED, *_RUN), "--chip"),
+        ((*_NAMED, "--chip", "v7", *_RUN), "v7"),
+        ((*_NAMED, "--chip", "v5e", *_RUN), "--topology is missing"),
+        ((*_NAMED, "--chip", "v5e", "--topology", "2x2x4", *_RUN), "2 dimensions"),
+        ((*_NAMED, "--chip", "v5e", "--topology", "3x5", *_RUN), "15 chips"),
+        ((*_NAMED, "--chip", "h100", "--topology", "4x4", *_RUN), "for TPUs"),
+        ((*_NAMED, "--chip", "h100"), "a command after --"),
+        (
+            ("--name", "GPT_2", "--image", "i", "--data_bucket", "b", "--chip", "h100", *_RUN),
+            "GPT_2",
+        ),
+    ],
+)
+def test_wrong_input_is_one_line(words, named):
+    done = submit(*words)
+    assert done.returncode == 2 and named in done.stderr
+    assert len(done.stderr.splitlines()) == 1

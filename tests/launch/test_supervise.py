@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+_SCRIPT = Path(__file__).parents[2] / "launch" / "supervise.py"
+# Ends with the next status of a list in a file; a negative one by that signal.
+_CHILD = """
+import os, sys
+from pathlib import Path
+path = Path(sys.argv[1])
+status, *rest = path.read_text().split()
+path.write_text(" ".join(rest))
+if int(status) < 0:
+    os.kill(os.getpid(), -int(status))
+sys.exit(int(status))
+"""
+_QUICK = ("--backoff", "0.01", "--max_backoff", "0.02")
+
+
+def supervise(*flags, command=()):
+    words = [sys.executable, str(_SCRIPT), *flags, *(["--", *command] if command else [])]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60)
+
+
+def run(tmp_path, statuses, *flags):
+    """(exit status, standard error, statuses that were not reached)."""
+    path = tmp_path / "statuses"
+    path.write_text(" ".join(map(str, statuses)))
+    done = supervise(*_QUICK, *flags, command=[sys.executable, "-c", _CHILD, str(path)])
+    return done.returncode, done.stderr, path.read_text().split()
+
+
+def test_what_another_start_cures_is_started_again_until_it_is_done(tmp_path):
+    status, errors, left = run(tmp_path, [75, 77, 134, -signal.SIGKILL, -signal.SIGABRT, 0, 75])
+    assert (status, left) == (0, ["75"])
+    lines = errors.splitlines()
+    assert len(lines) == 5 and all("starting it again in" in line for line in lines)
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 76, 78])
+def test_anything_else_ends_it_with_the_same_status(tmp_path, status):
+    assert run(tmp_path, [75, status, 75])[::2] == (status, ["75"])
+
+
+def test_short_runs_are_limited_and_waited_for_twice_as_long_each_time(tmp_path):
+    flags = ("--max_fast_failures", "4", "--max_backoff", "0.03")
+    status, errors, left = run(tmp_path, [77] * 9, *flags)
+    assert (status, len(left)) == (77, 5)
+    assert [line.split()[-2] for line in errors.splitlines()[:3]] == ["0.01", "0.02", "0.03"]
+    assert "giving up after 4 short runs" in errors
+
+
+def test_a_run_that_lasted_resets_the_count(tmp_path):
+    flags = ("--max_fast_failures", "2", "--healthy", "0")
+    assert run(tmp_path, [77] * 5 + [0], *flags)[::2] == (0, [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_passed_on_and_nothing_is_started_again(number):
+    child = (
+        "import signal, sys, time\n"
+        f"signal.signal({int(number)}, lambda *_: sys.exit(75))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(_SCRIPT), *_QUICK, "--", sys.executable, "-c", child],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.wait(timeout=20) == 75
+    assert process.stdout.read() == ""
+
+
+def test_a_signal_while_it_waits_ends_it():
+    flags = ("--backoff", "60", "--max_backoff", "60")
+    process = subprocess.Popen(
+        [sys.executable, str(_SCRIPT), *flags, "--", sys.executable, "-c", "exit(77)"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "starting it again in 60 s" in process.stderr.readline()
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 77
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "a command after --"),
+        (["--", "/no/such/program"], "/no/such/program"),
+        (["--backoff", "soon", "--", "true"], "'soon'"),
+        (["--restarts", "3", "--", "true"], "--restarts"),
+    ],
+)
+def test_wrong_input_is_one_line(words, named):
+    done = supervise(*words)
+    assert done.returncode == 2 and named in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_dry_run_prints_the_command_and_runs_nothing(tmp_path):
+    done = supervise("--dry-run", command=["touch", str(tmp_path / "a b")])
+    assert done.stdout == f"touch '{tmp_path}/a b'\n"
+    assert list(tmp_path.iterdir()) == []

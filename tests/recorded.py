@@ -1,0 +1,47 @@
+"""The command as it is, but every row of a training batch leaves its digest in RECORD_FOLDER.
+
+A process writes to a file of its own, a line a batch: its number and the digest of each row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from gpt2_jax.cli.main import console
+from gpt2_jax.data.loader import TrainLoader
+
+
+def record() -> None:
+    path = Path(os.environ["RECORD_FOLDER"]) / f"{os.getpid()}.jsonl"
+    make_rows = TrainLoader.rows
+
+    def rows(self, step, row_indices):
+        batch = make_rows(self, step, row_indices)
+        digests = {
+            int(row): hashlib.sha256(b"".join(a[i].tobytes() for a in batch)).hexdigest()
+            for i, row in enumerate(row_indices)
+        }
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "digests": digests}) + "\n")
+        return batch
+
+    TrainLoader.rows = rows
+
+
+def recorded(folder: Path) -> dict[int, dict[int, str]]:
+    """{batch: {row: digest}} of all processes, which agree where they made the same row."""
+    found: dict[int, dict[int, str]] = {}
+    for path in folder.iterdir():
+        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            batch = found.setdefault(line["step"], {})
+            for row, digest in line["digests"].items():
+                assert batch.setdefault(int(row), digest) == digest
+    return found
+
+
+if __name__ == "__main__":
+    record()
+    console()

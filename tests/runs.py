@@ -1,0 +1,102 @@
+"""A tiny run of the command in processes of its own, for the tests that stop and go on with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CONFIG = """
+from gpt2_jax.config import default
+
+def get_config():
+    c = default()
+    c.model.num_layers = 2
+    c.model.num_heads = 4
+    c.model.d_model = 32
+    c.model.context_length = 16
+    c.model.vocab_size = 257
+    c.model.vocab_multiple = 16
+    c.model.dtype = "float32"
+    c.model.dropout = 0.1
+    c.model.loss_chunk = 8
+    c.data.path = {data!r}
+    c.data.tokenizer = "byte"
+    c.schedule.learning_rate = 3e-3
+    c.schedule.min_learning_rate = 3e-4
+    c.schedule.warmup_steps = 3
+    c.train.batch_size = 8
+    c.train.total_steps = 20
+    c.checkpoint.every = 8
+    c.eval.every = 0
+    c.eval.sample_tokens = 12
+    c.log.every = 1
+    c.log.tensorboard = False
+    return c
+"""
+
+
+def once(folder, make):
+    """Makes a folder, or waits until another worker of pytest-xdist has."""
+    done = folder.with_suffix(".done")
+    try:
+        folder.with_suffix(".begun").mkdir(parents=True)
+    except FileExistsError:
+        deadline = time.monotonic() + 200
+        while not done.exists():
+            assert time.monotonic() < deadline, f"another worker has not made {folder}"
+            time.sleep(0.1)
+    else:
+        make(folder)
+        done.touch()
+    return folder
+
+
+# Sampling takes a third of what a resumed run takes, and changes nothing it computes.
+NO_SAMPLE = "--config.eval.sample_tokens=0"
+
+
+SETTINGS = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    "PYTHONPATH": os.pathsep.join(
+        [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    ),
+}
+
+
+def start(lab, workdir, *flags, devices=8, env=None, module="gpt2_jax"):
+    """A process of its own that trains; compiling is done once for all with these devices."""
+    settings = SETTINGS | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": str(lab / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    command = [sys.executable, "-m", module, "train", "--config", str(lab / "config.py")]
+    return subprocess.Popen(
+        [*command, "--workdir", str(workdir), *flags],
+        env=os.environ | settings | (env or {}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def train(lab, workdir, *flags, status=0, **settings):
+    process = start(lab, workdir, *flags, **settings)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == status, errors
+    return errors
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(workdir):
+    by_step = [(row["step"], row["loss"]) for row in rows(workdir) if "loss" in row]
+    assert [step for step, _ in by_step] == list(range(1, len(by_step) + 1))  # each step once
+    return [loss for _, loss in by_step]

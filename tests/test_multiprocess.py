@@ -1,0 +1,209 @@
+"""Several processes of one run compute what one computes, stop together and fail together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2_jax.data.corpora import Document
+from gpt2_jax.data.prepare import prepare
+from tests.recorded import recorded
+from tests.runs import CONFIG, NO_SAMPLE, losses, once, rows, start, train
+
+_FOREVER = "--config.train.total_steps=100000"
+_BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A folder with a config, its data, and what has been compiled for it."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def make(folder):
+        prepare([Document("data", "one fish two fish " * 80)], "byte", folder / "data")
+        (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
+
+    return once(root / "multiprocess", make)
+
+
+@pytest.fixture(scope="module")
+def alone(lab):
+    """The run of one process on one device that nothing interrupted."""
+    records = {"RECORD_FOLDER": str(folder_of_records(lab, "alone"))}
+
+    def make(workdir):
+        train(lab, workdir, NO_SAMPLE, devices=1, env=records, module="tests.recorded")
+
+    return once(lab / "alone", make)
+
+
+def folder_of_records(lab, name):
+    folder = lab / f"{name}-records"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def mesh(data=1, fsdp=1, tensor=1):
+    return [f"--config.mesh.{axis}={size}" for axis, size in locals().items()]
+
+
+def start_group(lab, workdir, *flags, processes, devices=1, env=None, **settings):
+    """The processes of one run, with so many devices each, in one workdir or a list of them."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
+    workdirs = [workdir] * processes if isinstance(workdir, Path) else workdir
+    return [
+        start(
+            lab,
+            workdirs[rank],
+            *flags,
+            devices=devices,
+            env=(env or {}) | cluster | {"JAX_PROCESS_ID": str(rank)},
+            **settings,
+        )
+        for rank in range(processes)
+    ]
+
+
+def finish(group, status=0):
+    """Waits for all of them; returns what each said on standard error."""
+    try:
+        errors = [process.communicate(timeout=200)[1] for process in group]
+    finally:
+        for process in group:
+            process.kill()
+    assert [process.returncode for process in group] == [status] * len(group), errors
+    return errors
+
+
+def wait_for_steps(workdir, group, steps):
+    deadline = time.monotonic() + 150
+    metrics = workdir / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= steps):
+        assert time.monotonic() < deadline
+        assert [process.poll() for process in group] == [None] * len(group)
+        time.sleep(0.05)
+
+
+def relative_error(workdir, reference):
+    ours, expected = np.array(losses(workdir)), np.array(losses(reference))
+    assert ours.shape == expected.shape == (20,)
+    return np.abs(ours / expected - 1).max()
+
+
+def test_two_processes_are_one_run_and_the_first_speaks_for_both(lab):
+    group = start_group(lab, lab / "none", "--dry_run", processes=2, devices=2)
+    errors = finish(group)
+    assert [f"process {rank} of 2: 2 of 4 devices" in text for rank, text in enumerate(errors)]
+    assert not (lab / "none").exists()
+
+
+def test_a_process_whose_peers_never_come_ends_with_a_line(lab):
+    settings = {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1", "GPT2_JAX_START_TIMEOUT": "1"}
+    address = {"JAX_COORDINATOR_ADDRESS": "localhost:1"}
+    errors = train(lab, lab / "none", "--dry_run", status=77, env=settings | address)
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("error: process 1 ") and "localhost:1 in 1 s" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "devices", "axes"),
+    [
+        (2, 1, {"tensor": 2}),  # one replica of a batch runs across both
+        (2, 4, {"data": 2, "fsdp": 2, "tensor": 2}),
+        (4, 1, {"data": 2, "fsdp": 2}),
+    ],
+)
+def test_processes_and_devices_do_not_change_the_losses(lab, alone, processes, devices, axes):
+    workdir = lab / f"{processes}x{devices}"
+    flags = (*mesh(**axes), NO_SAMPLE)
+    finish(start_group(lab, workdir, *flags, processes=processes, devices=devices))
+    error = relative_error(workdir, alone)
+    print(f"{processes} processes x {devices} devices, {axes}: {error:.1e} relative")
+    assert error < 1e-4
+
+
+@pytest.mark.slow
+def test_a_run_of_four_goes_on_as_one_and_then_as_two_with_the_same_batches(lab, alone):
+    workdir, module = lab / "elastic", "tests.recorded"
+    records = folder_of_records(lab, "elastic")
+
+    def trained(first, last):
+        """What was recorded, of the batches of these steps, and a clean folder for the next."""
+        found = recorded(records)
+        for path in list(records.iterdir()):
+            path.unlink()
+        return {step: found[step - 1] for step in range(first, last + 1)}
+
+    settings = {"env": {"RECORD_FOLDER": str(records)}, "module": module}
+    four = start_group(
+        lab, workdir, *mesh(data=2, fsdp=2), NO_SAMPLE, processes=4, devices=1, **settings
+    )
+    wait_for_steps(workdir, four, 3)
+    four[2].send_signal(signal.SIGINT)
+    errors = finish(four, status=75)
+    stopped = len(losses(workdir))
+    assert all(f"saved at step {stopped} of" in text for text in errors)
+    assert 3 <= stopped < 12
+    batches = trained(1, stopped)
+    train(lab, workdir, "--stop_at_step", "13", NO_SAMPLE, devices=1, **settings)
+    batches |= trained(stopped + 1, 13)
+    finish(start_group(lab, workdir, *mesh(tensor=2), NO_SAMPLE, processes=2, **settings))
+    batches |= trained(14, 20)
+
+    expected = recorded(folder_of_records(lab, "alone"))
+    assert batches == {step: expected[step - 1] for step in range(1, 21)}
+    assert all(sorted(batch) == list(range(_BATCH)) for batch in batches.values())
+    error = relative_error(workdir, alone)
+    print(f"4 processes to step {stopped}, 1 to 13, 2 to 20: {error:.1e} relative")
+    assert error < 1e-4
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_does(lab):
+    texts = ["one red fish", "two blue", "fish fish fish fish"]
+    lines = [json.dumps({"text": text}) for text in texts]
+    (lab / "lambada_test.jsonl").write_text("\n".join(lines))
+    flags = (
+        *("--config.train.total_steps=3", NO_SAMPLE, f"--config.eval.data={lab}"),
+        *("--config.eval.tasks=lambada_openai,lambada_gpt2", "--config.model.context_length=32"),
+    )
+    train(lab, lab / "one-evaluates", *flags, devices=1)
+    finish(start_group(lab, lab / "two-evaluate", *flags, *mesh(tensor=2), processes=2))
+    one, two = (rows(lab / name)[-1] for name in ("one-evaluates", "two-evaluate"))
+    assert one.keys() == two.keys() and "eval/lambada_gpt2/acc_filtered" in one
+    for name, value in one.items():
+        if name.startswith("eval/"):
+            assert two[name] == pytest.approx(value, rel=1e-5), name
+
+
+@pytest.mark.slow
+def test_a_workdir_that_is_not_shared_is_refused_by_name(lab):
+    workdirs = [lab / f"disk-of-{rank}" for rank in range(2)]
+    pair = start_group(lab, workdirs, NO_SAMPLE, *mesh(fsdp=2), processes=2)
+    errors = [process.communicate(timeout=100)[1] for process in pair]
+    assert pair[1].returncode == 2 and pair[0].returncode in (77, 134), errors
+    assert "disk-of-1 is another folder in process 1" in errors[1]
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_takes_the_others_with_it(lab):
+    workdir = lab / "dead"
+    pair = start_group(lab, workdir, _FOREVER, NO_SAMPLE, *mesh(fsdp=2), processes=2)
+    wait_for_steps(workdir, pair, 2)
+    pair[1].kill()
+    pair[1].communicate()
+    _, errors = pair[0].communicate(timeout=60)
+    # By a collective that failed or by a heartbeat that stopped: start all of them again.
+    assert pair[0].returncode in (77, 134), errors
