@@ -112,6 +112,9 @@ class DataConfig:
     val_fraction: float = _knob(
         0.1, "end of the token stream held out when the folder has no val shards", low=0, below=1
     )
+    isolate_documents: bool = _knob(
+        False, "attention stays within a document, and positions start anew at each"
+    )
 
     @property
     def shares(self) -> dict[str, int]:

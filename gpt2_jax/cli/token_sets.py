@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.config import Config
-from gpt2_jax.data.loader import BatchSource, TrainLoader
+from gpt2_jax.data.loader import BatchSource, IsolatedDocuments, TrainLoader
 from gpt2_jax.data.meta import read_meta
 from gpt2_jax.data.mixture import MixtureLoader
 from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens
@@ -69,9 +69,17 @@ def open_sets(config: Config) -> TokenSets:
         )
         for path in shares
     ]
+    source = loaders[0] if len(loaders) == 1 else MixtureLoader(loaders, list(shares.values()))
+    if config.data.isolate_documents:
+        if tokenizer.eot is None:
+            raise UserError(
+                f"data.isolate_documents: the {tokenizer.name} tokenizer has no end of text to "
+                "tell documents by; prepare with byte or gpt2"
+            )
+        source = IsolatedDocuments(source, tokenizer.eot)
     return TokenSets(
         tokenizer=tokenizer,
-        source=loaders[0] if len(loaders) == 1 else MixtureLoader(loaders, list(shares.values())),
+        source=source,
         val_tokens={path: _tokens(config, path, "val") for path in shares},
         shares=list(shares.values()),
         fingerprint=fingerprint(*shares),

@@ -31,6 +31,8 @@ class Batch(NamedTuple):
     """int32 [B, T]: what it should predict at each position, inputs moved on by one token."""
     weights: Any
     """float32 [B, T]: how much each target counts in the loss; 0 where there is none."""
+    segments: Any = None
+    """int32 [B, T]: which document each token is of; None where a row counts as one."""
 
     @classmethod
     def of_windows(cls, windows: Sequence[np.ndarray], context_length: int) -> Batch:
@@ -111,6 +113,21 @@ def _offset(seed: int, epoch: int, context_length: int) -> int:
     return int.from_bytes(digest[:8], "little") % context_length
 
 
+class IsolatedDocuments:
+    """The batches of another source, with segments: a document begins where its first token is."""
+
+    def __init__(self, source: BatchSource, first_token: int) -> None:
+        """Takes the source, and the id that every document begins with: the end of text."""
+        self.batch_size, self.context_length = source.batch_size, source.context_length
+        self._source, self._first_token = source, first_token
+
+    def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
+        """The named rows of batch `step`, as NumPy arrays [len(row_indices), T]."""
+        batch = self._source.rows(step, row_indices)
+        segments = np.cumsum(batch.inputs == self._first_token, axis=1, dtype=np.int32)
+        return batch._replace(segments=segments)
+
+
 class EvalWindows:
     """One fixed pass in order, in which every token but the first is a target exactly once.
 
@@ -179,7 +196,7 @@ def place(
     """
     rows = rows_to_make(sharding, global_shape)
     local = batch_rows(rows)
-    # With every device here the rows are all there, and one call moves the three arrays together.
+    # With every device here the rows are all there, and one call moves the arrays together.
     if sharding.is_fully_addressable:
         return jax.device_put(local, sharding)
     position = {row: i for i, row in enumerate(rows)}
@@ -192,7 +209,7 @@ def place(
 
         return jax.make_array_from_callback(global_shape, sharding, shard)
 
-    return Batch(*map(array, local))
+    return jax.tree.map(array, local)
 
 
 @functools.lru_cache(maxsize=64)

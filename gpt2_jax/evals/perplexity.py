@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gpt2_jax.config import Config
-from gpt2_jax.data.loader import EvalWindows, device_batches
+from gpt2_jax.data.loader import EvalWindows, IsolatedDocuments, device_batches
 from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.data.tokenizer import Tokenizer
 from gpt2_jax.parallel.rules import Rules
@@ -47,17 +47,22 @@ class Perplexity:
         """
         batch_size = config.train.batch_size // config.train.accumulation_steps
         T = config.model.context_length
-        self._windows = EvalWindows(tokens, batch_size=batch_size, context_length=T)
-        self._num_batches = len(self._windows)
+        windows = EvalWindows(tokens, batch_size=batch_size, context_length=T)
+        self._num_batches = len(windows)
         if config.eval.batches >= 0:
             self._num_batches = min(config.eval.batches, self._num_batches)
         scored = tokens.read(1, min(len(tokens) - 1, self._num_batches * batch_size * T))
         self.bytes_per_token = int(tokenizer.byte_lengths()[scored].sum()) / max(len(scored), 1)
+        first_token = tokenizer.eot if config.data.isolate_documents else None
+        isolate = first_token is not None
+        self._batches = IsolatedDocuments(windows, first_token) if isolate else windows
         self._sharding = batch_sharding(mesh)
         self._eval_step = (
             compiled._eval_step
             if compiled
-            else compile_eval_step(config.model, batch_size, mesh, rules, abstract_params)
+            else compile_eval_step(
+                config.model, batch_size, mesh, rules, abstract_params, segments=isolate
+            )
         )
 
     def __call__(self, params: Any) -> Iterator[tuple[str, float]]:
@@ -68,7 +73,7 @@ class Perplexity:
 
     def loss(self, params: Any) -> float | None:
         """Nats per token; None where there is nothing to score."""
-        batches = device_batches(self._windows, self._sharding, stop_step=self._num_batches)
+        batches = device_batches(self._batches, self._sharding, stop_step=self._num_batches)
         sums: list[tuple[float, float]] = []
         pending = None
         with contextlib.closing(batches):

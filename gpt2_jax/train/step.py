@@ -48,15 +48,30 @@ def compile_train_step(
     )
     # Constraints in the model mean nothing unless mesh and rules are in force while it is traced.
     with entered(mesh, rules):
-        batch = abstract_batch(config.train.batch_size, config.model.context_length, mesh)
+        batch = abstract_batch(
+            config.train.batch_size,
+            config.model.context_length,
+            mesh,
+            segments=config.data.isolate_documents,
+        )
         options = compiler_options(mesh) | dict(more_options or {})
         return jitted.lower(abstract, batch).compile(options)
 
 
 def compile_eval_step(
-    config: ModelConfig, batch_size: int, mesh: Mesh, rules: Rules, abstract_params: Any
+    config: ModelConfig,
+    batch_size: int,
+    mesh: Mesh,
+    rules: Rules,
+    abstract_params: Any,
+    *,
+    segments: bool = False,
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-    """The compiled evaluation: (params, batch) -> (sum of weighted nats, sum of weights)."""
+    """The compiled evaluation: (params, batch) -> (sum of weighted nats, sum of weights).
+
+    Args:
+      segments: whether batches have them.
+    """
     model = GPT2(config)
 
     def eval_step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -64,7 +79,7 @@ def compile_eval_step(
 
     jitted = jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))
     with entered(mesh, rules):
-        batch = abstract_batch(batch_size, config.context_length, mesh)
+        batch = abstract_batch(batch_size, config.context_length, mesh, segments=segments)
         return jitted.lower(abstract_params, batch).compile(compiler_options(mesh))
 
 
@@ -82,14 +97,14 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def abstract_batch(batch_size: int, context_length: int, mesh: Mesh) -> Batch:
+def abstract_batch(
+    batch_size: int, context_length: int, mesh: Mesh, *, segments: bool = False
+) -> Batch:
     """Shapes and shardings of a batch."""
-
-    def array(dtype: Any) -> jax.ShapeDtypeStruct:
-        shape = (batch_size, context_length)
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
-
-    return Batch(array(jnp.int32), array(jnp.int32), array(jnp.float32))  # pyright: ignore
+    shape, sharding = (batch_size, context_length), batch_sharding(mesh)
+    ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
+    weights = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+    return Batch(ids, ids, weights, ids if segments else None)
 
 
 def _train_step(
@@ -158,7 +173,7 @@ def _accumulated_gradient(
 
 def _weighted_loss(model: GPT2, params: Any, batch: Batch, key: jax.Array | None) -> jax.Array:
     rngs = {"dropout": key} if key is not None else None
-    hidden, _ = model.apply({"params": params}, batch.inputs, rngs=rngs)
+    hidden, _ = model.apply({"params": params}, batch.inputs, None, batch.segments, rngs=rngs)
     config = model.config
     return weighted_cross_entropy(
         hidden,
