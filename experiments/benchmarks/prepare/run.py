@@ -194,7 +194,8 @@ def main() -> None:
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     result: dict[str, Any] = {
-        "command": " ".join(["python", "experiments/benchmarks/prepare/run.py", *sys.argv[1:]]),
+        "command": f"python experiments/benchmarks/prepare/run.py --megabytes {args.megabytes} "
+        f"--rounds {args.rounds} --equality_megabytes {args.equality_megabytes}",
         "date": datetime.date.today().isoformat(),
         "cores": cores,
         "load_before": os.getloadavg(),
