@@ -175,7 +175,22 @@ def _fast_paths(devices: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         }
     else:
         paths = _cpu_paths()
-    return paths | {"cudnn_attention": _cudnn(devices), "compilation_cache": _compilation_cache()}
+    on_tpu = "tpu" in platforms
+    return paths | {
+        "cudnn_attention": _cudnn(devices),
+        "splash_attention": {"on": on_tpu, "detail": "Pallas kernel" if on_tpu else "no TPU"},
+        "plans_compiled": _plans(),
+        "compilation_cache": _compilation_cache(),
+    }
+
+
+def _plans() -> dict[str, Any]:
+    """Whether `gpt2-jax plan` has a compiler for TPU slices."""
+    version = _version("libtpu")
+    return {
+        "on": bool(version),
+        "detail": f"libtpu {version}" if version else "lacks libtpu (extra tpu)",
+    }
 
 
 def _cpu_paths() -> dict[str, dict[str, Any]]:

@@ -22,7 +22,10 @@ def test_json_is_one_document_on_standard_output(capsys: pytest.CaptureFixture[s
     assert report["versions"]["gpt2_jax"] == __version__
     assert report["versions"]["jax"] == importlib.metadata.version("jax")
     assert sum(device["count"] for device in report["devices"]) >= 1
-    assert {"bf16", "int8", "cudnn_attention", "compilation_cache"} == set(report["fast_paths"])
+    assert set(report["fast_paths"]) == {
+        "bf16", "int8", "cudnn_attention", "splash_attention", "plans_compiled",
+        "compilation_cache",
+    }  # fmt: skip
     assert report["vocabulary"]["gpt2"]["ok"] is True
     assert report["extras"]["test"] == {"installed": True, "missing": []}
     assert report["machine"]["cores"] >= 1
