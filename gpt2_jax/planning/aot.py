@@ -21,13 +21,13 @@ from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import TrainState, abstract_state, bytes_per_device
 from gpt2_jax.train.step import compile_train_step
 
-# Without these libtpu 0.0.51 cannot print a program for v5p, whose lookups it gives to SparseCores.
+# Without these libtpu 0.0.51 cannot print a program for chips with SparseCores, to which it gives
+# lookups.
+_SPARSE_CORES = ("v5p", "v6e")
 _READABLE = {
-    "v5p": {
-        "xla_tpu_offload_gather_to_sparsecore": "false",
-        "xla_tpu_enable_offloading_gather_to_sparsecore": "false",
-        "xla_tpu_enable_offloading_scatter_to_sparsecore": "false",
-    }
+    "xla_tpu_offload_gather_to_sparsecore": "false",
+    "xla_tpu_enable_offloading_gather_to_sparsecore": "false",
+    "xla_tpu_enable_offloading_scatter_to_sparsecore": "false",
 }
 # Collectives of up to as many elements are sums of norms and losses: their latency counts only.
 _SMALL = 1 << 16
@@ -89,13 +89,12 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep:
     optimizer = make_optimizer(config)
     abstract = abstract_state(config, optimizer, mesh, rules)
     memory = bytes_by_kind(abstract)
+    readable = _READABLE if topology.chip.name in _SPARSE_CORES else {}
     axis_sizes, links = mesh_lib.describe(mesh), topology.axis_bandwidth(mesh)
     began = time.monotonic()
     try:
         with captured_stderr() as warnings:
-            compiled = compile_train_step(
-                config, optimizer, mesh, rules, abstract, _READABLE.get(topology.chip.name)
-            )
+            compiled = compile_train_step(config, optimizer, mesh, rules, abstract, readable)
     except jax.errors.JaxRuntimeError as error:
         needed, available = _out_of_memory(error)
         seconds = time.monotonic() - began
