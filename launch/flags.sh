@@ -9,7 +9,8 @@
 # so that it wins. Each flag has its reason and source here, and is dropped when a version of jax no
 # longer knows it: an unknown flag ends the process. libtpu 0.0.51 (jax 0.10.2) takes all of the TPU
 # flags when it compiles for a v5e slice, and jax 0.10.2 knows the GPU ones; what they gain has not
-# been measured on a chip.
+# been measured on a chip. What FSDP cannot do without on TPUs the training step asks for itself
+# (compiler_options in gpt2_jax/train/step.py).
 set -euo pipefail
 
 refuse() {
@@ -36,10 +37,6 @@ tpu=()
 gpu=()
 case $chip in
 v4 | v5e | v5p | v6e)
-  # FSDP gathers weights before a matmul. Cutting that into a loop of permutes and small matmuls
-  # ("windowed einsum") doubles the bytes moved for GPT-2 on v5e:4x4, as compiled: off, by a
-  # threshold no gather reaches.
-  tpu+=(--xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000)
   # Gradient all-reduces of data parallelism run beside the backward pass, also where the operands
   # differ in size (MaxText, benchmarks/xla_flags_library.py, DATA_PARALLEL_OVERLAP).
   tpu+=(--xla_tpu_enable_data_parallel_all_reduce_opt=true)
