@@ -15,7 +15,7 @@ import jax
 from gpt2_jax.config import Config
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.rules import Rules
-from gpt2_jax.planning.hlo import Array, Collective, Program
+from gpt2_jax.planning.hlo import Collective, Program
 from gpt2_jax.planning.topology import Topology, captured_stderr
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import TrainState, abstract_state, bytes_per_device
@@ -135,24 +135,34 @@ def bytes_by_kind(abstract: TrainState) -> dict[str, int]:
 def contents(collective: Collective, config: Config, params: Any) -> str:
     """What a collective carries, told by the shapes of its arrays.
 
-    A parameter may travel whole or in parts, one layer or all. What has no parameter's shape is an
-    activation if it has an axis of tokens, and else a padded parameter.
+    A parameter may travel whole or in parts, one layer or all, with one axis split in two by FSDP.
+    What has no parameter's shape is an activation if it has an axis of tokens, and else a padded
+    parameter.
     """
     large = [array for array in collective.arrays if array.elements > _SMALL]
     if not large:
         return "scalars"
     shapes = set().union(*map(_shapes, jax.tree.leaves(params)))
-    if any(_plain(a.dims) not in shapes and _has_tokens(a, config, params) for a in large):
-        return "activations"
-    return "parameters" if collective.kind == "all-gather" else "gradients"
-
-
-def _has_tokens(array: Array, config: Config, params: Any) -> bool:
     mesh = jax.tree.leaves(params)[0].sharding.mesh
     rows = config.train.batch_size // config.train.accumulation_steps // mesh_lib.batch_shards(mesh)
     lengths = {config.model.context_length, config.model.loss_chunk or config.model.context_length}
-    axes = lengths | {rows * length for length in lengths}
-    return not axes.isdisjoint(array.dims)
+    tokens = lengths | {rows * length for length in lengths}
+    for array in large:
+        if tokens & set(array.dims) and shapes.isdisjoint(_unsplit(array.dims, lengths)):
+            return "activations"
+    return "parameters" if collective.kind == "all-gather" else "gradients"
+
+
+def _unsplit(dims: Sequence[int], lengths: set[int]) -> set[tuple[int, ...]]:
+    """The shape as it is, and with any two axes made one that are none of tokens."""
+    axes = [i for i, size in enumerate(dims) if size not in lengths]
+    merged = {
+        _plain(
+            [*(size for k, size in enumerate(dims) if k not in pair), dims[pair[0]] * dims[pair[1]]]
+        )
+        for pair in itertools.combinations(axes, 2)
+    }
+    return merged | {_plain(dims)}
 
 
 def _shapes(leaf: Any) -> set[tuple[int, ...]]:
