@@ -20,6 +20,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.model import attention
@@ -39,8 +40,10 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "tanh": nn.tanh,
 }
+# JAX's own policies for matrix products do not see those with a gradient of their own.
+_PRODUCT = "product"
 _REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(_PRODUCT),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -71,7 +74,8 @@ class Linear(nn.Module):
         bias_init = nn.with_logical_partitioning(nn.initializers.zeros, bias_axes)
         kernel: Any = self.param("kernel", kernel_init, self.inputs + self.outputs, param_dtype)
         bias: Any = self.param("bias", bias_init, self.outputs, param_dtype)
-        return matmul(x, kernel, len(self.inputs), self.axes) + bias.astype(dtype)
+        product = matmul(x, kernel, len(self.inputs), self.axes)
+        return checkpoint_name(product, _PRODUCT) + bias.astype(dtype)
 
 
 class Attention(nn.Module):

@@ -33,7 +33,7 @@ def candidates(config: Config, chip: Chip, num_devices: int) -> list[tuple[Confi
         plan = analytic_plan(choice, chip, num_devices, "", state[choice.mesh])
         if plan.needed_bytes <= _MEMORY_TOLERANCE * plan.available_bytes:
             found.append((choice, plan))
-    return sorted(found, key=lambda pair: pair[1].step_seconds or (0.0, 0.0))
+    return sorted(found, key=lambda pair: sum(pair[1].step_seconds or ()))
 
 
 def search(

@@ -139,6 +139,17 @@ def test_unrolling_and_remat_change_neither_loss_nor_gradients(tiny, noisy_param
         assert_trees_close(others, expected, 1e-5)
 
 
+def test_remat_computes_products_again_only_where_it_should(tiny, noisy_params, tokens):
+    def products(remat):
+        config = tiny(remat=remat)
+        jaxpr = jax.make_jaxpr(value_and_grad(config, train=True))
+        return str(jaxpr(noisy_params(config), tokens(config))).count("dot_general[")
+
+    # A block has four: of all, the last is not needed again. Attention has two more.
+    assert products("dots") - products("none") == 2
+    assert products("full") - products("dots") == 3
+
+
 @pytest.mark.slow
 def test_remat_draws_the_same_dropout_again(tiny, noisy_params, tokens):
     config = tiny(dropout=0.1)
