@@ -4,10 +4,11 @@
     launch/supervise.py -- gpt2-jax train --config configs/gpt2_small.py --workdir gs://bucket/run
 
 Starts again after 75 (stopped and saved), 77 (hung, or lost its peers), 134 (aborted: JAX does so
-when a peer has died) and 137 (killed). Anything else ends the supervisor with the same status: 0
-(done), 2 (bad config), 76 (numbers went bad), 78 (storage failed). Between starts it waits, twice
-as long each time up to --max_backoff; a run that lasted --healthy seconds resets that, and too many
-shorter ones in a row end it. SIGTERM and SIGINT are passed on, and then nothing is started again.
+when a peer has died), 137 (killed) and 143 (by a SIGTERM that did not come through here). Anything
+else ends the supervisor with the same status: 0 (done), 2 (bad config), 76 (numbers went bad), 78
+(storage failed). Between starts it waits, twice as long each time up to --max_backoff; a run that
+lasted --healthy seconds resets that, and too many shorter ones in a row end it. SIGTERM and SIGINT
+are passed on, and then nothing is started again.
 Needs the standard library only.
 """
 
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import NoReturn
 
 RESTARTED = {
@@ -27,6 +29,7 @@ RESTARTED = {
     77: "hung, or lost its peers",
     134: "aborted, as when a peer has died",
     137: "killed",
+    143: "told to end before it could save",
 }
 
 
@@ -36,7 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.dry_run:
         print(shlex.join(args.command))
         return 0
-    return _Supervisor(args).run()
+    if args.status_file:
+        args.status_file.unlink(missing_ok=True)
+    status = _Supervisor(args).run()
+    if args.status_file:
+        args.status_file.write_text(f"{status}\n")
+    return status
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -67,6 +75,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         default=8,
         metavar="N",
         help="give up after so many shorter runs in a row (default 8)",
+    )
+    parser.add_argument(
+        "--status_file",
+        type=Path,
+        metavar="FILE",
+        help="where the exit status is written once nothing is started again",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the command, run nothing")
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --")

@@ -3,7 +3,8 @@
 #
 #   launch/tpu_pod.sh up     --name gpt2 --zone us-west4-a --type v5litepod-16 --spot -- \
 #       gpt2-jax train --config configs/gpt2_small.py --workdir gs://bucket/gpt2
-#   launch/tpu_pod.sh watch  ...the same...   makes it anew and starts again after a preemption
+#   launch/tpu_pod.sh watch  ...the same...   after up: makes the slice anew and starts again when it
+#       is preempted, until the run ends
 #   launch/tpu_pod.sh status|logs|stop|delete --name gpt2 --zone us-west4-a
 #   launch/tpu_pod.sh run    --name gpt2 --zone us-west4-a -- df -h    on every worker
 #
@@ -152,23 +153,40 @@ start() {
 gcloud storage cp --quiet ~/train.log $(quoted "$logs/")"'$(hostname).log; done) >/dev/null 2>&1 </dev/null & '
   # setsid: the end of the connection does not reach it.
   on_workers all "cd gpt2_jax && export PATH=\$PWD/.venv/bin:\$PATH && \
-{ setsid launch/flags.sh $chip launch/supervise.py -- $(quoted "${command[@]}") \
+rm -f ~/train.status && { setsid launch/flags.sh $chip launch/supervise.py --status_file ~/train.status -- $(quoted "${command[@]}") \
 >>~/train.log 2>&1 </dev/null & echo \$! >~/train.pid; ${copy}sleep 1; }"
 }
 
-watch() {
-  local now
+watch() { # until the run ends: its status is this script's
+  local now made ended='' gone=''
   while true; do
-    now=$(state SUSPENDED)
+    # A look that fails, as for want of a network, tells nothing.
+    now=$(state SUSPENDED) || now=UNKNOWN
     case $now in
-    SUSPENDED | FAILED)
-      echo "$name is $now: making it anew" >&2
-      delete
-      create
-      install
-      start
+    SUSPENDED | FAILED) gone=yes ;;
+    ACTIVE)
+      [[ $gone ]] || ended=$(on_workers 0 'cat train.status 2>/dev/null || true') || ended=''
+      if [[ $ended =~ ^[0-9]+$ ]]; then
+        echo "the run has ended with $ended" >&2
+        return "$ended"
+      fi
       ;;
     esac
+    if [[ $gone ]]; then
+      echo "$name is $now: making it anew" >&2
+      set +e # for the shell in the brackets to end at what fails in it, and only that one
+      (
+        set -e
+        delete || true # it may have gone by itself
+        create
+        install
+        start
+      )
+      made=$?
+      set -e
+      ((made)) || gone=''
+      [[ -z $gone ]] || echo "$name could not be made anew; trying again" >&2
+    fi
     [[ -z $dry_run ]] || return 0
     sleep "${POLL_S:-30}"
   done

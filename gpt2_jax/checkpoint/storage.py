@@ -41,7 +41,10 @@ def write_whole(path: Path, content: bytes) -> None:
         path.write_bytes(content)
         return
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content)
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 

@@ -49,8 +49,13 @@ class HubPart:
                         f"{', '.join(row)[:80]}); name it with --text_field"
                     )
                 yield where, checked_text(row[self.text_field], where, self.text_field)
-        except OSError as error:
-            raise UserError(f"cannot read {HUB}{self.repository}: {error}") from None
+        except UserError:
+            raise
+        except Exception as error:  # of datasets, of what it reads with, or of the network
+            raise UserError(
+                f"cannot read {HUB}{self.repository}: {_reason(error)}; run the same command again "
+                "to go on"
+            ) from None
 
 
 def hub_parts(name: str, text_field: str) -> list[HubPart]:
@@ -75,7 +80,16 @@ def hub_parts(name: str, text_field: str) -> list[HubPart]:
             raise UserError(f"cannot find {name}: {_reason(error)}") from None
     count = _open(repository, config or None, split or "train", revision).num_shards
     return [
-        HubPart(repository, config or None, split or "train", revision, text_field, i, count)
+        HubPart(
+            repository,
+            config or None,
+            split or "train",
+            revision,
+            text_field,
+            i,
+            count,
+            pinned=not folder.is_dir(),
+        )
         for i in range(count)
     ]
 

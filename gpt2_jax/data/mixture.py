@@ -14,9 +14,9 @@ class MixtureLoader:
     """Windows of several loaders in turn, each going through its own shuffled epochs.
 
     Windows come in rounds. A round has as many of each set as its share says, spread evenly, so
-    that after any number of windows each set is less than one away from its part for two sets, and
-    not much more for many. Which set a window is of, and the how manieth of it, follows from its
-    number alone: a batch is a pure function of (seed, step) here too.
+    that after any number of windows each of n sets is at most n / 2 away from its part. Which set a
+    window is of, and the how manieth of it, follows from its number alone: a batch is a pure
+    function of (seed, step) here too.
     """
 
     def __init__(self, loaders: Sequence[TrainLoader], shares: Sequence[int]) -> None:

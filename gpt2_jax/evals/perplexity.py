@@ -53,9 +53,12 @@ class Perplexity:
             self._num_batches = min(config.eval.batches, self._num_batches)
         scored = tokens.read(1, min(len(tokens) - 1, self._num_batches * batch_size * T))
         self.bytes_per_token = int(tokenizer.byte_lengths()[scored].sum()) / max(len(scored), 1)
-        first_token = tokenizer.eot if config.data.isolate_documents else None
-        isolate = first_token is not None
-        self._batches = IsolatedDocuments(windows, first_token) if isolate else windows
+        isolate = config.data.isolate_documents
+        self._batches = windows
+        if isolate:
+            if tokenizer.eot is None:
+                raise ValueError(f"the {tokenizer.name} tokenizer has no end of text")
+            self._batches = IsolatedDocuments(windows, tokenizer.eot)
         self._sharding = batch_sharding(mesh)
         self._eval_step = (
             compiled._eval_step

@@ -1,8 +1,8 @@
 """How arrays lie on the mesh, by logical names of their axes; without a mesh all of it is void.
 
-FSDP keeps every parameter cut over the mesh axis of the name `embed`. A device gathers the part of
-a layer that it computes with, in the compute dtype, and lets it go again; the gradient goes the
-other way, summed over the devices and cut.
+FSDP keeps every matrix cut over devices that also divide the batch. A device gathers the part of a
+layer that it computes with, in the compute dtype, and lets it go again; the gradient goes the other
+way, summed over the devices and cut.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from flax.linen import spmd
 from gpt2_jax.parallel.mesh import BATCH_AXES
 
 Axes = tuple[str | None, ...]
-
-_FSDP_NAME = "embed"
 
 
 def constrain(x: jax.Array, axes: Axes) -> jax.Array:
@@ -34,8 +32,16 @@ def gather(w: jax.Array, axes: Axes, dtype: Any) -> jax.Array:
 
     The first constraint has the cast done before the gather, which then moves half as much.
     """
-    cut = constrain(w.astype(dtype), axes)
-    return constrain(cut, tuple(None if name == _FSDP_NAME else name for name in axes))
+    w = w.astype(dtype)
+    if jax.sharding.get_abstract_mesh().empty:
+        return w
+    return constrain(constrain(w, axes), tuple(map(_gathered, axes)))
+
+
+def _gathered(name: str | None) -> str | None:
+    """The name of an axis that stays cut; None for one that is cut over devices of the batch."""
+    (over,) = spmd.logical_to_mesh_axes((name,)) or (None,)
+    return None if set(jax.tree.leaves(over)) & set(BATCH_AXES) else name
 
 
 def on_each_device(

@@ -30,7 +30,7 @@ _HIDDEN = (1.0, 0.5)
 # on A100 and H100 lie from 0.32 to 0.57 (docs/planning.md).
 _ANALYTIC_PEAK = (0.57, 0.32)
 # What remat computes over again, as a share of forward and backward: a forward pass is a third.
-RECOMPUTED = {"none": 0.0, "dots": 0.05, "full": 1 / 3}
+_RECOMPUTED = {"none": 0.0, "dots": 0.05, "full": 1 / 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def from_shapes(config: Config, chip: Chip, axis_sizes: Mapping[str, int]) -> Es
     """The estimate without a program: FLOPs, and the least that the layout has to move."""
     devices = axis_sizes["data"] * axis_sizes["fsdp"] * axis_sizes["tensor"]
     flops = flops_per_token(config.model) * config.tokens_per_step / devices
-    flops *= 1 + RECOMPUTED[config.model.remat]
+    flops *= 1 + _RECOMPUTED[config.model.remat]
     moved = least_traffic(config, axis_sizes)
     compute, exposed = [], []
     for i in (0, 1):

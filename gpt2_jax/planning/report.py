@@ -13,11 +13,13 @@ _MIB = 2**20
 
 
 def as_json(plan: Plan, dollars_per_chip_hour: float | None = None) -> dict[str, Any]:
-    """Plain values; `dollars` only with a price."""
+    """Plain values, ranges as [low, high]; `dollars` only with a price."""
     values = dataclasses.asdict(plan)
     if dollars_per_chip_hour is not None and plan.chip_hours is not None:
-        values["dollars"] = [hours * dollars_per_chip_hour for hours in plan.chip_hours]
-    return values
+        values["dollars"] = tuple(hours * dollars_per_chip_hour for hours in plan.chip_hours)
+    return {
+        name: sorted(value) if isinstance(value, tuple) else value for name, value in values.items()
+    }
 
 
 def as_text(plan: Plan, dollars_per_chip_hour: float | None = None) -> str:

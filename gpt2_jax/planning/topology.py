@@ -31,6 +31,10 @@ SLICES: dict[str, tuple[str, ...]] = {
 }
 
 
+# What is meant by a name that says no variant.
+_USUAL = {"h100": "h100-sxm", "a100": "a100-80gb"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Topology:
     """A TPU slice, such as v5e:4x4: 16 chips in a square."""
@@ -111,6 +115,7 @@ def chip_named(name: str) -> Chip:
       UserError: for a name it does not have.
     """
     by_name = {chip.name: chip for chip in CHIPS}
+    name = _USUAL.get(name, name)
     if name not in by_name:
         raise UserError(
             f"--chip must be one of {', '.join(by_name)}, not {name!r}{did_you_mean(name, by_name)}"

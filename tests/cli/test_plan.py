@@ -51,7 +51,7 @@ def test_search_prints_a_line_for_each_that_fits(capsys):
         ([*_H100, "--topology", "v5e:4x4"], "either --topology"),
         (["--chip", "h100-sxm"], "--chip and --devices go together"),
         (["--chip", "h100-sxm", "--devices", "0"], "--devices must be above 0"),
-        (["--chip", "h100", "--devices", "8"], "did you mean"),
+        (["--chip", "h100_sxm", "--devices", "8"], "did you mean"),
         (["--topology", "v5e:5x5"], "v5e comes as"),
         ([*_H100, "--config.mesh.fsdp=7"], "does not fit 8 device"),
         ([*_H100, "--config.train.batch_size=9"], "must be a multiple"),

@@ -144,7 +144,7 @@ def test_a_job_of_two_tasks_is_told_to_stop_is_queued_again_and_ends_as_if_it_we
     job = slurm.submit("train", *flags, NO_SAMPLE)
     metrics = workdir / "metrics.jsonl"
     slurm.wait(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= 3)
-    slurm.run("scancel", "--signal=TERM", f"{job}.0")
+    slurm.run("scancel", "--signal=TERM", job)
     slurm.wait(lambda: f"queueing job {job} again" in slurm.log())
     stopped = re.findall(r"stopped and saved at step (\d+) of 20", slurm.log())
     assert len(stopped) == 2 and len(set(stopped)) == 1, slurm.log()
@@ -158,6 +158,19 @@ def test_a_job_of_two_tasks_is_told_to_stop_is_queued_again_and_ends_as_if_it_we
     error = np.abs(np.array(ours) / expected - 1).max()
     print(f"Slurm, 2 tasks, stopped at step {stopped[0]}: {error:.1e} relative")
     assert len(ours) == 20 and error < 1e-4
+
+
+def test_a_cancelled_job_is_not_queued_again(slurm):
+    stops = "trap 'exit 75' TERM; touch started; while true; do sleep 0.1; done"
+    job = slurm.run(
+        *("sbatch", "--parsable", "--ntasks=2", "--output=log", "--time=10", str(_SCRIPT)),
+        *("bash", "-c", stops),
+    ).strip()
+    slurm.wait(lambda: (slurm.folder / "started").exists())
+    slurm.run("scancel", job)
+    slurm.wait(lambda: slurm.state(job) not in ("PENDING", "RUNNING", "COMPLETING"))
+    shown = slurm.run("scontrol", "show", "job", job)
+    assert "JobState=CANCELLED" in shown and "Restarts=0" in shown
 
 
 def test_a_mistake_ends_the_job_for_good(slurm, config):

@@ -17,7 +17,7 @@ _TYPE = ("--type", "v5litepod-16")
 _LOGS = ("--logs", "gs://bucket/logs")
 _RUN = ("--", "gpt2-jax", "train", "--workdir", "gs://bucket/a run")
 _VERBS = ("describe", "create", "delete", "ssh", "scp", "archive")
-# Answers to `describe` come from a file, one a call; the last one is repeated.
+# Answers to `describe` and to what goes over ssh come from files, one a call; the last is repeated.
 _FAKE = r"""#!/usr/bin/env bash
 (IFS=$'\x1f'; echo "${0##*/}"$'\x1f'"$*") >>"$RECORD"
 [[ " $* " != *" describe "* ]] || {
@@ -25,6 +25,11 @@ _FAKE = r"""#!/usr/bin/env bash
   echo "$now"
   echo "${rest:-$now}" >"$STATES"
   [[ $now != NOT_FOUND ]]
+}
+[[ " $* " != *" ssh "* ]] || {
+  read -r now rest <"$STATUSES"
+  [[ $now == none ]] || echo "$now"
+  echo "${rest:-$now}" >"$STATUSES"
 }
 """
 
@@ -35,12 +40,15 @@ def pod(tmp_path):
     for name in ("gcloud", "git"):
         (tmp_path / name).write_text(_FAKE)
         (tmp_path / name).chmod(0o755)
-    record, states = tmp_path / "record", tmp_path / "states"
+    files = {name: tmp_path / name.lower() for name in ("RECORD", "STATES", "STATUSES")}
+    record = files["RECORD"]
 
-    def run(*words, answers="ACTIVE", timeout=30):
+    def run(*words, answers="ACTIVE", statuses="none", timeout=30):
         record.write_text("")
-        states.write_text(answers + "\n")
-        environment = os.environ | {"RECORD": str(record), "STATES": str(states), "POLL_S": "0.05"}
+        files["STATES"].write_text(answers + "\n")
+        files["STATUSES"].write_text(statuses + "\n")
+        environment = os.environ | {name: str(path) for name, path in files.items()}
+        environment |= {"POLL_S": "0.05"}
         environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
         done = subprocess.run(
             [str(_SCRIPT), *words], capture_output=True, text=True, env=environment, timeout=timeout
@@ -85,15 +93,19 @@ def test_create_waits_until_the_slice_is_there(pod):
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: gpt2 is FAILED")
 
 
-def test_watch_makes_a_preempted_slice_anew_and_starts_again(pod):
-    done, asked = pod(
-        *("watch", *_PLACE, *_TYPE, *_RUN), answers="ACTIVE SUSPENDED ACCEPTED ACTIVE NOT_FOUND"
-    )
+def test_watch_makes_a_preempted_slice_anew_as_often_as_it_takes_until_the_run_ends(pod):
+    answers = "ACTIVE NOT_FOUND SUSPENDED FAILED UNKNOWN ACTIVE ACTIVE"
+    statuses = "none none none 76"  # of `cat train.status` and the commands over ssh, in turn
+    done, asked = pod("watch", *_PLACE, *_TYPE, *_RUN, answers=answers, statuses=statuses)
     verbs = [next(word for word in words if word in _VERBS) for words in asked]
-    made = ["delete", "create", "describe", "describe", "archive", "scp", "ssh", "ssh"]
-    assert verbs == ["describe", "describe", *made, "describe"]
-    assert "setsid launch/flags.sh v5e launch/supervise.py -- gpt2-jax train" in asked[9][-1]
-    assert done.returncode == 1 and "gpt2 is SUSPENDED: making it anew" in done.stderr
+    looked, lost = ["describe", "ssh"], ["describe"]
+    refused = ["describe", "delete", "create", "describe"]
+    made = ["describe", "delete", "create", "describe", "archive", "scp", "ssh", "ssh"]
+    assert verbs == [*looked, *lost, *refused, *made, *looked]
+    start = next(words[-1] for words in asked if "setsid" in words[-1])
+    assert "launch/supervise.py --status_file ~/train.status -- gpt2-jax train" in start
+    assert done.returncode == 76 and "could not be made anew; trying again" in done.stderr
+    assert "the run has ended with 76" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,9 @@ def test_text_and_json_say_the_same():
     plan = analytic_plan(_SMALL, _H100, 8, "8 x h100-sxm")
     values = json.loads(json.dumps(report.as_json(plan, 2.5)))
     assert values["dollars"] == [2.5 * hours for hours in plan.chip_hours]
+    for name in ("step_seconds", "tokens_per_second", "mfu", "days", "chip_hours", "dollars"):
+        low, high = values[name]
+        assert 0 < low < high, name
     assert values["memory_bytes"] == plan.memory_bytes and values["fits"] is True
     text = report.as_text(plan, 2.5)
     assert "fits" in text and "124,439,808 parameters" in text and "$" in text

@@ -41,6 +41,7 @@ def test_a_slice_that_there_is_not_is_one_line(name, said):
 
 def test_chips_go_by_their_names():
     assert [chip_named(chip.name) for chip in CHIPS] == list(CHIPS)
+    assert chip_named("h100").name == "h100-sxm" and chip_named("a100").name == "a100-80gb"
     with pytest.raises(UserError, match="did you mean 'h100-sxm'"):
         chip_named("h100_sxm")
 
