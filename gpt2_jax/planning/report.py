@@ -82,10 +82,13 @@ def _times(plan: Plan, price: float | None) -> list[tuple[str, str]]:
     assert plan.step_seconds and plan.exposed_seconds and plan.tokens_per_second
     assert plan.mfu and plan.days and plan.chip_hours
     rate = [tokens / plan.devices for tokens in plan.tokens_per_second]
-    total = (
-        f"{_range(plan.days, '.2f')} days, {_range(plan.chip_hours, ',.0f')} chip-hours to step "
-        f"{plan.total_steps:,}"
+    hours = [24 * day for day in plan.days]
+    days = (
+        f"{_range(plan.days, '.1f')} days"
+        if min(plan.days) > 2
+        else f"{_range(hours, '.1f')} hours"
     )
+    total = f"{days}, {_range(plan.chip_hours, ',.0f')} chip-hours to step {plan.total_steps:,}"
     if price is not None:
         dollars = [hours * price for hours in plan.chip_hours]
         total += f", ${_range(dollars, ',.0f')} at ${price:g} a chip-hour"
