@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import fractions
 import math
+import posixpath
 import re
 import runpy
 import traceback
@@ -471,6 +472,7 @@ def _shares(mixture: str) -> dict[str, int]:
     shares: dict[str, fractions.Fraction] = {}
     for entry in mixture.split(","):
         folder, _, text = entry.strip().rpartition("=")
+        folder = posixpath.normpath(folder) if folder else ""
         try:
             share = fractions.Fraction(text.strip())
         except (ValueError, ZeroDivisionError):
@@ -497,7 +499,9 @@ def _check_together(config: Config) -> None:
     model, train, schedule = config.model, config.train, config.schedule
     if config.data.mixture is not None:
         if config.data.path is not None:
-            raise UserError("data.path and data.mixture exclude each other: set one to none")
+            raise UserError(
+                "data.path and data.mixture exclude each other: --config.data.path=none"
+            )
         _shares(config.data.mixture)
     if model.d_model % model.num_heads:
         raise UserError(

@@ -26,9 +26,9 @@ has checked against a clock, and so are ranges. For GPUs, or without libtpu, all
 shapes, which is rougher."""
 EXAMPLES = """\
 gpt2-jax plan --config configs/gpt2_small.py --topology v5e:4x4
-gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:16x16 --config.train.batch_size=1024
+gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:16x16 --config.mesh.data=16
 gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:8x8 --search
-gpt2-jax plan --config configs/gpt2_small.py --chip h100-sxm --devices 8 --price 2.5"""
+gpt2-jax plan --config configs/gpt2_small.py --chip h100 --devices 8 --price 3"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
     def forecast(choice: Config) -> Plan:
         if compiled:
+            print(f"compiling for {name}: a minute or two", file=sys.stderr)
             return compiled_plan(choice, compiled)
         return analytic_plan(choice, chip, devices, name)
 
@@ -109,8 +110,9 @@ def run(args: argparse.Namespace) -> int:
     )
     if not plans:
         raise UserError(
-            f"no choice found that fits {name}: take more devices, a smaller train.batch_size or "
-            "more --search_seconds"
+            f"no choice found that fits {name} among {len(choices)}: take more devices or a "
+            "smaller train.batch_size, or give it more than "
+            f"--search_seconds={args.search_seconds:g}"
         )
     if args.json:
         print(json.dumps([report.as_json(plan, args.price) for plan in plans]))

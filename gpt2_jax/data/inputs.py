@@ -79,8 +79,8 @@ def _files(name: str) -> list[Path]:
         files = [p for p in path.rglob("*") if p.name.lower().endswith(_IN_FOLDERS) and p.is_file()]
         if not files:
             raise UserError(
-                f"--input {name} is a folder without any *.txt file in it, *.jsonl (these also "
-                "with .gz or .zst) or *.parquet; name other files themselves, or by a pattern"
+                f"--input {name} is a folder without any *.txt, *.jsonl (these also with .gz or "
+                ".zst) or *.parquet file in it; name other files themselves, or by a pattern"
             )
         return sorted(files, key=Path.as_posix)
     if path.exists():
@@ -90,4 +90,8 @@ def _files(name: str) -> list[Path]:
         if files := [path for path in found if path.is_file()]:
             return files
         raise UserError(f"--input {name} matches no file: quote the pattern, and mind its folder")
+    if "://" in name:
+        raise UserError(
+            f"--input {name}: prepare reads disks and hub:OWNER/NAME; copy it to a folder"
+        )
     raise UserError(f"--input {name} does not exist: name a text file or a folder of them")

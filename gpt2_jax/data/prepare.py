@@ -72,6 +72,11 @@ def prepare(
         that holds something else or another process prepares, or a full disk.
     """
     began = time.monotonic()
+    if "://" in str(out):
+        raise UserError(
+            f"--out {out}: prepare writes to disks; prepare into a folder and copy that, as with "
+            "gcloud storage cp -r"
+        )
     out = Path(out)
     if not 0 <= val_fraction < 1:
         raise UserError(f"val_fraction must be at least 0 and below 1, not {val_fraction:g}")

@@ -224,6 +224,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._signalled = False
+        self._asked = 0
         alone = jax.process_count() == 1
         handlers = {signal.SIGINT: self._handle} if alone else {signal.SIGINT: _send_sigterm}
         if alone:
@@ -232,10 +233,13 @@ class StopRequest:
             number: signal.signal(number, handler) for number, handler in handlers.items()
         }
 
-    def requested(self, step: int) -> bool:
+    def requested(self) -> bool:
         """Whether to stop after this step; ask once a step, in every process."""
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            # JAX agrees on the number after the largest that any process has asked with, and waits
+            # for exactly that one: before the first step of a resumed run, too, that must be 1.
+            self._asked += 1
+            return multihost_utils.reached_preemption_sync_point(self._asked)
         return self._signalled
 
     def _handle(self, number: int, frame: types.FrameType | None) -> None:

@@ -29,8 +29,6 @@ _READABLE = {
     "xla_tpu_enable_offloading_gather_to_sparsecore": "false",
     "xla_tpu_enable_offloading_scatter_to_sparsecore": "false",
 }
-# Collectives of up to as many elements are sums of norms and losses: their latency counts only.
-_SMALL = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +137,9 @@ def contents(collective: Collective, config: Config, params: Any) -> str:
     What has no parameter's shape is an activation if it has an axis of tokens, and else a padded
     parameter.
     """
-    large = [array for array in collective.arrays if array.elements > _SMALL]
+    # Norms, biases and sums of losses: their latency counts only.
+    small = 16 * config.model.mlp_width
+    large = [array for array in collective.arrays if array.elements > small]
     if not large:
         return "scalars"
     shapes = set().union(*map(_shapes, jax.tree.leaves(params)))

@@ -117,8 +117,16 @@ def _memory(plan: Plan) -> str:
     left = f"{_size(abs(available - needed))} {'to spare' if plan.fits else 'too much'}"
     if not plan.fits and plan.method == COMPILED:
         left = f"temporaries alone are {left}" if needed > available else "the compiler says"
-    advice = "" if plan.fits else "; raise train.accumulation_steps or model.remat, or --search"
+    advice = "" if plan.fits else _advice(plan)
     return f"{verdict}: {_size(needed)} of {_size(available)} a device, {left}{advice}"
+
+
+def _advice(plan: Plan) -> str:
+    state = sum(plan.memory_bytes[kind] for kind in ("parameters", "optimizer"))
+    if state > plan.available_bytes:
+        return "; the state alone is more: raise mesh.fsdp, or take more devices"
+    remat = "" if plan.remat == "full" else " or model.remat"
+    return f"; raise train.accumulation_steps{remat}, or --search"
 
 
 def _collective(row: dict[str, Any]) -> str:

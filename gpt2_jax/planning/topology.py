@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -97,6 +98,11 @@ def parse_topology(name: str) -> Topology:
     Raises:
       UserError: for a chip or a shape that there is not.
     """
+    if match := re.fullmatch(r"(v5litepod|v6e)-(\d+)", name):  # as the cloud sells it
+        chip, count = {"v5litepod": "v5e"}.get(match[1], match[1]), int(match[2])
+        for shape in SLICES[chip]:
+            if math.prod(map(int, shape.split("x"))) == count:
+                raise UserError(f"--topology {name}: that is {chip}:{shape}")
     kind, colon, shape = name.partition(":")
     if not colon or kind not in SLICES:
         raise UserError(

@@ -229,7 +229,7 @@ class _Loop:
                 if pending is not None:
                     self._log(step - 1, pending)
                 pending = metrics
-                stopping = self.stop.requested(step)
+                stopping = self.stop.requested()
                 evaluate = self._evaluation_due(step) and not stopping
                 histograms = _due(step, config.log.histograms_every)
                 save = stopping or step == self.stop_at or _due(step, config.checkpoint.every)

@@ -115,7 +115,7 @@ def test_overrides_need_a_verb_with_a_config(capsys: pytest.CaptureFixture[str])
 
 def test_mistakes_are_one_line_with_a_hint(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'train'?" in _error(capsys, "trian")
-    assert "verbs: prepare, train" in _error(capsys, "xyzzy")
+    assert "verbs: prepare, plan, train" in _error(capsys, "xyzzy")
     # Before --workdir is missed: the misspelled flag is the mistake.
     assert "did you mean '--workdir'?" in _error(capsys, "train", "--workdri", "w")
     assert "unknown flag --work" in _error(capsys, "train", "--work", "w")  # no abbreviations

@@ -37,6 +37,12 @@ def test_without_libtpu_a_slice_is_planned_from_shapes_and_that_is_said(capsys, 
     assert "v5e:4x4, 16 devices" in captured.out and "nothing was compiled" in captured.out
 
 
+@pytest.mark.parametrize("line", cli_plan.EXAMPLES.splitlines())
+def test_the_examples_of_the_help_are_valid(line, capsys):
+    assert main([*line.split()[1:], "--analytic"]) == 0
+    assert "MFU" in capsys.readouterr().out
+
+
 def test_search_prints_a_line_for_each_that_fits(capsys):
     flags = ["--analytic", "--search", "--search_count", "2", "--config.train.batch_size=64"]
     assert main([*_SMALL, *_H100, *flags, "--json"]) == 0
@@ -58,6 +64,7 @@ def test_search_prints_a_line_for_each_that_fits(capsys):
         ([*_H100, "--search", "--search_seconds", "-1"], "--search_seconds must be above 0"),
         (["--chip", "l4", "--devices", "1", "--analytic", "--search",
           "--config.model.num_layers=400"], "no choice found that fits"),
+        (["--topology", "v5litepod-16"], "is v5e:4x4"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line_and_status_2(flags, said, capsys):

@@ -26,11 +26,11 @@ _WORDS = ["the", "tokens", "of", "naïve", "日本", "words,", "don't", "they?",
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with the command, a text of 40 parts and what comes of it undisturbed."""
+    """A folder with the command, a text of 120 parts and what comes of it undisturbed."""
     folder = tmp_path_factory.mktemp("faults")
     (folder / "command.py").write_text(_COMMAND)
     rng = random.Random(5)
-    text = " ".join(rng.choice(_WORDS) for _ in range(500_000))
+    text = " ".join(rng.choice(_WORDS) for _ in range(1_500_000))
     (folder / "text.txt").write_text(text, encoding="utf-8")
     process = start(folder, "whole")
     assert process.wait(timeout=120) == 0
