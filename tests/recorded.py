@@ -20,8 +20,9 @@ def record() -> None:
 
     def rows(self, step, row_indices):
         batch = make_rows(self, step, row_indices)
+        arrays = [array for array in batch if array is not None]
         digests = {
-            int(row): hashlib.sha256(b"".join(a[i].tobytes() for a in batch)).hexdigest()
+            int(row): hashlib.sha256(b"".join(a[i].tobytes() for a in arrays)).hexdigest()
             for i, row in enumerate(row_indices)
         }
         with path.open("a", encoding="utf-8") as file:

@@ -208,3 +208,18 @@ def test_a_process_that_dies_takes_the_others_with_it(lab):
     _, errors = pair[0].communicate(timeout=60)
     # By a collective that failed or by a heartbeat that stopped: start all of them again.
     assert pair[0].returncode in (77, 134), errors
+
+
+@pytest.mark.slow
+def test_a_signal_before_the_first_step_of_a_resumed_run_stops_it_after_that_step(lab):
+    workdir, flags = lab / "early", (_FOREVER, NO_SAMPLE, *mesh(fsdp=2))
+    finish(start_group(lab, workdir, *flags, "--stop_at_step", "5", processes=2))
+    pair = start_group(lab, workdir, *flags, processes=2)
+    for line in pair[0].stderr:
+        if "from step 5" in line:  # compiling; both have met, and restored
+            break
+    for process in pair:
+        process.send_signal(signal.SIGTERM)
+    errors = [process.communicate(timeout=100)[1] for process in pair]
+    assert [process.returncode for process in pair] == [75, 75], errors
+    assert losses(workdir)[-1] and len(losses(workdir)) < 12
