@@ -85,7 +85,11 @@ class Topology:
         from jax.experimental import topologies
 
         # A v4 chip's two cores work as one, as they do where v4 is rented.
-        options = {"chip_config_name": "megacore"} if self.chip.name == "v4" else {}
+        options: dict[str, Any] = {}
+        if self.chip.name == "v4":
+            options["chip_config_name"] = "megacore"
+        if self.num_devices == 1:  # else libtpu takes a host to have four
+            options["chips_per_host_bounds"] = (1, 1, 1)
         with captured_stderr():  # libtpu warns that it finds no TPU here
             return topologies.get_topology_desc(
                 platform="tpu", topology_name=self.name, **options
