@@ -195,7 +195,7 @@ def download(names: str, folder: Path, show: Callable[[str], None]) -> None:
         hub = source.hub
         show(f"{path}: from {hub.dataset}")
         try:
-            rows = datasets.load_dataset(hub.dataset, hub.config, split=hub.split)
+            rows: Any = datasets.load_dataset(hub.dataset, hub.config, split=hub.split)
             text = "".join(line + "\n" for line in hub.lines(rows))
         except Exception as error:  # of the network, the hub and the format, of many kinds
             reason = " ".join(str(error).split())
