@@ -151,7 +151,7 @@ def test_train_refuses(
         (("--input", "missing.txt", "--out", "new"), "missing.txt does not exist"),
         (("--input", "text.txt", "", "--out", "new"), "--input is empty"),
         (("--input", "text.txt", "--out", ""), "--out is empty"),
-        (("--input", "run", "--out", "new"), "without any *.txt file"),
+        (("--input", "run", "--out", "new"), "without any *.txt, *.jsonl"),
         (("--input", "empty.txt", "--out", "new"), "the corpus has no text"),
         (("--input", "latin1.txt", "--out", "new"), "latin1.txt is not UTF-8 text: byte 3 is 0xe9"),
         (("--input", "text.txt", "--out", "new", "--tokenizer", "bpe"), "--tokenizer"),

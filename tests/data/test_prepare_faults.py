@@ -48,6 +48,8 @@ def start(folder, out):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # a process group to signal, as a terminal or a scheduler does
+        # A shell starts what it runs in the background deaf to Ctrl-C, pytest perhaps among it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
