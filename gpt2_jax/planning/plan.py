@@ -122,6 +122,8 @@ def analytic_plan(
     mesh_lib.check_batch(config.train, mesh)
     axis_sizes = mesh_lib.describe(mesh)
     memory = dict(state or state_bytes(config, num_devices))
+    if config.train.accumulation_steps > 1:
+        memory["gradients"] *= 2  # of the microbatch, and their sum
     memory["activations"] = _activation_bytes(config, axis_sizes)
     needed = sum(memory.values())
     available = chip.usable_hbm_bytes or chip.hbm_bytes

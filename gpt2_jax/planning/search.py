@@ -15,8 +15,9 @@ from gpt2_jax.train.state import boxed_state
 
 # Tensor parallelism over more devices than this reduces activations over too slow a way.
 _MOST_TENSOR = 8
-# How far off the analytic memory may be before a choice is not worth compiling.
-_MEMORY_TOLERANCE = 1.3
+# Share of a device's memory up to which a choice is worth compiling: the analytic model is more
+# often too low than too high.
+_MEMORY_TOLERANCE = 1.0
 
 
 def candidates(config: Config, chip: Chip, num_devices: int) -> list[tuple[Config, Plan]]:
