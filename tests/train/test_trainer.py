@@ -163,8 +163,9 @@ def test_stop_at_step_saves_and_evaluates_there(tmp_path, capfd):
 def test_a_validation_missed_by_a_stop_is_made_up_for(tmp_path, monkeypatch):
     config, recorder = make_config(eval__every=4), Recorder()
     setup = make_setup(config, [recorder])
-    for asked_at in (4, 12):
-        stop = types.SimpleNamespace(requested=asked_at.__eq__, close=lambda: None)
+    for started_at, asked_at in ((0, 4), (4, 12)):
+        answers = iter([False] * (asked_at - started_at - 1) + [True])
+        stop = types.SimpleNamespace(requested=lambda a=answers: next(a), close=lambda: None)
         with monkeypatch.context() as patched:
             patched.setattr(trainer, "StopRequest", lambda stop=stop: stop)
             with pytest.raises(Preempted, match=f"saved at step {asked_at} of 12"):
