@@ -88,7 +88,8 @@ def _train(config: Config, workdir: str, stop_at_step: int | None) -> dict[str, 
     from gpt2_jax.evals.run import TaskEvaluator
     from gpt2_jax.parallel.distributed import is_primary
     from gpt2_jax.train.initial import read_initial
-    from gpt2_jax.train.trainer import Setup, Trainer
+    from gpt2_jax.train.run import Setup
+    from gpt2_jax.train.trainer import Trainer
 
     sets = open_sets(config)
     tokenizer = sets.tokenizer

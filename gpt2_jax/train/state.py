@@ -33,6 +33,11 @@ class TrainState(NamedTuple):
     bad_steps: jax.Array
 
 
+def without_params(state: TrainState) -> dict[str, Any]:
+    """All but the parameters, which are stored apart so that they can be read alone."""
+    return {name: value for name, value in state._asdict().items() if name != "params"}
+
+
 def boxed_state(config: Config, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes and dtypes of the state, its parameters with their logical names about them."""
     return jax.eval_shape(_initializer(config, optimizer), jax.random.key(0))

@@ -15,7 +15,8 @@ from gpt2_jax.data.loader import TrainLoader
 from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.errors import NumbersWentBad, Preempted, UserError
 from gpt2_jax.train import trainer
-from gpt2_jax.train.trainer import Setup, Trainer
+from gpt2_jax.train.run import Setup
+from gpt2_jax.train.trainer import Trainer
 
 _TOKENS = TokenArray([(np.arange(2000) * 7 % 61).astype(np.uint16)])
 
@@ -142,7 +143,7 @@ def test_a_save_holds_its_own_step_though_training_goes_on_meanwhile(tmp_path):
     assert saved(tmp_path) == [4, 8, 12] and len(copies) == 3
     store = CheckpointStore(tmp_path / "checkpoints", read_only=True)
     for step, expected in zip((4, 8, 12), copies, strict=True):
-        found = store.restore_params(step, run.abstract.params)
+        found = store.restore_params(step, run.fixed.abstract.params)
         assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
     store.close()
 

@@ -1,0 +1,217 @@
+"""The training loop: step, log, evaluate, save, stop."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from gpt2_jax import config as config_lib
+from gpt2_jax.checkpoint.store import CheckpointStore
+from gpt2_jax.data.loader import device_batches
+from gpt2_jax.errors import NumbersWentBad, Preempted
+from gpt2_jax.model.flops import flops_per_token
+from gpt2_jax.parallel.chips import chip_for
+from gpt2_jax.parallel.distributed import StopRequest, agreed, is_primary
+from gpt2_jax.train.metrics import MetricsWriter, Progress, Throughput, decimals
+from gpt2_jax.train.rows import last_evaluation
+from gpt2_jax.train.run import Evaluator, Run
+from gpt2_jax.train.state import TrainState, without_params
+from gpt2_jax.train.step import Metrics, batch_sharding, compile_train_step
+
+
+class Loop:
+    """The steps of a run from its state on, and what is due between them."""
+
+    def __init__(
+        self,
+        run: Run,
+        store: CheckpointStore,
+        stop: StopRequest,
+        writer: MetricsWriter,
+        progress: Progress,
+        stop_at: int,
+    ) -> None:
+        self.run, self.config, self.workdir = run, run.config, run.workdir
+        self.store, self.stop, self.writer, self.progress = store, stop, writer, progress
+        self.stop_at = stop_at
+        mesh = run.mesh
+        chip = chip_for(mesh.devices.flat[0].device_kind)
+        self.throughput = Throughput(
+            self.config.tokens_per_step,
+            flops_per_token(self.config.model),
+            chip.peak_bf16_flops * mesh.size if chip else None,
+        )
+
+    def train(self, state: TrainState) -> dict[str, float]:
+        """Steps from `state` to the end; returns the last validation's numbers."""
+        run, start, total = self.run, int(state.step), self.config.train.total_steps
+        results, evaluated_at = last_evaluation(self.workdir)
+        # A run that was stopped or killed between the save and the validation makes up for it.
+        # Process 0 may have dropped rows by now that another has still read.
+        missed = start > 0 and self._evaluation_due(start) and agreed(evaluated_at) < start
+        done = start >= self.stop_at
+        if done:
+            ended = "done" if start == total else "nothing to do up to --stop_at_step"
+            self.progress.message(f"{ended}: {self.workdir} is at step {start} of {total}")
+        if done and not missed:
+            return results
+        self.progress.message(f"from step {start} to {self.stop_at}: compiling")
+        evaluators = run.setup.make_evaluators(run.abstract.params, run.mesh, run.rules)
+        if missed:
+            results = self._evaluate(start, state, evaluators)
+        if not done:
+            results = self._steps(state, evaluators)
+        if not done and self.stop_at < total:
+            self.progress.message(
+                f"saved at step {self.stop_at} of {total}, as --stop_at_step asks; "
+                "run the command without it to go on"
+            )
+        return results
+
+    def _steps(self, state: TrainState, evaluators: Sequence[Evaluator]) -> dict[str, float]:
+        config, run, start = self.config, self.run, int(state.step)
+        results: dict[str, float] = {}
+        train_step = compile_train_step(config, run.optimizer, run.mesh, run.rules, run.abstract)
+        batches = device_batches(run.setup.source, batch_sharding(run.mesh), start)
+        with contextlib.closing(batches), self._profiler(start) as profile:
+            pending: Metrics | None = None
+            for step in range(start + 1, self.stop_at + 1):
+                profile(step, pending)
+                with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                    state, metrics = train_step(state, next(batches))
+                # The device computes this step while the host reads the one before.
+                if pending is not None:
+                    self._log(step - 1, pending)
+                pending = metrics
+                stopping = self.stop.requested()
+                evaluate = self._evaluation_due(step) and not stopping
+                histograms = _due(step, config.log.histograms_every)
+                save = stopping or step == self.stop_at or _due(step, config.checkpoint.every)
+                if evaluate or histograms or save:
+                    self._log(step, pending)
+                    pending = None
+                if histograms:
+                    self._write_histograms(step, state)
+                if save:
+                    self._save(step, state)
+                if evaluate:
+                    results = self._evaluate(step, state, evaluators)
+                if stopping:
+                    self.store.wait()
+                    raise Preempted(
+                        f"stopped and saved at step {step} of {config.train.total_steps}; "
+                        "run the same command again to go on"
+                    )
+        self.store.wait()
+        return results
+
+    def _evaluation_due(self, step: int) -> bool:
+        return step >= self.stop_at or _due(step, self.config.eval.every)
+
+    def _log(self, step: int, metrics: Metrics) -> None:
+        """Reads a step's metrics from the device, watches for bad numbers, writes what is due."""
+        config = self.config
+        bad_steps = int(metrics["bad_steps"])
+        if bad_steps >= config.train.max_bad_steps:
+            raise NumbersWentBad(
+                f"the loss or gradient was not finite in {bad_steps} steps in a row, up to step "
+                f"{step}; the parameters are as before them: lower schedule.learning_rate, or look "
+                "at the data"
+            )
+        if bad_steps:
+            self.progress.message(f"step {step}: loss or gradient not finite, update skipped")
+        row: dict[str, float] = {}
+        if step in (1, self.stop_at) or _due(step, config.log.every):
+            values = {name: float(metrics[name]) for name in ("loss", "grad_norm", "learning_rate")}
+            values |= self.throughput.measure(step)
+            row = {"tokens": step * config.tokens_per_step, **values}
+            self.progress.update(step, values)
+        if _due(step, config.log.norms_every):
+            row |= _by_layer("grad_norm", metrics["grad_norms"])
+        if row:
+            self.writer.write(step, row)
+
+    def _evaluate(
+        self, step: int, state: TrainState, evaluators: Sequence[Evaluator]
+    ) -> dict[str, float]:
+        numbers: dict[str, float] = {}
+        with self.throughput.paused():
+            for evaluator in evaluators:
+                for name, value in evaluator(state.params):
+                    if isinstance(value, str):
+                        self._write_sample(step, name, value)
+                    else:
+                        numbers[name] = value
+            if numbers:
+                self.writer.write(step, numbers)
+                shown = "  ".join(f"{name} {decimals(value)}" for name, value in numbers.items())
+                self.progress.message(f"step {step}: {shown}")
+        return numbers
+
+    def _save(self, step: int, state: TrainState) -> None:
+        meta = {
+            "step": step,
+            "config": config_lib.to_dict(self.config),
+            "tokenizer": dict(self.run.setup.tokenizer),
+            "data_fingerprint": self.run.setup.data_fingerprint,
+        }
+        with self.throughput.paused():
+            self.writer.flush()
+            self.store.save(step, state.params, without_params(state), meta)
+
+    def _write_sample(self, step: int, name: str, text: str) -> None:
+        self.writer.text(step, name, text)
+        if is_primary():
+            folder = self.workdir / "samples"
+            folder.mkdir(exist_ok=True)
+            (folder / f"{step}.txt").write_text(text + "\n", encoding="utf-8")
+
+    def _write_histograms(self, step: int, state: TrainState) -> None:
+        if jax.process_count() > 1:  # the parameters are not all here
+            return
+        with self.throughput.paused():
+            leaves = jax.tree_util.tree_leaves_with_path(state.params)
+            arrays = {f"params/{_name(path)}": np.asarray(leaf) for path, leaf in leaves}
+            self.writer.histograms(step, arrays)
+
+    @contextlib.contextmanager
+    def _profiler(self, start: int) -> Iterator[Callable[[int, Metrics | None], None]]:
+        """A function to call before each step: it starts and ends the trace that was asked for."""
+        first, count = self.config.log.profile_at, self.config.log.profile_steps
+        if first >= 0 and not start < first <= self.stop_at:
+            self.progress.message(f"no trace: log.profile_at={first} is not a step of this start")
+        with contextlib.ExitStack() as trace:
+
+            def before(step: int, pending: Metrics | None) -> None:
+                if step == first:
+                    trace.enter_context(jax.profiler.trace(str(self.workdir / "profile")))
+                elif step == first + count:
+                    jax.block_until_ready(pending)  # the last step of the trace may still run
+                    trace.close()
+
+            yield before
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _by_layer(prefix: str, norms: Mapping[str, Any]) -> dict[str, float]:
+    """{`prefix/name` or `prefix/layer/name`: norm} from [L] and scalar arrays."""
+    row: dict[str, float] = {}
+    for name, value in norms.items():
+        array = np.asarray(value)
+        if array.ndim == 0:
+            row[f"{prefix}/{name}"] = float(array)
+        else:
+            leaf = name.removeprefix("h/")
+            row |= {f"{prefix}/{leaf}/{i}": float(x) for i, x in enumerate(array)}
+    return row
