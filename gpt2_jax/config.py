@@ -188,6 +188,9 @@ class CheckpointConfig:
 
     every: int = _knob(1000, "steps between checkpoints; the last step is always saved", low=1)
     keep: int = _knob(3, "newest checkpoints kept", low=1)
+    max_failures: int = _knob(
+        5, "saves in a row that may fail, as on a full disk, before the run stops", low=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import sys
 from collections.abc import Iterable
 
 
@@ -40,6 +42,16 @@ class StorageError(Gpt2JaxError):
     """Saving failed, or no usable checkpoint is left."""
 
     exit_status = 78
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that a disk, or the user's part of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def warn(message: str) -> None:
+    """Says on standard error what the user should know, though the program can go on."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

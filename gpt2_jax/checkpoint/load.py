@@ -75,7 +75,7 @@ def load(model: str | Path) -> Loaded:
 
     Raises:
       UserError: if the folder is not a model.
-      StorageError: if there is no whole checkpoint, or the newest can't be read.
+      StorageError: if no checkpoint is whole, or the step that was named is not.
     """
     found = find(model)
     params = found.read(abstract_params(found.config.model))
@@ -103,10 +103,12 @@ def _foreign(path: Path, format_: Any) -> Model:
 def _native(path: Path) -> Model:
     directory, step = _locate(path)
     with contextlib.closing(CheckpointStore(directory, read_only=True)) as store:
-        steps = [step] if step is not None else store.steps()
-        if not steps:
+        if step is None:
+            step = store.newest_good()
+        elif problem := store.damage(step):
+            raise StorageError(f"checkpoint {directory / str(step)} is damaged ({problem})")
+        if step is None:
             raise StorageError(f"{directory} holds no whole checkpoint yet")
-        step = steps[0]
         meta = store.meta(step)
 
     def read(abstract: Any) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 from etils import epath
 
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import UserError, is_disk_full, warn
 
 
 def storage_path(name: str | os.PathLike[str], flag: str = "") -> Path:
@@ -41,13 +43,74 @@ def write_whole(path: Path, content: bytes) -> None:
         path.write_bytes(content)
         return
     temporary = path.with_name(f"{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk it takes room
+        raise
 
 
 def remove_tree(folder: Path) -> None:
     """Removes a folder with all in it, if it is there."""
     epath.Path(folder).rmtree(missing_ok=True)
+
+
+class PatientFile:
+    """A file that is appended to: what a full disk does not take waits in memory for room there."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Opens the file to append.
+
+        Raises:
+          OSError: if that fails for another reason than a full disk.
+        """
+        self._path = os.fspath(path)
+        self._waiting = bytearray()
+        self._descriptor: int | None = None
+        self._told = False
+        self.flush()
+
+    def write(self, content: bytes) -> None:
+        """Appends, at once if there is room."""
+        self._waiting += content
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits, or as much as there is room for."""
+        try:
+            if self._descriptor is None:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+                self._descriptor = os.open(self._path, flags, 0o666)
+            while self._waiting:
+                del self._waiting[: os.write(self._descriptor, self._waiting)]
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            if not self._told:
+                warn(f"no space left for {self._path}: what is to be written there waits for room")
+            self._told = True
+        else:
+            self._told = False
+
+    def close(self) -> None:
+        """Writes what waits, if there is room at last."""
+        self.flush()
+        if self._waiting:
+            warn(f"no space left for the last {len(self._waiting)} bytes of {self._path}")
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+@contextlib.contextmanager
+def unless_disk_full() -> Iterator[None]:
+    """For what is only nice to have: a full disk ends the block and nothing else."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise

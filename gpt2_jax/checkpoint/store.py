@@ -7,8 +7,10 @@ sharding the caller asks for.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,23 +18,50 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from gpt2_jax.checkpoint.manifest import find_damage, write_manifest
 from gpt2_jax.checkpoint.storage import is_remote, remove_tree, storage_path
-from gpt2_jax.errors import StorageError, UserError
+from gpt2_jax.errors import StorageError, UserError, is_disk_full, warn
+from gpt2_jax.parallel.distributed import agreed, first_said
 
-_PARAMS, _REST, _META = "params", "rest", "meta"
+_ITEMS = _PARAMS, _REST, _META = "params", "rest", "meta"
+_FAILURES = (OSError, ValueError, RuntimeError)  # of Orbax, TensorStore and JAX
+_STEP = re.compile(r"0|[1-9][0-9]*")  # as Orbax names the folder of a step
 _LEAN_GB, _FAST_GB = 2, 96  # arrays on their way at a time; 96 is Orbax's default
+
+
+class _Folder(ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """A step's folder, or an item's in it, until a rename commits it: a step's with a manifest."""
+
+    async def finalize(self) -> None:
+        await _describe(self)
+        await super().finalize()
+
+
+class _RemoteFolder(ocp.path.atomicity.CommitFileTemporaryPath):
+    """The same in a bucket, where nothing can be renamed: a last file commits it."""
+
+    async def finalize(self) -> None:
+        await _describe(self)
+        await super().finalize()
+
+
+async def _describe(folder: _Folder | _RemoteFolder) -> None:
+    name = folder.get_final().name
+    if _STEP.fullmatch(name):
+        await asyncio.to_thread(write_manifest, storage_path(folder.get()), int(name))
 
 
 class CheckpointStore:
     """The checkpoints of one run, under `<directory>/<step>/`.
+
+    In a run of several processes each must call every method, in the same order.
 
     Args:
       directory: made when it is missing, unless `read_only`.
       keep: newest checkpoints kept when another one is saved.
       lean: holds less memory beside the parameters while it reads or writes them, and takes a
         little longer.
-      read_only: changes nothing. Otherwise step folders that are not whole are moved aside, to
-        `<step>.incomplete`: Orbax would count them as checkpoints, and keep them for good ones.
+      read_only: changes nothing, and needs no optimizer state: a model to read has none.
     """
 
     def __init__(
@@ -45,68 +74,94 @@ class CheckpointStore:
     ) -> None:
         path = storage_path(directory)
         self.directory = path if is_remote(path) else path.absolute()
-        items = (_PARAMS, _REST, _META)
-        # A model to read needs no optimizer state; a run to go on with does.
-        self._needed = (_PARAMS, _META) if read_only else items
-        if not read_only and jax.process_index() == 0:
-            self._move_incomplete_aside()
-        options = ocp.CheckpointManagerOptions(
+        self._needed = (_PARAMS, _META) if read_only else _ITEMS
+        self._read_only = read_only
+        self._options = ocp.CheckpointManagerOptions(
             save_interval_steps=0 if read_only else 1,
             max_to_keep=None if read_only else keep,
             create=not read_only,
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
+            temporary_path_class=_RemoteFolder if is_remote(path) else _Folder,
         )
-        in_flight_gb = _LEAN_GB if lean else _FAST_GB
-        with _without_warnings():
-            self._manager = ocp.CheckpointManager(
-                self.directory,
-                item_names=items,
-                options=options,
-                item_handlers={
-                    _PARAMS: ocp.StandardCheckpointHandler(
-                        save_concurrent_gb=in_flight_gb, restore_concurrent_gb=in_flight_gb
-                    ),
-                    _REST: ocp.StandardCheckpointHandler(),
-                    _META: ocp.JsonCheckpointHandler(),
-                },
-            )
+        self._in_flight_gb = _LEAN_GB if lean else _FAST_GB
+        self._opened: ocp.CheckpointManager | None = None
 
     def steps(self) -> list[int]:
-        """Steps of the whole checkpoints, newest first, without stray and half-made folders."""
-        self._manager.reload()
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        return [step for step in steps if self._is_whole(self.directory / str(step))]
+        """What looks like a committed step, newest first: it may be damaged, or something else."""
+        found = [path for path in self.directory.glob("*") if _STEP.fullmatch(path.name)]
+        return sorted((int(path.name) for path in found if path.is_dir()), reverse=True)
+
+    def damage(self, step: int) -> str | None:
+        """What is wrong with a step's files, None if they are as they were saved."""
+        items = self._needed
+        part = (jax.process_index(), jax.process_count())
+        found = find_damage(self.directory / str(step), items, part)
+        return first_said(found)
+
+    def newest_good(self) -> int | None:
+        """The newest step whose files are as they were saved; None where there is no step at all.
+
+        Newer ones are warned of and, unless the store is only read, moved aside to
+        `<step>.damaged`: Orbax would count them as checkpoints, and such a step could not be saved
+        again.
+
+        Raises:
+          StorageError: if there are steps, and all are damaged. Then nothing is moved.
+        """
+        bad: dict[int, str] = {}
+        steps = self.steps()
+        good = None
+        for i in range(agreed(len(steps))):
+            step = agreed(steps[i] if i < len(steps) else -1)
+            if problem := self.damage(step):
+                bad[step] = problem
+            else:
+                good = step
+                break
+        if bad and good is None:
+            told = "; ".join(f"{step}: {problem}" for step, problem in bad.items())
+            raise StorageError(
+                f"no checkpoint in {self.directory} is whole ({told}): put back what is missing, "
+                "or move the folder away to start over"
+            )
+        for step, problem in bad.items():
+            self._set_aside(step, problem)
+        return good
 
     def save(self, step: int, params: Any, rest: Any | None, meta: dict[str, Any]) -> None:
         """Copies the arrays and saves them in the background; a saved step is left as it is.
+
+        Call `wait` first: it tells how the save before went.
 
         Args:
           rest: None for a model that is to be read and not to be trained on.
 
         Raises:
-          StorageError: if this save can't start, or the one before it failed.
+          StorageError: if this save can't start; see `wait`.
         """
         if step in self._manager.all_steps():
             return
         args = {_PARAMS: ocp.args.StandardSave(params), _META: ocp.args.JsonSave(meta)}
         if rest is not None:
             args[_REST] = ocp.args.StandardSave(rest)
-        try:
+        with self._saving():
             self._manager.save(step, args=ocp.args.Composite(**args), force=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._failed(error) from error
 
     def wait(self) -> None:
-        """Waits until the save in progress is committed.
+        """Waits until the save in progress, if there is one, is committed.
 
         Raises:
-          StorageError: if it failed.
+          StorageError: if it failed. What it has written is removed, and the next may succeed.
         """
-        try:
-            self._manager.wait_until_finished()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._failed(error) from error
+        if self._opened is not None:
+            with self._saving():
+                self._opened.wait_until_finished()
+
+    def saving(self) -> bool:
+        """Whether a save is in progress, or was when process 0 looked."""
+        busy = self._opened is not None and self._opened.is_saving_in_progress()
+        return bool(agreed(int(busy)))
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON stored with a step."""
@@ -133,8 +188,53 @@ class CheckpointStore:
         return restored[_PARAMS], restored[_REST]
 
     def close(self) -> None:
-        """Waits for the save in progress and lets go of the folder."""
-        self._manager.close()
+        """Waits for the save in progress, however it goes, and lets go of the folder."""
+        manager, self._opened = self._opened, None
+        if manager is not None:
+            with contextlib.suppress(*_FAILURES):
+                manager.close()
+
+    @property
+    def _manager(self) -> ocp.CheckpointManager:
+        """Opened when it is first needed, or again after a failure: it clears up, as it opens."""
+        if self._opened is None:
+            params = ocp.StandardCheckpointHandler(
+                save_concurrent_gb=self._in_flight_gb, restore_concurrent_gb=self._in_flight_gb
+            )
+            rest, meta = ocp.StandardCheckpointHandler(), ocp.JsonCheckpointHandler()
+            with _without_warnings():
+                self._opened = ocp.CheckpointManager(
+                    self.directory,
+                    item_names=_ITEMS,
+                    options=self._options,
+                    item_handlers={_PARAMS: params, _REST: rest, _META: meta},
+                )
+        return self._opened
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """What fails in one process fails in all, and what it leaves is removed."""
+        problem = None
+        try:
+            yield
+        except _FAILURES as error:
+            problem = _reason(error)
+        if problem := first_said(problem):
+            self.close()
+            raise StorageError(f"can't save a checkpoint in {self.directory}: {problem}")
+
+    def _set_aside(self, step: int, problem: str) -> None:
+        """Out of the way: Orbax would count it as a checkpoint, and could not save it again."""
+        if jax.process_index() > 0:
+            return
+        folder = self.directory / str(step)
+        told = f"checkpoint {folder} is damaged ({problem}): an older one is used"
+        if not self._read_only:
+            aside = folder.with_name(f"{step}.damaged")
+            remove_tree(aside)  # of an earlier time
+            folder.rename(aside)
+            told += f", and it is now {aside.name}"
+        warn(told)
 
     def _restore(self, step: int, items: dict[str, Any]) -> Any:
         try:
@@ -170,19 +270,12 @@ class CheckpointStore:
                     f"the config asks for {leaf.dtype}{list(leaf.shape)}"
                 )
 
-    def _is_whole(self, folder: Path) -> bool:
-        return all((folder / name).is_dir() for name in self._needed)
 
-    def _move_incomplete_aside(self) -> None:
-        for folder in list(self.directory.glob("*")):
-            if folder.name.isdigit() and folder.is_dir() and not self._is_whole(folder):
-                aside = folder.with_name(f"{folder.name}.incomplete")
-                remove_tree(aside)  # of an earlier time
-                folder.rename(aside)
-
-    def _failed(self, error: Exception) -> StorageError:
-        reason = " ".join(str(error).split())[:300]
-        return StorageError(f"can't save a checkpoint in {self.directory}: {reason}")
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    # TensorStore tells of a full disk in its own words, at the end of a long line.
+    full = is_disk_full(error) or "No space left on device" in text or "quota exceeded" in text
+    return "no space left on the disk" if full else text[:300]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import importlib
 import os
 import re
@@ -18,7 +17,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from gpt2_jax import __version__
-from gpt2_jax.errors import Gpt2JaxError, Preempted, StorageError, UserError, did_you_mean
+from gpt2_jax.errors import (
+    Gpt2JaxError,
+    Preempted,
+    StorageError,
+    UserError,
+    did_you_mean,
+    is_disk_full,
+)
 
 # What `gpt2-jax --help` says of each verb; the verb's own --help starts from its HELP.
 VERBS = {
@@ -288,7 +294,7 @@ def _report(error: BaseException, debug: bool) -> int:
 def _disk_full(error: BaseException | None) -> OSError | None:
     """The OSError behind `error` that says that a disk or a quota is full."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and is_disk_full(error):
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -34,6 +34,7 @@ _TIMEOUT = "GPT2_JAX_START_TIMEOUT"
 _TIMEOUT_S = 300
 # How long a process that ends waits for the others to end, before it takes them for dead.
 _SHUTDOWN_S = 60
+_LONGEST_SAID = 1000  # bytes
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 
 
@@ -184,6 +185,18 @@ def agreed(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+
+
+def first_said(text: str | None) -> str | None:
+    """What the first process with something to say says, in all; each process must ask."""
+    if jax.process_count() == 1:
+        return text
+    said = np.zeros(_LONGEST_SAID, np.uint8)
+    content = np.frombuffer((text or "").encode()[:_LONGEST_SAID], np.uint8)
+    said[: len(content)] = content
+    rows = multihost_utils.process_allgather(said)
+    texts = [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows]
+    return next((text for text in texts if text), None)
 
 
 def check_shared(folder: Path) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gpt2_jax import config as config_lib
-from gpt2_jax.checkpoint.store import CheckpointStore
+from gpt2_jax.checkpoint.storage import unless_disk_full
 from gpt2_jax.data.loader import device_batches
 from gpt2_jax.errors import NumbersWentBad, Preempted
 from gpt2_jax.model.flops import flops_per_token
@@ -19,7 +18,8 @@ from gpt2_jax.parallel.distributed import StopRequest, agreed, is_primary
 from gpt2_jax.train.metrics import MetricsWriter, Progress, Throughput, decimals
 from gpt2_jax.train.rows import last_evaluation
 from gpt2_jax.train.run import Evaluator, Run
-from gpt2_jax.train.state import TrainState, without_params
+from gpt2_jax.train.saving import Saver
+from gpt2_jax.train.state import TrainState
 from gpt2_jax.train.step import Metrics, batch_sharding, compile_train_step
 
 
@@ -29,14 +29,14 @@ class Loop:
     def __init__(
         self,
         run: Run,
-        store: CheckpointStore,
+        saver: Saver,
         stop: StopRequest,
         writer: MetricsWriter,
         progress: Progress,
         stop_at: int,
     ) -> None:
         self.run, self.config, self.workdir = run, run.config, run.workdir
-        self.store, self.stop, self.writer, self.progress = store, stop, writer, progress
+        self.saver, self.stop, self.writer, self.progress = saver, stop, writer, progress
         self.stop_at = stop_at
         mesh = run.mesh
         chip = chip_for(mesh.devices.flat[0].device_kind)
@@ -101,12 +101,12 @@ class Loop:
                 if evaluate:
                     results = self._evaluate(step, state, evaluators)
                 if stopping:
-                    self.store.wait()
+                    self.saver.finish()
                     raise Preempted(
                         f"stopped and saved at step {step} of {config.train.total_steps}; "
                         "run the same command again to go on"
                     )
-        self.store.wait()
+        self.saver.finish()
         return results
 
     def _evaluation_due(self, step: int) -> bool:
@@ -129,6 +129,7 @@ class Loop:
             values = {name: float(metrics[name]) for name in ("loss", "grad_norm", "learning_rate")}
             values |= self.throughput.measure(step)
             row = {"tokens": step * config.tokens_per_step, **values}
+            self.saver.look()
             self.progress.update(step, values)
         if _due(step, config.log.norms_every):
             row |= _by_layer("grad_norm", metrics["grad_norms"])
@@ -153,22 +154,17 @@ class Loop:
         return numbers
 
     def _save(self, step: int, state: TrainState) -> None:
-        meta = {
-            "step": step,
-            "config": config_lib.to_dict(self.config),
-            "tokenizer": dict(self.run.setup.tokenizer),
-            "data_fingerprint": self.run.setup.data_fingerprint,
-        }
         with self.throughput.paused():
             self.writer.flush()
-            self.store.save(step, state.params, without_params(state), meta)
+            self.saver.save(step, state)
 
     def _write_sample(self, step: int, name: str, text: str) -> None:
         self.writer.text(step, name, text)
         if is_primary():
             folder = self.workdir / "samples"
-            folder.mkdir(exist_ok=True)
-            (folder / f"{step}.txt").write_text(text + "\n", encoding="utf-8")
+            with unless_disk_full():
+                folder.mkdir(exist_ok=True)
+                (folder / f"{step}.txt").write_text(text + "\n", encoding="utf-8")
 
     def _write_histograms(self, step: int, state: TrainState) -> None:
         if jax.process_count() > 1:  # the parameters are not all here

@@ -16,9 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
+from gpt2_jax.checkpoint.storage import PatientFile, is_remote, unless_disk_full
 from gpt2_jax.train.rows import open_rows
 
 Value = float | int | str
+_PATIENT = "patient"
 
 
 class MetricsWriter:
@@ -41,7 +43,8 @@ class MetricsWriter:
           enabled: False on every process but the first, where all methods do nothing.
 
         Raises:
-          OSError: if the files cannot be written, here and in all methods.
+          OSError: if the files cannot be written, here and in all methods; a full disk is waited
+            for, with what is to be written in memory.
         """
         self._jsonl = None
         self._events = None
@@ -56,7 +59,7 @@ class MetricsWriter:
 
             # The suffix keeps two starts within one second from sharing a file name.
             self._events = SummaryWriter(
-                str(workdir / "tensorboard"),
+                _events_folder(workdir / "tensorboard"),
                 purge_step=start_step + 1,
                 flush_secs=30,
                 filename_suffix=f".{start_step}.{os.getpid()}",
@@ -72,7 +75,7 @@ class MetricsWriter:
             return
         row = {"step": int(step)} | {name: _plain(value) for name, value in values.items()}
         finite = {name: value if _is_finite(value) else None for name, value in row.items()}
-        self._jsonl.write(json.dumps(finite, allow_nan=False) + "\n")
+        self._jsonl.write(json.dumps(finite, allow_nan=False).encode() + b"\n")
         if self._events is not None:
             for name, value in row.items():
                 if name != "step" and not isinstance(value, str):
@@ -109,6 +112,26 @@ class MetricsWriter:
         if self._events is not None:
             self._events.close()
             self._events = None
+
+
+def _events_folder(folder: Path) -> str:
+    """The folder's name for tensorboardX, whose own files' thread would end on a full disk."""
+    if is_remote(folder):
+        return str(folder)
+    from tensorboardX.record_writer import register_writer_factory
+
+    register_writer_factory(_PATIENT, _PatientFiles())
+    return f"{_PATIENT}:{folder}"
+
+
+class _PatientFiles:
+    """How tensorboardX opens files under a name that begins with `_PATIENT`."""
+
+    def open(self, path: str) -> PatientFile:
+        return PatientFile(path.removeprefix(f"{_PATIENT}:"))
+
+    def directory_check(self, path: str) -> None:
+        os.makedirs(path.removeprefix(f"{_PATIENT}:"), exist_ok=True)
 
 
 class Throughput:
@@ -224,13 +247,17 @@ class Progress:
         if done > 0 and step < self._total:
             parts.append(f"eta {duration((self._total - step) * seconds / done)}")
         if self._bar is None:
-            self._console.print("  ".join([f"step {step}/{self._total}", *parts]), markup=False)
+            self._print("  ".join([f"step {step}/{self._total}", *parts]))
         else:
             self._bar.update(self._task, completed=step, description="  ".join(parts), refresh=True)
 
     def message(self, text: str) -> None:
         """Prints a line that stays, above the bar if there is one."""
         if self._enabled:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        with unless_disk_full():  # standard error may be a file
             self._console.print(text, markup=False)
 
 

@@ -6,18 +6,17 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
 
-from gpt2_jax.checkpoint.storage import is_remote, write_whole
+from gpt2_jax.checkpoint.storage import PatientFile, is_remote, write_whole
 
 
-def open_rows(path: Path, start_step: int) -> TextIO | RemoteRows:
+def open_rows(path: Path, start_step: int) -> PatientFile | RemoteRows:
     """Drops the rows after `start_step`, and what a killed process left torn; opens to append.
 
     On a disk a row reaches the file at once: what watches the run sees it, and a kill loses none.
     """
     _drop_rows_after(path, start_step)
-    return RemoteRows(path) if is_remote(path) else open(path, "a", buffering=1, encoding="utf-8")
+    return RemoteRows(path) if is_remote(path) else PatientFile(path)
 
 
 class RemoteRows:
@@ -27,18 +26,18 @@ class RemoteRows:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines = [path.read_text()] if path.exists() else []
+        self._rows = [path.read_bytes()] if path.exists() else []
         self._sent = time.monotonic()
 
-    def write(self, line: str) -> None:
+    def write(self, row: bytes) -> None:
         """Adds a row."""
-        self._lines.append(line)
+        self._rows.append(row)
         if time.monotonic() - self._sent >= self._EVERY_S:
             self.flush()
 
     def flush(self) -> None:
         """Sends all rows."""
-        self._path.write_text("".join(self._lines))
+        self._path.write_bytes(b"".join(self._rows))
         self._sent = time.monotonic()
 
     def close(self) -> None:

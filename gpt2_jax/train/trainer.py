@@ -7,23 +7,27 @@ start from.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.checkpoint.load import read_run_config
 from gpt2_jax.checkpoint.storage import is_remote, storage_path, write_whole
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config
-from gpt2_jax.errors import StorageError, UserError
+from gpt2_jax.errors import UserError
 from gpt2_jax.parallel import mesh as mesh_lib
-from gpt2_jax.parallel.distributed import StopRequest, agreed, check_shared, is_primary
+from gpt2_jax.parallel.distributed import StopRequest, check_shared, is_primary
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.train.loop import Loop
 from gpt2_jax.train.metrics import MetricsWriter, Progress
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.run import Run, Setup
+from gpt2_jax.train.saving import Saver
 from gpt2_jax.train.state import TrainState, abstract_state, init_state, without_params
 
 
@@ -46,11 +50,9 @@ class Trainer:
         optimizer = make_optimizer(config)
         abstract = abstract_state(config, optimizer, mesh, rules)
         self.fixed = Run(config, folder, setup, mesh, rules, optimizer, abstract)
-        # Whole or not: a run that has saved before never silently starts over.
-        folders = (folder / "checkpoints").glob("*")
-        self._has_saved = any(path.name.isdigit() for path in folders)
         self._initial_params = None
-        if config.train.init_from and not self._has_saved:
+        has_saved = CheckpointStore(folder / "checkpoints", read_only=True).steps()
+        if config.train.init_from and not has_saved:
             self._initial_params = setup.read_params(config.train.init_from, abstract.params)
 
     def run(self, stop_at_step: int | None = None) -> dict[str, float]:
@@ -84,39 +86,42 @@ class Trainer:
             stack.callback(writer.close)
             progress = stack.enter_context(Progress(total, start, enabled=is_primary()))
             stop_at = total if stop_at_step is None else min(stop_at_step, total)
-            results = Loop(run, store, stop, writer, progress, stop_at).train(state)
+            saver = Saver(run, store, progress.message)
+            results = Loop(run, saver, stop, writer, progress, stop_at).train(state)
             return {"step": max(start, stop_at), **results}
 
     def _resume_or_init(self, store: CheckpointStore) -> TrainState:
         """The state to start from: the first of these that there is.
 
-        1. the newest checkpoint of this workdir;
+        1. the newest good checkpoint of this workdir;
         2. the parameters of the model that `train.init_from` names;
         3. a fresh initialization from `train.seed`.
         """
         run = self.fixed
-        steps = store.steps()
-        step = agreed(steps[0] if steps else -1)
-        if step >= 0:
-            meta = store.meta(step)
-            if meta["data_fingerprint"] != run.setup.data_fingerprint:
-                data = run.config.data
-                named = f"mixture={data.mixture}" if data.mixture else f"path={data.path}"
-                raise UserError(
-                    f"the shards in data.{named} are not those that "
-                    f"{run.workdir} was trained on; put them back, or choose another --workdir"
-                )
-            rest_shapes = without_params(run.abstract)
-            params, rest = store.restore(step, run.abstract.params, rest_shapes)
-            return run.abstract._replace(params=params, **rest)
-        if self._has_saved:
-            raise StorageError(
-                f"no checkpoint in {store.directory} is whole; move the folder away to start over"
-            )
+        if (step := store.newest_good()) is not None:
+            self._check_continues(store.meta(step))
+            shapes = run.abstract
+            params, rest = store.restore(step, shapes.params, without_params(shapes))
+            return shapes._replace(params=params, **rest)
         state = init_state(run.config, run.optimizer, run.abstract)
         if self._initial_params is not None:
             state = state._replace(params=self._initial_params)
         return state
+
+    def _check_continues(self, meta: Mapping[str, Any]) -> None:
+        """Refuses a checkpoint of another config or other data: config.json may have been lost."""
+        run = self.fixed
+        saved = config_lib.from_dict(meta["config"])
+        # Folders may have moved; what is in them is compared by its fingerprint.
+        saved = dataclasses.replace(saved, data=run.config.data)
+        config_lib.check_resume(saved, run.config, run.workdir)
+        if meta["data_fingerprint"] != run.setup.data_fingerprint:
+            data = run.config.data
+            named = f"mixture={data.mixture}" if data.mixture else f"path={data.path}"
+            raise UserError(
+                f"the shards in data.{named} are not those that {run.workdir} was trained on; put "
+                "them back, or choose another --workdir"
+            )
 
     def _make_workdir(self) -> None:
         workdir = self.fixed.workdir
@@ -132,5 +137,7 @@ class Trainer:
     def _write_config(self) -> None:
         if not is_primary():
             return
-        text = json.dumps(config_lib.to_dict(self.fixed.config), indent=2) + "\n"
-        write_whole(self.fixed.workdir / "config.json", text.encode())
+        path = self.fixed.workdir / "config.json"
+        content = (json.dumps(config_lib.to_dict(self.fixed.config), indent=2) + "\n").encode()
+        if not path.exists() or path.read_bytes() != content:  # a full disk may take no more
+            write_whole(path, content)

@@ -64,8 +64,9 @@ def test_the_current_folder_may_be_the_model(
 
 def test_the_newest_whole_step_is_read_and_an_older_one_by_its_folder(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", step=2)
-    shutil.copytree(run / "checkpoints" / "2", run / "checkpoints" / "10")
+    make_run(tmp_path / "run", step=10)
     (run / "checkpoints" / "11").mkdir()
+    shutil.copytree(run / "checkpoints" / "2", run / "checkpoints" / "12")
     assert load(run).step == 10
     assert load(run / "checkpoints" / "2").step == 2
 
@@ -192,7 +193,7 @@ def test_a_run_without_a_checkpoint_says_so_and_stays_as_it_is(tmp_path: Path) -
     with pytest.raises(StorageError, match="no whole checkpoint yet"):
         load(tmp_path)
     (tmp_path / "checkpoints" / "5").mkdir()
-    with pytest.raises(StorageError, match="no whole checkpoint yet"):
+    with pytest.raises(StorageError, match=r"no checkpoint in .* is whole \(5: no manifest"):
         load(tmp_path)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == [
         "checkpoints",
@@ -205,9 +206,9 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
     for path in (run / "checkpoints" / "2" / "meta").rglob("*"):
         if path.is_file():
             path.write_bytes(b"{not json")
-    with pytest.raises(Gpt2JaxError) as error:
+    with pytest.raises(StorageError) as error:
         load(run)
-    assert "checkpoints/2" in _line(error)
+    assert "checkpoints is whole (2: meta/" in _line(error)
 
 
 def test_a_step_folder_without_meta_is_one_line(tmp_path: Path) -> None:

@@ -126,17 +126,25 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_stray_and_half_made_folders_are_no_steps(store: CheckpointStore) -> None:
+def test_stray_and_half_made_folders_are_no_steps(
+    store: CheckpointStore, capsys: pytest.CaptureFixture[str]
+) -> None:
     _save(store, 3)
     (store.directory / "7").mkdir()
     (store.directory / "8" / "params").mkdir(parents=True)
     (store.directory / "9.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
     (store.directory / "notes").mkdir()
     (store.directory / "11").write_text("a file", encoding="utf-8")
-    assert store.steps() == [3]
+    before = _contents(store.directory)
     reader = CheckpointStore(store.directory, read_only=True)
-    assert reader.steps() == [3]
-    reader.close()
+    assert reader.newest_good() == 3
+    assert _contents(store.directory) == before
+    told = capsys.readouterr().err
+    assert told.count("warning: ") == 2 and "checkpoints/7" in told and "checkpoints/8" in told
+    assert store.newest_good() == 3
+    assert store.steps() == [3]
+    assert (store.directory / "8.damaged" / "params").is_dir()
+    assert (store.directory / "11").is_file()
 
 
 def test_a_save_is_not_lost_to_a_stray_folder_nor_a_good_one_pruned_for_it(tmp_path: Path) -> None:
@@ -146,10 +154,10 @@ def test_a_save_is_not_lost_to_a_stray_folder_nor_a_good_one_pruned_for_it(tmp_p
     (folder / "2").mkdir()
     (folder / "3" / "params").mkdir(parents=True)
     with contextlib.closing(CheckpointStore(folder, keep=2)) as store:
-        assert store.steps() == [1]
+        assert store.newest_good() == 1
         _save(store, 2)
         assert store.steps() == [2, 1]
-    assert (folder / "3.incomplete" / "params").is_dir()
+        assert store.newest_good() == 2
 
 
 def test_a_reader_sees_what_is_saved_after_it_opened(store: CheckpointStore) -> None:

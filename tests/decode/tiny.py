@@ -69,7 +69,7 @@ def make_run(
     values = config_lib.to_dict(config)
     (workdir / "config.json").write_text(json.dumps(values), encoding="utf-8")
     meta = {"step": step, "config": values, "tokenizer": tokenizer.to_dict()}
-    store = CheckpointStore(workdir / "checkpoints")
+    store = CheckpointStore(workdir / "checkpoints", keep=9)
     store.save(step, noisy_params(config), {"step": jnp.int32(step)}, meta)
     store.wait()
     store.close()

@@ -1,0 +1,102 @@
+"""What the files of a checkpoint must be, so that only what was saved is ever restored.
+
+Orbax keeps no sum of an array's bytes: a flipped bit would come back as another number without a
+word. So a manifest of every file is written into a step's folder before the step is committed: a
+committed step has one, and a step that fails against it is damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from gpt2_jax.checkpoint.storage import is_remote, write_whole
+
+NAME = "manifest.json"
+# What Orbax still writes after the manifest, as it commits; no array depends on these.
+_WRITTEN_LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
+
+
+def write_manifest(folder: Path, step: int) -> None:
+    """Writes the manifest of a step into its folder, in which all else is written by now."""
+    content = {"step": step, "files": _found(folder, None)}
+    write_whole(folder / NAME, json.dumps(content, indent=1).encode())
+
+
+def find_damage(folder: Path, items: Collection[str], part: tuple[int, int] = (0, 1)) -> str | None:
+    """What is wrong with a step's files: the first that is not as its manifest says, or None.
+
+    Args:
+      folder: named by the step's number.
+      items: the top folders to look at.
+      part: (i, n) looks at every n-th file from the i-th on, so that n processes share the work.
+    """
+    try:
+        manifest = json.loads((folder / NAME).read_bytes())
+        expected = {name: dict(entry) for name, entry in manifest["files"].items()}
+        step = manifest["step"]
+    except FileNotFoundError:
+        return f"no {NAME}: it was never finished, or is no checkpoint"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return f"{NAME} can't be read"
+    if str(step) != folder.name:
+        return f"it is a copy of step {step}"
+    if missing := set(items) - {name.partition("/")[0] for name in expected}:
+        return f"no {sorted(missing)[0]} in {NAME}"
+    names = sorted(name for name in expected if name.partition("/")[0] in items)
+    names = names[part[0] :: part[1]]
+    found = _found(folder, names)
+    for name in names:
+        if name not in found:
+            return f"{name} is missing"
+        for key, value in expected[name].items():
+            if (now := found[name].get(key, "unknown")) != value:
+                return f"{name} has {key} {_short(now)}, not {_short(value)}"
+    return None
+
+
+def _found(folder: Path, names: Collection[str] | None) -> dict[str, dict[str, Any]]:
+    """{name: its size and sum} of the files of a folder, of those named or of all."""
+    if is_remote(folder):
+        return _found_in_bucket(folder)
+    if names is None:
+        paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        names = [name for name in names if name not in (*_WRITTEN_LATER, NAME)]
+    # sha256 lets go of Python's lock, and most of the bytes are in a few large files.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        described = pool.map(lambda name: _described(folder / name), names)
+        return {name: entry for name, entry in zip(names, described, strict=True) if entry}
+
+
+def _described(path: Path) -> dict[str, Any] | None:
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"size": file.tell(), "sha256": digest}
+    except OSError:
+        return None
+
+
+def _found_in_bucket(folder: Path) -> dict[str, dict[str, Any]]:
+    """As the bucket lists its objects: nothing is downloaded."""
+    import gcsfs  # pyright: ignore[reportMissingImports]
+
+    root = os.fspath(folder).removeprefix("gs://").rstrip("/") + "/"
+    # A listing that gcsfs remembers would be of the time before Orbax wrote.
+    bucket = gcsfs.GCSFileSystem(use_listings_cache=False)
+    objects = dict(bucket.find(root, detail=True))
+    found = {
+        name.removeprefix(root): {"size": int(entry["size"]), "crc32c": entry["crc32c"]}
+        for name, entry in objects.items()
+    }
+    return {name: entry for name, entry in found.items() if name not in (*_WRITTEN_LATER, NAME)}
+
+
+def _short(value: Any) -> str:
+    return str(value)[:12]
