@@ -101,7 +101,7 @@ def _foreign(path: Path, format_: Any) -> Model:
 
 
 def _native(path: Path) -> Model:
-    directory, step = _locate(path)
+    directory, step = locate(path)
     with contextlib.closing(CheckpointStore(directory, read_only=True)) as store:
         if step is None:
             step = store.newest_good()
@@ -191,8 +191,8 @@ def _is_native(path: Path) -> bool:
     return (path / "checkpoints").is_dir() or (path / "params").is_dir()
 
 
-def _locate(path: Path) -> tuple[Path, int | None]:
-    """(folder of checkpoints, one step or None for the newest)."""
+def locate(path: Path) -> tuple[Path, int | None]:
+    """(folder of checkpoints, one step or None for the newest) of a model in our own format."""
     folder = path if is_remote(path) else path.resolve()  # the name of "." is empty
     if (folder / "checkpoints").is_dir():
         return folder / "checkpoints", None

@@ -28,12 +28,14 @@ def write_manifest(folder: Path, step: int) -> None:
     write_whole(folder / NAME, json.dumps(content, indent=1).encode())
 
 
-def find_damage(folder: Path, items: Collection[str], part: tuple[int, int] = (0, 1)) -> str | None:
+def find_damage(
+    folder: Path, items: Collection[str] | None = None, part: tuple[int, int] = (0, 1)
+) -> str | None:
     """What is wrong with a step's files: the first that is not as its manifest says, or None.
 
     Args:
       folder: named by the step's number.
-      items: the top folders to look at.
+      items: the top folders to look at; None for all.
       part: (i, n) looks at every n-th file from the i-th on, so that n processes share the work.
     """
     try:
@@ -46,7 +48,9 @@ def find_damage(folder: Path, items: Collection[str], part: tuple[int, int] = (0
         return f"{NAME} can't be read"
     if str(step) != folder.name:
         return f"it is a copy of step {step}"
-    if missing := set(items) - {name.partition("/")[0] for name in expected}:
+    there = {name.partition("/")[0] for name in expected}
+    items = there if items is None else set(items)
+    if missing := items - there:
         return f"no {sorted(missing)[0]} in {NAME}"
     names = sorted(name for name in expected if name.partition("/")[0] in items)
     names = names[part[0] :: part[1]]

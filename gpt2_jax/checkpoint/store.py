@@ -202,12 +202,13 @@ class CheckpointStore:
                 save_concurrent_gb=self._in_flight_gb, restore_concurrent_gb=self._in_flight_gb
             )
             rest, meta = ocp.StandardCheckpointHandler(), ocp.JsonCheckpointHandler()
+            handlers = {_PARAMS: params, _REST: rest, _META: meta}
             with _without_warnings():
                 self._opened = ocp.CheckpointManager(
                     self.directory,
-                    item_names=_ITEMS,
+                    item_names=self._needed,
                     options=self._options,
-                    item_handlers={_PARAMS: params, _REST: rest, _META: meta},
+                    item_handlers={name: handlers[name] for name in self._needed},
                 )
         return self._opened
 
@@ -244,15 +245,13 @@ class CheckpointStore:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).partition("[tensorstore_spec")[0].split())[:300]
-            others = [str(other) for other in self.steps() if other != step]
-            hint = f"; move it away to use step {others[0]}" if others else ""
-            raise StorageError(
-                f"can't read checkpoint {self.directory / str(step)}: {reason}{hint}"
-            ) from error
+            folder = self.directory / str(step)
+            raise StorageError(f"can't read checkpoint {folder}: {reason}") from error
 
     def _check(self, step: int, name: str, abstract: Any) -> None:
         """Compares first: Orbax would cast to the dtype asked for without a word."""
-        stored = self._manager.item_metadata(step)[name]
+        with _without_warnings():  # of items that are not needed
+            stored = self._manager.item_metadata(step)[name]
         stored = getattr(stored, "tree", stored)
         saved = {_key(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
         asked = {_key(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
@@ -280,7 +279,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Orbax warns that a folder it was asked to read only is read only."""
+    """Orbax warns of what it was asked for, such as to read only, or only some items."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

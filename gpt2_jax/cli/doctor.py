@@ -16,23 +16,31 @@ from pathlib import Path
 from typing import Any
 
 import gpt2_jax
+from gpt2_jax.errors import StorageError
 from gpt2_jax.parallel.chips import chip_for
 
 HELP = """\
 Show what is installed, which devices JAX finds, which fast paths are on, and what the machine has.
-What is missing is reported, never an error."""
+What is missing is reported, never an error. With --model, look at a run's checkpoints instead: read
+every file and say what is wrong with each step; the exit status is 78 if none is left to use."""
 EXAMPLES = """\
 gpt2-jax doctor
-gpt2-jax doctor --json"""
+gpt2-jax doctor --json
+gpt2-jax doctor --model runs/quickstart"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    parser.add_argument(
+        "--model", metavar="M", help="a run's workdir, or a step's folder: check its checkpoints"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the report; 0 whatever it says."""
+    """Prints the report; 0 whatever it says, but 78 for a run without a usable checkpoint."""
+    if args.model is not None:
+        return _look_at_run(args.model, args.json)
     report = examine()
     if not args.json:
         try:
@@ -45,6 +53,35 @@ def run(args: argparse.Namespace) -> int:
     json.dump(report, sys.stdout, indent=2)
     print()
     return 0
+
+
+def _look_at_run(model: str, as_json: bool) -> int:
+    from gpt2_jax.checkpoint.examine import examine_run
+
+    report = examine_run(model)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        print(_readable(report))
+    usable = any(step["problem"] is None for step in report["steps"])
+    return 0 if usable else StorageError.exit_status
+
+
+def _readable(report: dict[str, Any]) -> str:
+    rows = []
+    for step in report["steps"]:
+        good = (
+            "good" if step["resumable"] else "good, to load but not to resume: no optimizer state"
+        )
+        rows.append(
+            (f"step {step['step']}", f"damaged: {step['problem']}" if step["problem"] else good)
+        )
+    rows += [(other["name"], other["what"]) for other in report["others"]]
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [report["folder"], *(f"  {name:<{width}}  {said}" for name, said in rows)]
+    good = [step["step"] for step in report["steps"] if step["problem"] is None]
+    lines.append(f"the newest good step is {good[0]}" if good else "no step is good")
+    return "\n".join(lines)
 
 
 def examine() -> dict[str, Any]:
