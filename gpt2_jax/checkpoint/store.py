@@ -196,7 +196,7 @@ class CheckpointStore:
 
     @property
     def _manager(self) -> ocp.CheckpointManager:
-        """Opened when it is first needed, or again after a failure: it clears up, as it opens."""
+        """Opened when it is first needed: Orbax removes what killed saves have left as it opens."""
         if self._opened is None:
             params = ocp.StandardCheckpointHandler(
                 save_concurrent_gb=self._in_flight_gb, restore_concurrent_gb=self._in_flight_gb
@@ -222,6 +222,7 @@ class CheckpointStore:
             problem = _reason(error)
         if problem := first_said(problem):
             self.close()
+            _ = self._manager  # opening removes what was written, in the background
             raise StorageError(f"can't save a checkpoint in {self.directory}: {problem}")
 
     def _set_aside(self, step: int, problem: str) -> None:

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 
-from gpt2_jax.checkpoint.storage import is_remote, remove_tree, storage_path, write_whole
+from gpt2_jax.checkpoint.storage import (
+    PatientFile,
+    is_remote,
+    remove_tree,
+    storage_path,
+    write_whole,
+)
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import UserError
 
@@ -43,3 +51,36 @@ def test_what_is_written_whole_replaces_what_was_there(tmp_path):
     for content in (b"old, and longer", b"new"):
         write_whole(path, content)
         assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_full_disk_does_not_take_is_written_when_there_is_room(
+    tmp_path, monkeypatch, capsys
+):
+    write, room = os.write, [3]
+
+    def limited(descriptor, content):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = write(descriptor, bytes(content[: room[0]]))
+        room[0] -= taken
+        return taken
+
+    file = PatientFile(tmp_path / "rows")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", limited)
+        for row in (b"one\n", b"two\n", b"three\n"):
+            file.write(row)
+        assert (tmp_path / "rows").read_bytes() == b"one"
+        room[0] = 5
+        file.flush()
+        assert (tmp_path / "rows").read_bytes() == b"one\ntwo\n"
+        room[0] = 1000
+        file.write(b"four\n")
+    assert (tmp_path / "rows").read_bytes() == b"one\ntwo\nthree\nfour\n"
+    file.close()
+    assert capsys.readouterr().err.count("warning: no space left for") == 1
+
+
+def test_other_failures_of_a_patient_file_are_raised(tmp_path):
+    with pytest.raises(OSError, match="rows"):
+        PatientFile(tmp_path / "missing" / "rows")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from gpt2_jax.checkpoint import store as store_module
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import StorageError, UserError
 from gpt2_jax.train.optimizer import make_optimizer
@@ -261,6 +265,29 @@ def test_a_damaged_optimizer_state_keeps_nobody_from_reading_the_model(tmp_path:
         _assert_identical(reader.restore_params(3, _abstract(_small())), _small(3.0))
     with contextlib.closing(CheckpointStore(folder)) as store:
         assert store.newest_good() == 2
+
+
+def test_a_failed_save_leaves_nothing_and_the_next_may_succeed(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(store, 1)
+    before = _contents(store.directory)
+
+    def full(folder: Path, step: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module, "write_manifest", full)
+        with pytest.raises(StorageError, match="no space left on the disk"):
+            _save(store, 2)
+    deadline = time.monotonic() + 30
+    while [path.name for path in store.directory.iterdir()] != ["1"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert _contents(store.directory) == before
+    _save(store, 2, _small(2.0))
+    assert store.newest_good() == 2
+    _assert_identical(store.restore_params(2, _abstract(_small())), _small(2.0))
 
 
 def test_reading_is_silent(store: CheckpointStore, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,135 @@
+"""A run on a disk that fills up: it trains on, saves again when there is room, or ends with 78."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gpt2_jax.data.corpora import Document
+from gpt2_jax.data.prepare import prepare
+from tests.runs import CONFIG, NO_SAMPLE, losses, start, train
+
+_SIZE = 8 << 20
+_STEPS = "--config.train.total_steps=1000000"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """An empty disk of 8 MiB: a tmpfs in a mount namespace, reached through its owner's root."""
+    mount = f"mount -t tmpfs -o size={_SIZE} none {tmp_path} && echo ready && exec sleep 1000"
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount]
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare")
+    owner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        if owner.stdout.readline() != "ready\n":
+            pytest.skip(f"can't mount a tmpfs: {owner.stderr.read()}")
+        yield Path(f"/proc/{owner.pid}/root{tmp_path}")
+    finally:
+        owner.kill()
+        owner.wait()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("full")
+    prepare([Document("data", "one fish two fish " * 80)], "byte", folder / "data")
+    (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
+    return folder
+
+
+class Heard:
+    """What a process says on standard error, a line at a time, while it runs."""
+
+    def __init__(self, process):
+        self.process, self.lines = process, []
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self):
+        for line in self.process.stderr:
+            self.lines.append(line)
+
+    def wait_for(self, text, times=1):
+        deadline = time.monotonic() + 200
+        while sum(text in line for line in self.lines) < times:
+            assert time.monotonic() < deadline and self.process.poll() is None, self.lines[-20:]
+            time.sleep(0.02)
+
+    def end(self):
+        status = self.process.wait(200)
+        self._thread.join(20)
+        return status
+
+
+def fill(disk):
+    """Takes all the room that is left."""
+    with open(disk / "filler", "wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(bytes(4096))
+            except OSError:
+                return
+
+
+def steps_saved(workdir):
+    folders = (workdir / "checkpoints").iterdir()
+    return sorted(int(path.name) for path in folders if path.name.isdigit())
+
+
+def wait_for_save(workdir, after, process):
+    deadline = time.monotonic() + 200
+    while (saved := steps_saved(workdir)[-1]) <= after:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    return saved
+
+
+def test_training_survives_a_full_disk_and_saves_again_when_there_is_room(lab, disk):
+    workdir = disk / "run"
+    flags = [_STEPS, NO_SAMPLE, "--config.checkpoint.every=50", "--config.checkpoint.keep=1"]
+    flags += ["--config.checkpoint.max_failures=1000", "--config.log.tensorboard=True"]
+    process = start(lab, workdir, *flags, devices=1)
+    heard = Heard(process)
+    heard.wait_for("step 60/")
+    fill(disk)
+    heard.wait_for("no space left on the disk; training goes on", times=3)
+    before = steps_saved(workdir)[-1]
+    (disk / "filler").unlink()
+    wait_for_save(workdir, before, process)
+    process.send_signal(signal.SIGTERM)
+    assert heard.end() == 75, heard.lines[-20:]
+    last = steps_saved(workdir)[-1]
+    assert len(losses(workdir)) == last  # each step's row once, those of the full time included
+    assert any("metrics.jsonl: what is to be written there waits" in line for line in heard.lines)
+    # What was saved afterwards is what it would have been with room all the time.
+    train(lab, lab / "roomy", NO_SAMPLE, _STEPS, "--stop_at_step", str(last), devices=1)
+    assert losses(lab / "roomy") == losses(workdir)
+
+
+def test_a_disk_that_stays_full_ends_the_run_with_78_and_its_last_checkpoint_whole(lab, disk):
+    workdir = disk / "run"
+    flags = [_STEPS, NO_SAMPLE, "--config.checkpoint.every=50", "--config.checkpoint.keep=1"]
+    flags += ["--config.checkpoint.max_failures=2"]
+    process = start(lab, workdir, *flags, devices=1)
+    heard = Heard(process)
+    heard.wait_for("step 60/")
+    fill(disk)
+    assert heard.end() == 78, heard.lines[-20:]
+    last = heard.lines[-1]
+    assert last.startswith("error: can't save a checkpoint in") and "2 in a row" in last, last
+    saved = steps_saved(workdir)
+    assert len(saved) == 1
+    (disk / "filler").unlink()
+    stop = ["--stop_at_step", str(saved[0] + 20)]
+    said = train(lab, workdir, *flags, *stop, devices=1)
+    assert f"from step {saved[0]} to" in said
+    assert steps_saved(workdir) == [saved[0] + 20]
+    assert os.listdir(workdir / "checkpoints") == [str(saved[0] + 20)]
