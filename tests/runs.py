@@ -9,6 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
+
+from gpt2_jax.checkpoint.store import CheckpointStore
+from gpt2_jax.config import from_dict, load_config
+from gpt2_jax.parallel.mesh import make_mesh
+from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.train.optimizer import make_optimizer
+from gpt2_jax.train.state import abstract_state, without_params
+
 CONFIG = """
 from gpt2_jax.config import default
 
@@ -100,3 +110,20 @@ def losses(workdir):
     by_step = [(row["step"], row["loss"]) for row in rows(workdir) if "loss" in row]
     assert [step for step, _ in by_step] == list(range(1, len(by_step) + 1))  # each step once
     return [loss for _, loss in by_step]
+
+
+def arrays(workdir, step=20):
+    """Every array of a checkpoint, read onto one device."""
+    config = load_config(workdir / ".." / "config.py")
+    mesh = make_mesh(from_dict({}).mesh, jax.devices()[:1])
+    abstract = abstract_state(config, make_optimizer(config), mesh, Rules())
+    store = CheckpointStore(workdir / "checkpoints", keep=9)
+    try:
+        found = store.restore(step, abstract.params, without_params(abstract))
+    finally:
+        store.close()
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
+
+
+def identical(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

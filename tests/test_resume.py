@@ -14,14 +14,10 @@ import pytest
 from gpt2_jax.checkpoint.load import abstract_params
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.cli.main import main
-from gpt2_jax.config import from_dict, load_config
+from gpt2_jax.config import load_config
 from gpt2_jax.data.parts import Document
 from gpt2_jax.data.prepare import prepare
-from gpt2_jax.parallel.mesh import make_mesh
-from gpt2_jax.parallel.rules import Rules
-from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import abstract_state
-from tests.runs import CONFIG, NO_SAMPLE, losses, once, rows, start, train
+from tests.runs import CONFIG, NO_SAMPLE, arrays, identical, losses, once, rows, start, train
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +46,6 @@ def half(lab, whole):
     return once(
         lab / "half", lambda workdir: train(lab, workdir, "--stop_at_step", "10", NO_SAMPLE)
     )
-
-
-def arrays(workdir, step=20):
-    """Every array of a checkpoint, read onto one device."""
-    config = load_config(workdir / ".." / "config.py")
-    mesh = make_mesh(from_dict({}).mesh, jax.devices()[:1])
-    abstract = abstract_state(config, make_optimizer(config), mesh, Rules())
-    rest = {name: value for name, value in abstract._asdict().items() if name != "params"}
-    store = CheckpointStore(workdir / "checkpoints", read_only=True)
-    try:
-        found = store.restore(step, abstract.params, rest)
-    finally:
-        store.close()
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
-
-
-def identical(one, other):
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_half_a_run_restored_in_a_new_process_equals_the_whole_to_the_bit(lab, whole, half):
