@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -100,6 +101,46 @@ def train(lab, workdir, *flags, status=0, **settings):
     _, errors = process.communicate(timeout=200)
     assert process.returncode == status, errors
     return errors
+
+
+def start_group(lab, workdir, *flags, processes, devices=1, env=None, **settings):
+    """The processes of one run, with so many devices each, in one workdir or a list of them."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
+    workdirs = [workdir] * processes if isinstance(workdir, Path) else workdir
+    return [
+        start(
+            lab,
+            workdirs[rank],
+            *flags,
+            devices=devices,
+            env=(env or {}) | cluster | {"JAX_PROCESS_ID": str(rank)},
+            **settings,
+        )
+        for rank in range(processes)
+    ]
+
+
+def finish(group, status=0):
+    """Waits for all of them; returns what each said on standard error."""
+    try:
+        errors = [process.communicate(timeout=200)[1] for process in group]
+    finally:
+        for process in group:
+            process.kill()
+    assert [process.returncode for process in group] == [status] * len(group), errors
+    return errors
+
+
+def wait_for_steps(workdir, group, steps):
+    deadline = time.monotonic() + 150
+    metrics = workdir / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= steps):
+        assert time.monotonic() < deadline
+        assert [process.poll() for process in group] == [None] * len(group)
+        time.sleep(0.05)
 
 
 def rows(workdir):

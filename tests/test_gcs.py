@@ -39,6 +39,12 @@ def bucket():
         server.wait()
 
 
+def in_bucket(bucket, code, *words):
+    """Runs a line of Python with the bucket's file system as `fs`."""
+    code = f"import gcsfs, sys; fs = gcsfs.GCSFileSystem(); {code}"
+    subprocess.run([sys.executable, "-c", code, *words], env=os.environ | bucket, check=True)
+
+
 def test_a_run_in_a_bucket_is_stopped_resumed_and_sampled_from(tmp_path, bucket):
     prepare([Document("data", "one fish two fish " * 80)], "byte", tmp_path / "data")
     (tmp_path / "config.py").write_text(CONFIG.format(data=str(tmp_path / "data")))
@@ -55,15 +61,21 @@ def test_a_run_in_a_bucket_is_stopped_resumed_and_sampled_from(tmp_path, bucket)
     )
     assert json.loads(done.stdout)["samples"], done.stderr
 
-    code = (
-        "import gcsfs, sys; fs = gcsfs.GCSFileSystem(); [fs.get('bucket/run', sys.argv[1], True)]"
+    # An object that is not the one that was saved is found without a download.
+    in_bucket(
+        bucket,
+        "path, *_ = fs.find('bucket/run/checkpoints/20/params/d'); data = bytearray(fs.cat(path)); "
+        "data[len(data) // 2] ^= 1; fs.pipe(path, bytes(data))",
     )
-    environment = os.environ | bucket
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "copy")], env=environment, check=True
-    )
+    said = train(tmp_path, workdir, board, **settings)
+    assert "checkpoints/20 is damaged (params/d/" in said and "has crc32c" in said
+    assert "from step 16 to 20" in said
+
+    in_bucket(bucket, "fs.get('bucket/run', sys.argv[1], True)", str(tmp_path / "copy"))
     names = {path.name for path in (tmp_path / "copy").iterdir()}
     assert names == {"config.json", "checkpoints", "metrics.jsonl", "samples", "tensorboard"}
-    assert len(list((tmp_path / "copy" / "tensorboard").iterdir())) == 2
+    assert len(list((tmp_path / "copy" / "tensorboard").iterdir())) == 3
+    steps = {path.name for path in (tmp_path / "copy" / "checkpoints").iterdir()}
+    assert {"16", "20", "20.damaged"} <= steps
     train(tmp_path, tmp_path / "local", NO_SAMPLE, devices=1)
     assert losses(tmp_path / "copy") == losses(tmp_path / "local")

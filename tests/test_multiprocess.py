@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +12,17 @@ import pytest
 from gpt2_jax.data.corpora import Document
 from gpt2_jax.data.prepare import prepare
 from tests.recorded import recorded
-from tests.runs import CONFIG, NO_SAMPLE, losses, once, rows, start, train
+from tests.runs import (
+    CONFIG,
+    NO_SAMPLE,
+    finish,
+    losses,
+    once,
+    rows,
+    start_group,
+    train,
+    wait_for_steps,
+)
 
 _FOREVER = "--config.train.total_steps=100000"
 _BATCH = 8
@@ -53,46 +60,6 @@ def folder_of_records(lab, name):
 
 def mesh(data=1, fsdp=1, tensor=1):
     return [f"--config.mesh.{axis}={size}" for axis, size in locals().items()]
-
-
-def start_group(lab, workdir, *flags, processes, devices=1, env=None, **settings):
-    """The processes of one run, with so many devices each, in one workdir or a list of them."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
-    workdirs = [workdir] * processes if isinstance(workdir, Path) else workdir
-    return [
-        start(
-            lab,
-            workdirs[rank],
-            *flags,
-            devices=devices,
-            env=(env or {}) | cluster | {"JAX_PROCESS_ID": str(rank)},
-            **settings,
-        )
-        for rank in range(processes)
-    ]
-
-
-def finish(group, status=0):
-    """Waits for all of them; returns what each said on standard error."""
-    try:
-        errors = [process.communicate(timeout=200)[1] for process in group]
-    finally:
-        for process in group:
-            process.kill()
-    assert [process.returncode for process in group] == [status] * len(group), errors
-    return errors
-
-
-def wait_for_steps(workdir, group, steps):
-    deadline = time.monotonic() + 150
-    metrics = workdir / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= steps):
-        assert time.monotonic() < deadline
-        assert [process.poll() for process in group] == [None] * len(group)
-        time.sleep(0.05)
 
 
 def relative_error(workdir, reference):

@@ -1,14 +1,12 @@
-"""Process start-up, who writes, and how a run is asked to stop."""
+"""Process start-up, who writes, and what processes agree on."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import signal
 import sys
 import threading
-import types
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,50 +223,3 @@ def check_shared(folder: Path) -> None:
 def is_primary() -> bool:
     """Whether this process is the one that logs and writes shared files."""
     return jax.process_index() == 0
-
-
-class StopRequest:
-    """Turns SIGINT and SIGTERM into a question the loop asks after every step.
-
-    Alone, a process stops after the step it is in, and a second signal ends it at once (the last
-    checkpoint is whole). With others, all must stop after the same step: SIGTERM is left to JAX,
-    which lets them agree on one, and SIGINT is sent on as SIGTERM.
-    """
-
-    def __init__(self) -> None:
-        self._signalled = False
-        self._asked = 0
-        alone = jax.process_count() == 1
-        handlers = {signal.SIGINT: self._handle} if alone else {signal.SIGINT: _send_sigterm}
-        if alone:
-            handlers[signal.SIGTERM] = self._handle
-        self._previous = {
-            number: signal.signal(number, handler) for number, handler in handlers.items()
-        }
-
-    def requested(self) -> bool:
-        """Whether to stop after this step; ask once a step, in every process."""
-        if jax.process_count() > 1:
-            # JAX agrees on the number after the largest that any process has asked with, and waits
-            # for exactly that one: before the first step of a resumed run, too, that must be 1.
-            self._asked += 1
-            return multihost_utils.reached_preemption_sync_point(self._asked)
-        return self._signalled
-
-    def _handle(self, number: int, frame: types.FrameType | None) -> None:
-        if self._signalled:
-            os._exit(128 + number)
-        self._signalled = True
-        # os.write, because a signal may interrupt a print to the same stream.
-        name = signal.Signals(number).name
-        note = f"\n{name}: finishing the step and saving; again to stop at once\n"
-        os.write(sys.stderr.fileno(), note.encode())
-
-    def close(self) -> None:
-        """Puts the previous signal handlers back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
-def _send_sigterm(number: int, frame: types.FrameType | None) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)

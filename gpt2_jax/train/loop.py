@@ -14,7 +14,8 @@ from gpt2_jax.data.loader import device_batches
 from gpt2_jax.errors import NumbersWentBad, Preempted
 from gpt2_jax.model.flops import flops_per_token
 from gpt2_jax.parallel.chips import chip_for
-from gpt2_jax.parallel.distributed import StopRequest, agreed, is_primary
+from gpt2_jax.parallel.distributed import agreed, is_primary
+from gpt2_jax.parallel.stop import StopRequest
 from gpt2_jax.train.metrics import MetricsWriter, Progress, Throughput, decimals
 from gpt2_jax.train.rows import last_evaluation
 from gpt2_jax.train.run import Evaluator, Run

@@ -21,8 +21,9 @@ from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError
 from gpt2_jax.parallel import mesh as mesh_lib
-from gpt2_jax.parallel.distributed import StopRequest, check_shared, is_primary
+from gpt2_jax.parallel.distributed import check_shared, is_primary
 from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.parallel.stop import StopRequest
 from gpt2_jax.train.loop import Loop
 from gpt2_jax.train.metrics import MetricsWriter, Progress
 from gpt2_jax.train.optimizer import make_optimizer

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import jax
 import pytest
@@ -110,38 +109,3 @@ def test_only_process_zero_writes(monkeypatch):
     assert distributed.is_primary()
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     assert not distributed.is_primary()
-
-
-def test_processes_ask_with_numbers_from_one_wherever_the_run_stands(monkeypatch):
-    # JAX waits for the number after the largest it has seen, which is 1 where none has asked yet.
-    asked = []
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(
-        distributed.multihost_utils,
-        "reached_preemption_sync_point",
-        lambda number: asked.append(number) or number == 2,
-    )
-    stop = distributed.StopRequest()
-    try:
-        assert [stop.requested() for _ in range(3)] == [False, True, False]
-        assert asked == [1, 2, 3]
-    finally:
-        stop.close()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_ends(number, monkeypatch, capfd):
-    statuses = []
-    monkeypatch.setattr(os, "_exit", statuses.append)
-    before = signal.getsignal(number)
-    stop = distributed.StopRequest()
-    try:
-        assert not stop.requested()
-        os.kill(os.getpid(), number)
-        assert stop.requested() and statuses == []
-        assert f"{signal.Signals(number).name}: finishing the step" in capfd.readouterr().err
-        os.kill(os.getpid(), number)
-        assert statuses == [128 + number]
-    finally:
-        stop.close()
-    assert signal.getsignal(number) is before

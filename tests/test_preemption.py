@@ -1,0 +1,87 @@
+"""SIGTERM at any step: status 75, the last finished step is saved, none is repeated or skipped."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+
+import pytest
+
+from gpt2_jax.data.corpora import Document
+from gpt2_jax.data.prepare import prepare
+from tests.recorded import recorded
+from tests.runs import (
+    CONFIG,
+    NO_SAMPLE,
+    finish,
+    losses,
+    once,
+    start,
+    start_group,
+    train,
+    wait_for_steps,
+)
+
+_FLAGS = ("--config.train.total_steps=1000000", "--config.checkpoint.every=1000000", NO_SAMPLE)
+_STOPS = 10
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def make(folder):
+        prepare([Document("data", "one fish two fish " * 80)], "byte", folder / "data")
+        (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
+
+    return once(root / "preemption", make)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ten_stops_by_sigterm_repeat_and_skip_nothing(lab, processes):
+    draw, workdir, records = random.Random(processes), lab / f"of-{processes}", lab / f"{processes}"
+    records.mkdir()
+    settings = {"env": {"RECORD_FOLDER": str(records)}, "module": "tests.recorded"}
+    stopped = 0
+    for _ in range(_STOPS):
+        group = start_group(lab, workdir, *_FLAGS, processes=processes, **settings)
+        wait_for_steps(workdir, group, stopped + draw.randrange(1, 4))
+        draw.choice(group).send_signal(signal.SIGTERM)
+        said = finish(group, status=75)[0]
+        assert f"from step {stopped} to" in said
+        stopped = int(re.search(r"stopped and saved at step (\d+) of", said)[1])
+        saved = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
+        assert max(saved) == stopped == len(losses(workdir))
+    print(f"{processes} process(es): stopped {_STOPS} times in {stopped} steps")
+    batches = recorded(records)
+    assert set(range(stopped)) <= set(batches)
+
+    whole = lab / f"whole-{processes}"
+    mesh = [f"--config.mesh.data={processes}"]  # as the group had it
+    train(lab, whole, *_FLAGS, *mesh, "--stop_at_step", str(stopped), devices=processes)
+    ours, expected = losses(workdir), losses(whole)
+    assert (
+        ours == expected
+        if processes == 1
+        else max(abs(a / b - 1) for a, b in zip(ours, expected, strict=True)) < 1e-5
+    )
+
+
+def test_a_second_sigterm_ends_the_process_at_once_and_the_checkpoint_is_whole(lab):
+    workdir = lab / "twice"
+    train(lab, workdir, *_FLAGS, "--stop_at_step", "3", devices=1)
+    process = start(lab, workdir, *_FLAGS, "--config.log.every=1", devices=1)
+    wait_for_steps(workdir, [process], 5)
+    # Both before the step ends, for Python runs handlers between its own steps: often enough.
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    status = process.wait(100)
+    process.communicate()
+    assert status in (75, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+    said = train(lab, workdir, *_FLAGS, "--stop_at_step", "9", devices=1)
+    assert status == 75 or "from step 3 to 9" in said
+    assert len(losses(workdir)) >= 9
