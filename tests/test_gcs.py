@@ -15,7 +15,7 @@ from gpt2_jax.data.corpora import Document
 from gpt2_jax.data.prepare import prepare
 from tests.runs import CONFIG, NO_SAMPLE, losses, train
 
-pytestmark = [pytest.mark.gcs, pytest.mark.slow]
+pytestmark = [pytest.mark.gcs, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
