@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -62,6 +62,12 @@ def abstract_mesh(config: MeshConfig, num_devices: int) -> AbstractMesh:
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Number of parts the batch is cut into."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def rows_per_device(train: TrainConfig, axis_sizes: Mapping[str, int]) -> int:
+    """Sequences of a microbatch on one device, for a batch that `check_batch` lets pass."""
+    shards = math.prod(axis_sizes[axis] for axis in BATCH_AXES)
+    return train.batch_size // train.accumulation_steps // shards
 
 
 def check_batch(train: TrainConfig, mesh: Mesh | AbstractMesh) -> None:

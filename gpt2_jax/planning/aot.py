@@ -144,7 +144,7 @@ def contents(collective: Collective, config: Config, params: Any) -> str:
         return "scalars"
     shapes = set().union(*map(_shapes, jax.tree.leaves(params)))
     mesh = jax.tree.leaves(params)[0].sharding.mesh
-    rows = config.train.batch_size // config.train.accumulation_steps // mesh_lib.batch_shards(mesh)
+    rows = mesh_lib.rows_per_device(config.train, mesh.shape)
     lengths = {config.model.context_length, config.model.loss_chunk or config.model.context_length}
     tokens = lengths | {rows * length for length in lengths}
     for array in large:

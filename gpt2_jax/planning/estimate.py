@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from gpt2_jax.config import Config
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.parallel.chips import Chip
+from gpt2_jax.parallel.mesh import rows_per_device
 from gpt2_jax.planning.aot import CompiledStep, Transfer
 
 # Each as (at best, at worst).
@@ -114,10 +115,9 @@ def least_traffic(config: Config, axis_sizes: Mapping[str, int]) -> dict[str, fl
 
 def _kernel_flops(config: Config, step: CompiledStep) -> float:
     """FLOPs of the attention kernels on a device: causal, two products forward, five backward."""
-    model, axes = config.model, step.axis_sizes
-    rows = config.train.batch_size // config.train.accumulation_steps
-    rows /= axes["data"] * axes["fsdp"]
-    product = rows * model.context_length**2 * model.d_model / axes["tensor"]  # 2 TTD / 2
+    model, tensor = config.model, step.axis_sizes["tensor"]
+    rows = rows_per_device(config.train, step.axis_sizes)
+    product = rows * model.context_length**2 * model.d_model / tensor  # 2 TTD / 2
     return sum(times * product * (2 if "fwd" in op_name else 5) for op_name, times in step.kernels)
 
 

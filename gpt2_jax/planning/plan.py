@@ -171,7 +171,6 @@ def _plan(
             "days": tuple(days),
             "chip_hours": tuple(24 * devices * day for day in days),
         }
-    shards = axis_sizes["data"] * axis_sizes["fsdp"]
     return Plan(
         topology=topology,
         chip=chip.name,
@@ -179,7 +178,7 @@ def _plan(
         mesh=axis_sizes,
         flops_per_step=flops,
         tokens_per_step=config.tokens_per_step,
-        rows_per_device=train.batch_size // train.accumulation_steps // shards,
+        rows_per_device=mesh_lib.rows_per_device(train, axis_sizes),
         accumulation_steps=train.accumulation_steps,
         remat=config.model.remat,
         parameters=num_params(config.model),
@@ -223,8 +222,7 @@ def _traffic_ratio(config: Config, step: CompiledStep) -> float | None:
 
 def _activation_bytes(config: Config, axis_sizes: dict[str, int]) -> int:
     model, tensor = config.model, axis_sizes["tensor"]
-    rows = config.train.batch_size // config.train.accumulation_steps
-    rows /= axis_sizes["data"] * axis_sizes["fsdp"]
+    rows = mesh_lib.rows_per_device(config.train, axis_sizes)
     tokens = rows * model.context_length
     per_layer = tokens * model.num_layers * model.d_model * _ACTIVATION_BYTES[model.remat]
     # Tensor parallelism cuts what lies between the residual stream's additions, which is most.

@@ -13,6 +13,7 @@ from gpt2_jax.parallel.mesh import (
     describe,
     make_mesh,
     resolve_axes,
+    rows_per_device,
 )
 
 
@@ -68,5 +69,8 @@ def test_a_batch_that_does_not_divide_names_those_that_do(batch_size, accumulati
         check_batch(train, make_mesh(MeshConfig()))
 
 
-def test_a_batch_whose_microbatches_divide_passes():
-    check_batch(TrainConfig(batch_size=16, accumulation_steps=4), make_mesh(MeshConfig(2, 2, 2)))
+def test_a_batch_whose_microbatches_divide_passes_and_is_cut_evenly():
+    train, mesh = TrainConfig(batch_size=32, accumulation_steps=4), make_mesh(MeshConfig(2, 2, 2))
+    check_batch(train, mesh)
+    # Devices along tensor hold the same rows.
+    assert rows_per_device(train, describe(mesh)) == rows_per_device(train, mesh.shape) == 2
