@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import functools
 import math
 import re
 import time
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 
 from gpt2_jax.config import Config
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.rules import Rules
-from gpt2_jax.planning.hlo import Collective, Program
+from gpt2_jax.planning import collectives
+from gpt2_jax.planning.contents import contents
+from gpt2_jax.planning.hlo import Program
 from gpt2_jax.planning.topology import Topology, captured_stderr
+from gpt2_jax.planning.transfers import Transfer
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import TrainState, abstract_state, bytes_per_device
 from gpt2_jax.train.step import compile_train_step
@@ -29,19 +30,6 @@ _READABLE = {
     "xla_tpu_enable_offloading_gather_to_sparsecore": "false",
     "xla_tpu_enable_offloading_scatter_to_sparsecore": "false",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Transfer:
-    """A collective, and what it carries.
-
-    Attributes:
-      of: "parameters" (gathered), "gradients" (reduced), "activations", or "scalars" for whatever
-        is too small to matter.
-    """
-
-    collective: Collective
-    of: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +92,7 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep:
     temporary = statistics.temp_size_in_bytes
     memory["activations"] = max(temporary - memory["gradients"], 0)
     program = Program(compiled.as_text())
-    collectives = program.collectives(axis_sizes)
+    carried = functools.partial(contents, config, abstract.params)
     return CompiledStep(
         fits=True,
         memory_bytes=memory,
@@ -112,7 +100,7 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep:
         available_bytes=None,
         axis_sizes=axis_sizes,
         links=links,
-        transfers=tuple(Transfer(c, contents(c, config, abstract.params)) for c in collectives),
+        transfers=tuple(collectives.transfers(program, axis_sizes, carried)),
         cycles=program.cycles(),
         kernels=tuple(program.kernels()),
         compile_seconds=seconds,
@@ -128,59 +116,6 @@ def bytes_by_kind(abstract: TrainState) -> dict[str, int]:
         "optimizer": bytes_per_device(abstract.opt_state),
         "gradients": parameters,
     }
-
-
-def contents(collective: Collective, config: Config, params: Any) -> str:
-    """What a collective carries, told by the shapes of its arrays.
-
-    A parameter may travel whole or in parts, one layer or all, with one axis split in two by FSDP.
-    What has no parameter's shape is an activation if it has an axis of tokens, and else a padded
-    parameter.
-    """
-    # Norms, biases and sums of losses: their latency counts only.
-    small = 16 * config.model.mlp_width
-    large = [array for array in collective.arrays if array.elements > small]
-    if not large:
-        return "scalars"
-    shapes = set().union(*map(_shapes, jax.tree.leaves(params)))
-    mesh = jax.tree.leaves(params)[0].sharding.mesh
-    rows = mesh_lib.rows_per_device(config.train, mesh.shape)
-    lengths = {config.model.context_length, config.model.loss_chunk or config.model.context_length}
-    tokens = lengths | {rows * length for length in lengths}
-    for array in large:
-        if tokens & set(array.dims) and shapes.isdisjoint(_unsplit(array.dims, lengths)):
-            return "activations"
-    return "parameters" if collective.kind == "all-gather" else "gradients"
-
-
-def _unsplit(dims: Sequence[int], lengths: set[int]) -> set[tuple[int, ...]]:
-    """The shape as it is, and with any two axes made one that are none of tokens."""
-    axes = [i for i, size in enumerate(dims) if size not in lengths]
-    merged = {
-        _plain(
-            [*(size for k, size in enumerate(dims) if k not in pair), dims[pair[0]] * dims[pair[1]]]
-        )
-        for pair in itertools.combinations(axes, 2)
-    }
-    return merged | {_plain(dims)}
-
-
-def _shapes(leaf: Any) -> set[tuple[int, ...]]:
-    """Shapes that a parameter may have on its way: whole or cut, all layers or one."""
-    found = set()
-    spec, mesh = leaf.sharding.spec, leaf.sharding.mesh
-    for cut in ((), ("fsdp",), ("tensor",), ("fsdp", "tensor")):
-        dims = [
-            size // (mesh.shape[axis] if axis in cut else 1)
-            for size, axis in itertools.zip_longest(leaf.shape, spec)
-        ]
-        found |= {_plain(dims), _plain(dims[1:])}
-    return found
-
-
-def _plain(dims: Sequence[int]) -> tuple[int, ...]:
-    """The dimensions in order of size, those of 1 left out: layouts permute them."""
-    return tuple(sorted(size for size in dims if size > 1))
 
 
 def _out_of_memory(error: Exception) -> tuple[int, int]:

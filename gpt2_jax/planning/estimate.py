@@ -13,7 +13,8 @@ from gpt2_jax.config import Config
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.mesh import rows_per_device
-from gpt2_jax.planning.aot import CompiledStep, Transfer
+from gpt2_jax.planning.aot import CompiledStep
+from gpt2_jax.planning.transfers import Transfer
 
 # Each as (at best, at worst).
 # XLA's cycles against what a chip takes: memory may be busier than the model thinks.
@@ -65,7 +66,7 @@ def from_program(config: Config, chip: Chip, step: CompiledStep) -> Estimate:
         wait = {True: 0.0, False: 0.0}
         for transfer in step.transfers:
             seconds = _seconds(transfer, step.links, _LINKS[i], _LATENCY[i])
-            wait[transfer.collective.asynchronous] += seconds
+            wait[transfer.asynchronous] += seconds
         hidden = min(wait[True] * _HIDDEN[i], compute[i])
         exposed.append(wait[True] - hidden + wait[False])
     total = tuple(a + b for a, b in zip(compute, exposed, strict=True))
@@ -124,15 +125,8 @@ def _kernel_flops(config: Config, step: CompiledStep) -> float:
 def _seconds(
     transfer: Transfer, links: Mapping[str, float], efficiency: float, latency: float
 ) -> float:
-    collective = transfer.collective
-    if collective.group == 1:
-        return 0.0
-    share = (collective.group - 1) / collective.group
-    sent = collective.bytes * share * (2 if collective.kind == "all-reduce" else 1)
-    if collective.kind == "collective-permute":
-        sent = collective.bytes
-    bandwidth = sum(links[axis] for axis in collective.axes)
-    return sent / (bandwidth * efficiency) + latency * collective.count
+    bandwidth = sum(links[axis] for axis in transfer.axes)
+    return transfer.sent_bytes / (bandwidth * efficiency) + latency * transfer.count
 
 
 def _pair(values: list[float] | tuple[float, ...]) -> tuple[float, float]:

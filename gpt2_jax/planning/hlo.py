@@ -1,4 +1,4 @@
-"""What an optimized XLA program moves between devices and computes, read from its text.
+"""An optimized XLA program, read from its text: its instructions and how often each one runs.
 
 XLA's own `cost_analysis()` counts the body of a loop once. Here each instruction counts as often as
 it runs: a scan is a `while` whose trip count stands as a constant in its condition. Written for
@@ -12,11 +12,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-
-import numpy as np
-
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+from collections.abc import Iterator
 
 _DTYPE_BITS = {"pred": 8, "bf16": 16} | {
     f"{kind}{bits}": bits for kind in "usfc" for bits in (2, 4, 8, 16, 32, 64, 128)
@@ -72,45 +68,10 @@ class Instruction:
         return found
 
     @property
-    def operands(self) -> list[str]:
-        """Names of the instructions whose results it takes."""
-        start = self.text.index(f"{self.opcode}(") + len(self.opcode) + 1
-        return re.findall(r"%([\w.-]+)", self.text[start : self.text.index(")", start)])
-
-    @property
     def op_name(self) -> str:
         """The path in the traced program that it comes from, "" where XLA does not say."""
         match = re.search(r'op_name="([^"]*)"', self.text)
         return match.group(1) if match else ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Collective:
-    """One transfer between devices.
-
-    Attributes:
-      kind: one of KINDS.
-      count: times it runs in a step.
-      arrays: what it is about, whole: the result of a gather or a reduction, what goes into a
-        reduce-scatter.
-      group: devices that take part together.
-      axes: the mesh axes they lie along.
-      asynchronous: whether other work goes on meanwhile.
-      op_name: where it comes from.
-    """
-
-    kind: str
-    count: int
-    arrays: tuple[Array, ...]
-    group: int
-    axes: tuple[str, ...]
-    asynchronous: bool
-    op_name: str
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of `arrays`, over all its runs in a step."""
-        return self.count * sum(array.bytes for array in self.arrays)
 
 
 class Program:
@@ -184,49 +145,6 @@ class Program:
             if instruction.opcode == "custom-call" and '"tpu_custom_call"' in instruction.text
         ]
 
-    def collectives(self, axis_sizes: Mapping[str, int]) -> list[Collective]:
-        """Every transfer of a step.
-
-        Args:
-          axis_sizes: of the mesh the program was compiled for, in order.
-        """
-        found: dict[str, Collective] = {}
-        for name, instructions in self.computations.items():
-            for instruction in instructions:
-                kind = _kind(instruction)
-                if kind is None:
-                    continue
-                # An asynchronous gather stands in every fusion that it runs beside, under one
-                # channel.
-                channel = re.search(r"channel_id=(\d+)", instruction.text)
-                key = channel.group(1) if channel else instruction.name
-                if key not in found:
-                    found[key] = self._collective(name, instruction, kind, axis_sizes)
-        return list(found.values())
-
-    def _collective(
-        self, computation: str, instruction: Instruction, kind: str, axis_sizes: Mapping[str, int]
-    ) -> Collective:
-        arrays = instruction.arrays
-        if instruction.opcode.endswith("-start") and kind != "all-reduce":
-            arrays = arrays[1:2]  # (operand, result, ...)
-        if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
-            kind = "reduce-scatter"  # this is how a TPU program spells it
-        axes = _axes(_groups(instruction.text, axis_sizes), axis_sizes)
-        group = math.prod(axis_sizes[axis] for axis in axes)
-        if kind == "reduce-scatter" and instruction.opcode.startswith("reduce-scatter"):
-            arrays = tuple(Array(a.dtype, (group, *a.dims)) for a in arrays)
-        return Collective(
-            kind=kind,
-            count=self.runs[computation],
-            arrays=arrays,
-            group=group,
-            axes=axes,
-            asynchronous=instruction.opcode.endswith("-start")
-            or any("AsyncCollective" in other.text for other in self.computations[computation]),
-            op_name=instruction.op_name,
-        )
-
 
 def _computations(text: str) -> Iterator[tuple[str, bool, list[Instruction]]]:
     """(name, whether it is the entry, instructions) of each computation.
@@ -264,62 +182,3 @@ def _instruction(line: str) -> Instruction | None:
         if dtype in _DTYPE_BITS
     )
     return Instruction(name, arrays, opcode.group(1), text)
-
-
-def _kind(instruction: Instruction) -> str | None:
-    kind = instruction.opcode.removesuffix("-start")
-    return kind if kind in KINDS else None
-
-
-def _groups(text: str, axis_sizes: Mapping[str, int]) -> list[list[int]]:
-    """Devices that exchange, by their number in the mesh: the first group, or a permute's pairs.
-
-    XLA writes groups as lists, as an order of all devices cut into groups, or as axes of a mesh.
-
-    Raises:
-      ValueError: for any other way.
-    """
-    if match := re.search(r"source_target_pairs=\{(\{.*?\})\}", text):
-        return [[int(n) for n in pair] for pair in re.findall(r"\{(\d+),(\d+)\}", match.group(1))]
-    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
-        return [_numbers(match.group(1))]
-    if match := re.search(rf"replica_groups=\[([\d,]+)\]<={_ORDER}", text):
-        shape, *order = match.groups()
-        return [_devices(*order).reshape(_numbers(shape))[0].tolist()]
-    if match := re.search(
-        rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_ORDER}\))? \{{([^}}]*)\}}", text
-    ):
-        mesh, grid, permutation, chosen = match.groups()
-        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", mesh)}
-        devices = _devices(grid or str(math.prod(sizes.values())), permutation)
-        names = re.findall(r"'(\w+)'", chosen)
-        first = tuple(slice(None) if name in names else 0 for name in sizes)
-        return [devices.reshape(list(sizes.values()))[first].ravel().tolist()]
-    if "replica_groups={}" in text or "replica_groups" not in text:
-        return [list(range(math.prod(axis_sizes.values())))]
-    raise ValueError(f"unknown replica_groups: {text[text.index('replica_groups') :][:200]}")
-
-
-# All devices in an order: counted through a grid whose axes are then permuted.
-_ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
-
-
-def _devices(grid: str, permutation: str | None) -> np.ndarray:
-    sizes = _numbers(grid)
-    order = _numbers(permutation) if permutation else range(len(sizes))
-    return np.arange(math.prod(sizes)).reshape(sizes).transpose(order)
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(n) for n in text.split(",")]
-
-
-def _axes(groups: Sequence[Sequence[int]], axis_sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """The mesh axes along which the devices of a group differ."""
-    sizes = list(axis_sizes.values())
-    coordinates = [np.unravel_index(np.asarray(group), sizes) for group in groups]
-    return tuple(
-        axis
-        for i, axis in enumerate(axis_sizes)
-        if any(len(np.unique(group[i])) > 1 for group in coordinates)
-    )

@@ -13,6 +13,7 @@ from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.planning.aot import CompiledStep, bytes_by_kind, compile_step
 from gpt2_jax.planning.estimate import Estimate, from_program, from_shapes
 from gpt2_jax.planning.topology import Topology
+from gpt2_jax.planning.transfers import Transfer, summed
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import abstract_state
 
@@ -88,7 +89,7 @@ def compiled_plan(config: Config, topology: Topology) -> Plan:
         memory_bytes=step.memory_bytes,
         needed_bytes=step.peak_bytes,
         available_bytes=available,
-        collectives=_summed(step) if step.fits else None,
+        collectives=[*map(_row, summed(step.transfers))] if step.fits else None,
         traffic_ratio=_traffic_ratio(config, step) if step.fits else None,
         rematerializations=step.rematerializations if step.fits else None,
         compile_seconds=round(step.compile_seconds, 1),
@@ -188,20 +189,15 @@ def _plan(
     )
 
 
-def _summed(step: CompiledStep) -> list[dict[str, Any]]:
-    """The transfers of one kind, axis and content as one row; the most bytes first."""
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for transfer in step.transfers:
-        one = transfer.collective
-        if one.group == 1:
-            continue
-        axis = "+".join(one.axes)
-        key = (one.kind, axis, transfer.of, one.asynchronous)
-        names = ("kind", "axis", "of", "asynchronous")
-        row = rows.setdefault(key, dict(zip(names, key, strict=True)) | {"count": 0, "bytes": 0})
-        row["count"] += one.count
-        row["bytes"] += one.bytes
-    return sorted(rows.values(), key=lambda row: -row["bytes"])
+def _row(transfer: Transfer) -> dict[str, Any]:
+    return {
+        "kind": transfer.kind,
+        "axis": "+".join(transfer.axes),
+        "of": transfer.of,
+        "asynchronous": transfer.asynchronous,
+        "count": transfer.count,
+        "bytes": transfer.bytes,
+    }
 
 
 def _traffic_ratio(config: Config, step: CompiledStep) -> float | None:
@@ -216,7 +212,7 @@ def _traffic_ratio(config: Config, step: CompiledStep) -> float | None:
     passes = (3 * (fsdp > 1)) + (data > 1) / fsdp
     paper = config.train.accumulation_steps * model * passes
     kinds = ("parameters", "gradients")
-    moved = sum(t.collective.bytes for t in step.transfers if t.of in kinds)
+    moved = sum(t.bytes for t in step.transfers if t.of in kinds)
     return moved / paper if paper else None
 
 

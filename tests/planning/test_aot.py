@@ -53,17 +53,11 @@ def compiled(axes, **choices):
 
 def moved(step):
     """{(kind, axes, contents)} of what is not small."""
-    return {
-        (t.collective.kind, t.collective.axes, t.of) for t in step.transfers if t.of != "scalars"
-    }
+    return {(t.kind, t.axes, t.of) for t in step.transfers if t.of != "scalars"}
 
 
 def runs(step, *wanted):
-    return sum(
-        t.collective.count
-        for t in step.transfers
-        if (t.collective.kind, t.collective.axes, t.of) == wanted
-    )
+    return sum(t.count for t in step.transfers if (t.kind, t.axes, t.of) == wanted)
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])
@@ -90,7 +84,7 @@ def test_tensor_parallelism_reduces_activations_over_its_own_axis_and_never_gath
     activations = {(kind, axes) for kind, axes, of in moved(step) if of == "activations"}
     assert activations == {("all-reduce", ("tensor",))}
     assert not any(kind == "all-to-all" for kind, _, _ in moved(step))
-    large = [t for t in step.transfers if t.of == "activations" and t.collective.count == L]
+    large = [t for t in step.transfers if t.of == "activations" and t.count == L]
     assert len(large) == 4  # after attention and MLP, forward; before them, backward
 
 

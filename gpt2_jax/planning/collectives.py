@@ -1,0 +1,123 @@
+"""The collectives of a compiled program, read as transfers along the axes of its mesh."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from gpt2_jax.planning.hlo import Array, Instruction, Program
+from gpt2_jax.planning.transfers import KINDS, Transfer
+
+
+def transfers(
+    program: Program,
+    axis_sizes: Mapping[str, int],
+    contents: Callable[[str, Sequence[Array]], str],
+) -> list[Transfer]:
+    """Every transfer of a step.
+
+    Args:
+      axis_sizes: of the mesh the program was compiled for, in order.
+      contents: from a kind and the arrays it is about, what they are of.
+    """
+    found: dict[str, Transfer] = {}
+    for computation, instructions in program.computations.items():
+        for instruction in instructions:
+            if _kind(instruction) not in KINDS:
+                continue
+            # An asynchronous gather stands in every fusion that it runs beside, under one channel.
+            channel = re.search(r"channel_id=(\d+)", instruction.text)
+            key = channel.group(1) if channel else instruction.name
+            if key not in found:
+                found[key] = _transfer(program, computation, instruction, axis_sizes, contents)
+    return [transfer for transfer in found.values() if transfer.group > 1]
+
+
+def _transfer(
+    program: Program,
+    computation: str,
+    instruction: Instruction,
+    axis_sizes: Mapping[str, int],
+    contents: Callable[[str, Sequence[Array]], str],
+) -> Transfer:
+    kind, arrays = _kind(instruction), instruction.arrays
+    starts = instruction.opcode.endswith("-start")
+    if starts and kind != "all-reduce":
+        arrays = arrays[1:2]  # (operand, result, ...)
+    axes = _axes(_groups(instruction.text, axis_sizes), axis_sizes)
+    group = math.prod(axis_sizes[axis] for axis in axes)
+    if kind == "reduce-scatter":
+        arrays = tuple(Array(array.dtype, (group, *array.dims)) for array in arrays)
+    elif kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
+        kind = "reduce-scatter"  # this is how a TPU program spells it
+    runs, neighbours = program.runs[computation], program.computations[computation]
+    return Transfer(
+        kind=kind,
+        of=contents(kind, arrays),
+        axes=axes,
+        group=group,
+        count=runs,
+        bytes=runs * sum(array.bytes for array in arrays),
+        asynchronous=starts or any("AsyncCollective" in other.text for other in neighbours),
+    )
+
+
+def _kind(instruction: Instruction) -> str:
+    return instruction.opcode.removesuffix("-start")
+
+
+def _groups(text: str, axis_sizes: Mapping[str, int]) -> list[list[int]]:
+    """Devices that exchange, by their number in the mesh: the first group, or a permute's pairs.
+
+    XLA writes groups as lists, as an order of all devices cut into groups, or as axes of a mesh.
+
+    Raises:
+      ValueError: for any other way.
+    """
+    if match := re.search(r"source_target_pairs=\{(\{.*?\})\}", text):
+        return [[int(n) for n in pair] for pair in re.findall(r"\{(\d+),(\d+)\}", match.group(1))]
+    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
+        return [_numbers(match.group(1))]
+    if match := re.search(rf"replica_groups=\[([\d,]+)\]<={_ORDER}", text):
+        shape, *order = match.groups()
+        return [_devices(*order).reshape(_numbers(shape))[0].tolist()]
+    if match := re.search(
+        rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_ORDER}\))? \{{([^}}]*)\}}", text
+    ):
+        mesh, grid, permutation, chosen = match.groups()
+        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", mesh)}
+        devices = _devices(grid or str(math.prod(sizes.values())), permutation)
+        names = re.findall(r"'(\w+)'", chosen)
+        first = tuple(slice(None) if name in names else 0 for name in sizes)
+        return [devices.reshape(list(sizes.values()))[first].ravel().tolist()]
+    if "replica_groups={}" in text or "replica_groups" not in text:
+        return [list(range(math.prod(axis_sizes.values())))]
+    raise ValueError(f"unknown replica_groups: {text[text.index('replica_groups') :][:200]}")
+
+
+# All devices in an order: counted through a grid whose axes are then permuted.
+_ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
+
+
+def _devices(grid: str, permutation: str | None) -> np.ndarray:
+    sizes = _numbers(grid)
+    order = _numbers(permutation) if permutation else range(len(sizes))
+    return np.arange(math.prod(sizes)).reshape(sizes).transpose(order)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",")]
+
+
+def _axes(groups: Sequence[Sequence[int]], axis_sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """The mesh axes along which the devices of a group differ."""
+    sizes = list(axis_sizes.values())
+    coordinates = [np.unravel_index(np.asarray(group), sizes) for group in groups]
+    return tuple(
+        axis
+        for i, axis in enumerate(axis_sizes)
+        if any(len(np.unique(group[i])) > 1 for group in coordinates)
+    )

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gpt2_jax.config import MeshConfig
+from gpt2_jax.parallel.mesh import describe, make_mesh
+from gpt2_jax.planning.collectives import transfers
+from gpt2_jax.planning.hlo import Program
+from tests.planning.programs import TPU, TPU_AXES
+
+
+def found_in(text, axis_sizes):
+    return transfers(Program(text), axis_sizes, lambda kind, arrays: f"{kind} of {arrays[0].dims}")
+
+
+def test_collectives_are_told_by_kind_size_axis_and_whether_work_goes_on_meanwhile():
+    listed = found_in(TPU, TPU_AXES)
+    found = {transfer.kind: transfer for transfer in listed}
+    assert len(listed) == 4  # the gather once, although two fusions show it
+    assert set(found) == {"all-gather", "reduce-scatter", "collective-permute", "all-reduce"}
+    gather = found["all-gather"]
+    assert (gather.count, gather.bytes, gather.axes) == (12, 12 * 32 * 32 * 2, ("fsdp",))
+    assert gather.asynchronous and gather.of == "all-gather of (32, 32)"
+    scatter = found["reduce-scatter"]
+    assert (scatter.count, scatter.bytes) == (12, 12 * 64 * 32 * 2)
+    assert scatter.of == "reduce-scatter of (64, 32)"
+    # Two groups of four, counted down the columns: 0, 2, 4, 6.
+    assert scatter.axes == ("data", "fsdp")
+    assert not scatter.asynchronous
+    permute = found["collective-permute"]
+    assert (permute.count, permute.bytes, permute.axes) == (1, 32, ("data",))
+    assert permute.asynchronous
+    assert found["all-reduce"].axes == ("data", "fsdp") and found["all-reduce"].group == 8
+
+
+def test_what_a_device_exchanges_with_itself_is_no_transfer():
+    alone = TPU.replace("replica_groups={{0,1,2,3,4,5,6,7}}", "replica_groups={{0},{1}}")
+    assert "all-reduce" not in {transfer.kind for transfer in found_in(alone, TPU_AXES)}
+
+
+@pytest.mark.parametrize("axis", ["data", "fsdp", "tensor"])
+def test_what_xla_compiles_here_reads_as_it_was_written(axis):
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def step(weights):
+        def layer(total, weight):
+            gathered = jax.lax.with_sharding_constraint(weight, whole)
+            return total + jnp.sin(gathered @ gathered), None
+
+        return jax.lax.scan(layer, jnp.zeros((16, 16)), weights)[0]
+
+    shape = jax.ShapeDtypeStruct(
+        (5, 16, 16), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(None, None, axis))
+    )
+    with jax.set_mesh(mesh):
+        text = jax.jit(step, out_shardings=whole).lower(shape).compile().as_text()
+    gathers = [t for t in found_in(text, describe(mesh)) if t.kind == "all-gather"]
+    assert {t.axes for t in gathers} == {(axis,)}
+    # XLA may lift the gather out of the loop: all five layers move once either way.
+    assert sum(t.bytes for t in gathers) == 5 * 16 * 16 * 4
