@@ -7,14 +7,15 @@ likely at best to what is likely at worst, and the constants that make it so sta
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from gpt2_jax.config import Config
-from gpt2_jax.model.flops import flops_per_token, num_params
+from gpt2_jax.model.flops import flops_per_token
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.mesh import rows_per_device
 from gpt2_jax.planning.aot import CompiledStep
-from gpt2_jax.planning.transfers import Transfer
+from gpt2_jax.planning.transfers import Transfer, on_paper
 
 # Each as (at best, at worst).
 # XLA's cycles against what a chip takes: memory may be busier than the model thinks.
@@ -35,19 +36,27 @@ _ANALYTIC_PEAK = (0.57, 0.32)
 _RECOMPUTED = {"none": 0.0, "dots": 0.05, "full": 1 / 3}
 
 
+# Of something: (at best, at worst).
+Range = tuple[float, float]
+
+
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A range, best first.
+    """Of one optimizer step.
 
     Attributes:
-      step_seconds: of one optimizer step.
       compute_seconds: of what a device computes in it.
       exposed_seconds: that it waits for transfers.
     """
 
-    step_seconds: tuple[float, float]
-    compute_seconds: tuple[float, float]
-    exposed_seconds: tuple[float, float]
+    compute_seconds: Range
+    exposed_seconds: Range
+
+    @property
+    def step_seconds(self) -> Range:
+        """Of the whole step."""
+        (best, worst), (least, most) = self.compute_seconds, self.exposed_seconds
+        return best + least, worst + most
 
 
 def from_program(config: Config, chip: Chip, step: CompiledStep) -> Estimate:
@@ -58,60 +67,41 @@ def from_program(config: Config, chip: Chip, step: CompiledStep) -> Estimate:
     """
     if chip.clock_hz is None:
         raise ValueError(f"no clock for {chip.name}")
-    kernel_flops = _kernel_flops(config, step)
-    compute, exposed = [], []
-    for i in (0, 1):
-        kernels = kernel_flops / (chip.peak_bf16_flops * _KERNEL_PEAK[i])
-        compute.append(step.cycles / chip.clock_hz * _CYCLES[i] + kernels)
-        wait = {True: 0.0, False: 0.0}
-        for transfer in step.transfers:
-            seconds = _seconds(transfer, step.links, _LINKS[i], _LATENCY[i])
-            wait[transfer.asynchronous] += seconds
-        hidden = min(wait[True] * _HIDDEN[i], compute[i])
-        exposed.append(wait[True] - hidden + wait[False])
-    total = tuple(a + b for a, b in zip(compute, exposed, strict=True))
-    return Estimate(_pair(total), _pair(compute), _pair(exposed))
+    seconds, kernel_flops = step.cycles / chip.clock_hz, _kernel_flops(config, step)
+    best, worst = (
+        seconds * _CYCLES[case] + kernel_flops / (chip.peak_bf16_flops * _KERNEL_PEAK[case])
+        for case in (0, 1)
+    )
+    return _estimate((best, worst), step.transfers, step.links)
 
 
 def from_shapes(config: Config, chip: Chip, axis_sizes: Mapping[str, int]) -> Estimate:
     """The estimate without a program: FLOPs, and the least that the layout has to move."""
-    devices = axis_sizes["data"] * axis_sizes["fsdp"] * axis_sizes["tensor"]
-    flops = flops_per_token(config.model) * config.tokens_per_step / devices
+    flops = flops_per_token(config.model) * config.tokens_per_step / math.prod(axis_sizes.values())
     flops *= 1 + _RECOMPUTED[config.model.remat]
-    moved = least_traffic(config, axis_sizes)
-    compute, exposed = [], []
-    for i in (0, 1):
-        compute.append(flops / (chip.peak_bf16_flops * _ANALYTIC_PEAK[i]))
-        wait = sum(moved.values()) / (chip.link_bandwidth * _LINKS[i])
-        exposed.append(wait - min(wait * _HIDDEN[i], compute[i]))
-    total = [a + b for a, b in zip(compute, exposed, strict=True)]
-    return Estimate(_pair(total), _pair(compute), _pair(exposed))
+    best, worst = (flops / (chip.peak_bf16_flops * share) for share in _ANALYTIC_PEAK)
+    links = dict.fromkeys(axis_sizes, chip.link_bandwidth)
+    return _estimate((best, worst), on_paper(config, axis_sizes), links)
 
 
-def least_traffic(config: Config, axis_sizes: Mapping[str, int]) -> dict[str, float]:
-    """Bytes a device has to send in a step, by what they are, for this layout.
+def _estimate(
+    compute: Range, transfers: Sequence[Transfer], links: Mapping[str, float]
+) -> Estimate:
+    best, worst = (_exposed_seconds(case, compute[case], transfers, links) for case in (0, 1))
+    return Estimate(compute, (best, worst))
 
-    FSDP gathers each parameter twice in a microbatch, for the forward and for the backward pass,
-    and reduces its gradient; replicas reduce it once more; tensor parallelism reduces activations
-    four times a layer. A ring sends (g - 1) / g of an array of g devices, twice that to reduce all.
-    """
-    data, fsdp, tensor = (axis_sizes[axis] for axis in ("data", "fsdp", "tensor"))
-    width = 2 if config.model.dtype == "bfloat16" else 4
-    micro = config.train.accumulation_steps
-    model = num_params(config.model, padded=True) / tensor * width
-    tokens = config.tokens_per_step / (data * fsdp)
-    ring = {n: (n - 1) / n for n in (data, fsdp, tensor)}
-    return {
-        "parameters": 2 * micro * model * ring[fsdp],
-        "gradients": micro * (model * ring[fsdp] + 2 * model / fsdp * ring[data]),
-        "activations": 4
-        * config.model.num_layers
-        * tokens
-        * config.model.d_model
-        * width
-        * 2
-        * ring[tensor],
-    }
+
+def _exposed_seconds(
+    case: int, compute: float, transfers: Sequence[Transfer], links: Mapping[str, float]
+) -> float:
+    """Seconds of transfers that the computation does not hide, at best (0) or at worst (1)."""
+    wait = {True: 0.0, False: 0.0}
+    for transfer in transfers:
+        bandwidth = sum(links[axis] for axis in transfer.axes) * _LINKS[case]
+        seconds = transfer.sent_bytes / bandwidth + _LATENCY[case] * transfer.count
+        wait[transfer.asynchronous] += seconds
+    hidden = min(wait[True] * _HIDDEN[case], compute)
+    return wait[True] - hidden + wait[False]
 
 
 def _kernel_flops(config: Config, step: CompiledStep) -> float:
@@ -120,15 +110,3 @@ def _kernel_flops(config: Config, step: CompiledStep) -> float:
     rows = rows_per_device(config.train, step.axis_sizes)
     product = rows * model.context_length**2 * model.d_model / tensor  # 2 TTD / 2
     return sum(times * product * (2 if "fwd" in op_name else 5) for op_name, times in step.kernels)
-
-
-def _seconds(
-    transfer: Transfer, links: Mapping[str, float], efficiency: float, latency: float
-) -> float:
-    bandwidth = sum(links[axis] for axis in transfer.axes)
-    return transfer.sent_bytes / (bandwidth * efficiency) + latency * transfer.count
-
-
-def _pair(values: list[float] | tuple[float, ...]) -> tuple[float, float]:
-    best, worst = values
-    return best, worst

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from gpt2_jax.config import Config
@@ -13,7 +14,7 @@ from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.planning.aot import CompiledStep, bytes_by_kind, compile_step
 from gpt2_jax.planning.estimate import Estimate, from_program, from_shapes
 from gpt2_jax.planning.topology import Topology
-from gpt2_jax.planning.transfers import Transfer, summed
+from gpt2_jax.planning.transfers import Transfer, on_paper, summed
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import abstract_state
 
@@ -201,19 +202,13 @@ def _row(transfer: Transfer) -> dict[str, Any]:
 
 
 def _traffic_ratio(config: Config, step: CompiledStep) -> float | None:
-    """Bytes of gathered parameters and reduced gradients, over what this layout needs on paper.
+    """Bytes of gathered parameters and reduced gradients, over what this layout needs on paper."""
+    paper = _weight_bytes(on_paper(config, step.axis_sizes))
+    return _weight_bytes(step.transfers) / paper if paper else None
 
-    On paper every microbatch gathers each parameter once forward and once backward and reduces its
-    gradient once, in the compute dtype; replicas reduce the part of it that a device keeps.
-    """
-    data, fsdp, tensor = (step.axis_sizes[axis] for axis in ("data", "fsdp", "tensor"))
-    width = 2 if config.model.dtype == "bfloat16" else 4
-    model = num_params(config.model, padded=True) / tensor * width
-    passes = (3 * (fsdp > 1)) + (data > 1) / fsdp
-    paper = config.train.accumulation_steps * model * passes
-    kinds = ("parameters", "gradients")
-    moved = sum(t.bytes for t in step.transfers if t.of in kinds)
-    return moved / paper if paper else None
+
+def _weight_bytes(transfers: Iterable[Transfer]) -> float:
+    return sum(one.bytes for one in transfers if one.of in ("parameters", "gradients"))
 
 
 def _activation_bytes(config: Config, axis_sizes: dict[str, int]) -> int:

@@ -8,7 +8,7 @@ import pytest
 from gpt2_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.planning import report
-from gpt2_jax.planning.estimate import from_shapes, least_traffic
+from gpt2_jax.planning.estimate import from_shapes
 from gpt2_jax.planning.plan import analytic_plan
 from gpt2_jax.planning.search import candidates, search
 from gpt2_jax.planning.topology import chip_named
@@ -31,18 +31,6 @@ def test_the_state_takes_twelve_bytes_a_parameter_and_fsdp_divides_it():
         # Biases and norms stay whole.
         assert 1 / 8 <= cut.memory_bytes[kind] / whole.memory_bytes[kind] < 1.01 / 8
     assert whole.fits and whole.method.startswith("analytic")
-
-
-def test_paper_traffic_follows_the_layout():
-    config = Config()
-    n = 2 * (124_439_808 + 47 * 768)
-    assert least_traffic(config, axes()) == {"parameters": 0, "gradients": 0, "activations": 0}
-    fsdp = least_traffic(config, axes(fsdp=16))
-    assert fsdp["parameters"] == pytest.approx(2 * n * 15 / 16)
-    assert fsdp["gradients"] == pytest.approx(n * 15 / 16)
-    assert least_traffic(config, axes(data=4))["gradients"] == pytest.approx(2 * n * 3 / 4)
-    tensor = least_traffic(config, axes(tensor=2))["activations"]
-    assert tensor == 4 * 12 * config.tokens_per_step * 768 * 2 * 2 / 2
 
 
 def test_ranges_are_ordered_and_remat_and_more_devices_cost_what_they_should():

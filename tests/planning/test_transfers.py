@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from gpt2_jax.planning.transfers import KINDS, Transfer, summed
+from gpt2_jax.config import Config, ModelConfig, TrainConfig
+from gpt2_jax.planning.transfers import KINDS, Transfer, on_paper, summed
 
 _GATHER = Transfer("all-gather", "parameters", ("fsdp",), 4, 3, 1200, False)
 
@@ -31,3 +32,35 @@ def test_alike_transfers_are_summed_and_others_are_not():
         *unlike,
     ]
     assert summed([]) == []
+
+
+def sent_on_paper(config, data=1, fsdp=1, tensor=1):
+    axis_sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    return {(one.of, *one.axes): one.sent_bytes for one in on_paper(config, axis_sizes)}
+
+
+def test_paper_traffic_follows_the_layout():
+    config = Config()
+    n = 2 * (124_439_808 + 47 * 768)
+    assert sent_on_paper(config) == {}
+    assert sent_on_paper(config, fsdp=16) == {
+        ("parameters", "fsdp"): pytest.approx(2 * n * 15 / 16),
+        ("gradients", "fsdp"): pytest.approx(n * 15 / 16),
+    }
+    assert sent_on_paper(config, data=4) == {("gradients", "data"): pytest.approx(2 * n * 3 / 4)}
+    assert sent_on_paper(config, tensor=2) == {
+        ("activations", "tensor"): 4 * 12 * config.tokens_per_step * 768 * 2 * 2 / 2
+    }
+    # Replicas of what FSDP and tensor parallelism have cut.
+    both = sent_on_paper(config, data=4, fsdp=2, tensor=2)
+    assert both["gradients", "data"] == pytest.approx(2 * n / 4 * 3 / 4)
+
+
+def test_microbatches_move_the_weights_again_and_float32_moves_twice_as_much():
+    whole = sent_on_paper(Config(), fsdp=8, tensor=2)
+    cut = sent_on_paper(Config(train=TrainConfig(accumulation_steps=4)), fsdp=8, tensor=2)
+    wide = sent_on_paper(Config(model=ModelConfig(dtype="float32")), fsdp=8, tensor=2)
+    for of_axis, sent in whole.items():
+        again = 1 if of_axis[0] == "activations" else 4
+        assert cut[of_axis] == pytest.approx(again * sent)
+        assert wide[of_axis] == pytest.approx(2 * sent)
