@@ -43,6 +43,11 @@ class Chip:
     clock_hz: float | None = None
     usable_hbm_bytes: int | None = None
 
+    @property
+    def available_bytes(self) -> int:
+        """What a program may take of the memory; all of it where that is not known better."""
+        return self.usable_hbm_bytes or self.hbm_bytes
+
 
 def _chip(
     name: str,

@@ -16,10 +16,11 @@ from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.planning import collectives
 from gpt2_jax.planning.contents import contents
 from gpt2_jax.planning.hlo import Program
+from gpt2_jax.planning.memory import state_bytes
 from gpt2_jax.planning.topology import Topology, captured_stderr
 from gpt2_jax.planning.transfers import Transfer
 from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import TrainState, abstract_state, bytes_per_device
+from gpt2_jax.train.state import abstract_state
 from gpt2_jax.train.step import compile_train_step
 
 # Without these libtpu 0.0.51 cannot print a program for chips with SparseCores, to which it gives
@@ -74,7 +75,7 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep:
     mesh_lib.check_batch(config.train, mesh)
     optimizer = make_optimizer(config)
     abstract = abstract_state(config, optimizer, mesh, rules)
-    memory = bytes_by_kind(abstract)
+    memory = state_bytes(abstract)
     readable = _READABLE if topology.chip.name in _SPARSE_CORES else {}
     axis_sizes, links = mesh_lib.describe(mesh), topology.axis_bandwidth(mesh)
     began = time.monotonic()
@@ -106,16 +107,6 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep:
         compile_seconds=seconds,
         rematerializations=sum("full rematerialization" in line for line in warnings),
     )
-
-
-def bytes_by_kind(abstract: TrainState) -> dict[str, int]:
-    """Bytes a device holds of the state, and of gradients while they are made."""
-    parameters = bytes_per_device(abstract.params)
-    return {
-        "parameters": parameters,
-        "optimizer": bytes_per_device(abstract.opt_state),
-        "gradients": parameters,
-    }
 
 
 def _out_of_memory(error: Exception) -> tuple[int, int]:

@@ -10,17 +10,11 @@ from gpt2_jax.config import Config
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
-from gpt2_jax.parallel.rules import Rules
-from gpt2_jax.planning.aot import CompiledStep, bytes_by_kind, compile_step
+from gpt2_jax.planning.aot import CompiledStep, compile_step
 from gpt2_jax.planning.estimate import Estimate, from_program, from_shapes
+from gpt2_jax.planning.memory import analytic_memory
 from gpt2_jax.planning.topology import Topology
 from gpt2_jax.planning.transfers import Transfer, on_paper, summed
-from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import abstract_state
-
-# Bytes of activations that the backward pass needs per token, layer and unit of width; fitted to
-# programs compiled for v5e and v5p, 124M and 1.5B, with splash attention.
-_ACTIVATION_BYTES = {"none": 92.0, "dots": 21.0, "full": 5.0}
 
 COMPILED = "compiled for the topology; times uncalibrated"
 ANALYTIC = "analytic: from shapes alone, nothing was compiled; times and activations are rough"
@@ -79,7 +73,6 @@ def compiled_plan(config: Config, topology: Topology) -> Plan:
     """
     step = compile_step(config, topology)
     chip = topology.chip
-    available = step.available_bytes or chip.usable_hbm_bytes or chip.hbm_bytes
     return _plan(
         config,
         chip,
@@ -89,7 +82,7 @@ def compiled_plan(config: Config, topology: Topology) -> Plan:
         fits=step.fits,
         memory_bytes=step.memory_bytes,
         needed_bytes=step.peak_bytes,
-        available_bytes=available,
+        available_bytes=step.available_bytes or chip.available_bytes,
         collectives=[*map(_row, summed(step.transfers))] if step.fits else None,
         traffic_ratio=_traffic_ratio(config, step) if step.fits else None,
         rematerializations=step.rematerializations if step.fits else None,
@@ -98,24 +91,11 @@ def compiled_plan(config: Config, topology: Topology) -> Plan:
     )
 
 
-def state_bytes(config: Config, num_devices: int) -> dict[str, int]:
-    """Bytes that each of so many devices holds of the state, by kind.
-
-    Raises:
-      UserError: for a mesh that does not divide the model.
-    """
-    mesh = mesh_lib.abstract_mesh(config.mesh, num_devices)
-    return bytes_by_kind(abstract_state(config, make_optimizer(config), mesh, Rules()))
-
-
-def analytic_plan(
-    config: Config, chip: Chip, num_devices: int, name: str, state: dict[str, int] | None = None
-) -> Plan:
+def analytic_plan(config: Config, chip: Chip, num_devices: int, name: str) -> Plan:
     """The forecast from shapes alone.
 
     Args:
       name: of the devices, for the plan.
-      state: `state_bytes`, where the caller has them.
 
     Raises:
       UserError: for a mesh that does not divide the model or the batch.
@@ -123,22 +103,17 @@ def analytic_plan(
     mesh = mesh_lib.abstract_mesh(config.mesh, num_devices)
     mesh_lib.check_batch(config.train, mesh)
     axis_sizes = mesh_lib.describe(mesh)
-    memory = dict(state or state_bytes(config, num_devices))
-    if config.train.accumulation_steps > 1:
-        memory["gradients"] *= 2  # of the microbatch, and their sum
-    memory["activations"] = _activation_bytes(config, axis_sizes)
-    needed = sum(memory.values())
-    available = chip.usable_hbm_bytes or chip.hbm_bytes
+    memory = analytic_memory(config, chip, num_devices)
     return _plan(
         config,
         chip,
         name,
         axis_sizes,
         method=ANALYTIC,
-        fits=needed <= available,
-        memory_bytes=memory,
-        needed_bytes=needed,
-        available_bytes=available,
+        fits=memory.fits,
+        memory_bytes=memory.by_kind,
+        needed_bytes=memory.needed,
+        available_bytes=memory.available,
         collectives=None,
         traffic_ratio=None,
         rematerializations=None,
@@ -209,15 +184,3 @@ def _traffic_ratio(config: Config, step: CompiledStep) -> float | None:
 
 def _weight_bytes(transfers: Iterable[Transfer]) -> float:
     return sum(one.bytes for one in transfers if one.of in ("parameters", "gradients"))
-
-
-def _activation_bytes(config: Config, axis_sizes: dict[str, int]) -> int:
-    model, tensor = config.model, axis_sizes["tensor"]
-    rows = mesh_lib.rows_per_device(config.train, axis_sizes)
-    tokens = rows * model.context_length
-    per_layer = tokens * model.num_layers * model.d_model * _ACTIVATION_BYTES[model.remat]
-    # Tensor parallelism cuts what lies between the residual stream's additions, which is most.
-    vocab = model.padded_vocab_size / tensor
-    logits = rows * (model.loss_chunk or model.context_length) * vocab * 8
-    table = 3 * vocab * model.d_model * 4  # the embedding's gradients are whole on every device
-    return int(per_layer / tensor + logits + table)

@@ -9,15 +9,12 @@ from collections.abc import Callable, Iterator
 from gpt2_jax.config import Config, MeshConfig
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules, divisible_meshes
-from gpt2_jax.planning.plan import Plan, analytic_plan, state_bytes
+from gpt2_jax.planning.plan import Plan, analytic_plan
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import boxed_state
 
 # Tensor parallelism over more devices than this reduces activations over too slow a way.
 _MOST_TENSOR = 8
-# Share of a device's memory up to which a choice is worth compiling: the analytic model is more
-# often too low than too high.
-_MEMORY_TOLERANCE = 1.0
 
 
 def candidates(config: Config, chip: Chip, num_devices: int) -> list[tuple[Config, Plan]]:
@@ -27,12 +24,9 @@ def candidates(config: Config, chip: Chip, num_devices: int) -> list[tuple[Confi
     of microbatches it is cut into changes.
     """
     found = []
-    state: dict[MeshConfig, dict[str, int]] = {}
     for choice in _choices(config, num_devices):
-        if choice.mesh not in state:  # the same for every microbatch and remat
-            state[choice.mesh] = state_bytes(choice, num_devices)
-        plan = analytic_plan(choice, chip, num_devices, "", state[choice.mesh])
-        if plan.needed_bytes <= _MEMORY_TOLERANCE * plan.available_bytes:
+        plan = analytic_plan(choice, chip, num_devices, "")
+        if plan.fits:  # the analytic model is more often too low than too high
             found.append((choice, plan))
     return sorted(found, key=lambda pair: sum(pair[1].step_seconds or ()))
 
