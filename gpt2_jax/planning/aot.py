@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import re
 import time
+from functools import partial
+from typing import Any
 
 import jax
 
 from gpt2_jax.config import Config
 from gpt2_jax.parallel import mesh as mesh_lib
+from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.planning import collectives
 from gpt2_jax.planning.contents import contents
 from gpt2_jax.planning.hlo import Program
-from gpt2_jax.planning.memory import state_bytes
+from gpt2_jax.planning.memory import Memory, state_bytes
 from gpt2_jax.planning.topology import Topology, captured_stderr
 from gpt2_jax.planning.transfers import Transfer
 from gpt2_jax.train.optimizer import make_optimizer
@@ -38,34 +40,38 @@ class CompiledStep:
     """What the compiler says of a step on one device.
 
     Attributes:
-      memory_bytes: by kind: parameters, optimizer, gradients, and activations with all else that
-        lives only within a step. What a step that does not fit needs is known roughly: its kinds
-        may be missing.
-      peak_bytes: the most that is in use at one time.
-      available_bytes: what the compiler said there is; None where the step fits.
-      axis_sizes: of the mesh.
+      memory: that it takes.
       links: bytes/s a device can send along each mesh axis at best.
       transfers: between devices, in a step.
       cycles: XLA's estimate for what a device computes, kernels left out; 0 where it has none.
       kernels: (op_name, runs) of kernels that XLA knows nothing of.
-      compile_seconds: wall clock.
       rematerializations: XLA's warnings that it moves an array the long way round.
+      compile_seconds: wall clock.
     """
 
-    fits: bool
-    memory_bytes: dict[str, int]
-    peak_bytes: int
-    available_bytes: int | None
-    axis_sizes: dict[str, int]
+    memory: Memory
     links: dict[str, float]
     transfers: tuple[Transfer, ...]
     cycles: int
     kernels: tuple[tuple[str, int], ...]
-    compile_seconds: float
     rematerializations: int
+    compile_seconds: float
 
 
-def compile_step(config: Config, topology: Topology) -> CompiledStep:
+@dataclasses.dataclass(frozen=True)
+class DoesNotFit:
+    """What the compiler says of a step that it refuses.
+
+    Attributes:
+      memory: that it would take, which is known roughly.
+      compile_seconds: wall clock.
+    """
+
+    memory: Memory
+    compile_seconds: float
+
+
+def compile_step(config: Config, topology: Topology) -> CompiledStep | DoesNotFit:
     """Compiles the step of this config for a TPU slice.
 
     Raises:
@@ -75,38 +81,34 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep:
     mesh_lib.check_batch(config.train, mesh)
     optimizer = make_optimizer(config)
     abstract = abstract_state(config, optimizer, mesh, rules)
-    memory = state_bytes(abstract)
+    state = state_bytes(abstract)
     readable = _READABLE if topology.chip.name in _SPARSE_CORES else {}
-    axis_sizes, links = mesh_lib.describe(mesh), topology.axis_bandwidth(mesh)
     began = time.monotonic()
     try:
         with captured_stderr() as warnings:
             compiled = compile_train_step(config, optimizer, mesh, rules, abstract, readable)
     except jax.errors.JaxRuntimeError as error:
         needed, available = _out_of_memory(error)
-        seconds = time.monotonic() - began
-        return CompiledStep(
-            False, memory, needed, available, axis_sizes, links, (), 0, (), seconds, 0
-        )
+        memory = Memory(state, needed, available, fits=False)
+        return DoesNotFit(memory, time.monotonic() - began)
     seconds = time.monotonic() - began
-    statistics = compiled.memory_analysis()
-    temporary = statistics.temp_size_in_bytes
-    memory["activations"] = max(temporary - memory["gradients"], 0)
-    program = Program(compiled.as_text())
-    carried = functools.partial(contents, config, abstract.params)
+    program, carried = Program(compiled.as_text()), partial(contents, config, abstract.params)
     return CompiledStep(
-        fits=True,
-        memory_bytes=memory,
-        peak_bytes=statistics.peak_memory_in_bytes,
-        available_bytes=None,
-        axis_sizes=axis_sizes,
-        links=links,
-        transfers=tuple(collectives.transfers(program, axis_sizes, carried)),
+        memory=_memory(compiled.memory_analysis(), state, topology.chip),
+        links=topology.axis_bandwidth(mesh),
+        transfers=tuple(collectives.transfers(program, mesh_lib.describe(mesh), carried)),
         cycles=program.cycles(),
         kernels=tuple(program.kernels()),
-        compile_seconds=seconds,
         rematerializations=sum("full rematerialization" in line for line in warnings),
+        compile_seconds=seconds,
     )
+
+
+def _memory(statistics: Any, state: dict[str, int], chip: Chip) -> Memory:
+    # Gradients are temporary too.
+    activations = max(statistics.temp_size_in_bytes - state["gradients"], 0)
+    peak = statistics.peak_memory_in_bytes
+    return Memory(state | {"activations": activations}, peak, chip.available_bytes, fits=True)
 
 
 def _out_of_memory(error: Exception) -> tuple[int, int]:

@@ -59,7 +59,9 @@ class Estimate:
         return best + least, worst + most
 
 
-def from_program(config: Config, chip: Chip, step: CompiledStep) -> Estimate:
+def from_program(
+    config: Config, chip: Chip, axis_sizes: Mapping[str, int], step: CompiledStep
+) -> Estimate:
     """The estimate for a compiled step.
 
     Raises:
@@ -67,7 +69,7 @@ def from_program(config: Config, chip: Chip, step: CompiledStep) -> Estimate:
     """
     if chip.clock_hz is None:
         raise ValueError(f"no clock for {chip.name}")
-    seconds, kernel_flops = step.cycles / chip.clock_hz, _kernel_flops(config, step)
+    seconds, kernel_flops = step.cycles / chip.clock_hz, _kernel_flops(config, axis_sizes, step)
     best, worst = (
         seconds * _CYCLES[case] + kernel_flops / (chip.peak_bf16_flops * _KERNEL_PEAK[case])
         for case in (0, 1)
@@ -104,9 +106,9 @@ def _exposed_seconds(
     return wait[True] - hidden + wait[False]
 
 
-def _kernel_flops(config: Config, step: CompiledStep) -> float:
+def _kernel_flops(config: Config, axis_sizes: Mapping[str, int], step: CompiledStep) -> float:
     """FLOPs of the attention kernels on a device: causal, two products forward, five backward."""
-    model, tensor = config.model, step.axis_sizes["tensor"]
-    rows = rows_per_device(config.train, step.axis_sizes)
+    model, tensor = config.model, axis_sizes["tensor"]
+    rows = rows_per_device(config.train, axis_sizes)
     product = rows * model.context_length**2 * model.d_model / tensor  # 2 TTD / 2
     return sum(times * product * (2 if "fwd" in op_name else 5) for op_name, times in step.kernels)

@@ -71,23 +71,24 @@ def compiled_plan(config: Config, topology: Topology) -> Plan:
     Raises:
       UserError: for a mesh that does not divide the model or the batch, or without libtpu.
     """
-    step = compile_step(config, topology)
-    chip = topology.chip
+    step, chip = compile_step(config, topology), topology.chip
+    program = step if isinstance(step, CompiledStep) else None
+    axis_sizes = mesh_lib.describe(mesh_lib.abstract_mesh(config.mesh, topology.num_devices))
     return _plan(
         config,
         chip,
         topology.name,
-        step.axis_sizes,
+        axis_sizes,
         method=COMPILED,
-        fits=step.fits,
-        memory_bytes=step.memory_bytes,
-        needed_bytes=step.peak_bytes,
-        available_bytes=step.available_bytes or chip.available_bytes,
-        collectives=[*map(_row, summed(step.transfers))] if step.fits else None,
-        traffic_ratio=_traffic_ratio(config, step) if step.fits else None,
-        rematerializations=step.rematerializations if step.fits else None,
+        fits=step.memory.fits,
+        memory_bytes=step.memory.by_kind,
+        needed_bytes=step.memory.needed,
+        available_bytes=step.memory.available,
+        collectives=[*map(_row, summed(program.transfers))] if program else None,
+        traffic_ratio=_traffic_ratio(config, axis_sizes, program) if program else None,
+        rematerializations=program.rematerializations if program else None,
         compile_seconds=round(step.compile_seconds, 1),
-        estimate=from_program(config, chip, step) if step.fits else None,
+        estimate=from_program(config, chip, axis_sizes, program) if program else None,
     )
 
 
@@ -176,9 +177,9 @@ def _row(transfer: Transfer) -> dict[str, Any]:
     }
 
 
-def _traffic_ratio(config: Config, step: CompiledStep) -> float | None:
+def _traffic_ratio(config: Config, axis_sizes: dict[str, int], step: CompiledStep) -> float | None:
     """Bytes of gathered parameters and reduced gradients, over what this layout needs on paper."""
-    paper = _weight_bytes(on_paper(config, step.axis_sizes))
+    paper = _weight_bytes(on_paper(config, axis_sizes))
     return _weight_bytes(step.transfers) / paper if paper else None
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gpt2_jax.config import from_dict
 from gpt2_jax.model import embedding, gpt2, loss, matmul
-from gpt2_jax.planning.aot import compile_step
+from gpt2_jax.planning.aot import CompiledStep, DoesNotFit, compile_step
 from gpt2_jax.planning.plan import compiled_plan
 from gpt2_jax.planning.topology import compile_without_devices, parse_topology
 
@@ -63,7 +63,8 @@ def runs(step, *wanted):
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_fsdp_gathers_weights_and_reduces_gradients_and_moves_nothing_else(remat):
     step = compiled((1, 16, 1), remat=remat)
-    assert step.fits and step.rematerializations == 0
+    assert isinstance(step, CompiledStep) and step.memory.fits
+    assert step.rematerializations == 0
     assert moved(step) == {
         ("all-gather", ("fsdp",), "parameters"),
         ("all-reduce", ("fsdp",), "gradients"),
@@ -120,6 +121,6 @@ def test_without_constraints_activations_are_gathered(monkeypatch):
 
 def test_what_does_not_fit_says_by_how_much():
     step = compile_step(config((1, 1, 1), rows=4096), parse_topology("v5e:1x1"))
-    assert not step.fits
-    assert step.peak_bytes > step.available_bytes > 15 * 2**30
-    assert set(step.memory_bytes) == {"parameters", "optimizer", "gradients"}
+    assert isinstance(step, DoesNotFit) and not step.memory.fits
+    assert step.memory.needed > step.memory.available > 15 * 2**30
+    assert set(step.memory.by_kind) == {"parameters", "optimizer", "gradients"}
