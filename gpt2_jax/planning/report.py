@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from gpt2_jax.planning.plan import COMPILED, Plan
+from gpt2_jax.planning.transfers import Transfer, summed
 
 _GIB = 2**30
 _MIB = 2**20
@@ -14,7 +14,35 @@ _MIB = 2**20
 
 def as_json(plan: Plan, dollars_per_chip_hour: float | None = None) -> dict[str, Any]:
     """Plain values, ranges as [low, high]; `dollars` only with a price."""
-    values = dataclasses.asdict(plan)
+    config, memory = plan.config, plan.memory
+    values = {
+        "topology": plan.topology,
+        "chip": plan.chip.name,
+        "devices": plan.devices,
+        "mesh": plan.axis_sizes,
+        "method": plan.method,
+        "fits": memory.fits,
+        "memory_bytes": memory.by_kind,
+        "needed_bytes": memory.needed,
+        "available_bytes": memory.available,
+        "collectives": None if plan.transfers is None else _rows(plan.transfers),
+        "traffic_ratio": plan.traffic_ratio,
+        "rematerializations": plan.rematerializations,
+        "flops_per_step": plan.flops_per_step,
+        "tokens_per_step": config.tokens_per_step,
+        "rows_per_device": plan.rows_per_device,
+        "accumulation_steps": config.train.accumulation_steps,
+        "remat": config.model.remat,
+        "parameters": plan.parameters,
+        "total_steps": config.train.total_steps,
+        "compile_seconds": plan.compile_seconds,
+        "step_seconds": plan.step_seconds,
+        "exposed_seconds": plan.exposed_seconds,
+        "tokens_per_second": plan.tokens_per_second,
+        "mfu": plan.mfu,
+        "days": plan.days,
+        "chip_hours": plan.chip_hours,
+    }
     if dollars_per_chip_hour is not None and plan.chip_hours is not None:
         values["dollars"] = tuple(hours * dollars_per_chip_hour for hours in plan.chip_hours)
     return {
@@ -24,23 +52,21 @@ def as_json(plan: Plan, dollars_per_chip_hour: float | None = None) -> dict[str,
 
 def as_text(plan: Plan, dollars_per_chip_hour: float | None = None) -> str:
     """The whole plan."""
+    config = plan.config
     lines = [
         ("topology", f"{plan.topology}, {plan.devices} devices"),
-        ("mesh", _mesh(plan)),
-        ("model", f"{plan.parameters:,} parameters, remat {plan.remat}"),
+        ("mesh", plan.layout),
+        ("model", f"{plan.parameters:,} parameters, remat {config.model.remat}"),
         (
             "batch",
-            f"{plan.tokens_per_step:,} tokens a step: {plan.rows_per_device} sequences a device, "
-            f"{plan.accumulation_steps} microbatch(es)",
+            f"{config.tokens_per_step:,} tokens a step: {plan.rows_per_device} sequences a device, "
+            f"{config.train.accumulation_steps} microbatch(es)",
         ),
         ("memory", _memory(plan)),
-        ("", "  ".join(f"{kind} {_size(size)}" for kind, size in plan.memory_bytes.items())),
+        ("", "  ".join(f"{kind} {_size(size)}" for kind, size in plan.memory.by_kind.items())),
     ]
-    if plan.collectives is not None:
-        lines.append(("transfers", "in a step, by each device"))
-        lines += [("", _collective(row)) for row in plan.collectives if row["of"] != "scalars"]
-        small = sum(row["count"] for row in plan.collectives if row["of"] == "scalars")
-        lines.append(("", f"and {small} of a few numbers"))
+    if plan.transfers is not None:
+        lines += _transfers(plan.transfers)
     if plan.traffic_ratio is not None:
         lines.append(
             ("", f"parameters and gradients: {plan.traffic_ratio:.2f} of what must move on paper")
@@ -62,13 +88,27 @@ def as_table(plans: Sequence[Plan]) -> str:
         f"{'mesh':<28}{'remat':<7}{'rows':>5}{'micro':>6}{'GiB':>8}{'tokens/s':>20}{'MFU':>12}"
         f"{'days':>14}"
     )
-    return "\n".join([head, *map(_row, plans)])
+    return "\n".join([head, *map(_line, plans)])
 
 
-def _row(plan: Plan) -> str:
+def _rows(transfers: Sequence[Transfer]) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": one.kind,
+            "axis": "+".join(one.axes),
+            "of": one.of,
+            "asynchronous": one.asynchronous,
+            "count": one.count,
+            "bytes": one.bytes,
+        }
+        for one in summed(transfers)
+    ]
+
+
+def _line(plan: Plan) -> str:
     layout = (
-        f"{_mesh(plan):<28}{plan.remat:<7}{plan.rows_per_device:>5}{plan.accumulation_steps:>6}"
-        f"{plan.needed_bytes / _GIB:>8.1f}"
+        f"{plan.layout:<28}{plan.config.model.remat:<7}{plan.rows_per_device:>5}"
+        f"{plan.config.train.accumulation_steps:>6}{plan.memory.needed / _GIB:>8.1f}"
     )
     if plan.tokens_per_second is None or plan.mfu is None or plan.days is None:
         return f"{layout}  does not fit"
@@ -88,7 +128,8 @@ def _times(plan: Plan, price: float | None) -> list[tuple[str, str]]:
         if min(plan.days) > 2
         else f"{_range(hours, '.1f')} hours"
     )
-    total = f"{days}, {_range(plan.chip_hours, ',.0f')} chip-hours to step {plan.total_steps:,}"
+    last = plan.config.train.total_steps
+    total = f"{days}, {_range(plan.chip_hours, ',.0f')} chip-hours to step {last:,}"
     if price is not None:
         dollars = [hours * price for hours in plan.chip_hours]
         total += f", ${_range(dollars, ',.0f')} at ${price:g} a chip-hour"
@@ -107,34 +148,40 @@ def _times(plan: Plan, price: float | None) -> list[tuple[str, str]]:
     ]
 
 
-def _mesh(plan: Plan) -> str:
-    return " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
-
-
 def _memory(plan: Plan) -> str:
-    needed, available = plan.needed_bytes, plan.available_bytes
-    verdict = "fits" if plan.fits else "DOES NOT FIT"
-    left = f"{_size(abs(available - needed))} {'to spare' if plan.fits else 'too much'}"
-    if not plan.fits and plan.method == COMPILED:
-        left = f"temporaries alone are {left}" if needed > available else "the compiler says"
-    advice = "" if plan.fits else _advice(plan)
-    return f"{verdict}: {_size(needed)} of {_size(available)} a device, {left}{advice}"
+    memory = plan.memory
+    verdict = "fits" if memory.fits else "DOES NOT FIT"
+    excess = memory.needed - memory.available
+    left = f"{_size(abs(excess))} {'to spare' if memory.fits else 'too much'}"
+    if not memory.fits and plan.method == COMPILED:
+        left = f"temporaries alone are {left}" if excess > 0 else "the compiler says"
+    advice = "" if memory.fits else _advice(plan)
+    sizes = f"{_size(memory.needed)} of {_size(memory.available)} a device"
+    return f"{verdict}: {sizes}, {left}{advice}"
 
 
 def _advice(plan: Plan) -> str:
-    state = sum(plan.memory_bytes[kind] for kind in ("parameters", "optimizer"))
-    if state > plan.available_bytes:
+    state = sum(plan.memory.by_kind[kind] for kind in ("parameters", "optimizer"))
+    if state > plan.memory.available:
         return "; the state alone is more: raise mesh.fsdp, or take more devices"
-    remat = "" if plan.remat == "full" else " or model.remat"
+    remat = "" if plan.config.model.remat == "full" else " or model.remat"
     return f"; raise train.accumulation_steps{remat}, or --search"
 
 
-def _collective(row: dict[str, Any]) -> str:
-    when = "meanwhile" if row["asynchronous"] else "waiting"
-    return (
-        f"{row['kind']:<19}{row['of']:<12}over {row['axis']:<12}{row['count']:>6} times "
-        f"{row['bytes'] / _MIB:>10,.1f} MiB, {when}"
-    )
+def _transfers(transfers: Sequence[Transfer]) -> list[tuple[str, str]]:
+    rows = [("transfers", "in a step, by each device")]
+    for one in summed(transfers):
+        if one.of != "scalars":
+            when = "meanwhile" if one.asynchronous else "waiting"
+            rows.append(
+                (
+                    "",
+                    f"{one.kind:<19}{one.of:<12}over {'+'.join(one.axes):<12}"
+                    f"{one.count:>6} times {one.bytes / _MIB:>10,.1f} MiB, {when}",
+                )
+            )
+    small = sum(one.count for one in transfers if one.of == "scalars")
+    return [*rows, ("", f"and {small} of a few numbers")]
 
 
 def _range(values: Sequence[float], form: str) -> str:

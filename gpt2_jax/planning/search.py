@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gpt2_jax.config import Config, MeshConfig
 from gpt2_jax.parallel.chips import Chip
@@ -17,48 +17,50 @@ from gpt2_jax.train.state import boxed_state
 _MOST_TENSOR = 8
 
 
-def candidates(config: Config, chip: Chip, num_devices: int) -> list[tuple[Config, Plan]]:
-    """Choices that may fit, the fastest first by the analytic model.
+def candidates(config: Config, chip: Chip, num_devices: int) -> list[Plan]:
+    """Analytic plans of choices that may fit, the fastest first by the analytic model.
 
     The batch of a step stays what the config says, for it decides what is learned: only the number
     of microbatches it is cut into changes.
     """
-    found = []
-    for choice in _choices(config, num_devices):
-        plan = analytic_plan(choice, chip, num_devices, "")
-        if plan.fits:  # the analytic model is more often too low than too high
-            found.append((choice, plan))
-    return sorted(found, key=lambda pair: sum(pair[1].step_seconds or ()))
+    guesses = [
+        analytic_plan(choice, chip, num_devices, "") for choice in _choices(config, num_devices)
+    ]
+    # Nothing is added for safety: the analytic model is more often too low than too high.
+    return _fastest_first(guess for guess in guesses if guess.memory.fits)
 
 
 def search(
-    choices: list[tuple[Config, Plan]],
+    guesses: Sequence[Plan],
     compile_plan: Callable[[Config], Plan],
     *,
     count: int,
     seconds: float,
     log: Callable[[str], None] = lambda line: None,
 ) -> list[Plan]:
-    """Compiles choices in order until `count` of them fit, or the time is up.
+    """Compiles the choices of the guesses in order until `count` of them fit, or the time is up.
 
     Returns:
       those that fit, the fastest first by what was compiled.
     """
     deadline = time.monotonic() + seconds
     fitting: list[Plan] = []
-    for number, (choice, guess) in enumerate(choices, start=1):
+    for number, guess in enumerate(guesses, start=1):
         if len(fitting) == count or time.monotonic() > deadline:
             break
-        layout = " x ".join(f"{axis} {size}" for axis, size in guess.mesh.items())
         log(
-            f"{number} of {len(choices)}: {layout}, remat {guess.remat}, "
+            f"{number} of {len(guesses)}: {guess.layout}, remat {guess.config.model.remat}, "
             f"{guess.rows_per_device} sequences a device"
         )
-        plan = compile_plan(choice)
-        log(f"  {'fits' if plan.fits else 'does not fit'}")
-        if plan.fits:
+        plan = compile_plan(guess.config)
+        log(f"  {'fits' if plan.memory.fits else 'does not fit'}")
+        if plan.memory.fits:
             fitting.append(plan)
-    return sorted(fitting, key=lambda plan: sum(plan.step_seconds or ()))
+    return _fastest_first(fitting)
+
+
+def _fastest_first(plans: Iterable[Plan]) -> list[Plan]:
+    return sorted(plans, key=lambda plan: sum(plan.step_seconds or ()))
 
 
 def _choices(config: Config, num_devices: int) -> Iterator[Config]:

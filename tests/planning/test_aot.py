@@ -96,8 +96,8 @@ def test_replicas_alone_only_reduce_gradients():
 def test_a_layout_moves_little_more_than_it_must_on_paper():
     plan = compiled_plan(config((1, 16, 1)), parse_topology("v5e:4x4"))
     assert plan.traffic_ratio is not None and 0.8 < plan.traffic_ratio < 1.3
-    assert plan.memory_bytes["parameters"] < plan.parameters * 4 / 16 * 1.1
-    assert plan.needed_bytes < plan.available_bytes
+    assert plan.memory.by_kind["parameters"] < plan.parameters * 4 / 16 * 1.1
+    assert plan.memory.needed < plan.memory.available
     best, worst = plan.step_seconds
     assert 0 < best < worst
 

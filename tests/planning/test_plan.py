@@ -25,12 +25,12 @@ def test_the_state_takes_twelve_bytes_a_parameter_and_fsdp_divides_it():
     whole = analytic_plan(_SMALL, _H100, 8, "8 x h100")
     cut = analytic_plan(dataclasses.replace(_SMALL, mesh=MeshConfig(1, 8, 1)), _H100, 8, "8 x h100")
     padded = whole.parameters + 47 * 768  # rows that fill the vocabulary up to 50304
-    assert whole.memory_bytes["parameters"] == 4 * padded
-    assert whole.memory_bytes["optimizer"] == pytest.approx(8 * padded, rel=1e-6)
+    assert whole.memory.by_kind["parameters"] == 4 * padded
+    assert whole.memory.by_kind["optimizer"] == pytest.approx(8 * padded, rel=1e-6)
     for kind in ("parameters", "optimizer"):
         # Biases and norms stay whole.
-        assert 1 / 8 <= cut.memory_bytes[kind] / whole.memory_bytes[kind] < 1.01 / 8
-    assert whole.fits and whole.method.startswith("analytic")
+        assert 1 / 8 <= cut.memory.by_kind[kind] / whole.memory.by_kind[kind] < 1.01 / 8
+    assert whole.memory.fits and whole.method.startswith("analytic")
 
 
 def test_ranges_are_ordered_and_remat_and_more_devices_cost_what_they_should():
@@ -52,7 +52,8 @@ def test_mfu_days_and_chip_hours_belong_together():
         assert flops == pytest.approx(plan.flops_per_step / plan.step_seconds[i])
         assert plan.tokens_per_second[i] * plan.step_seconds[i] == pytest.approx(524_288)
         assert plan.chip_hours[i] == pytest.approx(24 * 8 * plan.days[i])
-        assert plan.days[i] * 86400 == pytest.approx(plan.total_steps * plan.step_seconds[i])
+        seconds = plan.config.train.total_steps * plan.step_seconds[i]
+        assert plan.days[i] * 86400 == pytest.approx(seconds)
 
 
 def test_text_and_json_say_the_same():
@@ -62,14 +63,14 @@ def test_text_and_json_say_the_same():
     for name in ("step_seconds", "tokens_per_second", "mfu", "days", "chip_hours", "dollars"):
         low, high = values[name]
         assert 0 < low < high, name
-    assert values["memory_bytes"] == plan.memory_bytes and values["fits"] is True
+    assert values["memory_bytes"] == plan.memory.by_kind and values["fits"] is True
     text = report.as_text(plan, 2.5)
     assert "fits" in text and "124,439,808 parameters" in text and "$" in text
     assert "MFU 32 to 57 %" in text
     assert "dollars" not in report.as_json(plan)
     large = dataclasses.replace(_SMALL, train=TrainConfig(batch_size=8192))
     crowded = analytic_plan(large, _H100, 8, "8 x h100-sxm")
-    assert not crowded.fits
+    assert not crowded.memory.fits
     assert "DOES NOT FIT" in report.as_text(crowded)
     assert "raise train.accumulation_steps" in report.as_text(crowded)
 
@@ -88,11 +89,11 @@ def test_candidates_keep_the_batch_divide_the_model_and_come_fastest_first():
         model=ModelConfig(48, 25, 1600), train=TrainConfig(batch_size=64), mesh=MeshConfig()
     )
     found = candidates(config, chip_named("v5e"), 64)
-    assert found and {choice.train.batch_size for choice, _ in found} == {64}
-    assert all(plan.mesh["tensor"] == 1 for _, plan in found)  # 25 heads
-    seconds = [sum(plan.step_seconds) for _, plan in found]
+    assert found and {plan.config.train.batch_size for plan in found} == {64}
+    assert all(plan.axis_sizes["tensor"] == 1 for plan in found)  # 25 heads
+    seconds = [sum(plan.step_seconds) for plan in found]
     assert seconds == sorted(seconds)
-    assert all(plan.needed_bytes <= plan.available_bytes for _, plan in found)
+    assert all(plan.memory.needed <= plan.memory.available for plan in found)
 
 
 def test_search_stops_at_the_count_and_leaves_out_what_does_not_fit():
@@ -101,9 +102,9 @@ def test_search_stops_at_the_count_and_leaves_out_what_does_not_fit():
     tried, lines = [], []
 
     def compile_plan(choice):
-        plan = dataclasses.replace(
-            analytic_plan(choice, _H100, 8, ""), fits=len(tried) != 0, compile_seconds=1.0
-        )
+        guess = analytic_plan(choice, _H100, 8, "")
+        memory = dataclasses.replace(guess.memory, fits=len(tried) != 0)
+        plan = dataclasses.replace(guess, memory=memory, compile_seconds=1.0)
         tried.append(plan)
         return plan
 
