@@ -9,10 +9,10 @@ import sys
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError
+from gpt2_jax.parallel.chips import chip_named
 from gpt2_jax.planning.topology import (
     SLICES,
     Topology,
-    chip_named,
     compile_without_devices,
     libtpu_installed,
     parse_topology,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from gpt2_jax.errors import UserError, did_you_mean
+
 _GIB = 2**30
 _TERA = 1e12
 _GIGA = 1e9
@@ -246,6 +248,10 @@ CHIPS: tuple[Chip, ...] = (
 )
 
 
+# What is meant by a name that says no variant.
+_USUAL = {"h100": "h100-sxm", "a100": "a100-80gb"}
+
+
 def chip_for(device_kind: str) -> Chip | None:
     """The table's row for a `jax.Device.device_kind`; None for CPUs and chips it does not know."""
     for chip in CHIPS:
@@ -254,3 +260,18 @@ def chip_for(device_kind: str) -> Chip | None:
         ):
             return chip
     return None
+
+
+def chip_named(name: str) -> Chip:
+    """The row of the table of chips.
+
+    Raises:
+      UserError: for a name it does not have.
+    """
+    by_name = {chip.name: chip for chip in CHIPS}
+    name = _USUAL.get(name, name)
+    if name not in by_name:
+        raise UserError(
+            f"--chip must be one of {', '.join(by_name)}, not {name!r}{did_you_mean(name, by_name)}"
+        )
+    return by_name[name]

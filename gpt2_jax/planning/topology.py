@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpt2_jax.errors import UserError, did_you_mean
-from gpt2_jax.parallel.chips import CHIPS, Chip
+from gpt2_jax.parallel.chips import Chip, chip_named
 
 _FLAT = "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16"
 _CUBES = (
@@ -30,10 +30,6 @@ SLICES: dict[str, tuple[str, ...]] = {
     "v5p": (*_CUBES.split(), "16x16x24"),
     "v6e": tuple(_FLAT.split()),
 }
-
-
-# What is meant by a name that says no variant.
-_USUAL = {"h100": "h100-sxm", "a100": "a100-80gb"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,21 +112,6 @@ def parse_topology(name: str) -> Topology:
     if shape not in SLICES[kind]:
         raise UserError(f"--topology {name}: {kind} comes as {', '.join(SLICES[kind])}")
     return Topology(chip_named(kind), tuple(int(n) for n in shape.split("x")))
-
-
-def chip_named(name: str) -> Chip:
-    """The row of the table of chips.
-
-    Raises:
-      UserError: for a name it does not have.
-    """
-    by_name = {chip.name: chip for chip in CHIPS}
-    name = _USUAL.get(name, name)
-    if name not in by_name:
-        raise UserError(
-            f"--chip must be one of {', '.join(by_name)}, not {name!r}{did_you_mean(name, by_name)}"
-        )
-    return by_name[name]
 
 
 def libtpu_installed() -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpt2_jax.parallel.chips import CHIPS, chip_for
+from gpt2_jax.errors import UserError
+from gpt2_jax.parallel.chips import CHIPS, chip_for, chip_named
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,15 @@ def test_dense_peaks_that_mfu_is_quoted_against() -> None:
     peaks = {chip.name: chip.peak_bf16_flops for chip in CHIPS}
     assert peaks["a100-80gb"] == 312e12
     assert peaks["h100-sxm"] == 989.5e12
+
+
+def test_chips_go_by_their_names():
+    assert [chip_named(chip.name) for chip in CHIPS] == list(CHIPS)
+    assert chip_named("h100").name == "h100-sxm" and chip_named("a100").name == "a100-80gb"
+    with pytest.raises(UserError, match="did you mean 'h100-sxm'"):
+        chip_named("h100_sxm")
+
+
+def test_a_program_may_take_what_the_runtime_leaves_it():
+    assert chip_named("v5e").available_bytes == 15.75 * 2**30
+    assert chip_named("h100-sxm").available_bytes == 80 * 2**30  # nobody has stated less

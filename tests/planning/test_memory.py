@@ -3,9 +3,9 @@ from __future__ import annotations
 import dataclasses
 
 from gpt2_jax.config import Config, MeshConfig
+from gpt2_jax.parallel.chips import chip_named
 from gpt2_jax.planning import memory
 from gpt2_jax.planning.memory import analytic_memory
-from gpt2_jax.planning.topology import chip_named
 
 _H100 = chip_named("h100-sxm")
 _CONFIG = Config(mesh=MeshConfig(2, 4, 1))

@@ -7,11 +7,11 @@ import pytest
 
 from gpt2_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
 from gpt2_jax.errors import UserError
+from gpt2_jax.parallel.chips import chip_named
 from gpt2_jax.planning import report
 from gpt2_jax.planning.estimate import from_shapes
 from gpt2_jax.planning.plan import analytic_plan
 from gpt2_jax.planning.search import candidates, search
-from gpt2_jax.planning.topology import chip_named
 
 _H100 = chip_named("h100-sxm")
 _SMALL = Config(mesh=MeshConfig(8, 1, 1))

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from gpt2_jax.config import Config, MeshConfig, ModelConfig
+from gpt2_jax.parallel.chips import chip_named
 from gpt2_jax.planning.estimate import Estimate
 from gpt2_jax.planning.memory import Memory
 from gpt2_jax.planning.plan import COMPILED, Plan
 from gpt2_jax.planning.report import as_json, as_table, as_text
-from gpt2_jax.planning.topology import chip_named
 from gpt2_jax.planning.transfers import Transfer
 
 _GIB, _MIB = 2**30, 2**20

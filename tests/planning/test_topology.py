@@ -6,9 +6,8 @@ import os
 import pytest
 
 from gpt2_jax.errors import UserError
-from gpt2_jax.parallel.chips import CHIPS
 from gpt2_jax.planning import topology
-from gpt2_jax.planning.topology import SLICES, captured_stderr, chip_named, parse_topology
+from gpt2_jax.planning.topology import SLICES, captured_stderr, parse_topology
 
 
 @pytest.mark.parametrize("kind", SLICES)
@@ -37,13 +36,6 @@ def test_a_slice_that_there_is_not_is_one_line(name, said):
     with pytest.raises(UserError, match=said) as caught:
         parse_topology(name)
     assert "\n" not in str(caught.value)
-
-
-def test_chips_go_by_their_names():
-    assert [chip_named(chip.name) for chip in CHIPS] == list(CHIPS)
-    assert chip_named("h100").name == "h100-sxm" and chip_named("a100").name == "a100-80gb"
-    with pytest.raises(UserError, match="did you mean 'h100-sxm'"):
-        chip_named("h100_sxm")
 
 
 def test_without_libtpu_a_slice_has_no_devices(monkeypatch):
