@@ -22,7 +22,8 @@ import subprocess
 import sys
 import threading
 import time
-from typing import NoReturn
+
+from command_line import CommandLine, cannot_run, count, seconds, shell_status
 
 PREEMPTED = 75
 _TAIL_LINES = 20
@@ -31,7 +32,7 @@ _POLL_S = 0.05
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line, runs the processes and returns the exit status."""
-    args = _parse(sys.argv[1:] if argv is None else argv)
+    args = _command_line().parse(argv)
     port = args.port or _free_port()
     settings = [_settings(args, port, rank) for rank in range(args.processes)]
     if args.dry_run:
@@ -42,25 +43,21 @@ def main(argv: list[str] | None = None) -> int:
     return _Group(args.command, settings, args.all_output, args.grace).wait()
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    lines = (__doc__ or "").splitlines()
-    parser = argparse.ArgumentParser(
-        usage="launch/local.py --processes N [flags] -- COMMAND...",
-        description=lines[0],
-        epilog="\n".join(lines[1:]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--processes", type=_count, required=True, metavar="N")
+def _command_line() -> CommandLine:
+    parser = CommandLine("launch/local.py", __doc__)
+    parser.require("--processes", "N", type=count, help="how many")
     parser.add_argument(
         "--devices_per_process",
-        type=_count,
+        type=count,
         metavar="N",
         help="CPU devices in each; without it a process takes the devices that JAX finds",
     )
-    parser.add_argument("--port", type=_count, help="of process 0; a free one by default")
+    parser.add_argument(
+        "--port", type=_port, metavar="N", help="of process 0; a free one by default"
+    )
     parser.add_argument(
         "--grace",
-        type=float,
+        type=seconds,
         default=60.0,
         metavar="SECONDS",
         help="what the others get to end by themselves when one has ended well (default 60)",
@@ -68,24 +65,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--all_output", action="store_true", help="show the others' output too, by number"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --")
-    # argparse's usage dump would bury the one line that says what is wrong.
-    parser.error = _refuse
-    args = parser.parse_args(argv)
-    if not args.command:
-        _refuse("name a command after --")
-    return args
+    return parser
 
 
-def _refuse(message: str) -> NoReturn:
-    print(f"error: {message} (see launch/local.py --help)", file=sys.stderr)
-    sys.exit(2)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a port from 1 to 65535, not {text!r}")
     return int(text)
 
 
@@ -133,7 +118,7 @@ class _Group:
                 )
             except OSError as error:
                 self._kill()
-                _refuse(f"can't run {command[0]}: {error.strerror}")
+                cannot_run(command[0], error)
             self._processes.append(process)
             self._tails.append(collections.deque(maxlen=_TAIL_LINES))
             if rank:
@@ -150,7 +135,7 @@ class _Group:
         while len(ended) < len(self._processes):
             for rank, process in enumerate(self._processes):
                 if rank not in ended and process.poll() is not None:
-                    ended[rank] = _status(process.returncode)
+                    ended[rank] = shell_status(process.returncode)
                     well = ended[rank] in (0, PREEMPTED)
                     # Dead peers make the others fail too: what was first is the one to report.
                     grace_s = self._grace_s if well else 0.0
@@ -191,11 +176,6 @@ class _Group:
         for line in self._tails[rank]:
             print(f"[{rank}] {line}", file=sys.stderr)
         print(f"process {rank} of {len(self._processes)} ended with {status}", file=sys.stderr)
-
-
-def _status(returncode: int) -> int:
-    """As a shell has it: 128 + the signal for a process that a signal ended."""
-    return returncode if returncode >= 0 else 128 - returncode
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NoReturn
+
+from command_line import MISTAKE, CommandLine, cannot_run, count, refuse, seconds, shell_status
 
 RESTARTED = {
     75: "stopped and saved",
@@ -35,43 +36,40 @@ RESTARTED = {
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line, supervises the command and returns the exit status."""
-    args = _parse(sys.argv[1:] if argv is None else argv)
+    args = _parse(argv)
     if args.dry_run:
         print(shlex.join(args.command))
         return 0
     if args.status_file:
-        args.status_file.unlink(missing_ok=True)
-    status = _Supervisor(args).run()
-    if args.status_file:
-        args.status_file.write_text(f"{status}\n")
+        _clear(args.status_file)
+    status = MISTAKE  # of a command that can't be run
+    try:
+        status = _Supervisor(args).run()
+    finally:
+        if args.status_file:
+            args.status_file.write_text(f"{status}\n")
     return status
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    lines = (__doc__ or "").splitlines()
-    parser = argparse.ArgumentParser(
-        usage="launch/supervise.py [flags] -- COMMAND...",
-        description=lines[0],
-        epilog="\n".join(lines[1:]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    seconds = {"type": _seconds, "metavar": "SECONDS"}
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = CommandLine("launch/supervise.py", __doc__)
+    wait = {"type": seconds, "metavar": "SECONDS"}
     parser.add_argument(
-        "--backoff", default=5.0, **seconds, help="before the first new start (default 5)"
+        "--backoff", default=5.0, **wait, help="before the first new start (default 5)"
     )
     # Below the 300 s that processes wait for each other, so that those of several machines meet.
     parser.add_argument(
-        "--max_backoff", default=120.0, **seconds, help="longest wait between starts (default 120)"
+        "--max_backoff", default=120.0, **wait, help="longest wait between starts (default 120)"
     )
     parser.add_argument(
         "--healthy",
         default=600.0,
-        **seconds,
+        **wait,
         help="a run this long has made progress: it resets wait and count (default 600)",
     )
     parser.add_argument(
         "--max_fast_failures",
-        type=int,
+        type=count,
         default=8,
         metavar="N",
         help="give up after so many shorter runs in a row (default 8)",
@@ -82,29 +80,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         metavar="FILE",
         help="where the exit status is written once nothing is started again",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the command, run nothing")
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --")
-    # argparse's usage dump would bury the one line that says what is wrong.
-    parser.error = _refuse
-    args = parser.parse_args(argv)
-    if not args.command:
-        _refuse("name a command after --")
-    return args
+    return parser.parse(argv)
 
 
-def _refuse(message: str) -> NoReturn:
-    print(f"error: {message} (see launch/supervise.py --help)", file=sys.stderr)
-    sys.exit(2)
-
-
-def _seconds(text: str) -> float:
+def _clear(status_file: Path) -> None:
+    """Removes what an earlier run has left, and refuses a file that could not be written."""
     try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return value
+        status_file.touch()
+        status_file.unlink()
+    except OSError as error:
+        refuse(f"can't write --status_file {status_file}: {error.strerror}")
 
 
 class _Supervisor:
@@ -120,13 +105,20 @@ class _Supervisor:
         while True:
             began = time.monotonic()
             status = self._run_once()
-            if status not in RESTARTED or self._told_to_stop.is_set():
+            if status == 0 or self._told_to_stop.is_set():
                 return status
             lasted = time.monotonic() - began
+            reason = f" ({RESTARTED[status]})" if status in RESTARTED else ""
+            ended = f"the command ended with {status}{reason} after {lasted:.0f} s"
+            if status not in RESTARTED:
+                _say(f"{ended}, which another start would not cure")
+                return status
             fast_failures = 0 if lasted >= self._args.healthy else fast_failures + 1
-            ended = f"ended with {status} ({RESTARTED[status]}) after {lasted:.0f} s"
             if fast_failures >= self._args.max_fast_failures:
-                _say(f"{ended}; giving up after {fast_failures} short runs in a row")
+                _say(
+                    f"{ended}; giving up after {fast_failures} run(s) in a row of less than "
+                    f"--healthy {self._args.healthy:g} s"
+                )
                 return status
             wait_s = self._args.backoff * 2 ** max(fast_failures - 1, 0)
             wait_s = min(wait_s, self._args.max_backoff)
@@ -139,7 +131,7 @@ class _Supervisor:
             # A session of its own: the terminal's Ctrl-C comes through us, once.
             self._process = subprocess.Popen(self._args.command, start_new_session=True)
         except OSError as error:
-            _refuse(f"can't run {self._args.command[0]}: {error.strerror}")
+            cannot_run(self._args.command[0], error)
         if self._told_to_stop.is_set():  # came between the wait and the start
             self._process.terminate()
         # Short waits, because a signal's handler runs between them.
@@ -148,8 +140,7 @@ class _Supervisor:
                 returncode = self._process.wait(timeout=1)
             except subprocess.TimeoutExpired:
                 continue
-            # As a shell has it: 128 + the signal for a process that a signal ended.
-            return returncode if returncode >= 0 else 128 - returncode
+            return shell_status(returncode)
 
     def _forward(self, number: int, frame: object) -> None:
         self._told_to_stop.set()

@@ -16,6 +16,7 @@ image. Needs the standard library only.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import re
@@ -23,7 +24,10 @@ import string
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from command_line import CommandLine, cannot_run, count, refuse
 
 _HERE = Path(__file__).parent
 # Chip -> (value of cloud.google.com/gke-tpu-accelerator, dimensions of a topology, chips of a host
@@ -41,7 +45,7 @@ _GPUS = {"a100": ("nvidia-a100-80gb", 8), "h100": ("nvidia-h100-80gb", 8)}
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line, applies or prints the manifest and returns the exit status."""
-    args = _parse(sys.argv[1:] if argv is None else argv)
+    args = _parse(argv)
     manifest = render(args)
     if args.dry_run:
         print(manifest, end="")
@@ -49,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return subprocess.run(["kubectl", "apply", "-f", "-"], input=manifest, text=True).returncode
     except OSError as error:
-        _refuse(f"can't run kubectl: {error.strerror}")
+        cannot_run("kubectl", error)
 
 
 def render(args: argparse.Namespace) -> str:
@@ -86,64 +90,49 @@ def _slice(chip: str, topology: str | None) -> tuple[str, int, int]:
     accelerator, dimensions, chips_of_host, one_host = _TPUS[chip]
     example = "x".join(["4"] * dimensions)
     if topology is None:
-        _refuse(f"--topology is missing: {chip} has those like {example}")
+        refuse(f"--topology is missing: {chip} has those like {example}")
     if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (dimensions - 1), topology):
-        _refuse(f"--topology {topology}: {chip} has {dimensions} dimensions, as in {example}")
+        refuse(f"--topology {topology}: {chip} has {dimensions} dimensions, as in {example}")
     chips = math.prod(map(int, topology.split("x")))
     if chips <= one_host:
         return accelerator, 1, chips
     if chips % chips_of_host:
-        _refuse(f"--topology {topology}: {chips} chips are no multiple of a host's {chips_of_host}")
+        refuse(f"--topology {topology}: {chips} chips are no multiple of a host's {chips_of_host}")
     return accelerator, chips // chips_of_host, chips_of_host
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    lines = (__doc__ or "").splitlines()
-    parser = argparse.ArgumentParser(
-        usage="launch/gke/submit.py --name NAME --chip CHIP --image IMAGE [flags] -- COMMAND...",
-        description=lines[0],
-        epilog="\n".join(lines[1:]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--name", type=_name, required=True, help="of the JobSet or Job")
-    parser.add_argument("--chip", choices=[*_TPUS, *_GPUS], required=True)
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = CommandLine("launch/gke/submit.py", __doc__)
+    parser.require("--name", "NAME", type=_name, help="of the JobSet or Job")
+    parser.require("--chip", "CHIP", choices=[*_TPUS, *_GPUS], help=", ".join([*_TPUS, *_GPUS]))
+    parser.require("--image", "IMAGE", help="built from launch/gke/Dockerfile")
+    parser.require("--data_bucket", "BUCKET", help="mounted at /data, to read")
     parser.add_argument("--topology", metavar="4x4", help="of a TPU slice, in chips")
     parser.add_argument(
-        "--slices", type=_count, default=1, metavar="N", help="TPU slices of the run (default 1)"
-    )
-    parser.add_argument("--image", required=True, help="built from launch/gke/Dockerfile")
-    parser.add_argument(
-        "--data_bucket", required=True, metavar="BUCKET", help="mounted at /data, to read"
+        "--slices", type=count, default=1, metavar="N", help="TPU slices of the run (default 1)"
     )
     parser.add_argument("--spot", action="store_true", help="on Spot VMs")
     parser.add_argument(
         "--service_account", default="default", metavar="NAME", help="the pods' (default: default)"
     )
     parser.add_argument(
-        "--max_restarts", type=_count, default=100, metavar="N", help="of all pods (default 100)"
+        "--max_restarts", type=count, default=100, metavar="N", help="of all pods (default 100)"
     )
     parser.add_argument(
         "--grace",
-        type=_count,
+        type=count,
         default=300,
         metavar="SECONDS",
         help="between SIGTERM and SIGKILL; above the time of a step and a save (default 300)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the manifest, apply nothing")
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --")
-    # argparse's usage dump would bury the one line that says what is wrong.
-    parser.error = _refuse
-    args = parser.parse_args(argv)
-    if not args.command:
-        _refuse("name a command after --")
+    args = parser.parse(argv)
     if args.chip in _GPUS and (args.topology or args.slices > 1):
-        _refuse(f"--topology and --slices are for TPUs, not for {args.chip}")
+        parser.error(f"--topology and --slices are for TPUs, not for {args.chip}")
+    workdirs = [value for flag, value in itertools.pairwise(args.command) if flag == "--workdir"]
+    workdirs += [word[10:] for word in args.command if word.startswith("--workdir=")]
+    if local := [workdir for workdir in workdirs if not workdir.startswith("gs://")]:
+        refuse(f"--workdir {local[0]}: a pod's disk ends with the pod; name gs://BUCKET/RUN")
     return args
-
-
-def _refuse(message: str) -> NoReturn:
-    print(f"error: {message} (see launch/gke/submit.py --help)", file=sys.stderr)
-    sys.exit(2)
 
 
 def _name(text: str) -> str:
@@ -153,12 +142,6 @@ def _name(text: str) -> str:
             f"{text!r}: up to 40 lower-case letters, digits and dashes, a letter first"
         )
     return text
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,12 @@ def test_the_image_has_what_the_manifest_runs():
         ((*_NAMED, "--chip", "v5e", "--topology", "3x5", *_RUN), "15 chips"),
         ((*_NAMED, "--chip", "h100", "--topology", "4x4", *_RUN), "for TPUs"),
         ((*_NAMED, "--chip", "h100"), "a command after --"),
+        ((*_NAMED, "--chip", "h100", "--grace", "0", *_RUN), "--grace: must be a whole number"),
+        (
+            (*_NAMED, "--chip", "h100", "--", "run", "--workdir", "/tmp/a"),
+            "--workdir /tmp/a: a pod",
+        ),
+        ((*_NAMED, "--chip", "h100", "--", "run", "--workdir=runs/a"), "--workdir runs/a: a pod"),
         (
             ("--name", "GPT_2", "--image", "i", "--data_bucket", "b", "--chip", "h100", *_RUN),
             "GPT_2",

@@ -89,6 +89,8 @@ def test_a_signal_reaches_all_once_and_a_second_kills(number):
         ([], "--processes"),
         (["--processes", "0", "--", "true"], "'0'"),
         (["--processes", "2"], "a command after --"),
+        (["--processes", "2", "--port", "65536", "--", "true"], "a port from 1 to 65535"),
+        (["--processes", "2", "--grace", "nan", "--", "true"], "'nan'"),
         (["--processes", "2", "--", "/no/such/program"], "/no/such/program"),
     ],
 )

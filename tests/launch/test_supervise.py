@@ -45,7 +45,10 @@ def test_what_another_start_cures_is_started_again_until_it_is_done(tmp_path):
 
 @pytest.mark.parametrize("status", [0, 1, 2, 76, 78])
 def test_anything_else_ends_it_with_the_same_status(tmp_path, status):
-    assert run(tmp_path, [75, status, 75])[::2] == (status, ["75"])
+    ended, errors, left = run(tmp_path, [75, status, 75])
+    assert (ended, left) == (status, ["75"])
+    said = f"the command ended with {status} after 0 s, which another start would not cure"
+    assert (said in errors) == (status != 0)
 
 
 def test_short_runs_are_limited_and_waited_for_twice_as_long_each_time(tmp_path):
@@ -53,7 +56,7 @@ def test_short_runs_are_limited_and_waited_for_twice_as_long_each_time(tmp_path)
     status, errors, left = run(tmp_path, [77] * 9, *flags)
     assert (status, len(left)) == (77, 5)
     assert [line.split()[-2] for line in errors.splitlines()[:3]] == ["0.01", "0.02", "0.03"]
-    assert "giving up after 4 short runs" in errors
+    assert "giving up after 4 run(s) in a row of less than --healthy 600 s" in errors
 
 
 def test_a_run_that_lasted_resets_the_count(tmp_path):
@@ -99,7 +102,12 @@ def test_a_signal_while_it_waits_ends_it():
     [
         ([], "a command after --"),
         (["--", "/no/such/program"], "/no/such/program"),
+        (["--", "no-such-program"], "no-such-program: no such command on the PATH"),
         (["--backoff", "soon", "--", "true"], "'soon'"),
+        (["--healthy", "-1", "--", "true"], "seconds from 0 on, not '-1'"),
+        (["--max_backoff", "nan", "--", "true"], "'nan'"),
+        (["--max_fast_failures", "0", "--", "true"], "--max_fast_failures: must be a whole number"),
+        (["--status_file", "/no/such/folder/file", "--", "true"], "can't write --status_file /no"),
         (["--restarts", "3", "--", "true"], "--restarts"),
     ],
 )
@@ -107,6 +115,15 @@ def test_wrong_input_is_one_line(words, named):
     done = supervise(*words)
     assert done.returncode == 2 and named in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_status_file_has_the_status_even_of_a_command_that_can_not_run(tmp_path):
+    file = tmp_path / "status"
+    for command, status in (("exit 76", 76), ("exit 0", 0)):
+        supervise("--status_file", str(file), command=["sh", "-c", command])
+        assert file.read_text() == f"{status}\n"
+    supervise("--status_file", str(file), command=["/no/such/program"])
+    assert file.read_text() == "2\n"
 
 
 def test_a_dry_run_prints_the_command_and_runs_nothing(tmp_path):
