@@ -2,7 +2,7 @@
 # Compiler flags of a chip: runs a command with them, or prints them without one.
 #
 #   launch/flags.sh v5e gpt2-jax train --config configs/gpt2_small.py --workdir gs://bucket/run
-#   launch/flags.sh h100
+#   launch/flags.sh h100                                prints the flags, to be set in a shell
 #   launch/flags.sh --dry-run v5e gpt2-jax train ...    prints what would run, runs nothing
 #
 # Chips: v4 v5e v5p v6e a100 h100 cpu. What LIBTPU_INIT_ARGS and XLA_FLAGS hold already comes last,
@@ -18,20 +18,23 @@ refuse() {
   exit 2
 }
 
-dry_run=
-case ${1-} in
--h | --help)
-  sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"
-  exit 0
-  ;;
---dry-run)
-  dry_run=yes
+dry_run='' chip=''
+while (($#)) && [[ $1 == -* || -z $chip ]]; do
+  case $1 in
+  -h | --help)
+    sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"
+    exit 0
+    ;;
+  --dry-run | --dry_run) dry_run=yes ;;
+  --) # as the other launchers want it before a command
+    shift
+    break
+    ;;
+  -*) refuse "unknown flag $1" ;;
+  *) chip=$1 ;;
+  esac
   shift
-  ;;
-esac
-(($# > 0)) || refuse "name a chip: v4, v5e, v5p, v6e, a100, h100 or cpu"
-chip=$1
-shift
+done
 
 tpu=()
 gpu=()
@@ -57,7 +60,8 @@ a100 | h100)
   gpu+=(--xla_gpu_enable_pipelined_reduce_scatter=true)
   ;;&
 v4 | v5e | v5p | v6e | a100 | h100 | cpu) ;;
-*) refuse "unknown chip '$chip': v4, v5e, v5p, v6e, a100, h100 or cpu" ;;
+'') refuse "name a chip: v4, v5e, v5p, v6e, a100, h100 or cpu" ;;
+*) refuse "name a chip first: v4, v5e, v5p, v6e, a100, h100 or cpu, not '$chip'" ;;
 esac
 
 settings=()
@@ -68,6 +72,7 @@ if ((${#gpu[@]})); then
   settings+=("XLA_FLAGS=${gpu[*]}${XLA_FLAGS:+ $XLA_FLAGS}")
 fi
 if (($# == 0)); then
+  ((${#settings[@]})) || echo "$chip needs no flags" >&2
   for setting in "${settings[@]}"; do
     printf 'export %q\n' "$setting"
   done
@@ -79,5 +84,6 @@ elif [[ $dry_run ]]; then
   done
   echo "$line"
 else
+  type -P "$1" >/dev/null || refuse "can't run $1: no such command on the PATH"
   exec env "${settings[@]}" "$@"
 fi

@@ -56,7 +56,30 @@ def test_a_dry_run_prints_the_command_with_its_settings():
     assert words[2:] == ["gpt2-jax", "train", "a b"]
 
 
-@pytest.mark.parametrize(("words", "named"), [((), "name a chip"), (("v7", "true"), "'v7'")])
+def test_dashes_before_the_command_are_taken_as_the_other_launchers_take_them():
+    given = ("gpt2-jax", "train")
+    assert (
+        flags("v5e", "--dry-run", "--", *given).stdout == flags("--dry_run", "v5e", *given).stdout
+    )
+    assert flags("cpu", "--", "echo", "--", "x").stdout == "-- x\n"
+
+
+def test_help_is_the_head_of_the_script():
+    done = flags("--help")
+    assert done.returncode == 0 and done.stdout.startswith("Compiler flags of a chip")
+    assert "set -" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), "name a chip"),
+        (("v7", "true"), "'v7'"),
+        (("gpt2-jax", "train"), "name a chip first: v4, v5e, v5p, v6e, a100, h100 or cpu, not"),
+        (("--chip", "v5e", "true"), "unknown flag --chip"),
+        (("v5e", "no-such-program"), "no-such-program"),
+    ],
+)
 def test_wrong_input_is_one_line(words, named):
     done = flags(*words)
     assert done.returncode == 2 and named in done.stderr
