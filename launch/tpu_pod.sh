@@ -33,6 +33,19 @@ refuse() {
   exit 2
 }
 
+check_workdir() { # COMMAND
+  # Up to 8 cores or chips are one host, whose folders are those of the run.
+  ((${type##*-} > 8)) || return 0
+  local word before=''
+  for word in "$@"; do
+    [[ $before != --workdir ]] || word=--workdir=$word
+    if [[ $word == --workdir=* && $word != --workdir=gs://* ]]; then
+      refuse "${word/=/ }: the hosts of a $type share no folder; name gs://BUCKET/RUN"
+    fi
+    before=$word
+  done
+}
+
 verb=${1-}
 case $verb in
 -h | --help)
@@ -56,11 +69,12 @@ while (($#)) && [[ $1 != -- ]]; do
     tier=$1
     shift
     ;;
-  --dry-run)
+  --dry-run | --dry_run)
     dry_run=yes
     shift
     ;;
-  *) refuse "unknown flag $1" ;;
+  -*) refuse "unknown flag $1" ;;
+  *) refuse "put -- before the command: launch/tpu_pod.sh $verb [flags] -- $1 ..." ;;
   esac
 done
 (($# == 0)) || shift # the --
@@ -75,14 +89,21 @@ up | create | start | watch)
   v5litepod-*) chip=v5e default=v2-alpha-tpuv5-lite ;;
   v5p-*) chip=v5p default=v2-alpha-tpuv5 ;;
   v6e-*) chip=v6e default=v2-alpha-tpuv6e ;;
-  *) refuse "--type '$type' is none of v4-N, v5litepod-N, v5p-N, v6e-N" ;;
+  *) chip='' default='' ;;
   esac
+  [[ $chip && $type =~ -[1-9][0-9]*$ ]] ||
+    refuse "--type '$type' is none of v4-N, v5litepod-N, v5p-N, v6e-N"
   version=${version:-$default}
   ;;
 esac
 case $verb in
 up | start | run | watch) (($#)) || refuse "name a command after --" ;;
 esac
+case $verb in
+up | start | watch) check_workdir "$@" ;;
+esac
+[[ $dry_run ]] || type -P gcloud >/dev/null ||
+  refuse "gcloud is not on the PATH: install Google Cloud's command line, then gcloud auth login"
 command=("$@")
 where=("--zone=$zone")
 [[ -z $project ]] || where+=("--project=$project")
@@ -114,6 +135,12 @@ state() { # [what a dry run is to find]
 
 on_workers() { # WORKERS COMMAND
   run gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" "--worker=$1" "--command=$2"
+}
+
+lost_sight() { # after gcloud has said why
+  echo "error: can't look at $name in $zone: is gcloud logged in (gcloud auth login), and are \
+--name, --zone and --project right?" >&2
+  exit 1
 }
 
 create() {
@@ -158,10 +185,14 @@ rm -f ~/train.status && { setsid launch/flags.sh $chip launch/supervise.py --sta
 }
 
 watch() { # until the run ends: its status is this script's
-  local now made ended='' gone=''
+  local now made ended='' gone='' seen=''
   while true; do
-    # A look that fails, as for want of a network, tells nothing.
-    now=$(state SUSPENDED) || now=UNKNOWN
+    # After the first, a look that fails, as for want of a network, tells nothing.
+    if ! now=$(state SUSPENDED); then
+      [[ $seen ]] || lost_sight
+      now=UNKNOWN
+    fi
+    seen=yes
     case $now in
     SUSPENDED | FAILED) gone=yes ;;
     ACTIVE)
@@ -204,7 +235,8 @@ up)
   ;;
 create | install | start | watch | delete) "$verb" ;;
 status)
-  echo "$name: $(state)"
+  now=$(state) || lost_sight
+  echo "$name: $now"
   # shellcheck disable=SC2016 # for the workers' shells
   on_workers all 'kill -0 $(cat train.pid) && echo "$(hostname): running" || echo "$(hostname): not running"'
   ;;

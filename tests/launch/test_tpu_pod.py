@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ _PLACE = ("--name", "gpt2", "--zone", "us-west4-a")
 _TYPE = ("--type", "v5litepod-16")
 _LOGS = ("--logs", "gs://bucket/logs")
 _RUN = ("--", "gpt2-jax", "train", "--workdir", "gs://bucket/a run")
+_LOCAL = ("--", "gpt2-jax", "train", "--workdir", "runs/a")
 _VERBS = ("describe", "create", "delete", "ssh", "scp", "archive")
 # Answers to `describe` and to what goes over ssh come from files, one a call; the last is repeated.
 _FAKE = r"""#!/usr/bin/env bash
@@ -24,7 +26,7 @@ _FAKE = r"""#!/usr/bin/env bash
   read -r now rest <"$STATES"
   echo "$now"
   echo "${rest:-$now}" >"$STATES"
-  [[ $now != NOT_FOUND ]]
+  [[ $now != NOT_FOUND ]] || exit 1
 }
 [[ " $* " != *" ssh "* ]] || {
   read -r now rest <"$STATUSES"
@@ -108,6 +110,31 @@ def test_watch_makes_a_preempted_slice_anew_as_often_as_it_takes_until_the_run_e
     assert "the run has ended with 76" in done.stderr
 
 
+def test_one_host_may_have_a_folder_of_its_own(pod):
+    for slice_type in ("v4-8", "v5litepod-8", "v6e-1"):
+        done, asked = pod("start", *_PLACE, "--type", slice_type, *_LOCAL)
+        assert done.returncode == 0 and "--workdir runs/a" in asked[-1][-1]
+
+
+@pytest.mark.parametrize("words", [("status", *_PLACE), ("watch", *_PLACE, *_TYPE, *_RUN)])
+def test_where_gcloud_can_not_look_it_is_said_and_nothing_more_is_asked(pod, words):
+    done, asked = pod(*words, answers="NOT_FOUND")
+    assert done.returncode == 1 and len(asked) == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: can't look at gpt2 in us-west4-a: is gcloud logged in")
+
+
+def test_without_gcloud_a_line_says_so(tmp_path):
+    for tool in ("bash", "dirname"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    for words, status in ((("stop", *_PLACE), 2), (("stop", *_PLACE, "--dry-run"), 0)):
+        done = subprocess.run(
+            [str(_SCRIPT), *words], env={"PATH": str(tmp_path)}, capture_output=True, text=True
+        )
+        assert done.returncode == status, done.stderr
+        assert ("error: gcloud is not on the PATH" in done.stderr) == bool(status)
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -120,6 +147,11 @@ def test_watch_makes_a_preempted_slice_anew_as_often_as_it_takes_until_the_run_e
         (("create", *_PLACE, *_TYPE, "--spot", "--reserved"), "exclude each other"),
         (("create", *_PLACE, "--type"), "--type needs a value"),
         (("create", *_PLACE, "--preemptible"), "--preemptible"),
+        (("create", *_PLACE, "--type", "v4-x"), "'v4-x'"),
+        (("up", *_PLACE, *_TYPE, *_RUN[1:]), "put -- before the command"),
+        (("up", *_PLACE, *_TYPE, *_LOCAL), "--workdir runs/a: the hosts of a v5litepod-16 share"),
+        (("start", *_PLACE, *_TYPE, "--", "x", "--workdir=/tmp"), "--workdir /tmp: the hosts"),
+        (("watch", *_PLACE, "--type", "v4-16", *_LOCAL), "the hosts of a v4-16"),
     ],
 )
 def test_wrong_input_is_one_line_and_asks_for_nothing(pod, words, named):
