@@ -79,7 +79,7 @@ SETTINGS = {
 }
 
 
-def start(lab, workdir, *flags, devices=8, env=None, module="gpt2_jax"):
+def start(lab, workdir, *flags, devices=8, env=None, module="gpt2_jax", stdout=subprocess.DEVNULL):
     """A process of its own that trains; compiling is done once for all with these devices."""
     settings = SETTINGS | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
@@ -90,7 +90,7 @@ def start(lab, workdir, *flags, devices=8, env=None, module="gpt2_jax"):
     return subprocess.Popen(
         [*command, "--workdir", str(workdir), *flags],
         env=os.environ | settings | (env or {}),
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -136,6 +137,16 @@ def test_a_run_of_four_goes_on_as_one_and_then_as_two_with_the_same_batches(lab,
     error = relative_error(workdir, alone)
     print(f"4 processes to step {stopped}, 1 to 13, 2 to 20: {error:.1e} relative")
     assert error < 1e-4
+
+
+@pytest.mark.slow
+def test_the_json_document_is_all_that_processes_print(lab):
+    flags = ("--config.train.total_steps=1", "--config.schedule.warmup_steps=1", NO_SAMPLE)
+    pair = start_group(
+        lab, lab / "json", "--json", *flags, *mesh(fsdp=2), processes=2, stdout=subprocess.PIPE
+    )
+    (first, errors), (second, _) = [process.communicate(timeout=200) for process in pair]
+    assert json.loads(first)["step"] == 1 and second == "", errors
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from gpt2_jax import __version__
+from gpt2_jax.cli.process import quiet_libraries, stdout_is_ours
 from gpt2_jax.errors import (
     Gpt2JaxError,
     Preempted,
@@ -136,11 +137,14 @@ def _dispatch(words: list[str], debug: bool) -> int:
             hint = did_you_mean(name, VERBS) or f"; verbs: {', '.join(VERBS)}"
             raise UserError(f"unknown verb {name!r}{hint}")
         if not debug:
-            _quiet_libraries()
+            quiet_libraries()
         verb = cast(Verb, importlib.import_module(f"gpt2_jax.cli.{name}"))
         args = parse(name, verb, rest)
         args.debug = debug
-        return verb.run(args)
+        with contextlib.ExitStack() as stack:
+            if getattr(args, "json", False):
+                stack.enter_context(stdout_is_ours())
+            return verb.run(args)
     parser = _top_parser()
     words = _with_declared_spelling(words, parser)
     _, extra = parser.parse_known_args(words)
@@ -303,26 +307,6 @@ def _disk_full(error: BaseException | None) -> OSError | None:
 def _say(message: str, status: int) -> int:
     print(" ".join(message.splitlines()), file=sys.stderr)
     return status
-
-
-def _quiet_libraries() -> None:
-    """Keeps absl's and Orbax's chatter, and XLA's warnings in C++, out of the user's terminal.
-
-    Called before the verb is imported: XLA reads its level from the environment once, as it loads.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with contextlib.suppress(ImportError):  # `doctor` runs whatever is missing
-        from absl import logging  # here, because it takes as long to import as all else above
-
-        logging.set_verbosity(logging.FATAL)
-    shown = sys.unraisablehook
-
-    def hook(raised: Any) -> None:
-        # What threads of Orbax's still find to say after it has reported its failure.
-        if str(raised.exc_value) != "Event loop is closed":
-            shown(raised)
-
-    sys.unraisablehook = hook
 
 
 def _indented(text: str) -> str:

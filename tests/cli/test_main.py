@@ -191,9 +191,9 @@ def test_a_knob_without_its_config_is_recognized(
 def test_what_threads_say_after_a_failure_is_dropped_and_no_more() -> None:
     code = """
 import sys, types
-from gpt2_jax.cli.main import _quiet_libraries
+from gpt2_jax.cli.process import quiet_libraries
 sys.unraisablehook = lambda raised: print(raised.exc_value)
-_quiet_libraries()
+quiet_libraries()
 for text in ("Event loop is closed", "something else"):
     sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
 """

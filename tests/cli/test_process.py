@@ -1,0 +1,153 @@
+"""What libraries may print and where, and which devices are looked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt2_jax.cli import process
+
+# A command of its own whose verb `sample` is what RUN defines as `run`.
+_COMMAND = """
+import os, sys, types
+def add_arguments(parser): parser.add_argument("--json", action="store_true")
+{run}
+sys.modules["gpt2_jax.cli.sample"] = types.SimpleNamespace(
+    HELP="", EXAMPLES="", add_arguments=add_arguments, run=run)
+from gpt2_jax.cli.main import console
+sys.argv = ["gpt2-jax", "sample", *sys.argv[1:]]
+console()
+"""
+
+
+def _start(run: str, *flags: str, **settings: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _COMMAND.format(run=run), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **settings,
+    )
+
+
+_CHATTER = """
+def run(args):
+    os.write(1, b"chatter\\n")
+    print('{"a": 1}')
+    os.write(1, b"more\\n")
+    return 0
+"""
+
+
+def test_with_json_standard_output_has_the_document_alone() -> None:
+    out, errors = _start(_CHATTER, "--json").communicate(timeout=60)
+    assert (json.loads(out), errors) == ({"a": 1}, "chatter\nmore\n")
+    out, errors = _start(_CHATTER).communicate(timeout=60)
+    assert (sorted(out.splitlines()), errors) == (["chatter", "more", '{"a": 1}'], "")
+
+
+def test_with_json_a_reader_that_leaves_early_is_no_error() -> None:
+    running = _start("def run(args):\n    while True: print('x' * 100)", "--json")
+    assert running.stdout is not None and running.stderr is not None
+    running.stdout.readline()
+    running.stdout.close()
+    assert running.stderr.read() == ""
+    assert running.wait(timeout=60) == 141
+    running.stderr.close()
+
+
+def test_a_captured_standard_output_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    before = sys.stdout
+    with process.stdout_is_ours():
+        assert sys.stdout is before
+        print("here")
+    assert capsys.readouterr().out == "here\n"
+
+
+def test_what_is_true_of_standard_output_before_is_true_after() -> None:
+    code = """
+import os, sys
+from gpt2_jax.cli.process import stdout_is_ours
+before = sys.stdout
+try:
+    with stdout_is_ours():
+        raise KeyError
+except KeyError:
+    assert sys.stdout is before
+os.write(1, b"to the end")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("to the end", "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "device", "alone"),
+    [
+        ({"HOME": "/root"}, "null", True),
+        ({"TPU_NAME": ""}, "null", True),
+        ({"TPU_WORKER_ID": "0"}, "null", False),
+        ({"JAX_PLATFORMS": "tpu,cpu"}, "null", False),
+        ({"LIBTPU_INIT_ARGS": "--xla_tpu_x=1"}, "null", False),
+        ({}, "accel0", False),
+        ({}, "accel/accel0", False),
+        ({}, "vfio/0", False),
+    ],
+)
+def test_a_sign_of_a_tpu_is_never_overlooked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    device: str,
+    alone: bool,
+) -> None:
+    monkeypatch.setattr(process, "_has_plugins", lambda: False)
+    (tmp_path / device).parent.mkdir(exist_ok=True)
+    (tmp_path / device).touch()
+    assert process.only_cpus(environment, tmp_path) == alone
+    monkeypatch.setattr(process, "_has_plugins", lambda: True)  # as where there is CUDA
+    assert not process.only_cpus(environment, tmp_path)
+
+
+@pytest.mark.parametrize("way", ["namespace", "entry point"])
+def test_a_plugin_of_jax_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "namespace":
+        (tmp_path / "jax_plugins" / "some_chip").mkdir(parents=True)
+    else:
+        made = tmp_path / "some_chip-1.0.dist-info"
+        made.mkdir()
+        (made / "METADATA").write_text("Name: some_chip\nVersion: 1.0\n")
+        (made / "entry_points.txt").write_text("[jax_plugins]\nsome_chip = some_chip\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert process._has_plugins()
+
+
+def test_jax_is_kept_from_libtpu_only_where_it_can_find_nothing(tmp_path: Path) -> None:
+    code = (
+        "import os; from gpt2_jax.cli.process import quiet_libraries; quiet_libraries(); "
+        "print(os.environ.get('JAX_PLATFORMS'))"
+    )
+    (tmp_path / "libtpu.py").touch()
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JAX_PLATFORM", "TPU_"))
+    }
+    nothing = "cpu" if process.only_cpus(clean, Path("/dev")) else "None"
+    for said, chosen in (({}, nothing), ({"JAX_PLATFORMS": "tpu"}, "tpu")):
+        path = os.pathsep.join([str(tmp_path), *sys.path])
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=clean | said | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stdout == f"{chosen}\n", done.stderr
