@@ -44,6 +44,10 @@ class StorageError(Gpt2JaxError):
     exit_status = 78
 
 
+class Terminated(BaseException):
+    """SIGTERM has come. As with KeyboardInterrupt, nothing has failed: what can be kept is kept."""
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that a disk, or the user's part of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

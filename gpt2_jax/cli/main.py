@@ -17,11 +17,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from gpt2_jax import __version__
-from gpt2_jax.cli.process import quiet_libraries, stdout_is_ours
+from gpt2_jax.cli.process import quiet_libraries, sigterm_raises, stdout_is_ours
 from gpt2_jax.errors import (
     Gpt2JaxError,
     Preempted,
     StorageError,
+    Terminated,
     UserError,
     did_you_mean,
     is_disk_full,
@@ -48,9 +49,14 @@ _FLAG = re.compile(r"--[A-Za-z][\w.-]*")
 _OVERRIDE = "--config."
 _PATHS = ("DIR", "FILE", "PATH", "M")
 
-# Beside the statuses in errors.py, what shells use: 128 + SIGINT and 128 + SIGPIPE.
+# Beside the statuses in errors.py, what shells use: 128 + SIGINT, SIGPIPE and SIGTERM.
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+_TERMINATED = 143
+
+# The trainer answers SIGTERM by saving. A plan has nothing to keep, and compiles for minutes in
+# which no handler could run.
+_OWN_SIGTERM = ("train", "plan")
 
 
 class Verb(Protocol):
@@ -142,6 +148,8 @@ def _dispatch(words: list[str], debug: bool) -> int:
         args = parse(name, verb, rest)
         args.debug = debug
         with contextlib.ExitStack() as stack:
+            if name not in _OWN_SIGTERM:
+                stack.enter_context(sigterm_raises())
             if getattr(args, "json", False):
                 stack.enter_context(stdout_is_ours())
             return verb.run(args)
@@ -282,6 +290,8 @@ def _report(error: BaseException, debug: bool) -> int:
         return _say(f"error: {error}", error.exit_status)
     if isinstance(error, KeyboardInterrupt):
         return _say(f"interrupted: {error}" if str(error) else "interrupted", _INTERRUPTED)
+    if isinstance(error, Terminated):
+        return _say(f"terminated: {error}" if str(error) else "terminated", _TERMINATED)
     if isinstance(error, BrokenPipeError):
         # The reader, such as `head`, has left; else Python complains once more as it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""The process that a verb runs in: what libraries may say and where."""
+"""The process that a verb runs in: what libraries may say and where, and how SIGTERM ends it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import os
+import signal
 import sys
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from gpt2_jax.errors import Terminated
 
 # What says which devices to use, and what machines with TPUs set.
 _DEVICES_SAID = ("JAX_PLATFORM", "JAX_FORCE_TPU", "PJRT_", "TPU_", "LIBTPU_", "CLOUD_TPU_")
@@ -54,6 +58,37 @@ def _has_plugins() -> bool:
     """Whether there is a plugin of JAX, in either of the ways in which it looks for them."""
     by_name = importlib.util.find_spec("jax_plugins")
     return bool(by_name or importlib.metadata.entry_points(group="jax_plugins"))
+
+
+@contextlib.contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """SIGTERM raises Terminated in the block, and ends the process at once when it comes again.
+
+    Where SIGTERM is ignored or answered otherwise, that is left as it is.
+    """
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: types.FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    shown = sys.unraisablehook
+
+    def hook(raised: Any) -> None:
+        # What is raised in a callback, such as those of an import, goes no further.
+        if isinstance(raised.exc_value, Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+        shown(raised)
+
+    sys.unraisablehook = hook
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.unraisablehook = shown
 
 
 @contextlib.contextmanager

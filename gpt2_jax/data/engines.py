@@ -74,7 +74,7 @@ class _Processes:
         under_way: dict[Future[R], int] = {}
         try:
             for index, item in enumerate(items):
-                with _interrupts_held():
+                with _signals_held():
                     under_way[pool.submit(function, item)] = index
                 if len(under_way) >= 2 * self._workers:
                     yield from _finished(under_way)
@@ -108,12 +108,12 @@ def _finished(under_way: dict[Future[R], int]) -> Iterator[tuple[int, R]]:
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block, and the processes that it starts never see it.
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end of the block; processes it starts never see them.
 
-    A terminal sends it to them, too; what they are at is worth finishing.
+    A terminal or a scheduler sends them to all; this process ends the others when it ends.
     """
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -137,6 +137,7 @@ class _Ray:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._ray = ray = extra("cluster", "ray", "--engine ray")
         here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
+        answer = signal.getsignal(signal.SIGTERM)
         try:
             _knock(address or "")
             ray.init(
@@ -148,6 +149,8 @@ class _Ray:
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"cannot reach Ray at {address or 'this machine'}: {reason}") from None
+        if callable(answer) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, answer)  # Ray has put its own in place of it
 
     def map(
         self, function: Callable[[T], R], items: Sequence[T]

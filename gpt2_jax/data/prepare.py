@@ -26,7 +26,7 @@ from gpt2_jax.data.shards import MAX_VOCAB_SIZE
 from gpt2_jax.data.staging import Staging, open_staging
 from gpt2_jax.data.stream import TokenStream
 from gpt2_jax.data.tokenizer import Tokenizer, make_tokenizer
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import Terminated, UserError
 
 _LOG_SECONDS = 5.0
 _NO_TEXT = "the corpus has no text: give at least one file that is not empty"
@@ -195,8 +195,8 @@ def _make(
             else "choose another"
         )
         raise UserError(f"cannot write --out {out} ({error.strerror}): {remedy}") from None
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
+    except (KeyboardInterrupt, Terminated) as told:
+        raise type(told)(
             "parts that are done are kept; run the same command again to go on"
         ) from None
     return meta

@@ -14,7 +14,7 @@ import pytest
 
 from gpt2_jax import __version__
 from gpt2_jax.cli import main as cli
-from gpt2_jax.errors import NumbersWentBad, Preempted, StorageError, UserError
+from gpt2_jax.errors import NumbersWentBad, Preempted, StorageError, Terminated, UserError
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -159,6 +159,7 @@ def _failing(error: BaseException) -> Run:
         (NumbersWentBad("loss is nan"), 76, "error: loss is nan"),
         (StorageError("cannot save"), 78, "error: cannot save"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (Terminated("a half is kept"), 143, "terminated: a half is kept"),
         (OSError(errno.ENOSPC, "No space", "/data/x"), 78, "error: no space left on /data/x"),
         (
             KeyError("x"),

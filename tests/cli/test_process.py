@@ -1,21 +1,24 @@
-"""What libraries may print and where, and which devices are looked for."""
+"""What libraries may print and where, which devices are looked for, and how SIGTERM ends a verb."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpt2_jax.cli import main as cli
 from gpt2_jax.cli import process
 
 # A command of its own whose verb `sample` is what RUN defines as `run`.
 _COMMAND = """
-import os, sys, types
+import os, signal, sys, types
 def add_arguments(parser): parser.add_argument("--json", action="store_true")
 {run}
 sys.modules["gpt2_jax.cli.sample"] = types.SimpleNamespace(
@@ -84,6 +87,70 @@ os.write(1, b"to the end")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("to the end", "")
+
+
+_WAITS = """
+def run(args):
+    try:
+        print("ready", flush=True)
+        signal.pause()
+    finally:
+        {at_last}
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "at_last", "line"),
+    [(1, "pass", "terminated\n"), (2, "print('ready', flush=True); signal.pause()", "")],
+)
+def test_sigterm_ends_a_verb_with_a_line_and_the_second_at_once(
+    signals: int, at_last: str, line: str
+) -> None:
+    running = _start(_WAITS.format(at_last=at_last))
+    assert running.stdout is not None
+    for _ in range(signals):
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGTERM)
+    _, errors = running.communicate(timeout=60)
+    assert errors == line
+    assert running.returncode == (143 if signals == 1 else -signal.SIGTERM)
+
+
+def test_a_sigterm_that_comes_in_a_callback_ends_the_verb_too() -> None:
+    run = """
+class Callback:
+    def __del__(self): os.kill(os.getpid(), signal.SIGTERM)
+def run(args):
+    Callback()
+    return 0
+"""
+    running = _start(run)
+    assert running.communicate(timeout=60) == ("", "")
+    assert running.returncode == -signal.SIGTERM
+
+
+def test_an_ignored_sigterm_stays_ignored() -> None:
+    run = "def run(args):\n    os.kill(os.getpid(), signal.SIGTERM)\n    return 7"
+    ignore = {"preexec_fn": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN)}
+    running = _start(run, **ignore)
+    assert running.communicate(timeout=60) == ("", "") and running.returncode == 7
+
+
+@pytest.mark.parametrize(("name", "handled"), [("train", False), ("plan", False), ("eval", True)])
+def test_every_verb_but_those_with_an_answer_of_their_own_is_ended(
+    monkeypatch: pytest.MonkeyPatch, name: str, handled: bool
+) -> None:
+    found = []
+
+    def run(args: Any) -> int:
+        found.append(signal.getsignal(signal.SIGTERM))
+        return 0
+
+    verb = types.SimpleNamespace(HELP="", EXAMPLES="", add_arguments=lambda parser: None, run=run)
+    monkeypatch.setitem(sys.modules, f"gpt2_jax.cli.{name}", verb)  # type: ignore[arg-type]
+    assert cli.main([name]) == 0
+    assert callable(found[0]) == handled
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize(

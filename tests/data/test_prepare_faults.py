@@ -116,24 +116,28 @@ def test_workers_do_not_outlive_a_killed_run(place):
     raise AssertionError("workers are still there 10 seconds after the run was killed")
 
 
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(place):
-    staging = place / ".stopped.preparing"
-    process = start(place, "stopped")
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
+def test_a_signal_to_all_is_one_line_and_the_same_command_goes_on(place, number, said):
+    name = f"stopped-{number}"
+    staging = place / f".{name}.preparing"
+    process = start(place, name)
     assert wait_for_parts(process, staging, 5)
     began = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     out, errors = process.communicate(timeout=30)
     assert time.monotonic() - began < 20
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert not out
     assert last_line(errors) == (
-        "interrupted: parts that are done are kept; run the same command again to go on"
+        f"{said}: parts that are done are kept; run the same command again to go on"
     )
     assert len(list(staging.glob("parts/*.json"))) >= 5
-    process = start(place, "stopped")
+    process = start(place, name)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0 and "taking up" in errors
-    assert sums(place / "stopped") == sums(place / "whole")
+    assert sums(place / name) == sums(place / "whole")
 
 
 def test_two_runs_at_once_do_not_meet(place):
