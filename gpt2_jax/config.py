@@ -324,10 +324,12 @@ def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
       UserError: naming every field that may not change, or a `train.total_steps` that shrank.
     """
     old_values, new_values = _flatten(to_dict(saved)), _flatten(to_dict(new))
+    old_meaning, new_meaning = _meaning(old_values), _meaning(new_values)
     changed = [
         f"{key} ({old_values[key]!r} -> {value!r})"
         for key, value in new_values.items()
-        if value != old_values[key] and not _FIXED_ON_RESUME.isdisjoint((key, key.split(".")[0]))
+        if old_meaning[key] != new_meaning[key]
+        and not _FIXED_ON_RESUME.isdisjoint((key, key.split(".")[0]))
     ]
     if changed:
         raise UserError(
@@ -339,6 +341,16 @@ def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
             f"train.total_steps may grow on resume but not shrink: {workdir} has "
             f"{saved.train.total_steps}, not {new.train.total_steps}; to stop early: --stop_at_step"
         )
+
+
+def _meaning(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by key, alike where only the spelling of a folder or of shares differs."""
+    meaning = dict(values)
+    if (path := values["data.path"]) is not None:
+        meaning["data.path"] = posixpath.normpath(path)
+    if (mixture := values["data.mixture"]) is not None:
+        meaning["data.mixture"] = list(_shares(mixture).items())  # what is drawn follows the order
+    return meaning
 
 
 def _run_config_file(path: Path) -> Mapping[str, Any]:

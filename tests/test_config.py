@@ -484,6 +484,29 @@ def test_every_changed_field_is_named_at_once() -> None:
         assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "saved", "new", "same"),
+    [
+        ("mixture", "a=1,b=1", "a=0.5, b=0.5", True),
+        ("mixture", "x/a=0.75,b=0.25", "./x//a/=3,b=1", True),
+        ("mixture", "a=1,b=1", "a=1,b=2", False),
+        ("mixture", "a=1,b=1", "b=1,a=1", False),  # other windows in another order
+        ("path", "runs/data/a", "./runs/data/a/", True),
+        ("path", "runs/data/a", "runs/data/b", False),
+    ],
+)
+def test_data_named_in_another_way_is_the_same_on_resume(
+    key: str, saved: str, new: str, same: bool
+) -> None:
+    before, after = (from_dict({"data": {key: value}}) for value in (saved, new))
+    if same:
+        check_resume(before, after, "w")
+        return
+    with pytest.raises(UserError) as error:
+        check_resume(before, after, "w")
+    assert f"data.{key} ({saved!r} -> {new!r})" in str(error.value)
+
+
 def test_total_steps_may_grow_but_not_shrink() -> None:
     saved = from_dict({"train": {"total_steps": 10_000}})
     check_resume(saved, saved, "w")
