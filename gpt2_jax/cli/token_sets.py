@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpt2_jax.config import Config
-from gpt2_jax.data.loader import BatchSource, IsolatedDocuments, TrainLoader
+from gpt2_jax.data.loader import BatchSource, EvalWindows, IsolatedDocuments, TrainLoader
 from gpt2_jax.data.meta import read_meta
 from gpt2_jax.data.mixture import MixtureLoader
 from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens
@@ -60,15 +61,7 @@ def open_sets(config: Config) -> TokenSets:
     """
     shares = config.data.shares
     tokenizer = _tokenizer(config, list(shares))
-    loaders = [
-        TrainLoader(
-            _tokens(config, path, "train"),
-            batch_size=config.train.batch_size,
-            context_length=config.model.context_length,
-            seed=config.train.seed,
-        )
-        for path in shares
-    ]
+    loaders = [_loader(config, path) for path in shares]
     source = loaders[0] if len(loaders) == 1 else MixtureLoader(loaders, list(shares.values()))
     if config.data.isolate_documents:
         if tokenizer.eot is None:
@@ -80,19 +73,44 @@ def open_sets(config: Config) -> TokenSets:
     return TokenSets(
         tokenizer=tokenizer,
         source=source,
-        val_tokens={path: _tokens(config, path, "val") for path in shares},
+        val_tokens={path: _val_tokens(config, path) for path in shares},
         shares=list(shares.values()),
         fingerprint=fingerprint(*shares),
     )
 
 
+def _loader(config: Config, path: str) -> TrainLoader:
+    tokens = _tokens(config, path, "train")
+    with _naming(path):
+        return TrainLoader(
+            tokens,
+            batch_size=config.train.batch_size,
+            context_length=config.model.context_length,
+            seed=config.train.seed,
+        )
+
+
+def _val_tokens(config: Config, path: str) -> TokenArray:
+    tokens = _tokens(config, path, "val")
+    with _naming(path):  # too few to be scored: known before anything is compiled
+        EvalWindows(tokens, batch_size=1, context_length=config.model.context_length)
+    return tokens
+
+
 def _tokens(config: Config, path: str, split: str) -> TokenArray:
     found = open_tokens(path, split, val_fraction=config.data.val_fraction)
-    try:
+    with _naming(path):
         check_vocab(found, config.model.vocab_size)
+    return found
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Tells which folder it is whose tokens are refused in the block."""
+    try:
+        yield
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return found
 
 
 def _tokenizer(config: Config, paths: Sequence[str]) -> Tokenizer:

@@ -157,8 +157,8 @@ def check_vocab(tokens: TokenArray, vocab_size: int) -> None:
         if len(ids) and ids.max() >= vocab_size:
             where = start + int(ids.argmax())
             raise UserError(
-                f"token {where} of the data is id {ids.max()}, but the vocabulary has ids 0 to "
-                f"{vocab_size - 1}: model.vocab_size and data.tokenizer must fit data.path"
+                f"token {where} is id {ids.max()}, but the vocabulary has ids 0 to "
+                f"{vocab_size - 1}: model.vocab_size and data.tokenizer must fit the data"
             )
 
 
@@ -192,7 +192,7 @@ def _token_files(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise UserError(
             f"no data folder {folder}: make it with gpt2-jax prepare --out {folder}, "
-            "or set data.path to another"
+            "or name another"
         )
     files: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for file in sorted(folder.glob("*.bin")):

@@ -51,6 +51,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = "".join(rng.choice(list(characters), 3000))
         prepare([Document(name, text)], "byte", folder / name)
     prepare([Document("c", "abcab" * 100)], "char", folder / "characters")
+    prepare([Document("s", "x" * 23)], "byte", folder / "short")
+    prepare([Document("v", "x" * 999)], "byte", folder / "no_val", val_fraction=0.001)
+    (folder / "foreign").mkdir()
+    foreign = np.full(900, 7, np.uint16)
+    foreign[3] = 999
+    foreign.tofile(folder / "foreign" / "train.bin")
     (folder / "mixed.py").write_text(_CONFIG)
     return folder
 
@@ -109,6 +115,9 @@ def test_interrupted_and_resumed_equals_uninterrupted_and_each_set_is_scored(
         (("mixture=letters=1,missing=1",), "no data folder missing"),
         (("mixture=letters=1,digits",), "'digits' is not FOLDER=SHARE"),
         (("path=letters",), "data.path and data.mixture exclude each other"),
+        (("mixture=letters=1,short=1",), "short: the train split has 21 tokens"),
+        (("mixture=letters=1,no_val=1",), "no_val: the val split has 1 tokens"),
+        (("mixture=letters=1,foreign=1",), "foreign: token 3 is id 999, but the vocabulary"),
         (
             ("mixture=letters=1,characters=1",),
             "characters was prepared with char: set --config.data.tokenizer=char",
