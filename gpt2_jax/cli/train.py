@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         report = _dry_run(config)
         if is_primary():
+            _note_missing_data(config)
             print(json.dumps(report) if args.json else _readable(report))
         return 0
     with peers_expected():
@@ -208,6 +209,21 @@ def _dry_run(config: Config) -> dict[str, Any]:
             "gradients": bytes_per_device(state.params),
         },
     }
+
+
+def _note_missing_data(config: Config) -> None:
+    """Says what a run would be refused for; what is reported needs no data."""
+    try:
+        missing = [path for path in config.data.shares if not Path(path).is_dir()]
+    except UserError as error:
+        print(f"note: {error}", file=sys.stderr)
+        return
+    if missing:
+        print(
+            f"note: no data folder {', '.join(missing)}: make it with gpt2-jax prepare, or name "
+            "another",
+            file=sys.stderr,
+        )
 
 
 def _readable(report: dict[str, Any]) -> str:

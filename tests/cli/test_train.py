@@ -42,10 +42,10 @@ def get_config():
 
 
 def _dry_run(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    """The one JSON document that a dry run prints, and nothing else."""
+    """The one JSON document that a dry run prints; beside it, only that data is missing is said."""
     assert main(["train", *words]) == 0
     out, err = capsys.readouterr()
-    assert not err
+    assert err.startswith("note: ") and err.count("\n") == 1
     assert out.endswith("}\n")
     assert out.count("\n") == 1
     return json.loads(out)
@@ -92,12 +92,39 @@ def test_dry_runs_obey_overrides_and_either_spelling(capsys: pytest.CaptureFixtu
     assert other == one
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (("path=here",), None),
+        (("path=none",), "data.path is not set"),
+        (("path=away",), "no data folder away:"),
+        (("path=none", "mixture=here=1,away=2,gone=1"), "no data folder away, gone:"),
+    ],
+)
+def test_a_dry_run_notes_data_that_is_not_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    data: tuple[str, ...],
+    said: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
+    Path("tiny.py").write_text(_TINY, encoding="utf-8")
+    flags = (f"--config.data.{setting}" for setting in data)
+    assert main(["train", "--config", "tiny.py", "--dry_run", "--json", *flags]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["parameters"]
+    assert err.count("\n") == (said is not None)
+    assert said is None or err.startswith(f"note: {said}")
+
+
 def test_a_dry_run_reads_as_text_without_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--config", str(_CONFIGS / "gpt2_small.py"), "--dry_run"]) == 0
     out, err = capsys.readouterr()
     assert "124,439,808" in out
     assert "mesh" in out
-    assert not err
+    assert err.startswith("note: data.path is not set")
 
 
 def test_a_dry_run_makes_no_workdir(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
