@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from gpt2_jax.data.parts import Part, key
-from gpt2_jax.data.shards import TOKEN_DTYPE
+from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.data.tokenizer import ByteTokenizer, Tokenizer, tokenizer_from_dict
 from gpt2_jax.errors import UserError
 

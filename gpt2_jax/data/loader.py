@@ -18,6 +18,7 @@ import grain
 import jax
 import numpy as np
 
+from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.errors import UserError
 
@@ -35,13 +36,10 @@ class Batch(NamedTuple):
     """int32 [B, T]: which document each token is of; None where a row counts as one."""
 
     @classmethod
-    def of_windows(cls, windows: Sequence[np.ndarray], context_length: int) -> Batch:
-        """Windows of T + 1 tokens as rows, every target of weight 1."""
-        tokens = np.empty((len(windows), context_length + 1), np.int32)
-        for i, window in enumerate(windows):
-            tokens[i] = window
-        weights = np.ones((len(windows), context_length), np.float32)
-        return cls(tokens[:, :-1].copy(), tokens[:, 1:].copy(), weights)
+    def of_windows(cls, windows: np.ndarray) -> Batch:
+        """Windows [B, T + 1] as rows, every target of weight 1."""
+        inputs, targets = windows[:, :-1].astype(np.int32), windows[:, 1:].astype(np.int32)
+        return cls(inputs, targets, np.ones(inputs.shape, np.float32))
 
 
 class BatchSource(Protocol):
@@ -93,12 +91,13 @@ class TrainLoader:
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
         """The named rows of global batch `step`: pure in (seed, step, row)."""
         first = step * self.batch_size
-        windows = [self.window(first + row) for row in row_indices]
-        return Batch.of_windows(windows, self.context_length)
+        return Batch.of_windows(self.windows([first + row for row in row_indices]))
 
-    def window(self, position: int) -> np.ndarray:
-        """The window drawn as number `position`, uint16 [T + 1]: inputs and the last target."""
-        return self._tokens.read(self.window_start(position), self.context_length + 1)
+    def windows(self, positions: Sequence[int]) -> np.ndarray:
+        """The windows drawn as these numbers, uint16 [n, T + 1]: inputs and the last target."""
+        windows = np.empty((len(positions), self.context_length + 1), TOKEN_DTYPE)
+        self._tokens.fill(zip(map(self.window_start, positions), windows, strict=True))
+        return windows
 
     def window_start(self, position: int) -> int:
         """The token at which the window begins that is drawn as number `position`, from 0 on."""
@@ -165,11 +164,15 @@ class EvalWindows:
         batch = Batch(
             np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.float32)
         )
-        for i, row in enumerate(row_indices):
-            start = (step * self.batch_size + row) * self.context_length
-            count = min(self.context_length, len(self._tokens) - 1 - start)
+        starts = [(step * self.batch_size + row) * self.context_length for row in row_indices]
+        windows = [
+            np.empty(min(self.context_length + 1, max(len(self._tokens) - start, 0)), TOKEN_DTYPE)
+            for start in starts
+        ]
+        self._tokens.fill(pair for pair in zip(starts, windows, strict=True) if len(pair[1]) > 1)
+        for i, window in enumerate(windows):
+            count = len(window) - 1
             if count > 0:
-                window = self._tokens.read(start, count + 1)
                 batch.inputs[i, :count] = window[:-1]
                 batch.targets[i, :count] = window[1:]
                 batch.weights[i, :count] = 1

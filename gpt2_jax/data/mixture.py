@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt2_jax.data.loader import Batch, TrainLoader
+from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.errors import UserError
 
 
@@ -44,8 +45,11 @@ class MixtureLoader:
         """The named rows of global batch `step`, as NumPy arrays [len(row_indices), T]."""
         first = step * self.batch_size
         drawn = [self.draw(first + row) for row in row_indices]
-        windows = [self._loaders[which].window(position) for which, position in drawn]
-        return Batch.of_windows(windows, self.context_length)
+        windows = np.empty((len(drawn), self.context_length + 1), TOKEN_DTYPE)
+        for number, loader in enumerate(self._loaders):
+            mine = [i for i, (which, _) in enumerate(drawn) if which == number]
+            windows[mine] = loader.windows([drawn[i][1] for i in mine])
+        return Batch.of_windows(windows)
 
     def draw(self, position: int) -> tuple[int, int]:
         """(set, number within it) of the window drawn as number `position`, from 0 on."""

@@ -22,7 +22,7 @@ from gpt2_jax.data.encode import PartTotals
 from gpt2_jax.data.engines import Engine, open_engine
 from gpt2_jax.data.meta import check_sha256, read_meta, write_meta
 from gpt2_jax.data.parts import PART_BYTES, Document, Part, key
-from gpt2_jax.data.shards import MAX_VOCAB_SIZE
+from gpt2_jax.data.shard_file import MAX_VOCAB_SIZE
 from gpt2_jax.data.staging import Staging, open_staging
 from gpt2_jax.data.stream import TokenStream
 from gpt2_jax.data.tokenizer import Tokenizer, make_tokenizer

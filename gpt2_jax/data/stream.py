@@ -11,7 +11,7 @@ import numpy as np
 
 from gpt2_jax.data.encode import PartTotals, read_starts
 from gpt2_jax.data.engines import Engine
-from gpt2_jax.data.shards import TOKEN_DTYPE, write_shard
+from gpt2_jax.data.shard_file import TOKEN_DTYPE, write_shard
 from gpt2_jax.errors import UserError
 
 # Tokens moved at a time when parts are joined.

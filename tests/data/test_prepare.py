@@ -10,9 +10,10 @@ import pytest
 
 from gpt2_jax.cli import prepare as command
 from gpt2_jax.data.inputs import read_inputs
+from gpt2_jax.data.meta import read_meta
 from gpt2_jax.data.parts import Document
 from gpt2_jax.data.prepare import prepare
-from gpt2_jax.data.shards import open_tokens, read_meta
+from gpt2_jax.data.shards import open_tokens
 from gpt2_jax.data.tokenizer import make_tokenizer, tokenizer_from_dict
 from gpt2_jax.errors import UserError
 
