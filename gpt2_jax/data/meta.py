@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from gpt2_jax.errors import UserError
 
 META = "meta.json"
+# A shard lies in the folder itself.
+_FILE_NAME = re.compile(r"\w[\w.-]{0,250}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _REMEDY = "remove the folder and prepare the data anew"
 
 
@@ -26,7 +30,7 @@ def read_meta(path: str | Path) -> dict[str, Any] | None:
         meta = json.loads(file.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last for "[[[[..."
         raise UserError(f"{file} cannot be read ({error}): {_REMEDY}") from None
     problem = _meta_problem(meta)
     if problem:
@@ -85,11 +89,21 @@ def _meta_problem(meta: Any) -> str | None:
     """What is wrong with a meta.json's content; None when nothing is."""
     if key := _missing(meta, {"tokenizer": dict, "vocab_size": int, "splits": dict}):
         return f"no {key}"
+    # What `prepare` compares; other programs' folders may do without.
+    source = meta.get("source", {})
+    if not isinstance(source, Mapping) or not isinstance(part := source.get("part_bytes", 1), int):
+        return "no part_bytes in source"
+    if part < 1:
+        return f"part_bytes is {part}"
     for name, split in meta["splits"].items():
         kinds = {"tokens": int, "bytes": int, "documents": int, "shards": list}
         if key := _missing(split, kinds):
-            return f"no {key} in split {name}"
+            return f"no {key} in split {name!r:.40}"
         for shard in split["shards"]:
             if key := _missing(shard, {"file": str, "tokens": int, "sha256": str}):
-                return f"no {key} in a shard of split {name}"
+                return f"no {key} in a shard of split {name!r:.40}"
+            if not _FILE_NAME.fullmatch(shard["file"]):
+                return f"{shard['file']!r:.40} is no shard's name"
+            if not _SHA256.fullmatch(shard["sha256"]):
+                return f"{shard['sha256']!r:.40} is no sha256"
     return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,9 @@ def fingerprint(*paths: str | Path) -> str:
 
     Of one folder, over the shards' sums in meta.json, or without it over each file's name, size and
     64 slices of 4 KB: a change between those goes unnoticed. Of several, over theirs in this order.
+
+    Raises:
+      UserError: for a folder that is missing, or a file in it that cannot be read or is no shard.
     """
     digest = hashlib.sha256()
     if len(paths) != 1:
@@ -155,12 +159,7 @@ def fingerprint(*paths: str | Path) -> str:
                 digest.update(f"{split} {shard['file']} {shard['sha256']}\n".encode())
     else:
         for file in [file for files in _token_files(folder).values() for file in files]:
-            size = file.stat().st_size
-            digest.update(f"{file.name} {size}\n".encode())
-            with open(file, "rb") as opened:
-                for start in np.linspace(0, max(size - 4096, 0), 64).astype(np.int64).tolist():
-                    opened.seek(start)
-                    digest.update(opened.read(4096))
+            _digest_slices(file, digest.update)
     return digest.hexdigest()
 
 
@@ -178,6 +177,18 @@ def _token_files(folder: Path) -> dict[str, list[Path]]:
         for split in splits:
             files[split].append(file)
     return files
+
+
+def _digest_slices(file: Path, update: Callable[[bytes], None]) -> None:
+    size = open_shard(file).size
+    update(os.fsencode(file.name) + f" {size}\n".encode())
+    try:
+        with open(file, "rb") as opened:
+            for start in np.linspace(0, max(size - 4096, 0), 64).astype(np.int64).tolist():
+                opened.seek(start)
+                update(opened.read(4096))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _check_against_meta(

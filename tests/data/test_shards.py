@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,6 +213,12 @@ def test_fingerprint_follows_the_content(tmp_path):
             seen.append(fingerprint(tmp_path))
     assert seen[0] == seen[1] and seen[4] == seen[5]
     assert len(set(seen)) == 6
+
+
+def test_fingerprints_stay_as_they_are_for_runs_to_go_on():
+    foreign = [Path(__file__).parent / "foreign" / name for name in ("llmc", "nanogpt")]
+    found = [fingerprint(each)[:16] for each in foreign]
+    assert found == ["bb4ffa5f74030e43", "9cf3b315cdcf4288"]
 
 
 def test_fingerprint_without_meta_sees_changes_inside_a_long_file(tmp_path):
