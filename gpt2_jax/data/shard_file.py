@@ -30,6 +30,8 @@ _OTHER_MAGIC = {
 }
 # nanoGPT's names; any other file must start with the header.
 _HEADERLESS = ("train.bin", "val.bin")
+# Fewer tokens do not tell one type of integers from another.
+_FEW = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _header_bytes(path: Path, size: int, head: bytes) -> int:
             "prepare the text with gpt2-jax prepare, or take the file away"
         )
     if magic != MAGIC:
-        _check_headerless(path, size)
+        _check_headerless(path, size, head)
         return 0
     if len(header) < 256:
         raise UserError(f"{path} is cut off in its header: {size} bytes; make or copy it anew")
@@ -142,7 +144,7 @@ def _header_bytes(path: Path, size: int, head: bytes) -> int:
     return HEADER_BYTES
 
 
-def _check_headerless(path: Path, size: int) -> None:
+def _check_headerless(path: Path, size: int, head: bytes) -> None:
     if path.name not in _HEADERLESS:
         raise UserError(
             f"{path} is not a token shard: it does not start with {MAGIC} (only nanoGPT's "
@@ -150,6 +152,13 @@ def _check_headerless(path: Path, size: int) -> None:
         )
     if size % TOKEN_DTYPE.itemsize:
         raise UserError(f"{path} has an odd size, {size} bytes: it is no array of uint16")
+    # Of wider integers, the upper half of each would pass for a token 0.
+    tokens = np.frombuffer(head, TOKEN_DTYPE)
+    if len(tokens) >= _FEW and tokens.any() and not tokens[1::2].any():
+        raise UserError(
+            f"{path} is an array of integers of 4 bytes or more (every second uint16 is 0): write "
+            "its tokens as uint16, as nanoGPT does"
+        )
 
 
 def write_shard(path: str | Path, arrays: Iterable[np.ndarray], count: int) -> str:

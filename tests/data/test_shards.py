@@ -136,6 +136,23 @@ def test_nanogpt_files_have_no_header(tmp_path):
         open_tokens(tmp_path, "val")
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.uint64])
+def test_wider_integers_without_a_header_are_refused(tmp_path, dtype):
+    STREAM.astype(dtype).tofile(tmp_path / "train.bin")
+    STREAM[:3].tofile(tmp_path / "val.bin")
+    with pytest.raises(UserError, match=r"train\.bin is an array of integers of 4 bytes or more"):
+        open_tokens(tmp_path, "train")
+    np.zeros(500, np.uint16).tofile(tmp_path / "train.bin")
+    assert not any(whole(open_tokens(tmp_path, "train")))
+
+
+def test_wider_integers_with_a_header_are_refused(tmp_path):
+    header = shard(STREAM)[:1024]
+    (tmp_path / "train.bin").write_bytes(header + STREAM.astype("<u4").tobytes())
+    with pytest.raises(UserError, match=r"corrupt: 1000 tokens .* are 3024 bytes, .* has 5024"):
+        open_tokens(tmp_path, "train")
+
+
 def test_header_wins_in_a_file_named_train_bin(tmp_path):
     (tmp_path / "train.bin").write_bytes(shard(STREAM))
     (tmp_path / "val.bin").write_bytes(shard(STREAM[:3], version=9))
