@@ -26,18 +26,33 @@ class Shard(NamedTuple):
     tokens: int
     pieces: tuple[tuple[str, int, int], ...]
     """(file, first token, tokens) in order."""
+    vocab_size: int
 
 
 def join_shard(shard: Shard) -> str:
-    """Writes a shard from parts' tokens; returns its sha256."""
+    """Writes a shard from parts' tokens; returns its sha256.
+
+    Raises:
+      UserError: for a part with ids that the vocabulary lacks.
+    """
 
     def arrays() -> Iterator[np.ndarray]:
         for path, first, count in shard.pieces:
             tokens = np.memmap(path, TOKEN_DTYPE, "r", first * TOKEN_DTYPE.itemsize, (count,))
             for start in range(0, count, _COPY_TOKENS):
-                yield tokens[start : start + _COPY_TOKENS]
+                yield _checked(tokens[start : start + _COPY_TOKENS], path, shard.vocab_size)
 
     return write_shard(shard.path, arrays(), shard.tokens)
+
+
+def _checked(tokens: np.ndarray, path: str, vocab_size: int) -> np.ndarray:
+    """The tokens, all of which the vocabulary has: what a disk kept may not be what was written."""
+    if len(tokens) and tokens.max() >= vocab_size:
+        raise UserError(
+            f"{path} is damaged: it has a token {tokens.max()}, but the vocabulary has ids 0 to "
+            f"{vocab_size - 1}; remove it and run the same command again"
+        )
+    return tokens
 
 
 class TokenStream:
@@ -94,7 +109,8 @@ class TokenStream:
             for number, first in enumerate(range(start, stop, tokens_per_shard)):
                 last = min(first + tokens_per_shard, stop)
                 path = str(folder / f"{split}_{number:06d}.bin")
-                shards.append(Shard(split, path, last - first, self.pieces(first, last)))
+                pieces = self.pieces(first, last)
+                shards.append(Shard(split, path, last - first, pieces, len(byte_lengths)))
         sums = dict(engine.map(join_shard, shards))
         for i, shard in enumerate(shards):
             name = os.path.basename(shard.path)
@@ -123,7 +139,8 @@ class TokenStream:
             rest = stop - int(self.starts[whole])
             starts = read_starts(self.folder, self.keys[whole])
             documents += int(np.searchsorted(starts, rest))
-            tokens = np.fromfile(self.folder / f"{self.keys[whole]}.tokens", TOKEN_DTYPE, rest)
+            path = str(self.folder / f"{self.keys[whole]}.tokens")
+            tokens = _checked(np.fromfile(path, TOKEN_DTYPE, rest), path, len(byte_lengths))
             size += int(byte_lengths[tokens].sum(dtype=np.int64))
         return size, documents
 

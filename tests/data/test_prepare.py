@@ -153,6 +153,26 @@ def test_what_is_left_of_a_part_is_not_taken_for_one(tmp_path):
     assert files(tmp_path / "out") == files(tmp_path / "afresh")
 
 
+@pytest.mark.parametrize("damaged", range(2))
+def test_ids_beyond_the_vocabulary_in_a_part_are_refused(tmp_path, damaged):
+    for i in range(3):
+        (tmp_path / f"{i}.txt").write_text(f"text number {i}. " * 60)
+    (tmp_path / "3.txt").write_bytes(b"\xff")
+    corpus = read_inputs([str(tmp_path / "*.txt")])
+    with pytest.raises(UserError, match="not UTF-8"):
+        prepare(corpus, "byte", tmp_path / "out", part_bytes=1000)
+    (tmp_path / "3.txt").write_text("mended")
+    tokens = sorted((tmp_path / ".out.preparing" / "parts").glob("*.tokens"))[damaged]
+    tokens.write_bytes(tokens.read_bytes()[:-2] + b"\x01\x01")  # 257: one more than there are
+    with pytest.raises(UserError, match=f"{tokens.name} is damaged: it has a token 257, .* to 256"):
+        prepare(corpus, "byte", tmp_path / "out", part_bytes=1000)
+    assert not (tmp_path / "out").exists()
+    tokens.unlink()
+    prepare(corpus, "byte", tmp_path / "out", part_bytes=1000)
+    prepare(corpus, "byte", tmp_path / "afresh", part_bytes=1000)
+    assert files(tmp_path / "out") == files(tmp_path / "afresh")
+
+
 @pytest.mark.parametrize(
     ("documents", "name", "fraction", "named"),
     [
