@@ -112,6 +112,13 @@ class Trainer:
     def _check_continues(self, meta: Mapping[str, Any]) -> None:
         """Refuses a checkpoint of another config or other data: config.json may have been lost."""
         run = self.fixed
+        # Two may have the same name and size, and even the same shards, and mean other text.
+        if meta["tokenizer"] != dict(run.setup.tokenizer):
+            raise UserError(
+                f"the {run.config.data.tokenizer} tokenizer of the data is not the one that "
+                f"{run.workdir} was trained with: its ids mean other text; put the data back as it "
+                "was, or choose another --workdir"
+            )
         saved = config_lib.from_dict(meta["config"])
         # Folders may have moved; what is in them is compared by its fingerprint.
         saved = dataclasses.replace(saved, data=run.config.data)

@@ -282,6 +282,24 @@ def test_train_refuses_damaged_shards(
     assert "data" in err
 
 
+@pytest.mark.parametrize(
+    ("split", "count", "said"),
+    [
+        ("train", 63, "short: the train split has 63 tokens, but model.context_length=32 needs"),
+        ("val", 1, "short: the val split has 1 tokens, scoring needs at least 2"),
+    ],
+)
+def test_train_refuses_too_few_tokens_before_it_compiles(
+    house: Path, capsys: pytest.CaptureFixture[str], split: str, count: int, said: str
+) -> None:
+    Path("short").mkdir()
+    for name, tokens in {"train": 64, "val": 2, split: count}.items():
+        np.zeros(tokens, np.uint16).tofile(Path("short", f"{name}.bin"))
+    assert said in _refused(house, capsys, *_TRAIN, "--config.data.path=short")
+    words = "--config.data.mixture=data=1,short=1", "--config.data.path=none"
+    assert said in _refused(house, capsys, *_TRAIN, *words)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"tokenizer": {}}'])
 def test_train_refuses_a_malformed_meta_json(
     house: Path, capsys: pytest.CaptureFixture[str], content: str
