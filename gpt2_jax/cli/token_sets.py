@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpt2_jax.config import Config
 from gpt2_jax.data.loader import BatchSource, EvalWindows, IsolatedDocuments, TrainLoader
-from gpt2_jax.data.meta import read_meta
+from gpt2_jax.data.meta import check_sha256, read_meta
 from gpt2_jax.data.mixture import MixtureLoader
 from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens
 from gpt2_jax.data.tokenizer import Tokenizer, make_tokenizer, tokenizer_from_dict
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals.perplexity import MixturePerplexity, Perplexity
+from gpt2_jax.parallel.distributed import is_primary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +54,15 @@ class TokenSets:
         return MixturePerplexity(named, self.shares)
 
 
-def open_sets(config: Config) -> TokenSets:
+def open_sets(config: Config, *, check_sums: bool = False) -> TokenSets:
     """Opens the folders that the config names.
+
+    Args:
+      check_sums: reads every shard to compare its sha256 with meta.json's.
 
     Raises:
       UserError: for a folder that is missing, damaged, too small, or of another tokenizer than the
-        config and the others.
+        config and the others; for one without sums where they are asked for.
     """
     shares = config.data.shares
     tokenizer = _tokenizer(config, list(shares))
@@ -70,10 +75,13 @@ def open_sets(config: Config) -> TokenSets:
                 "tell documents by; prepare with byte or gpt2"
             )
         source = IsolatedDocuments(source, tokenizer.eot)
+    val_tokens = {path: _val_tokens(config, path) for path in shares}
+    if check_sums:  # of files already opened: from here on, every read sees whether they change
+        _check_sums(list(shares))
     return TokenSets(
         tokenizer=tokenizer,
         source=source,
-        val_tokens={path: _val_tokens(config, path) for path in shares},
+        val_tokens=val_tokens,
         shares=list(shares.values()),
         fingerprint=fingerprint(*shares),
     )
@@ -102,6 +110,19 @@ def _tokens(config: Config, path: str, split: str) -> TokenArray:
     with _naming(path):
         check_vocab(found, config.model.vocab_size)
     return found
+
+
+def _check_sums(paths: Sequence[str]) -> None:
+    metas = {path: meta for path in paths if (meta := read_meta(path)) is not None}
+    if without := [path for path in paths if path not in metas]:
+        raise UserError(
+            f"--check_sha256: {without[0]} has no meta.json with sums to compare its shards with; "
+            "leave the flag out, or make the shards with gpt2-jax prepare"
+        )
+    for path, meta in metas.items():
+        if is_primary():
+            print(f"comparing the sha256 of the shards in {path}", file=sys.stderr)
+        check_sha256(path, meta)
 
 
 @contextlib.contextmanager

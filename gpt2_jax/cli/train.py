@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stop_at_step", type=int, metavar="N", help="save and stop after step N")
     parser.add_argument(
+        "--check_sha256",
+        action="store_true",
+        help="first read every shard and compare its sha256 with meta.json",
+    )
+    parser.add_argument(
         "--dry_run", action="store_true", help="check the config and show sizes; trains nothing"
     )
     parser.add_argument(
@@ -48,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     config = config_lib.load_config(args.config, args.config_overrides)
     if args.show_knobs and args.dry_run:
         raise UserError("--show_knobs and --dry_run exclude each other")
+    if args.check_sha256 and args.dry_run:
+        raise UserError("--check_sha256 and --dry_run exclude each other: a dry run reads no data")
     if args.show_knobs:
         _show_knobs(config, args.json)
         return 0
@@ -78,13 +85,15 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(report) if args.json else _readable(report))
         return 0
     with peers_expected():
-        results = _train(config, args.workdir, args.stop_at_step)
+        results = _train(config, args.workdir, args.stop_at_step, args.check_sha256)
     if args.json and is_primary():
         print(json.dumps({"workdir": args.workdir, **results}))
     return 0
 
 
-def _train(config: Config, workdir: str, stop_at_step: int | None) -> dict[str, float]:
+def _train(
+    config: Config, workdir: str, stop_at_step: int | None, check_sums: bool
+) -> dict[str, float]:
     from gpt2_jax.cli.token_sets import open_sets
     from gpt2_jax.evals.run import TaskEvaluator
     from gpt2_jax.parallel.distributed import is_primary
@@ -92,7 +101,7 @@ def _train(config: Config, workdir: str, stop_at_step: int | None) -> dict[str, 
     from gpt2_jax.train.run import Setup
     from gpt2_jax.train.trainer import Trainer
 
-    sets = open_sets(config)
+    sets = open_sets(config, check_sums=check_sums)
     tokenizer = sets.tokenizer
     tasks = _tasks(config, tokenizer)
 
