@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.config import Config
-from gpt2_jax.data.loader import BatchSource, EvalWindows, IsolatedDocuments, TrainLoader
+from gpt2_jax.data.documents import IsolatedDocuments
+from gpt2_jax.data.loader import BatchSource, EvalWindows, TrainLoader
 from gpt2_jax.data.meta import check_sha256, read_meta
 from gpt2_jax.data.mixture import MixtureLoader
 from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens

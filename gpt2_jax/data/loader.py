@@ -112,21 +112,6 @@ def _offset(seed: int, epoch: int, context_length: int) -> int:
     return int.from_bytes(digest[:8], "little") % context_length
 
 
-class IsolatedDocuments:
-    """The batches of another source, with segments: a document begins where its first token is."""
-
-    def __init__(self, source: BatchSource, first_token: int) -> None:
-        """Takes the source, and the id that every document begins with: the end of text."""
-        self.batch_size, self.context_length = source.batch_size, source.context_length
-        self._source, self._first_token = source, first_token
-
-    def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
-        """The named rows of batch `step`, as NumPy arrays [len(row_indices), T]."""
-        batch = self._source.rows(step, row_indices)
-        segments = np.cumsum(batch.inputs == self._first_token, axis=1, dtype=np.int32)
-        return batch._replace(segments=segments)
-
-
 class EvalWindows:
     """One fixed pass in order, in which every token but the first is a target exactly once.
 

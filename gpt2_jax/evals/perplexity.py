@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gpt2_jax.config import Config
-from gpt2_jax.data.loader import EvalWindows, IsolatedDocuments, device_batches
+from gpt2_jax.data.documents import IsolatedDocuments
+from gpt2_jax.data.loader import EvalWindows, device_batches
 from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.data.tokenizer import Tokenizer
 from gpt2_jax.parallel.rules import Rules

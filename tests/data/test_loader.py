@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from gpt2_jax.data.documents import IsolatedDocuments
 from gpt2_jax.data.loader import (
     Batch,
     EvalWindows,
-    IsolatedDocuments,
     TrainLoader,
     device_batches,
     place,
