@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class TokenSets:
     Attributes:
       tokenizer: of all of them.
       source: batches to train on.
+      origins: batch number -> (folder, first token in its train split) of each row.
       val_tokens: folder -> its validation split.
       shares: of each folder in what is drawn.
       fingerprint: tells them from all others.
@@ -35,6 +36,7 @@ class TokenSets:
 
     tokenizer: Tokenizer
     source: BatchSource
+    origins: Callable[[int], list[tuple[str, int]]]
     val_tokens: dict[str, TokenArray]
     shares: list[int]
     fingerprint: str
@@ -68,20 +70,22 @@ def open_sets(config: Config, *, check_sums: bool = False) -> TokenSets:
     shares = config.data.shares
     tokenizer = _tokenizer(config, list(shares))
     loaders = [_loader(config, path) for path in shares]
-    source = loaders[0] if len(loaders) == 1 else MixtureLoader(loaders, list(shares.values()))
+    drawn = loaders[0] if len(loaders) == 1 else MixtureLoader(loaders, list(shares.values()))
+    source: BatchSource = drawn
     if config.data.isolate_documents:
         if tokenizer.eot is None:
             raise UserError(
                 f"data.isolate_documents: the {tokenizer.name} tokenizer has no end of text to "
                 "tell documents by; prepare with byte or gpt2"
             )
-        source = IsolatedDocuments(source, tokenizer.eot)
+        source = IsolatedDocuments(drawn, tokenizer.eot)
     val_tokens = {path: _val_tokens(config, path) for path in shares}
     if check_sums:  # of files already opened: from here on, every read sees whether they change
         _check_sums(list(shares))
     return TokenSets(
         tokenizer=tokenizer,
         source=source,
+        origins=drawn.origins,
         val_tokens=val_tokens,
         shares=list(shares.values()),
         fingerprint=fingerprint(*shares),
@@ -96,6 +100,7 @@ def _loader(config: Config, path: str) -> TrainLoader:
             batch_size=config.train.batch_size,
             context_length=config.model.context_length,
             seed=config.train.seed,
+            folder=path,
         )
 
 

@@ -118,6 +118,7 @@ def _train(
 
     setup = Setup(
         source=sets.source,
+        origins=sets.origins,
         make_evaluators=make_evaluators,
         tokenizer=tokenizer.to_dict(),
         data_fingerprint=sets.fingerprint,

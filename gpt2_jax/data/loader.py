@@ -61,7 +61,13 @@ class TrainLoader:
     """
 
     def __init__(
-        self, tokens: TokenArray, *, batch_size: int, context_length: int, seed: int
+        self,
+        tokens: TokenArray,
+        *,
+        batch_size: int,
+        context_length: int,
+        seed: int,
+        folder: str = "",
     ) -> None:
         """Fixes the order.
 
@@ -70,6 +76,7 @@ class TrainLoader:
           batch_size: B, sequences in the global batch.
           context_length: T.
           seed: of the order and the offsets, from 0 to 2^32 - 1.
+          folder: where the tokens are from, which `origins` repeats.
 
         Raises:
           UserError: when the tokens do not fill one window.
@@ -83,7 +90,7 @@ class TrainLoader:
                 f"{context_length} needs at least {2 * context_length}: prepare more text, or "
                 "train with a shorter context"
             )
-        self._tokens, self._seed = tokens, seed
+        self._tokens, self._seed, self._folder = tokens, seed, folder
         # Only numbers go through grain; reading rows here keeps a step to one pass over B windows.
         windows = grain.MapDataset.range(self.windows_per_epoch).seed(seed).shuffle()
         self._order = windows.repeat()
@@ -98,6 +105,15 @@ class TrainLoader:
         windows = np.empty((len(positions), self.context_length + 1), TOKEN_DTYPE)
         self._tokens.fill(zip(map(self.window_start, positions), windows, strict=True))
         return windows
+
+    def origins(self, step: int) -> list[tuple[str, int]]:
+        """(folder, first token in its train split) of every row of global batch `step`."""
+        first = step * self.batch_size
+        return [self.origin(first + row) for row in range(self.batch_size)]
+
+    def origin(self, position: int) -> tuple[str, int]:
+        """(folder, first token) of the window drawn as number `position`."""
+        return self._folder, self.window_start(position)
 
     def window_start(self, position: int) -> int:
         """The token at which the window begins that is drawn as number `position`, from 0 on."""

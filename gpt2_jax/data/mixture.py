@@ -51,6 +51,12 @@ class MixtureLoader:
             windows[mine] = loader.windows([drawn[i][1] for i in mine])
         return Batch.of_windows(windows)
 
+    def origins(self, step: int) -> list[tuple[str, int]]:
+        """(folder, first token in its train split) of every row of global batch `step`."""
+        first = step * self.batch_size
+        drawn = [self.draw(first + row) for row in range(self.batch_size)]
+        return [self._loaders[which].origin(position) for which, position in drawn]
+
     def draw(self, position: int) -> tuple[int, int]:
         """(set, number within it) of the window drawn as number `position`, from 0 on."""
         rounds, place = divmod(position, len(self._sets))

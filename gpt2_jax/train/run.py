@@ -25,6 +25,8 @@ class Setup:
 
     Attributes:
       source: batches by number.
+      origins: batch number -> (folder, first token in its train split) of each row, for who looks
+        into a batch that went wrong.
       make_evaluators: (abstract params on the mesh, mesh, rules) -> what to run at every
         validation.
       tokenizer: `Tokenizer.to_dict()`, stored with every checkpoint.
@@ -33,6 +35,7 @@ class Setup:
     """
 
     source: BatchSource
+    origins: Callable[[int], list[tuple[str, int]]]
     make_evaluators: Callable[..., Sequence[Evaluator]]
     tokenizer: Mapping[str, Any]
     data_fingerprint: str

@@ -82,6 +82,13 @@ def test_isolated_documents_begin_at_their_first_token():
     assert placed.segments.sharding == placed.inputs.sharding
 
 
+def test_origins_say_where_every_row_was_read():
+    loader = TrainLoader(TOKENS, batch_size=16, context_length=T, seed=3, folder="data/numbers")
+    for step in (0, 40):  # the first epoch, and another offset
+        batch, origins = loader.rows(step, range(16)), loader.origins(step)
+        assert origins == [("data/numbers", first) for first in batch.inputs[:, 0].tolist()]
+
+
 def test_any_rows_are_the_rows_of_the_whole_batch():
     loader = make_loader()
     batch = loader.rows(9, range(16))

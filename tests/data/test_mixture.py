@@ -18,7 +18,13 @@ LENGTHS = (1000, 300, 90)
 def make_loader(number, seed=3, batch_size=B):
     # Every token says which set it is of.
     tokens = np.arange(LENGTHS[number], dtype=np.uint16) + 10_000 * number
-    return TrainLoader(TokenArray([tokens]), batch_size=batch_size, context_length=T, seed=seed)
+    return TrainLoader(
+        TokenArray([tokens]),
+        batch_size=batch_size,
+        context_length=T,
+        seed=seed,
+        folder=f"set {number}",
+    )
 
 
 def make_mixture(shares=(5, 3, 2), seed=3):
@@ -64,6 +70,14 @@ def test_each_set_goes_through_its_own_epochs():
         assert np.array_equal(mine, alone)
         epoch = mine[: make_loader(number).windows_per_epoch, 0]
         assert len(set(epoch.tolist())) == len(epoch), "a window came twice in an epoch"
+
+
+def test_origins_say_where_every_row_was_read():
+    mixture = make_mixture()
+    for step in (0, 7, 100_000_000):
+        firsts = mixture.rows(step, range(B)).inputs[:, 0].tolist()
+        expected = [(f"set {first // 10_000}", first % 10_000) for first in firsts]
+        assert mixture.origins(step) == expected
 
 
 def test_a_mixture_of_one_is_the_set_itself():

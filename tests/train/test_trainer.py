@@ -77,10 +77,15 @@ class Recorder:
 
 def make_setup(config, evaluators=(), **changes):
     source = TrainLoader(
-        _TOKENS, batch_size=config.train.batch_size, context_length=16, seed=config.train.seed
+        _TOKENS,
+        batch_size=config.train.batch_size,
+        context_length=16,
+        seed=config.train.seed,
+        folder="data/tokens",
     )
     values = {
         "source": source,
+        "origins": source.origins,
         "make_evaluators": lambda abstract, mesh, rules: evaluators,
         "tokenizer": {"name": "byte"},
         "data_fingerprint": "one",
