@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +19,7 @@ from gpt2_jax.cli.main import main
 from gpt2_jax.config import load_config
 from gpt2_jax.data.parts import Document
 from gpt2_jax.data.prepare import prepare
+from gpt2_jax.data.shards import open_tokens
 from tests.runs import CONFIG, NO_SAMPLE, arrays, identical, losses, once, rows, start, train
 
 
@@ -166,3 +169,11 @@ def test_numbers_that_go_bad_end_with_status_76(lab):
     errors = train(lab, lab / "bad", *flags, status=76)
     last = errors.strip().splitlines()[-1]
     assert last.startswith("error: ") and "3 steps in a row" in last
+    # The file that the error names says which text the step has read.
+    record = json.loads(Path(last.rpartition("see ")[2]).read_text())
+    tokens = open_tokens(lab / "data", "train")
+    texts = []
+    for folder, first in record["rows"]:
+        assert folder == str(lab / "data")
+        texts.append(bytes(tokens.read(first, record["row_tokens"]).astype(np.uint8)).decode())
+    assert len(texts) == 8 and all(len(text) == 17 and "fish" in text for text in texts)

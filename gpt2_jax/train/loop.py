@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,17 +11,18 @@ import numpy as np
 
 from gpt2_jax.checkpoint.storage import unless_disk_full
 from gpt2_jax.data.loader import device_batches
-from gpt2_jax.errors import NumbersWentBad, Preempted
+from gpt2_jax.errors import Preempted
 from gpt2_jax.model.flops import flops_per_token
 from gpt2_jax.parallel.chips import chip_for
 from gpt2_jax.parallel.distributed import agreed, is_primary
 from gpt2_jax.parallel.stop import StopRequest
+from gpt2_jax.train.bad_steps import BadSteps
 from gpt2_jax.train.metrics import MetricsWriter, Progress, Throughput, decimals
 from gpt2_jax.train.rows import last_evaluation
 from gpt2_jax.train.run import Evaluator, Run
 from gpt2_jax.train.saving import Saver
 from gpt2_jax.train.state import TrainState
-from gpt2_jax.train.step import Metrics, batch_sharding, compile_train_step
+from gpt2_jax.train.step import Metrics, batch_sharding, compile_train_step, norms_by_name
 
 
 class Loop:
@@ -39,6 +40,7 @@ class Loop:
         self.run, self.config, self.workdir = run, run.config, run.workdir
         self.saver, self.stop, self.writer, self.progress = saver, stop, writer, progress
         self.stop_at = stop_at
+        self.bad_steps = BadSteps(run)
         mesh = run.mesh
         chip = chip_for(mesh.devices.flat[0].device_kind)
         self.throughput = Throughput(
@@ -116,15 +118,8 @@ class Loop:
     def _log(self, step: int, metrics: Metrics) -> None:
         """Reads a step's metrics from the device, watches for bad numbers, writes what is due."""
         config = self.config
-        bad_steps = int(metrics["bad_steps"])
-        if bad_steps >= config.train.max_bad_steps:
-            raise NumbersWentBad(
-                f"the loss or gradient was not finite in {bad_steps} steps in a row, up to step "
-                f"{step}; the parameters are as before them: lower schedule.learning_rate, or look "
-                "at the data"
-            )
-        if bad_steps:
-            self.progress.message(f"step {step}: loss or gradient not finite, update skipped")
+        if skipped := self.bad_steps.check(step, metrics):
+            self.progress.message(skipped)
         row: dict[str, float] = {}
         if step in (1, self.stop_at) or _due(step, config.log.every):
             values = {name: float(metrics[name]) for name in ("loss", "grad_norm", "learning_rate")}
@@ -133,7 +128,8 @@ class Loop:
             self.saver.look()
             self.progress.update(step, values)
         if _due(step, config.log.norms_every):
-            row |= _by_layer("grad_norm", metrics["grad_norms"])
+            norms = norms_by_name(metrics["grad_norms"])
+            row |= {f"grad_norm/{name}": norm for name, norm in norms.items()}
         if row:
             self.writer.write(step, row)
 
@@ -199,16 +195,3 @@ def _name(path: Any) -> str:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _by_layer(prefix: str, norms: Mapping[str, Any]) -> dict[str, float]:
-    """{`prefix/name` or `prefix/layer/name`: norm} from [L] and scalar arrays."""
-    row: dict[str, float] = {}
-    for name, value in norms.items():
-        array = np.asarray(value)
-        if array.ndim == 0:
-            row[f"{prefix}/{name}"] = float(array)
-        else:
-            leaf = name.removeprefix("h/")
-            row |= {f"{prefix}/{leaf}/{i}": float(x) for i, x in enumerate(array)}
-    return row

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -105,6 +106,18 @@ def abstract_batch(
     ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
     weights = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
     return Batch(ids, ids, weights, ids if segments else None)
+
+
+def norms_by_name(norms: Mapping[str, Any]) -> dict[str, float]:
+    """{`name` or `name/layer`: norm} from the scalars and [L] arrays of a step's `grad_norms`."""
+    named: dict[str, float] = {}
+    for name, value in norms.items():
+        array = np.asarray(value)
+        if array.ndim == 0:
+            named[name] = float(array)
+        else:
+            named |= {f"{name.removeprefix('h/')}/{i}": float(x) for i, x in enumerate(array)}
+    return named
 
 
 def _train_step(

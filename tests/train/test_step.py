@@ -23,6 +23,10 @@ B, T, V = 8, 16, 61
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
+# Settings that other tests have compiled.
+each_accumulation = pytest.mark.parametrize("changes", [{}, {"accumulation": 4}])
+
+
 def make_config(accumulation=1, dropout=0.0, learning_rate=1e-3):
     return from_dict(
         {
@@ -136,8 +140,9 @@ def test_a_batch_without_targets_has_no_loss_and_no_gradient():
     assert metrics["loss"] == 0 and metrics["grad_norm"] == 0 and metrics["bad_steps"] == 0
 
 
-def test_a_step_that_is_not_finite_changes_nothing_but_the_counts():
-    mesh, start, step = setting()
+@each_accumulation
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(changes):
+    mesh, start, step = setting(**changes)
     good, _ = step(start(), make_batch(mesh))
     good = jax.device_get(good)
     broken = good._replace(params=good.params | {"wpe": np.full_like(good.params["wpe"], np.nan)})
@@ -155,6 +160,23 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts():
     assert math.isfinite(metrics["loss"]) and int(state.bad_steps) == 0
     assert int(state.step) == 5 and int(updates_made(state.opt_state)) == 2
     assert not identical(state.params, good.params)
+
+
+@each_accumulation
+def test_a_run_goes_on_after_a_bad_step_as_if_it_had_never_been(changes):
+    mesh, start, step = setting(**changes)
+    one_row = np.ones((B, T))
+    one_row[5] = np.inf  # of one microbatch
+    states = []
+    for between in ([], [one_row]):
+        state, _ = step(start(), make_batch(mesh, seed=1))
+        for weights in between:
+            state, metrics = step(state, make_batch(mesh, weights, seed=2))
+            assert int(metrics["bad_steps"]) == 1
+        states.append(step(state, make_batch(mesh, seed=3))[0])
+    without, with_bad = states
+    assert int(with_bad.step) == int(without.step) + 1
+    assert identical(with_bad._replace(step=without.step), without)
 
 
 def test_one_gradient_that_is_not_finite_skips_the_update_of_all():

@@ -209,6 +209,31 @@ def test_numbers_that_stay_bad_end_the_run_and_leave_the_parameters(tmp_path):
     assert not all(map(np.array_equal, first, others[0]))
     losses = [row["loss"] for row in rows(tmp_path) if "loss" in row]
     assert losses[0] > 0 and losses[-1] is None
+    # Each of them left a file, and the error names the last.
+    files = {path.name: json.loads(path.read_text()) for path in (tmp_path / "bad_steps").iterdir()}
+    assert files.keys() == {"3.json", "4.json", "5.json"}
+    assert str(caught.value).endswith(f"see {tmp_path / 'bad_steps' / '5.json'}")
+    last = files["5.json"]
+    assert (last["step"], last["loss"], last["grad_norm"]) == (5, "nan", "nan")
+    assert set(last["grad_norms"].values()) == {"nan"} and len(last["grad_norms"]) == 4 + 2 * 12
+    assert last["learning_rate"] == pytest.approx(1e-3)  # the warmup of two is over
+    # What the step has read can be read again.
+    batch = setup.source.rows(last["batch"], range(8))
+    for row, (folder, first) in enumerate(last["rows"]):
+        window = _TOKENS.read(first, last["row_tokens"])
+        assert folder == "data/tokens"
+        assert np.array_equal(window, [*batch.inputs[row], batch.targets[row, -1]])
+    assert len(last["rows"]) == 8
+
+
+def test_a_run_that_starts_again_goes_on_counting_bad_steps(tmp_path, capfd):
+    config = make_config(train__max_bad_steps=5, eval__every=0)
+    setup = make_setup(config)
+    setup = dataclasses.replace(setup, source=BadFrom(setup.source, 2))
+    Trainer(config, tmp_path, setup).run(stop_at_step=4)
+    assert f"update skipped: see {tmp_path / 'bad_steps' / '4.json'}" in capfd.readouterr().err
+    with pytest.raises(NumbersWentBad, match="5 steps in a row, up to step 7"):
+        Trainer(config, tmp_path, setup).run()
 
 
 def test_init_from_starts_from_the_parameters_that_are_read(tmp_path):

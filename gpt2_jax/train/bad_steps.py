@@ -1,0 +1,89 @@
+"""The steps whose update was skipped: what is said of them, and kept for who looks into them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gpt2_jax.checkpoint.storage import write_whole
+from gpt2_jax.errors import NumbersWentBad
+from gpt2_jax.parallel.distributed import is_primary
+from gpt2_jax.train.run import Run
+from gpt2_jax.train.step import Metrics, norms_by_name
+
+# Files of the newest bad steps: those of a row share their parameters, and a few tell as much as
+# all; a run that goes bad every night does not fill the disk.
+KEPT = 20
+
+
+class BadSteps:
+    """Looks for skipped updates in every step's metrics; `<workdir>/bad_steps/` has the details.
+
+    A file `<step>.json` there has the step's `loss`, `grad_norm`, `learning_rate` and `grad_norms`
+    by parameter and layer, numbers that are not finite as "nan", "inf" and "-inf"; the number of
+    its `batch`; and for each of the `rows` of that the folder and the first of its `row_tokens`
+    tokens in that folder's train split.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._folder = run, run.workdir / "bad_steps"
+
+    def check(self, step: int, metrics: Metrics) -> str | None:
+        """What to say of a step whose update was skipped, None of others; each process must ask.
+
+        Raises:
+          NumbersWentBad: after `train.max_bad_steps` in a row.
+        """
+        in_a_row = int(metrics["bad_steps"])
+        if not in_a_row:
+            return None
+        where = self._write(step, metrics)
+        if in_a_row < self._run.config.train.max_bad_steps:
+            return f"step {step}: loss or gradient not finite, update skipped: {where}"
+        raise NumbersWentBad(
+            f"the loss or gradient was not finite in {in_a_row} steps in a row, up to step {step}; "
+            "the parameters are as before them: lower schedule.learning_rate, or look at the data: "
+            f"{where}"
+        )
+
+    def _write(self, step: int, metrics: Metrics) -> str:
+        """Process 0 writes the step's file; returns where, or why there is none."""
+        path = self._folder / f"{step}.json"
+        if is_primary():
+            try:
+                self._folder.mkdir(exist_ok=True)
+                write_whole(path, self._record(step, jax.device_get(metrics)).encode())
+                self._drop_all_but_newest(path)
+            except OSError as error:  # no reason to end a run that can go on
+                return f"can't write {path}: {error.strerror}"
+        return f"see {path}"
+
+    def _record(self, step: int, metrics: Metrics) -> str:
+        batch = step - 1  # the first step takes batch 0
+        values = {
+            "step": step,
+            **{name: _json(metrics[name]) for name in ("loss", "grad_norm", "learning_rate")},
+            "grad_norms": {n: _json(x) for n, x in norms_by_name(metrics["grad_norms"]).items()},
+            "batch": batch,
+            "row_tokens": self._run.config.model.context_length + 1,
+            "rows": self._run.setup.origins(batch),
+        }
+        # A line for each, where indent= would make four of every row.
+        lines = (f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in values.items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    def _drop_all_but_newest(self, written: Path) -> None:
+        # In a run that was set back the others may be of later steps: this one stays all the same.
+        steps = {int(p.stem) for p in self._folder.glob("*.json") if p.stem.isdigit()}
+        for step in sorted(steps - {int(written.stem)})[: -(KEPT - 1)]:
+            (self._folder / f"{step}.json").unlink(missing_ok=True)
+
+
+def _json(number: Any) -> float | str:
+    """The number, or its name where JSON has none."""
+    value = float(number)
+    return value if math.isfinite(value) else str(value)
