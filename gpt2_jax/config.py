@@ -180,6 +180,21 @@ class TrainConfig:
     max_bad_steps: int = _knob(
         10, "steps in a row with a non-finite loss or gradient before the run stops", low=1
     )
+    spike_threshold: float = _knob(
+        0.0,
+        "an update is skipped if its loss is more than this many deviations (1.4826 MAD) above the "
+        "median of the last accepted ones; 0: never",
+        low=0,
+    )
+    spike_window: int = _knob(
+        128, "accepted losses the median is of; until there are as many, none is skipped", low=8
+    )
+    max_spikes: int = _knob(
+        5,
+        "spikes skipped in a row; after them losses are taken as they come until one is in range, "
+        "because a change that lasts would else be refused for ever",
+        low=1,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +254,11 @@ class Config:
 
 # What must stay as it was when a run resumes; the rest changes how it goes, not what it computes.
 _FIXED_ON_RESUME = frozenset(
-    ("model", "data", "optimizer", "schedule", "train.seed", "train.batch_size")
+    (
+        *("model", "data", "optimizer", "schedule"),
+        *("train.seed", "train.batch_size"),
+        *("train.spike_threshold", "train.spike_window", "train.max_spikes"),
+    )
 )
 
 

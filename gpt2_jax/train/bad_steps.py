@@ -23,10 +23,10 @@ KEPT = 20
 class BadSteps:
     """Looks for skipped updates in every step's metrics; `<workdir>/bad_steps/` has the details.
 
-    A file `<step>.json` there has the step's `loss`, `grad_norm`, `learning_rate` and `grad_norms`
-    by parameter and layer, numbers that are not finite as "nan", "inf" and "-inf"; the number of
-    its `batch`; and for each of the `rows` of that the folder and the first of its `row_tokens`
-    tokens in that folder's train split.
+    A file `<step>.json` there has the `reason` and the step's `loss`, `grad_norm`, `learning_rate`
+    and `grad_norms` by parameter and layer, numbers that are not finite as "nan", "inf" and "-inf";
+    the number of its `batch`; and for each of the `rows` of that the folder and the first of its
+    `row_tokens` tokens in that folder's train split.
     """
 
     def __init__(self, run: Run) -> None:
@@ -36,36 +36,38 @@ class BadSteps:
         """What to say of a step whose update was skipped, None of others; each process must ask.
 
         Raises:
-          NumbersWentBad: after `train.max_bad_steps` in a row.
+          NumbersWentBad: after `train.max_bad_steps` in a row that were not finite.
         """
-        in_a_row = int(metrics["bad_steps"])
-        if not in_a_row:
+        reason, in_a_row = _why_skipped(metrics), int(metrics["bad_steps"])
+        if reason is None:
             return None
-        where = self._write(step, metrics)
+        where = self._write(step, reason, metrics)
         if in_a_row < self._run.config.train.max_bad_steps:
-            return f"step {step}: loss or gradient not finite, update skipped: {where}"
+            return f"step {step}: {reason}, update skipped: {where}"
         raise NumbersWentBad(
             f"the loss or gradient was not finite in {in_a_row} steps in a row, up to step {step}; "
             "the parameters are as before them: lower schedule.learning_rate, or look at the data: "
             f"{where}"
         )
 
-    def _write(self, step: int, metrics: Metrics) -> str:
+    def _write(self, step: int, reason: str, metrics: Metrics) -> str:
         """Process 0 writes the step's file; returns where, or why there is none."""
         path = self._folder / f"{step}.json"
         if is_primary():
             try:
                 self._folder.mkdir(exist_ok=True)
-                write_whole(path, self._record(step, jax.device_get(metrics)).encode())
+                record = self._record(step, reason, jax.device_get(metrics))
+                write_whole(path, record.encode())
                 self._drop_all_but_newest(path)
             except OSError as error:  # no reason to end a run that can go on
-                return f"can't write {path}: {error.strerror}"
+                return f"can't write {path}: {error.strerror or error}"
         return f"see {path}"
 
-    def _record(self, step: int, metrics: Metrics) -> str:
+    def _record(self, step: int, reason: str, metrics: Metrics) -> str:
         batch = step - 1  # the first step takes batch 0
         values = {
             "step": step,
+            "reason": reason,
             **{name: _json(metrics[name]) for name in ("loss", "grad_norm", "learning_rate")},
             "grad_norms": {n: _json(x) for n, x in norms_by_name(metrics["grad_norms"]).items()},
             "batch": batch,
@@ -81,6 +83,16 @@ class BadSteps:
         steps = {int(p.stem) for p in self._folder.glob("*.json") if p.stem.isdigit()}
         for step in sorted(steps - {int(written.stem)})[: -(KEPT - 1)]:
             (self._folder / f"{step}.json").unlink(missing_ok=True)
+
+
+def _why_skipped(metrics: Metrics) -> str | None:
+    """What kept a step's update from being applied; None if nothing did."""
+    if metrics["bad_steps"]:
+        return "loss or gradient not finite"
+    if metrics["loss_limit"] is None:
+        return None
+    loss, limit = float(metrics["loss"]), float(metrics["loss_limit"])
+    return f"loss {loss:.3f} spikes above {limit:.3f}" if loss > limit else None
 
 
 def _json(number: Any) -> float | str:

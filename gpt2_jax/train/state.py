@@ -15,6 +15,7 @@ from gpt2_jax.config import Config
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.parallel import rules as sharding_rules
 from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.train.guard import LossWindow, empty_window
 
 
 class TrainState(NamedTuple):
@@ -24,18 +25,21 @@ class TrainState(NamedTuple):
       step: int32, batches consumed; it also advances when an update is skipped.
       params: the model's parameters, float32.
       opt_state: optax's state; its own count advances only with applied updates.
-      bad_steps: int32, skipped updates in a row, up to now.
+      bad_steps: int32, updates in a row, up to now, skipped because they were not finite.
+      loss_window: what spikes are told by; None where `train.spike_threshold` is 0.
     """
 
     step: jax.Array
     params: Any
     opt_state: Any
     bad_steps: jax.Array
+    loss_window: LossWindow | None
 
 
 def without_params(state: TrainState) -> dict[str, Any]:
-    """All but the parameters, which are stored apart so that they can be read alone."""
-    return {name: value for name, value in state._asdict().items() if name != "params"}
+    """What there is but the parameters, which are stored apart so that they can be read alone."""
+    named = state._asdict().items()
+    return {name: value for name, value in named if name != "params" and value is not None}
 
 
 def boxed_state(config: Config, optimizer: optax.GradientTransformation) -> TrainState:
@@ -92,7 +96,8 @@ def _initializer(config: Config, optimizer: optax.GradientTransformation) -> Any
     def init(key: jax.Array) -> TrainState:
         params = _params(config, key)
         zero = jnp.zeros((), jnp.int32)
-        return TrainState(zero, params, optimizer.init(params), zero)
+        opt_state = optimizer.init(params)
+        return TrainState(zero, params, opt_state, zero, empty_window(config.train))
 
     return init
 

@@ -17,6 +17,7 @@ from gpt2_jax.model.gpt2 import GPT2, output_table
 from gpt2_jax.model.loss import weighted_cross_entropy
 from gpt2_jax.parallel.mesh import BATCH_AXES
 from gpt2_jax.parallel.rules import Rules, entered
+from gpt2_jax.train.guard import judge
 from gpt2_jax.train.optimizer import make_schedule, updates_made
 from gpt2_jax.train.state import TrainState
 
@@ -34,8 +35,8 @@ def compile_train_step(
     """The compiled step: (state, batch) -> (next state, metrics). The state's buffers are donated.
 
     Metrics are device scalars: `loss` (nats per weighted token), `grad_norm` (before clipping),
-    `learning_rate`, `bad_steps` (skipped in a row); and `grad_norms`, by parameter, [L] for
-    stacked ones.
+    `learning_rate`, `bad_steps` (not finite, in a row), `loss_limit` (the update of a loss above it
+    was skipped; None where none is set); and `grad_norms`, by parameter, [L] for stacked ones.
 
     Args:
       abstract: shapes and shardings of the state.
@@ -140,24 +141,27 @@ def _train_step(
         squares = _squares_by_layer(grads)
         grad_norm = jnp.sqrt(sum(jnp.sum(leaf) for leaf in squares.values()))
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        accepted, loss_window, loss_limit = judge(config.train, state.loss_window, loss, finite)
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
 
-        def keep_if_finite(new: jax.Array, old: jax.Array) -> jax.Array:
-            return jnp.where(finite, new, old)
+        def if_accepted(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(accepted, new, old)
 
         next_state = TrainState(
             step=state.step + 1,
-            params=jax.tree.map(keep_if_finite, params, state.params),
-            opt_state=jax.tree.map(keep_if_finite, opt_state, state.opt_state),
+            params=jax.tree.map(if_accepted, params, state.params),
+            opt_state=jax.tree.map(if_accepted, opt_state, state.opt_state),
             bad_steps=jnp.where(finite, 0, state.bad_steps + 1),
+            loss_window=loss_window,
         )
         metrics = {
             "loss": loss,
             "grad_norm": grad_norm,
             "learning_rate": schedule(updates_made(state.opt_state)),
             "bad_steps": next_state.bad_steps,
+            "loss_limit": loss_limit,
             "grad_norms": {name: jnp.sqrt(leaf) for name, leaf in squares.items()},
         }
         return next_state, metrics

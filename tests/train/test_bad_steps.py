@@ -19,12 +19,13 @@ def make(workdir, max_bad_steps=1000):
     return BadSteps(types.SimpleNamespace(config=config, workdir=workdir, setup=setup))
 
 
-def metrics(bad_steps=1, loss=math.nan, norms=(1.0, math.inf)):
+def metrics(bad_steps=1, loss=math.nan, loss_limit=None, norms=(1.0, math.inf)):
     return {
         "loss": np.float32(loss),
         "grad_norm": np.float32(-math.inf),
         "learning_rate": np.float32(0.5),
         "bad_steps": np.int32(bad_steps),
+        "loss_limit": None if loss_limit is None else np.float32(loss_limit),
         "grad_norms": {"wpe": np.float32(2), "h/mlp/fc": np.array(norms, np.float32)},
     }
 
@@ -40,6 +41,7 @@ def test_the_file_of_a_bad_step_names_the_layers_and_the_rows(tmp_path):
     assert said == f"step 41: loss or gradient not finite, update skipped: see {path}"
     assert strict(path.read_text()) == {
         "step": 41,
+        "reason": "loss or gradient not finite",
         "loss": "nan",
         "grad_norm": "-inf",
         "learning_rate": 0.5,
@@ -50,8 +52,19 @@ def test_the_file_of_a_bad_step_names_the_layers_and_the_rows(tmp_path):
     }
 
 
-def test_an_applied_update_leaves_nothing(tmp_path):
-    assert make(tmp_path).check(1, metrics(bad_steps=0, loss=1.0)) is None
+def test_a_loss_above_its_limit_is_said_and_written_but_does_not_end_the_run(tmp_path):
+    spike = metrics(bad_steps=0, loss=9.25, loss_limit=4.5)
+    said = make(tmp_path, max_bad_steps=1).check(41, spike)
+    path = tmp_path / "bad_steps" / "41.json"
+    assert said == f"step 41: loss 9.250 spikes above 4.500, update skipped: see {path}"
+    record = strict(path.read_text())
+    assert record["reason"] == "loss 9.250 spikes above 4.500" and record["loss"] == 9.25
+
+
+@pytest.mark.parametrize("loss_limit", [None, 9.25, math.inf])
+def test_an_applied_update_leaves_nothing(tmp_path, loss_limit):
+    applied = metrics(bad_steps=0, loss=9.25, loss_limit=loss_limit)
+    assert make(tmp_path, max_bad_steps=1).check(1, applied) is None
     assert not list(tmp_path.iterdir())
 
 

@@ -11,12 +11,12 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import abstract_state, bytes_per_device, init_state
+from gpt2_jax.train.state import abstract_state, bytes_per_device, init_state, without_params
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
-def make(axes, **model):
+def make(axes, spike_threshold=0.0, **model):
     model = {
         "num_layers": 2,
         "num_heads": 4,
@@ -27,7 +27,8 @@ def make(axes, **model):
         **model,
     }
     mesh = dict(zip(("data", "fsdp", "tensor"), axes, strict=True))
-    config = from_dict({"model": model, "mesh": mesh, "train": {"seed": 5}})
+    train = {"seed": 5, "spike_threshold": spike_threshold}
+    config = from_dict({"model": model, "mesh": mesh, "train": train})
     count = int(np.prod(axes))
     optimizer = make_optimizer(config)
     mesh = make_mesh(config.mesh, jax.devices()[:count])
@@ -59,6 +60,16 @@ def test_moments_lie_as_their_parameters_do():
     specs = [leaf.sharding.spec for leaf in jax.tree.leaves(abstract.params)]
     arrays = [leaf for leaf in jax.tree.leaves(abstract.opt_state) if leaf.ndim]
     assert [leaf.sharding.spec for leaf in arrays] == specs * 2
+
+
+def test_the_window_of_losses_is_whole_on_every_device_and_only_there_if_asked_for():
+    _, _, without = make((2, 2, 2))
+    _, _, abstract = make((2, 2, 2), spike_threshold=6.0)
+    assert abstract.loss_window.losses.shape == (128,)
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(abstract.loss_window))
+    assert jax.tree.leaves(abstract._replace(loss_window=None)) == jax.tree.leaves(without)
+    assert without_params(without).keys() == {"step", "opt_state", "bad_steps"}
+    assert without_params(abstract).keys() - without_params(without).keys() == {"loss_window"}
 
 
 def test_a_model_the_mesh_does_not_divide_is_refused():

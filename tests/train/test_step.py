@@ -13,6 +13,7 @@ from gpt2_jax.config import from_dict
 from gpt2_jax.data.loader import Batch
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.train.guard import LossWindow, empty_window
 from gpt2_jax.train.optimizer import make_optimizer, updates_made
 from gpt2_jax.train.state import abstract_state, init_state
 from gpt2_jax.train.step import batch_sharding, compile_train_step
@@ -23,11 +24,12 @@ B, T, V = 8, 16, 61
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
-# Settings that other tests have compiled.
-each_accumulation = pytest.mark.parametrize("changes", [{}, {"accumulation": 4}])
+# Compiling is most of the time here: two programs serve most tests, the default and a fuller one.
+FULLER = {"accumulation": 4, "spike_threshold": 5.0}
+plain_and_fuller = pytest.mark.parametrize("changes", [{}, FULLER])
 
 
-def make_config(accumulation=1, dropout=0.0, learning_rate=1e-3):
+def make_config(accumulation=1, dropout=0.0, learning_rate=1e-3, spike_threshold=0.0):
     return from_dict(
         {
             "model": {
@@ -52,6 +54,9 @@ def make_config(accumulation=1, dropout=0.0, learning_rate=1e-3):
                 "batch_size": B,
                 "accumulation_steps": accumulation,
                 "total_steps": 100,
+                "spike_threshold": spike_threshold,
+                "spike_window": 8,
+                "max_spikes": 2,
             },
         }
     )
@@ -74,7 +79,8 @@ def setting(**changes):
     abstract = abstract_state(config, optimizer, mesh, rules)
     step = compile_train_step(config, optimizer, mesh, rules, abstract)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return mesh, lambda state=None: jax.device_put(state or first_state(), shardings), step
+    first = first_state()._replace(loss_window=jax.device_get(empty_window(config.train)))
+    return mesh, lambda state=None: jax.device_put(state or first, shardings), step
 
 
 def make_batch(mesh, weights=None, seed=0):
@@ -103,7 +109,7 @@ def identical(one, other):
 
 def test_microbatches_with_unequal_masks_equal_one_batch():
     results = []
-    for changes in ({}, {"accumulation": 4}):
+    for changes in ({}, FULLER):
         mesh, start, step = setting(**changes)
         results.append(step(start(), make_batch(mesh, unequal_weights())))
     (one, metrics), (four, other_metrics) = results
@@ -140,7 +146,7 @@ def test_a_batch_without_targets_has_no_loss_and_no_gradient():
     assert metrics["loss"] == 0 and metrics["grad_norm"] == 0 and metrics["bad_steps"] == 0
 
 
-@each_accumulation
+@plain_and_fuller
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(changes):
     mesh, start, step = setting(**changes)
     good, _ = step(start(), make_batch(mesh))
@@ -162,7 +168,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(changes):
     assert not identical(state.params, good.params)
 
 
-@each_accumulation
+@plain_and_fuller
 def test_a_run_goes_on_after_a_bad_step_as_if_it_had_never_been(changes):
     mesh, start, step = setting(**changes)
     one_row = np.ones((B, T))
@@ -188,6 +194,25 @@ def test_one_gradient_that_is_not_finite_skips_the_update_of_all():
     state, metrics = step(start(), make_batch(mesh, weights))
     assert int(state.bad_steps) == 1 and not math.isfinite(metrics["grad_norm"])
     assert identical(state.params, first.params)
+
+
+def test_a_loss_that_spikes_changes_nothing_but_the_counts():
+    mesh, start, step = setting(**FULLER)
+    usual = np.linspace(0.9, 1.1, 8, dtype=np.float32)
+    window = LossWindow(usual, np.int32(19), np.int32(0))
+    first = first_state()._replace(loss_window=window)
+    state = start(first)
+    for spikes in (1, 2):
+        state, metrics = step(state, make_batch(mesh, seed=spikes))
+        assert metrics["loss"] > metrics["loss_limit"] > 1.1
+        assert identical(
+            state, first._replace(step=spikes, loss_window=window._replace(spikes=spikes))
+        )
+    state, metrics = step(state, make_batch(mesh))
+    assert metrics["loss_limit"] == math.inf
+    assert int(updates_made(state.opt_state)) == 1 and not identical(state.params, first.params)
+    usual[19 % 8] = metrics["loss"]
+    assert identical(state.loss_window, LossWindow(usual, 20, 3))
 
 
 def test_the_learning_rate_follows_the_updates_not_the_steps():

@@ -16,6 +16,7 @@ from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.errors import NumbersWentBad, Preempted, UserError
 from gpt2_jax.train import trainer
 from gpt2_jax.train.run import Setup
+from gpt2_jax.train.state import without_params
 from gpt2_jax.train.trainer import Trainer
 
 _TOKENS = TokenArray([(np.arange(2000) * 7 % 61).astype(np.uint16)])
@@ -234,6 +235,49 @@ def test_a_run_that_starts_again_goes_on_counting_bad_steps(tmp_path, capfd):
     assert f"update skipped: see {tmp_path / 'bad_steps' / '4.json'}" in capfd.readouterr().err
     with pytest.raises(NumbersWentBad, match="5 steps in a row, up to step 7"):
         Trainer(config, tmp_path, setup).run()
+
+
+class Garbled:
+    """A source whose batches of these numbers have targets that do not follow from their inputs."""
+
+    def __init__(self, source, steps):
+        self.batch_size, self.context_length = source.batch_size, source.context_length
+        self._source, self._steps = source, steps
+
+    def rows(self, step, row_indices):
+        batch = self._source.rows(step, row_indices)
+        return batch._replace(targets=60 - batch.targets) if step in self._steps else batch
+
+
+def test_a_resumed_run_skips_the_spikes_that_the_whole_run_skips(tmp_path, capfd):
+    config = make_config(
+        schedule__learning_rate=1e-2,
+        train__spike_threshold=3.0,
+        train__spike_window=8,
+        train__total_steps=24,
+        checkpoint__every=100,
+        eval__every=0,
+    )
+    setup = make_setup(config)
+    setup = dataclasses.replace(setup, source=Garbled(setup.source, (14, 17, 18)))
+    states = []
+    for stops in ([None], [18, None]):  # within a row of two
+        workdir = tmp_path / str(len(stops))
+        for stop_at_step in stops:
+            run = Trainer(config, workdir, setup)
+            run.run(stop_at_step)
+        store = CheckpointStore(workdir / "checkpoints", read_only=True)
+        abstract = run.fixed.abstract
+        states.append(store.restore(24, abstract.params, without_params(abstract)))
+        store.close()
+        said = capfd.readouterr().err
+        for step in (15, 18, 19):
+            file = workdir / "bad_steps" / f"{step}.json"
+            assert file.exists() and f"update skipped: see {file}" in said
+        assert said.count("skipped") == 3
+    assert jax.tree.all(jax.tree.map(np.array_equal, *states))
+    window = states[0][1]["loss_window"]
+    assert (int(window.count), int(window.spikes)) == (24 - 3, 0)
 
 
 def test_init_from_starts_from_the_parameters_that_are_read(tmp_path):
