@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Converts; returns the exit status."""
     out = Path(args.out)
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    if out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out} exists; name a folder that is new or empty")
     from gpt2_jax.checkpoint import huggingface
     from gpt2_jax.checkpoint.load import load, write_native

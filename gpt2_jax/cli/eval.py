@@ -69,8 +69,6 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, flag)
         if value is not None and value < 1:
             raise UserError(f"--{flag} must be at least 1, not {value}")
-    if args.out is not None and Path(args.out).is_file():
-        raise UserError(f"--out {args.out} is a file: name a folder")
     # Data first: what is missing there is known in an instant.
     selection, texts = _select(args), _texts(args)
     from gpt2_jax.checkpoint.load import abstract_params, find

@@ -14,6 +14,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, Protocol, cast
 
 from gpt2_jax import __version__
@@ -198,18 +199,29 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
     args, extra = parser.parse_known_args(words)
     if extra:
         raise _unexpected(extra, parser)
-    _refuse_empty_paths(parser, args)
+    _check_paths(parser, args)
     if overridable:
         args.config_overrides = overrides
     return args
 
 
-def _refuse_empty_paths(parser: _Parser, args: argparse.Namespace) -> None:
-    """An empty path, as an unset shell variable gives, would mean the current folder."""
+def _check_paths(parser: _Parser, args: argparse.Namespace) -> None:
+    """Refuses paths that name nothing, and folders that are files or below one."""
     for action in parser.path_actions():
-        value = getattr(args, action.dest)
+        flag, value = action.option_strings[0], getattr(args, action.dest)
+        # As an unset shell variable gives; it would mean the current folder.
         if "" in (value if isinstance(value, list) else [value]):
-            raise UserError(f"{action.option_strings[0]} is empty: name a path")
+            raise UserError(f"{flag} is empty: name a path")
+        if action.metavar == "DIR" and isinstance(value, str):
+            _refuse_files(flag, Path(value))
+
+
+def _refuse_files(flag: str, folder: Path) -> None:
+    if os.path.isfile(folder):
+        raise UserError(f"{flag} {folder} is a file: name a folder")
+    for above in folder.parents:
+        if os.path.isfile(above):
+            raise UserError(f"{flag} {folder}: {above} is a file; name a folder elsewhere")
 
 
 def _before_dashes(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:

@@ -63,12 +63,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.dry_run:
         if args.workdir is None:
             raise UserError("--workdir DIR is missing: the folder that keeps the run")
-        from gpt2_jax.checkpoint.storage import is_remote, storage_path
+        from gpt2_jax.checkpoint.storage import storage_path
 
-        workdir = storage_path(args.workdir, "--workdir")
-        above = () if is_remote(workdir) else (workdir, *workdir.parents)
-        if files := [path for path in above if path.is_file()]:
-            raise UserError(f"--workdir {workdir}: {files[0]} is a file; name a folder")
+        storage_path(args.workdir, "--workdir")
     _task_names(config)
     # Only now the imports that take seconds: a typo has been answered by here.
     from gpt2_jax.model import attention

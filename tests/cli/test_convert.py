@@ -66,11 +66,14 @@ def test_an_out_that_holds_something_is_left_alone(
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     words = ["convert", "--model", str(run), "--to", "hf", "--out"]
-    for out in (tmp_path, tmp_path / "thesis.tex"):
+    for out, said in (
+        (tmp_path, "exists; name a folder that is new or empty"),
+        (tmp_path / "thesis.tex", "is a file: name a folder"),
+        (tmp_path / "thesis.tex" / "below", "thesis.tex is a file; name a folder elsewhere"),
+        (Path("/proc/below"), "can't write --out /proc/below"),
+    ):
         assert main([*words, str(out)]) == 2
-        assert "exists; name a folder that is new or empty" in capsys.readouterr().err
-    assert main([*words, str(tmp_path / "thesis.tex" / "below")]) == 2
-    assert "can't write --out" in capsys.readouterr().err
+        assert said in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 

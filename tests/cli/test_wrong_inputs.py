@@ -167,7 +167,11 @@ def test_train_refuses(
         (("--input", "text.txt", "--out", "data", "--tokenizer", "char"), "holds other data"),
         (("--input", "other.txt", "--out", "data", "--tokenizer", "byte"), "holds other data"),
         (("--input", "text.txt", "--out", "run"), "no prepared data"),
-        (("--input", "text.txt", "--out", "text.txt"), "no prepared data"),
+        (("--input", "text.txt", "--out", "text.txt"), "--out text.txt is a file: name a folder"),
+        (
+            ("--input", "text.txt", "--out", "text.txt/a/b"),
+            "--out text.txt/a/b: text.txt is a file",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -345,11 +349,21 @@ def test_train_refuses_to_start_from_a_model_of_another_shape(
     assert "d_model is 32 there and 64 here" in _refused(house, capsys, *_TRAIN, *words)
 
 
-def test_train_refuses_a_workdir_below_a_file(
-    house: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("convert", "--model", "run", "--to", "hf", "--out", "text.txt/a"),
+        ("eval", "--model", "run", "--text", "text.txt", "--out", "text.txt/a"),
+        ("eval", "--model", "run", "--tasks", "ptb", "--data", "text.txt/a"),
+        ("train", "--config", "tiny.py", "--workdir", "text.txt/a"),
+    ],
+    ids=lambda words: f"{words[0]} {words[-2]}",
+)
+def test_a_folder_below_a_file_is_refused(
+    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
-    words = ("train", "--config", "tiny.py", "--workdir", "text.txt/run")
-    assert "text.txt" in _refused(house, capsys, *words)
+    err = _refused(house, capsys, *words)
+    assert f"{words[-2]} text.txt/a: text.txt is a file; name a folder elsewhere" in err
 
 
 def test_doctor_refuses_what_it_does_not_know(
