@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from gpt2_jax.data.texts import checked_text, extra
+from gpt2_jax.data.texts import checked_text, extra, shortened
 from gpt2_jax.errors import UserError
 
 _ROWS = 64
@@ -29,7 +29,7 @@ def rows(path: str, start: int, stop: int, field: str) -> Iterator[tuple[str, st
     with _arrow_errors(path):
         file = _parquet().ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         if field not in file.schema_arrow.names:
-            names = ", ".join(file.schema_arrow.names)[:80]
+            names = shortened(", ".join(file.schema_arrow.names), 80)
             raise UserError(
                 f"{path} has no column {field!r} (it has {names}); name it with --text_field"
             )
@@ -52,5 +52,5 @@ def _arrow_errors(path: str) -> Iterator[None]:
     try:
         yield
     except arrow.ArrowException as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = shortened(str(error), 120)
         raise UserError(f"{path} is damaged or no Parquet file: {reason}") from None

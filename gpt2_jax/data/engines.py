@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol, TypeVar
 
-from gpt2_jax.data.texts import extra
+from gpt2_jax.data.texts import extra, shortened
 from gpt2_jax.errors import UserError
 
 NAMES = ("processes", "ray")
@@ -147,7 +147,7 @@ class _Ray:
                 **(here if address is None else {}),
             )
         except (OSError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = shortened(str(error), 200)
             raise UserError(f"cannot reach Ray at {address or 'this machine'}: {reason}") from None
         if callable(answer) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, answer)  # Ray has put its own in place of it
@@ -165,7 +165,7 @@ class _Ray:
             try:
                 result, error = ray.get(first)
             except ray.exceptions.RayError as failure:
-                reason = " ".join(str(failure).split())[:200]
+                reason = shortened(str(failure), 200)
                 raise UserError(f"a task of Ray failed: {reason}") from None
             if error is not None:
                 raise error

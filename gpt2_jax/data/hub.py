@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2_jax.data.texts import Text, checked_text, extra, whole
+from gpt2_jax.data.texts import Text, checked_text, extra, shortened, whole
 from gpt2_jax.data.tokenizer import Tokenizer
 from gpt2_jax.errors import UserError
 
@@ -46,7 +46,7 @@ class HubPart:
                 if self.text_field not in row:
                     raise UserError(
                         f"{where}, has no column {self.text_field!r} (it has "
-                        f"{', '.join(row)[:80]}); name it with --text_field"
+                        f"{shortened(', '.join(row), 80)}); name it with --text_field"
                     )
                 yield where, checked_text(row[self.text_field], where, self.text_field)
         except UserError:
@@ -119,4 +119,4 @@ def _folder_revision(folder: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {shortened(str(error), 200)}"

@@ -17,7 +17,7 @@ from typing import IO
 
 from gpt2_jax.data import columns
 from gpt2_jax.data.compression import opened
-from gpt2_jax.data.texts import Text, checked_text, first_border, pieces, whole
+from gpt2_jax.data.texts import Text, checked_text, first_border, pieces, shortened, whole
 from gpt2_jax.data.tokenizer import Tokenizer
 from gpt2_jax.errors import UserError
 
@@ -153,19 +153,31 @@ def _json_lines(file: IO[bytes], part: Slice, field: str) -> Iterator[tuple[str,
         if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
             raise UserError(f"{where}, is longer than {_LONGEST_LINE >> 20} MiB: divide it")
         position += len(line)
+        if position == len(line):  # the file's first, before which some programs put a mark
+            line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
             yield where, _json_text(line, where, field)
 
 
 def _json_text(line: bytes, where: str, field: str) -> str:
+    if line.lstrip().startswith(b"["):
+        raise UserError(
+            f"{where}, begins a JSON array: write one object a line, as jq -c '.[]' does"
+        )
     try:
         values = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{where}, is not UTF-8: its byte {error.start}") from None
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", error)
-        raise UserError(f"{where}, is not JSON: {reason}") from None
-    if not isinstance(values, dict) or field not in values:
-        has = f"its fields: {', '.join(values)[:80]}" if isinstance(values, dict) else "no object"
-        raise UserError(f"{where}, has no field {field!r} ({has}); name it with --text_field")
+        raise UserError(
+            f"{where}, is not JSON: {reason}; each line must be a whole object"
+        ) from None
+    if not isinstance(values, dict):
+        raise UserError(f"{where}, is {shortened(repr(values), 40)}: each line must be an object")
+    if field not in values:
+        raise UserError(
+            f"{where}, has no field {field!r} (its fields: {shortened(', '.join(values), 80)}); "
+            "name it with --text_field"
+        )
     return checked_text(values[field], where, field)

@@ -80,8 +80,15 @@ def first_border(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> int 
 def checked_text(value: Any, where: str, field: str) -> str:
     """The value of a field or column, if it is text; else UserError."""
     if not isinstance(value, str):
-        raise UserError(f"{where}, has {value!r:.40} as {field!r}: no text")
+        shown = shortened(repr(value), 40)
+        raise UserError(f"{where}, has {shown} as {field!r}, which must be a text")
     return value
+
+
+def shortened(text: str, length: int) -> str:
+    """The text as one line, which ends in `...` where it would be longer than `length`."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 3]}..."
 
 
 def extra(name: str, package: str, why: str) -> Any:

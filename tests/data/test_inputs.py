@@ -161,8 +161,22 @@ def test_shards_do_not_depend_on_the_format_nor_on_parts(tmp_path):
             b'{"text": "a"}\n{"txt": "b"}',
             "line 2, has no field 'text' (its fields: txt)",
         ),
-        ("a.jsonl", b'["text"]', "line 1, has no field 'text' (no object)"),
-        ("a.jsonl", b'{"text": null}', "line 1, has None as 'text': no text"),
+        (
+            "a.jsonl",
+            json.dumps({f"field_{i}": "" for i in range(20)}).encode(),
+            "field_6, field_7, field...); name it with --text_field",
+        ),
+        ("a.jsonl", b'[{"text": "a"}, {"text": "b"}]', "line 1, begins a JSON array: write one"),
+        ("a.jsonl", b'[\n{"text": "a"}\n]', "line 1, begins a JSON array: write one object a"),
+        ("a.json", b'{\n"text": "a"\n}', "line 1, is not JSON: Expecting property name"),
+        ("a.json", b'{\n"text": "a"\n}', "; each line must be a whole object"),
+        ("a.jsonl", b'"text"', "line 1, is 'text': each line must be an object"),
+        ("a.jsonl", b'{"text": null}', "line 1, has None as 'text', which must be a text"),
+        (
+            "a.jsonl",
+            json.dumps({"text": ["word"] * 20}).encode(),
+            "has ['word', 'word', 'word', 'word', 'wor... as 'text'",
+        ),
         ("a.jsonl", b'{"text": "\xff"}', "a.jsonl, line 1, is not UTF-8: its byte 10"),
         ("a.jsonl", b'{"text": "\\ud800"}', "a.jsonl, line 1: the text has a lone surrogate"),
         ("a.parquet", b"PAR1 not really PAR1", "a.parquet is damaged or no Parquet file"),
@@ -175,6 +189,14 @@ def test_what_cannot_be_read_is_named_with_its_place(tmp_path, name, content, sa
     assert said in str(error.value) and name in str(error.value)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_byte_order_mark_before_json_lines_is_none_of_the_text(tmp_path):
+    lines = b"".join(b'{"text": "number %d"}\n' % i for i in range(50))
+    (tmp_path / "marked.jsonl").write_bytes(b"\xef\xbb\xbf" + lines)
+    for part_bytes in (1 << 20, 200):
+        documents = read(read_inputs([tmp_path / "marked.jsonl"]), part_bytes)
+        assert [document.text for document in documents] == [f"number {i}" for i in range(50)]
 
 
 def test_a_bad_line_in_the_middle_of_a_big_file_is_named_by_its_byte(tmp_path):
