@@ -53,6 +53,13 @@ def start(folder, out):
     )
 
 
+def workers(process):
+    """Numbers of the processes that encode."""
+    words = ["ps", "-ww", "-o", "pid=,args=", "-g", str(process.pid)]
+    lines = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
+    return [int(line.split()[0]) for line in lines if "spawn_main" in line]
+
+
 def sums(folder):
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()
@@ -101,10 +108,7 @@ def test_killed_at_any_moment_the_next_run_ends_as_if_nothing_had_been(place):
 def test_workers_do_not_outlive_a_killed_run(place):
     process = start(place, "orphans")
     assert wait_for_parts(process, place / ".orphans.preparing", 2)
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "-g", str(process.pid)], capture_output=True, text=True
-    )
-    assert len(children.stdout.split()) >= 3
+    assert workers(process)
     process.kill()  # the one process, not its group
     process.communicate()
     deadline = time.monotonic() + 10
@@ -125,6 +129,9 @@ def test_a_signal_to_all_is_one_line_and_the_same_command_goes_on(place, number,
     process = start(place, name)
     assert wait_for_parts(process, staging, 5)
     began = time.monotonic()
+    for pid in workers(process):  # a scheduler may come to them first
+        os.kill(pid, number)
+    time.sleep(0.2)
     os.killpg(process.pid, number)
     out, errors = process.communicate(timeout=30)
     assert time.monotonic() - began < 20
