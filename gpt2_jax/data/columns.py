@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 def row_groups(path: str) -> list[int]:
-    """Bytes of each row group of a Parquet file."""
+    """Bytes of each row group of a Parquet file; UserError for one that cannot be read."""
     with _arrow_errors(path):
         meta = _parquet().ParquetFile(path).metadata
         return [meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)]
@@ -24,7 +25,7 @@ def rows(path: str, start: int, stop: int, field: str) -> Iterator[tuple[str, st
     """(where, text) of each row of row groups start .. stop-1; stop -1 is the last.
 
     Raises:
-      UserError: for a damaged file, a missing column, or a value that is no text.
+      UserError: for a damaged or missing file, a missing column, or a value that is no text.
     """
     with _arrow_errors(path):
         file = _parquet().ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
@@ -51,6 +52,8 @@ def _arrow_errors(path: str) -> Iterator[None]:
     arrow = extra("data", "pyarrow", "reading Parquet files")
     try:
         yield
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, OSError) as error:
+        if number := getattr(error, "errno", None):  # of the system; pyarrow gives damage none
+            raise UserError(f"cannot read {path}: {os.strerror(number)}") from None
         reason = shortened(str(error), 120)
         raise UserError(f"{path} is damaged or no Parquet file: {reason}") from None

@@ -68,7 +68,10 @@ def read_slice(part: Slice, tokenizer: Tokenizer, text_field: str) -> Iterator[T
                     yield from whole(_json_lines(file, part, text_field), tokenizer)
                 else:
                     yield from _plain_text(file, part, tokenizer)
-    except OSError as error:
+    except (OSError, UserError) as error:
+        _check_unchanged(part)  # what was written to meanwhile may look damaged
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"cannot read {part.path}: {error.strerror or error}") from None
     _check_unchanged(part)
 

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import sys
 import types
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -17,33 +14,11 @@ from gpt2_jax.data.parts import Document
 from gpt2_jax.data.prepare import prepare
 from gpt2_jax.data.tokenizer import ByteTokenizer, GPT2Tokenizer
 from gpt2_jax.errors import UserError
+from tests.data.formats import KINDS, pack, write
 from tests.data.reading import read
 
 GPT2 = GPT2Tokenizer()
 TEXTS = [f"Document {i}: naïve 日本 text.\r\n" * (i % 7) for i in range(60)]
-KINDS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet")
-
-
-def pack(content, suffix):
-    if suffix.endswith(".gz"):
-        half = len(content) // 2
-        return gzip.compress(content[:half]) + gzip.compress(content[half:])
-    if suffix.endswith(".zst"):
-        half = len(content) // 2
-        compress = zstandard.ZstdCompressor().compress
-        return compress(content[:half]) + compress(content[half:])
-    return content
-
-
-def write(path, documents, field="text"):
-    """The documents in the format that the file's name says."""
-    if path.name.endswith(".parquet"):
-        table = pa.table({"id": list(range(len(documents))), field: documents})
-        pq.write_table(table, path, row_group_size=7)
-    else:
-        lines = [json.dumps({"id": 1, field: each}, ensure_ascii=False) for each in documents]
-        path.write_bytes(pack("\n".join(lines).encode(), path.name))
-    return path
 
 
 def found(*arguments, **settings):
@@ -210,18 +185,6 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path):
     path = write(tmp_path / "a.parquet", TEXTS)
     with pytest.raises(UserError, match=r"no column 'body' \(it has id, text\).*--text_field"):
         found([path], text_field="body")
-
-
-def test_a_file_that_changes_is_refused(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("as it was")
-    parts = list(read_inputs([path]).parts(100))
-    path.write_text("as it is")
-    with pytest.raises(UserError, match=r"a\.txt changed while"):
-        list(parts[0].texts(GPT2))
-    path.unlink()
-    with pytest.raises(UserError, match=r"cannot read .*a\.txt: No such file"):
-        list(parts[0].texts(GPT2))
 
 
 def test_text_without_a_place_to_cut_is_refused_before_memory_runs_out(tmp_path, monkeypatch):

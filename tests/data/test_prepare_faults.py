@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,9 +38,9 @@ def place(tmp_path_factory):
     return folder
 
 
-def start(folder, out):
+def start(folder, out, text="text.txt"):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    words = ("prepare", "--input", "text.txt", "--out", out, "--workers", "2")
+    words = ("prepare", "--input", text, "--out", out, "--workers", "2")
     return subprocess.Popen(
         [sys.executable, "command.py", *words],
         cwd=folder,
@@ -145,6 +146,27 @@ def test_a_signal_to_all_is_one_line_and_the_same_command_goes_on(place, number,
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0 and "taking up" in errors
     assert sums(place / name) == sums(place / "whole")
+
+
+def test_a_text_that_changes_is_one_line_and_put_back_it_goes_on(place):
+    text, out = place / "changing.txt", "changing"
+    shutil.copy2(place / "text.txt", text)
+    process = start(place, out, text.name)
+    assert wait_for_parts(process, place / f".{out}.preparing", 5), process.communicate()
+    os.truncate(text, text.stat().st_size // 2)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert last_line(errors) == (
+        f"error: {text} changed while it was being prepared: run the same command again when it is "
+        "whole"
+    )
+    assert not (place / out).exists()
+    shutil.copy2(place / "text.txt", text)
+    process = start(place, out, text.name)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0 and "taking up" in errors, errors
+    for name in ("train_000000.bin", "val_000000.bin"):
+        assert sums(place / out)[name] == sums(place / "whole")[name]
 
 
 def test_two_runs_at_once_do_not_meet(place):
