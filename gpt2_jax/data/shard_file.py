@@ -64,11 +64,12 @@ class ShardFile:
         Raises:
           UserError: for a file that is gone or not what it was; the arrays are of no use then.
         """
-        itemsize = TOKEN_DTYPE.itemsize
+        whole = True
         try:
             with open(self.path, "rb", buffering=0) as file:
                 for first, array in wanted:
-                    _read_at(file.fileno(), array, self.start + first * itemsize)
+                    offset = self.start + first * TOKEN_DTYPE.itemsize
+                    whole &= _read_at(file.fileno(), array, offset)
                 # After the reads: what changed in the middle of them shows, too.
                 now = os.fstat(file.fileno())
         except OSError as error:
@@ -79,6 +80,8 @@ class ShardFile:
         if now.st_mtime_ns != self.mtime_ns:
             when = datetime.datetime.fromtimestamp(now.st_mtime).isoformat(" ", "seconds")
             raise self._lost(f"has changed: it was written to at {when}")
+        if not whole:
+            raise self._lost("ended too early")
 
     def _lost(self, what: str) -> UserError:
         return UserError(
@@ -87,12 +90,13 @@ class ShardFile:
         )
 
 
-def _read_at(file: int, array: np.ndarray, offset: int) -> None:
-    """Fills the array as far as the file goes."""
+def _read_at(file: int, array: np.ndarray, offset: int) -> bool:
+    """Fills the array; False where the file ends before."""
     rest = array.view(np.uint8).data
     # One call reads 2 GiB at most, and nothing at the end of the file.
     while len(rest) and (count := os.preadv(file, [rest], offset)):
         rest, offset = rest[count:], offset + count
+    return not len(rest)
 
 
 def open_shard(path: Path) -> ShardFile:
@@ -101,9 +105,9 @@ def open_shard(path: Path) -> ShardFile:
     Raises:
       UserError: for a file that cannot be read or is no shard.
     """
-    if not path.is_file():  # opening a pipe would wait for someone to write to it
-        raise UserError(f"{path} is not a file that can be read: take it away, or copy it anew")
     try:
+        if not path.is_file():  # opening a pipe would wait for someone to write to it
+            raise UserError(f"{path} is not a file that can be read: take it away, or copy it anew")
         with open(path, "rb", buffering=0) as file:
             stat = os.fstat(file.fileno())
             head = file.read(HEADER_BYTES)

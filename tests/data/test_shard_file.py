@@ -148,6 +148,13 @@ def test_what_the_system_gives_in_pieces_is_put_together(shard, monkeypatch):
     assert np.array_equal(tokens.read(0, len(STREAM)), STREAM)
 
 
+def test_fewer_bytes_than_the_file_says_it_has_are_no_tokens(shard, monkeypatch):
+    monkeypatch.setattr(os, "preadv", lambda file, to, at: 0)
+    tokens = open_tokens(shard.parent, "train", val_fraction=0)
+    with pytest.raises(UserError, match="ended too early; put it back"):
+        tokens.read(5, 10)
+
+
 def test_there_may_be_more_shards_than_a_process_may_open(tmp_path):
     for i in range(200):
         write_shard(tmp_path / f"train_{i:06}.bin", [STREAM[20 * i : 20 * i + 20]], 20)
