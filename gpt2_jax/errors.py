@@ -48,6 +48,12 @@ class Terminated(BaseException):
     """SIGTERM has come. As with KeyboardInterrupt, nothing has failed: what can be kept is kept."""
 
 
+def shortened(text: str, length: int) -> str:
+    """The text as one line, which ends in `...` where it would be longer than `length`."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 3]}..."
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that a disk, or the user's part of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

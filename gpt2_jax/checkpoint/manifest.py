@@ -23,8 +23,12 @@ _WRITTEN_LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 def write_manifest(folder: Path, step: int) -> None:
-    """Writes the manifest of a step into its folder, in which all else is written by now."""
-    content = {"step": step, "files": _found(folder, None)}
+    """Writes the manifest of a step into its folder, in which all else is written by now.
+
+    Raises:
+      OSError: if a file can't be read back, or the manifest not be written.
+    """
+    content = {"step": step, "files": _found(folder, _names(folder))}
     write_whole(folder / NAME, json.dumps(content, indent=1).encode())
 
 
@@ -43,7 +47,7 @@ def find_damage(
         expected = {name: dict(entry) for name, entry in manifest["files"].items()}
         step = manifest["step"]
     except FileNotFoundError:
-        return f"no {NAME}: it was never finished, or is no checkpoint"
+        return f"no {NAME}: it is no checkpoint, or one of an earlier version"
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return f"{NAME} can't be read"
     if str(step) != folder.name:
@@ -54,41 +58,49 @@ def find_damage(
         return f"no {sorted(missing)[0]} in {NAME}"
     names = sorted(name for name in expected if name.partition("/")[0] in items)
     names = names[part[0] :: part[1]]
-    found = _found(folder, names)
+    try:
+        found = _found(folder, names)
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).relative_to(folder)} is missing"
+    except OSError as error:
+        return f"{Path(error.filename or folder).name} can't be read: {error.strerror}"
     for name in names:
         if name not in found:
             return f"{name} is missing"
-        for key, value in expected[name].items():
-            if (now := found[name].get(key, "unknown")) != value:
+        # Of a copy between a bucket and a disk, whose sums differ, the sizes are all there is.
+        for key in expected[name].keys() & found[name].keys():
+            if (now := found[name][key]) != (value := expected[name][key]):
                 return f"{name} has {key} {_short(now)}, not {_short(value)}"
     return None
 
 
-def _found(folder: Path, names: Collection[str] | None) -> dict[str, dict[str, Any]]:
-    """{name: its size and sum} of the files of a folder, of those named or of all."""
+def _names(folder: Path) -> list[str]:
+    """What is listed of a step's folder."""
+    if is_remote(folder):
+        return []
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return [name for name in names if name not in (*_WRITTEN_LATER, NAME)]
+
+
+def _found(folder: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """{name: its size and sum} of the named files of a folder."""
     if is_remote(folder):
         return _found_in_bucket(folder)
-    if names is None:
-        paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-        names = [path.relative_to(folder).as_posix() for path in paths]
-        names = [name for name in names if name not in (*_WRITTEN_LATER, NAME)]
     # sha256 lets go of Python's lock, and most of the bytes are in a few large files.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         described = pool.map(lambda name: _described(folder / name), names)
-        return {name: entry for name, entry in zip(names, described, strict=True) if entry}
+        return dict(zip(names, described, strict=True))
 
 
-def _described(path: Path) -> dict[str, Any] | None:
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return {"size": file.tell(), "sha256": digest}
-    except OSError:
-        return None
+def _described(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": file.tell(), "sha256": digest}
 
 
 def _found_in_bucket(folder: Path) -> dict[str, dict[str, Any]]:
-    """As the bucket lists its objects: nothing is downloaded."""
+    """As the bucket lists its objects, of all of the folder: nothing is downloaded."""
     import gcsfs  # pyright: ignore[reportMissingImports]
 
     root = os.fspath(folder).removeprefix("gs://").rstrip("/") + "/"

@@ -11,7 +11,7 @@ from typing import cast
 
 from etils import epath
 
-from gpt2_jax.errors import UserError, is_disk_full, warn
+from gpt2_jax.errors import UserError, is_disk_full, shortened, warn
 
 
 def storage_path(name: str | os.PathLike[str], flag: str = "") -> Path:
@@ -60,7 +60,10 @@ def remove_tree(folder: Path) -> None:
 
 
 class PatientFile:
-    """A file that is appended to: what a full disk does not take waits in memory for room there."""
+    """A file that is appended to: what a full or failing disk does not take waits in memory.
+
+    Nothing but opening it ever raises: a run does not end, and a thread not die, of its logs.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens the file to append.
@@ -72,7 +75,8 @@ class PatientFile:
         self._waiting = bytearray()
         self._descriptor: int | None = None
         self._told = False
-        self.flush()
+        with unless_disk_full():
+            self._open()
 
     def write(self, content: bytes) -> None:
         """Appends, at once if there is room."""
@@ -82,16 +86,12 @@ class PatientFile:
     def flush(self) -> None:
         """Writes what waits, or as much as there is room for."""
         try:
-            if self._descriptor is None:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-                self._descriptor = os.open(self._path, flags, 0o666)
+            descriptor = self._open()
             while self._waiting:
-                del self._waiting[: os.write(self._descriptor, self._waiting)]
+                del self._waiting[: os.write(descriptor, self._waiting)]
         except OSError as error:
-            if not is_disk_full(error):
-                raise
             if not self._told:
-                warn(f"no space left for {self._path}: what is to be written there waits for room")
+                warn(f"{self._path}: {error.strerror}; what is to be written there waits in memory")
             self._told = True
         else:
             self._told = False
@@ -100,17 +100,32 @@ class PatientFile:
         """Writes what waits, if there is room at last."""
         self.flush()
         if self._waiting:
-            warn(f"no space left for the last {len(self._waiting)} bytes of {self._path}")
+            warn(f"{self._path} lacks its last {len(self._waiting)} bytes")
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def _open(self) -> int:
+        if self._descriptor is None:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o666)
+        return self._descriptor
+
 
 @contextlib.contextmanager
 def unless_disk_full() -> Iterator[None]:
-    """For what is only nice to have: a full disk ends the block and nothing else."""
+    """A full disk ends the block, and nothing else."""
     try:
         yield
     except OSError as error:
         if not is_disk_full(error):
             raise
+
+
+@contextlib.contextmanager
+def nice_to_have(what: str) -> Iterator[None]:
+    """For what no run should end of: a failure to write it ends the block, with a warning."""
+    try:
+        yield
+    except Exception as error:  # a bucket's errors are of many kinds
+        warn(f"{what} is not written: {shortened(str(error), 200)}")

@@ -20,17 +20,17 @@ import orbax.checkpoint as ocp
 
 from gpt2_jax.checkpoint.manifest import find_damage, write_manifest
 from gpt2_jax.checkpoint.storage import is_remote, remove_tree, storage_path
-from gpt2_jax.errors import StorageError, UserError, is_disk_full, warn
-from gpt2_jax.parallel.distributed import agreed, first_said
+from gpt2_jax.errors import StorageError, UserError, is_disk_full, shortened, warn
+from gpt2_jax.parallel.distributed import agreed, first_said, is_primary, on_primary
 
 _ITEMS = _PARAMS, _REST, _META = "params", "rest", "meta"
-_FAILURES = (OSError, ValueError, RuntimeError)  # of Orbax, TensorStore and JAX
 _STEP = re.compile(r"0|[1-9][0-9]*")  # as Orbax names the folder of a step
+_COMMITTED, _HALF_MADE = "commit_success.txt", ".orbax-checkpoint-tmp"  # Orbax's names
 _LEAN_GB, _FAST_GB = 2, 96  # arrays on their way at a time; 96 is Orbax's default
 
 
 class _Folder(ocp.path.atomicity.AtomicRenameTemporaryPath):
-    """A step's folder, or an item's in it, until a rename commits it: a step's with a manifest."""
+    """What a step, or an item of it, is written into until getting its name commits it."""
 
     async def finalize(self) -> None:
         await _describe(self)
@@ -46,6 +46,7 @@ class _RemoteFolder(ocp.path.atomicity.CommitFileTemporaryPath):
 
 
 async def _describe(folder: _Folder | _RemoteFolder) -> None:
+    """A step gets its manifest when all of its items are there."""
     name = folder.get_final().name
     if _STEP.fullmatch(name):
         await asyncio.to_thread(write_manifest, storage_path(folder.get()), int(name))
@@ -89,8 +90,7 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """What looks like a committed step, newest first: it may be damaged, or something else."""
-        found = [path for path in self.directory.glob("*") if _STEP.fullmatch(path.name)]
-        return sorted((int(path.name) for path in found if path.is_dir()), reverse=True)
+        return sorted((int(path.name) for path in self._folders(committed=True)), reverse=True)
 
     def damage(self, step: int) -> str | None:
         """What is wrong with a step's files, None if they are as they were saved."""
@@ -125,8 +125,7 @@ class CheckpointStore:
                 f"no checkpoint in {self.directory} is whole ({told}): put back what is missing, "
                 "or move the folder away to start over"
             )
-        for step, problem in bad.items():
-            self._set_aside(step, problem)
+        on_primary(lambda: [self._set_aside(step, problem) for step, problem in bad.items()])
         return good
 
     def save(self, step: int, params: Any, rest: Any | None, meta: dict[str, Any]) -> None:
@@ -140,7 +139,7 @@ class CheckpointStore:
         Raises:
           StorageError: if this save can't start; see `wait`.
         """
-        if step in self._manager.all_steps():
+        if agreed(int(step in self.steps())):
             return
         args = {_PARAMS: ocp.args.StandardSave(params), _META: ocp.args.JsonSave(meta)}
         if rest is not None:
@@ -191,7 +190,7 @@ class CheckpointStore:
         """Waits for the save in progress, however it goes, and lets go of the folder."""
         manager, self._opened = self._opened, None
         if manager is not None:
-            with contextlib.suppress(*_FAILURES):
+            with contextlib.suppress(Exception):
                 manager.close()
 
     @property
@@ -218,17 +217,33 @@ class CheckpointStore:
         problem = None
         try:
             yield
-        except _FAILURES as error:
+        except Exception as error:  # of Orbax, TensorStore, JAX, a bucket
             problem = _reason(error)
         if problem := first_said(problem):
             self.close()
-            _ = self._manager  # opening removes what was written, in the background
+            if is_primary():
+                self._remove_half_made()
             raise StorageError(f"can't save a checkpoint in {self.directory}: {problem}")
+
+    def _folders(self, *, committed: bool) -> list[Path]:
+        """Folders of steps: those that Orbax has committed, or those that it has not, or not yet.
+
+        On a disk the latter have other names; in a bucket they lack a last file.
+        """
+        folders = [path for path in self.directory.glob("*") if path.is_dir()]
+        steps = [path for path in folders if _STEP.fullmatch(path.name)]
+        if is_remote(self.directory):
+            return [path for path in steps if (path / _COMMITTED).exists() == committed]
+        return steps if committed else [path for path in folders if _HALF_MADE in path.name]
+
+    def _remove_half_made(self) -> None:
+        """Makes room at once; else Orbax does as it opens the folder."""
+        with contextlib.suppress(Exception):
+            for folder in self._folders(committed=False):
+                remove_tree(folder)
 
     def _set_aside(self, step: int, problem: str) -> None:
         """Out of the way: Orbax would count it as a checkpoint, and could not save it again."""
-        if jax.process_index() > 0:
-            return
         folder = self.directory / str(step)
         told = f"checkpoint {folder} is damaged ({problem}): an older one is used"
         if not self._read_only:
@@ -244,8 +259,10 @@ class CheckpointStore:
                 if name != _META:
                     self._check(step, name, args.item)
             return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).partition("[tensorstore_spec")[0].split())[:300]
+        except UserError:
+            raise
+        except Exception as error:
+            reason = shortened(str(error).partition("[tensorstore_spec")[0], 300)
             folder = self.directory / str(step)
             raise StorageError(f"can't read checkpoint {folder}: {reason}") from error
 
@@ -272,10 +289,10 @@ class CheckpointStore:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = shortened(str(error), 2000)
     # TensorStore tells of a full disk in its own words, at the end of a long line.
     full = is_disk_full(error) or "No space left on device" in text or "quota exceeded" in text
-    return "no space left on the disk" if full else text[:300]
+    return "no space left on the disk" if full else shortened(text, 300)
 
 
 @contextlib.contextmanager

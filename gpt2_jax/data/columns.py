@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from gpt2_jax.data.texts import checked_text, extra, shortened
-from gpt2_jax.errors import UserError
+from gpt2_jax.data.texts import checked_text, extra
+from gpt2_jax.errors import UserError, shortened
 
 _ROWS = 64
 _BUFFER_BYTES = 1 << 20

@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol, TypeVar
 
-from gpt2_jax.data.texts import extra, shortened
-from gpt2_jax.errors import UserError
+from gpt2_jax.data.texts import extra
+from gpt2_jax.errors import UserError, shortened
 
 NAMES = ("processes", "ray")
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2_jax.data.texts import Text, checked_text, extra, shortened, whole
+from gpt2_jax.data.texts import Text, checked_text, extra, whole
 from gpt2_jax.data.tokenizer import Tokenizer
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import UserError, shortened
 
 HUB = "hub:"
 

@@ -17,9 +17,9 @@ from typing import IO
 
 from gpt2_jax.data import columns
 from gpt2_jax.data.compression import opened
-from gpt2_jax.data.texts import Text, checked_text, first_border, pieces, shortened, whole
+from gpt2_jax.data.texts import Text, checked_text, first_border, pieces, whole
 from gpt2_jax.data.tokenizer import Tokenizer
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import UserError, shortened
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 1 << 27

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from gpt2_jax.data.tokenizer import Tokenizer
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import UserError, shortened
 
 # Characters given to the tokenizer at a time, and how many there may be without a border in them:
 # GPT-2's encoder takes about 60 bytes of memory a byte of a word.
@@ -83,12 +83,6 @@ def checked_text(value: Any, where: str, field: str) -> str:
         shown = shortened(repr(value), 40)
         raise UserError(f"{where}, has {shown} as {field!r}, which must be a text")
     return value
-
-
-def shortened(text: str, length: int) -> str:
-    """The text as one line, which ends in `...` where it would be longer than `length`."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[: length - 3]}..."
 
 
 def extra(name: str, package: str, why: str) -> Any:

@@ -8,14 +8,14 @@ import re
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gpt2_jax.errors import PeersLost, UserError
+from gpt2_jax.errors import PeersLost, StorageError, UserError
 
 # Who says how many processes a run has, and which of them this one is. mpirun inside a Slurm job
 # starts its daemons as a Slurm step, so Open MPI is asked first; a Slurm job that runs the command
@@ -195,6 +195,27 @@ def first_said(text: str | None) -> str | None:
     rows = multihost_utils.process_allgather(said)
     texts = [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows]
     return next((text for text in texts if text), None)
+
+
+def on_primary(action: Callable[[], object]) -> None:
+    """Runs an action in process 0 while the others wait for it; each process must ask.
+
+    Raises:
+      UserError: in all, if the action raised one.
+      StorageError: in all, if it raised one, or an OSError.
+    """
+    mistake = failure = None
+    if is_primary():
+        try:
+            action()
+        except UserError as error:
+            mistake = str(error)
+        except (StorageError, OSError) as error:
+            failure = str(error)
+    if (mistake := first_said(mistake)) is not None:
+        raise UserError(mistake)
+    if (failure := first_said(failure)) is not None:
+        raise StorageError(failure)
 
 
 def check_shared(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from gpt2_jax.checkpoint.storage import write_whole
-from gpt2_jax.errors import NumbersWentBad
+from gpt2_jax.errors import NumbersWentBad, shortened
 from gpt2_jax.parallel.distributed import is_primary
 from gpt2_jax.train.run import Run
 from gpt2_jax.train.step import Metrics, norms_by_name
@@ -59,8 +59,8 @@ class BadSteps:
                 record = self._record(step, reason, jax.device_get(metrics))
                 write_whole(path, record.encode())
                 self._drop_all_but_newest(path)
-            except OSError as error:  # no reason to end a run that can go on
-                return f"can't write {path}: {error.strerror or error}"
+            except Exception as error:  # of a disk or a bucket: no reason to end a run that goes on
+                return f"can't write {path}: {shortened(str(error), 200)}"
         return f"see {path}"
 
     def _record(self, step: int, reason: str, metrics: Metrics) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gpt2_jax.checkpoint.storage import unless_disk_full
+from gpt2_jax.checkpoint.storage import nice_to_have
 from gpt2_jax.data.loader import device_batches
 from gpt2_jax.errors import Preempted
 from gpt2_jax.model.flops import flops_per_token
@@ -159,7 +159,7 @@ class Loop:
         self.writer.text(step, name, text)
         if is_primary():
             folder = self.workdir / "samples"
-            with unless_disk_full():
+            with nice_to_have(f"samples/{step}.txt"):
                 folder.mkdir(exist_ok=True)
                 (folder / f"{step}.txt").write_text(text + "\n", encoding="utf-8")
 

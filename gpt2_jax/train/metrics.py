@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-from gpt2_jax.checkpoint.storage import PatientFile, is_remote, unless_disk_full
+from gpt2_jax.checkpoint.storage import PatientFile, is_remote
 from gpt2_jax.train.rows import open_rows
 
 Value = float | int | str
@@ -43,8 +43,7 @@ class MetricsWriter:
           enabled: False on every process but the first, where all methods do nothing.
 
         Raises:
-          OSError: if the files cannot be written, here and in all methods; a full disk is waited
-            for, with what is to be written in memory.
+          OSError: if the files cannot be opened. What they do not take later waits in memory.
         """
         self._jsonl = None
         self._events = None
@@ -248,7 +247,8 @@ class Progress:
             parts.append(f"eta {duration((self._total - step) * seconds / done)}")
         if self._bar is None:
             self._print("  ".join([f"step {step}/{self._total}", *parts]))
-        else:
+            return
+        with contextlib.suppress(OSError):
             self._bar.update(self._task, completed=step, description="  ".join(parts), refresh=True)
 
     def message(self, text: str) -> None:
@@ -257,7 +257,7 @@ class Progress:
             self._print(text)
 
     def _print(self, text: str) -> None:
-        with unless_disk_full():  # standard error may be a file
+        with contextlib.suppress(OSError):  # on a full disk, or a pipe that nobody reads any more
             self._console.print(text, markup=False)
 
 

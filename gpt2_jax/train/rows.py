@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
-from gpt2_jax.checkpoint.storage import PatientFile, is_remote, write_whole
+from gpt2_jax.checkpoint.storage import PatientFile, is_remote, nice_to_have, write_whole
 
 
 def open_rows(path: Path, start_step: int) -> PatientFile | RemoteRows:
@@ -36,9 +37,10 @@ class RemoteRows:
             self.flush()
 
     def flush(self) -> None:
-        """Sends all rows."""
-        self._path.write_bytes(b"".join(self._rows))
+        """Sends all rows; if the bucket fails, the next time does."""
         self._sent = time.monotonic()
+        with nice_to_have(os.fspath(self._path)):
+            self._path.write_bytes(b"".join(self._rows))
 
     def close(self) -> None:
         """Sends all rows."""
