@@ -266,7 +266,7 @@ def test_a_resumed_run_skips_the_spikes_that_the_whole_run_skips(tmp_path, capfd
         for stop_at_step in stops:
             run = Trainer(config, workdir, setup)
             run.run(stop_at_step)
-        store = CheckpointStore(workdir / "checkpoints", read_only=True)
+        store = CheckpointStore(workdir / "checkpoints")
         abstract = run.fixed.abstract
         states.append(store.restore(24, abstract.params, without_params(abstract)))
         store.close()
