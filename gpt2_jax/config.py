@@ -195,6 +195,12 @@ class TrainConfig:
         "because a change that lasts would else be refused for ever",
         low=1,
     )
+    hang_timeout: float = _knob(
+        1800.0,
+        "seconds without progress, such as a step, that end the run; it must have time to compile, "
+        "validate and save; 0: never",
+        low=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

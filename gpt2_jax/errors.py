@@ -33,7 +33,7 @@ class NumbersWentBad(Gpt2JaxError):
 
 
 class PeersLost(Gpt2JaxError):
-    """Other processes of the run never came, or are gone: start all of them again."""
+    """Other processes of the run never came, are gone or hang: start all of them again."""
 
     exit_status = 77
 

@@ -79,14 +79,27 @@ SETTINGS = {
 }
 
 
-def start(lab, workdir, *flags, devices=8, env=None, module="gpt2_jax", stdout=subprocess.DEVNULL):
-    """A process of its own that trains; compiling is done once for all with these devices."""
+def start(
+    lab,
+    workdir,
+    *flags,
+    devices=8,
+    env=None,
+    module="gpt2_jax",
+    stdout=subprocess.DEVNULL,
+    launcher=(),
+):
+    """A process of its own that trains; compiling is done once for all with these devices.
+
+    Args:
+      launcher: the words before the command, if something else is to start it.
+    """
     settings = SETTINGS | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_COMPILATION_CACHE_DIR": str(lab / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
-    command = [sys.executable, "-m", module, "train", "--config", str(lab / "config.py")]
+    command = [*launcher, sys.executable, "-m", module, "train", "--config", str(lab / "config.py")]
     return subprocess.Popen(
         [*command, "--workdir", str(workdir), *flags],
         env=os.environ | settings | (env or {}),

@@ -454,6 +454,7 @@ def _may_change(key: str) -> bool:
         "train.init_from",
         "train.init_resize",
         "train.max_bad_steps",
+        "train.hang_timeout",
     )
 
 

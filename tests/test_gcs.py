@@ -7,13 +7,16 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.data.corpora import Document
 from gpt2_jax.data.prepare import prepare
-from tests.runs import CONFIG, NO_SAMPLE, losses, train
+from tests.runs import CONFIG, NO_SAMPLE, arrays, identical, losses, start, train
 
 pytestmark = [pytest.mark.gcs, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -39,19 +42,92 @@ def bucket():
         server.wait()
 
 
-def in_bucket(bucket, code, *words):
-    """Runs a line of Python with the bucket's file system as `fs`."""
-    code = f"import gcsfs, sys; fs = gcsfs.GCSFileSystem(); {code}"
-    subprocess.run([sys.executable, "-c", code, *words], env=os.environ | bucket, check=True)
-
-
-def test_a_run_in_a_bucket_is_stopped_resumed_and_sampled_from(tmp_path, bucket):
+@pytest.fixture
+def lab(tmp_path):
+    """A folder with a config and its data."""
     prepare([Document("data", "one fish two fish " * 80)], "byte", tmp_path / "data")
     (tmp_path / "config.py").write_text(CONFIG.format(data=str(tmp_path / "data")))
+    return tmp_path
+
+
+def in_bucket(bucket, code, *words):
+    """What a program prints that has `fs`, the fake storage."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import gcsfs, sys\nfs = gcsfs.GCSFileSystem()\n{code}", *words],
+        env=os.environ | bucket,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
+def test_a_second_trainer_in_a_bucket_is_refused_until_the_first_is_killed(lab, bucket):
+    flags = ("--config.train.total_steps=100000", NO_SAMPLE)
+    settings = {"devices": 1, "env": bucket}
+    said: list[str] = []
+
+    def wait_for(beginning):
+        deadline = time.monotonic() + 150
+        while not any(line.startswith(beginning) for line in said):
+            assert time.monotonic() < deadline and first.poll() is None, said[-20:]
+            time.sleep(0.1)
+
+    with start(lab, "gs://bucket/run", *flags, **settings) as first:
+        # Read on and on: without credentials gcsfs says much, and would wait for a full pipe.
+        threading.Thread(target=lambda: [said.append(line) for line in first.stderr]).start()
+        try:
+            wait_for("step 2/")
+            errors = train(lab, "gs://bucket/run", *flags, **settings, status=2)
+            refusal = errors.splitlines()[-1]
+            assert f"in use by a trainer on host {socket.gethostname()}, " in refusal
+            assert f"process {first.pid}, since" in refusal
+            said.clear()
+            wait_for("step ")
+        finally:
+            first.kill()
+    train(lab, "gs://bucket/run", *flags, "--stop_at_step", "3", **settings)
+    assert in_bucket(bucket, "print(fs.exists('bucket/run/lock'))") == "False\n"
+
+
+def test_a_holder_on_another_machine_counts_as_long_as_it_writes(bucket):
+    code = """
+import dataclasses, time
+from pathlib import Path
+from gpt2_jax.checkpoint.bucket_lock import BucketLock
+from gpt2_jax.checkpoint.holder import Holder
+from gpt2_jax.errors import UserError
+
+far, here = (
+    BucketLock(Path("bucket/run"), refresh_s=0.5, stale_s=4, poll_s=0.1) for _ in range(2)
+)
+far._holder = dataclasses.replace(Holder.this(), host="far", place="elsewhere")
+far.acquire()
+try:
+    here.acquire()
+except UserError as error:
+    print(error)
+far._released.set()  # it falls silent, as one that is killed
+far._thread.join()
+began = time.monotonic()
+here.acquire()
+print(time.monotonic() - began)
+far._generation = "1"
+far.release()  # another's lock is not removed
+print(here._find().holder.host)
+here.release()
+print(here._find())
+"""
+    refusal, waited, host, left = in_bucket(bucket, code).splitlines()
+    assert "bucket/run is in use by a trainer on host far" in refusal
+    assert 1 < float(waited) < 60 and host != "far" and left == "None"
+
+
+def test_a_run_in_a_bucket_is_stopped_resumed_and_sampled_from(lab, bucket):
     workdir, settings = "gs://bucket/run", {"devices": 1, "env": bucket}
     board = "--config.log.tensorboard=True"
-    train(tmp_path, workdir, "--stop_at_step", "10", NO_SAMPLE, board, **settings)
-    train(tmp_path, workdir, board, **settings)
+    train(lab, workdir, "--stop_at_step", "10", NO_SAMPLE, board, **settings)
+    train(lab, workdir, board, **settings)
     command = ["sample", "--model", workdir, "--prompt", "one", "--max_new_tokens", "5", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "gpt2_jax", *command],
@@ -62,20 +138,34 @@ def test_a_run_in_a_bucket_is_stopped_resumed_and_sampled_from(tmp_path, bucket)
     assert json.loads(done.stdout)["samples"], done.stderr
 
     # An object that is not the one that was saved is found without a download.
-    in_bucket(
-        bucket,
-        "path, *_ = fs.find('bucket/run/checkpoints/20/params/d'); data = bytearray(fs.cat(path)); "
-        "data[len(data) // 2] ^= 1; fs.pipe(path, bytes(data))",
-    )
-    said = train(tmp_path, workdir, board, **settings)
+    flip = """
+path, *_ = fs.find('bucket/run/checkpoints/20/params/d')
+content = bytearray(fs.cat(path))
+content[len(content) // 2] ^= 1
+fs.pipe(path, bytes(content))
+"""
+    in_bucket(bucket, flip)
+    said = train(lab, workdir, board, **settings)
     assert "checkpoints/20 is damaged (params/d/" in said and "has crc32c" in said
     assert "from step 16 to 20" in said
 
-    in_bucket(bucket, "fs.get('bucket/run', sys.argv[1], True)", str(tmp_path / "copy"))
-    names = {path.name for path in (tmp_path / "copy").iterdir()}
+    in_bucket(bucket, "fs.get('bucket/run', sys.argv[1], True)", str(lab / "copy"))
+    names = {path.name for path in (lab / "copy").iterdir()}
     assert names == {"config.json", "checkpoints", "metrics.jsonl", "samples", "tensorboard"}
-    assert len(list((tmp_path / "copy" / "tensorboard").iterdir())) == 3
-    steps = {path.name for path in (tmp_path / "copy" / "checkpoints").iterdir()}
+    assert len(list((lab / "copy" / "tensorboard").iterdir())) == 3
+    steps = {path.name for path in (lab / "copy" / "checkpoints").iterdir()}
     assert {"16", "20", "20.damaged"} <= steps
-    train(tmp_path, tmp_path / "local", NO_SAMPLE, devices=1)
-    assert losses(tmp_path / "copy") == losses(tmp_path / "local")
+    train(lab, lab / "local", NO_SAMPLE, devices=1)
+    assert losses(lab / "copy") == losses(lab / "local")
+    # A copy on a disk is the same checkpoint.
+    assert identical(arrays(lab / "copy"), arrays(lab / "local"))
+    assert CheckpointStore(lab / "copy" / "checkpoints").newest_good() == 20
+
+
+def test_a_first_save_that_was_killed_in_a_bucket_is_no_checkpoint(lab, bucket):
+    settings = {"devices": 1, "env": bucket}
+    in_bucket(bucket, "fs.pipe('bucket/run/checkpoints/8/params/half', b'made')")
+    said = train(lab, "gs://bucket/run", "--stop_at_step", "9", NO_SAMPLE, **settings)
+    assert "from step 0 to 9" in said and "damaged" not in said
+    left = in_bucket(bucket, "print(fs.exists('bucket/run/checkpoints/8/params/half'))")
+    assert left == "False\n"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gpt2_jax.checkpoint.lock import FileLock
 from gpt2_jax.data.corpora import Document
 from gpt2_jax.data.prepare import prepare
 from tests.recorded import recorded
@@ -186,6 +192,79 @@ def test_a_process_that_dies_takes_the_others_with_it(lab):
     _, errors = pair[0].communicate(timeout=60)
     # By a collective that failed or by a heartbeat that stopped: start all of them again.
     assert pair[0].returncode in (77, 134), errors
+
+
+def supervised(lab, workdir, *flags, fault):
+    """What is said while a run of two meets a fault, and is started until it is done."""
+    python, launch = sys.executable, Path(__file__).parents[1] / "launch"
+    supervise = [python, str(launch / "supervise.py"), "--backoff", "0.1", "--"]
+    local = [python, str(launch / "local.py"), "--processes", "2", "--"]
+    settings = {"FAULT": fault, "FAULT_MET": str(workdir.with_suffix(".met"))}
+    process = start(
+        lab,
+        workdir,
+        *flags,
+        devices=1,
+        env=settings,
+        module="tests.faulty",
+        launcher=[*supervise, *local],
+    )
+    try:
+        _, errors = process.communicate(timeout=500)
+    finally:
+        while process.poll() is None:  # the second time, they kill
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+    assert process.returncode == 0, errors
+    return errors
+
+
+@pytest.fixture(scope="module")
+def pair(lab):
+    """The run of two processes that nothing interrupted."""
+    flags = (NO_SAMPLE, *mesh(fsdp=2))
+    return once(
+        lab / "pair", lambda workdir: finish(start_group(lab, workdir, *flags, processes=2))
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("fault", "statuses"),
+    [("1:12:SIGSTOP", ("77",)), ("0:12:SIGKILL", ("77", "134", "137"))],
+)
+def test_a_run_that_hangs_or_dies_is_started_again_and_ends_as_if_it_had_not(
+    lab, pair, fault, statuses
+):
+    workdir = lab / f"supervised-{fault.rpartition(':')[2]}"
+    flags = (NO_SAMPLE, *mesh(fsdp=2), "--config.train.hang_timeout=40")
+    errors = supervised(lab, workdir, *flags, fault=fault)
+    (told,) = re.findall(r"supervise: ended with (\d+) .*; starting it again", errors)
+    assert told in statuses, errors
+    if "SIGSTOP" in fault:
+        assert "error: process 0 of 2 got no further than step" in errors
+    assert losses(workdir) == losses(pair)
+    assert rows(workdir)[-1]["eval/loss"] == rows(pair)[-1]["eval/loss"]
+
+
+@pytest.mark.slow
+def test_a_workdir_in_use_is_refused_by_all_processes(lab):
+    workdir = lab / "in-use"
+    workdir.mkdir()
+    lock = FileLock(workdir)
+    lock.acquire()
+    try:
+        errors = finish(start_group(lab, workdir, *mesh(fsdp=2), processes=2), status=2)
+    finally:
+        lock.release()
+    for text in errors:
+        assert (
+            f"is in use by a trainer on host {socket.gethostname()}, process {os.getpid()}, "
+            in text
+        )
+    assert list(workdir.iterdir()) == []
 
 
 @pytest.mark.slow

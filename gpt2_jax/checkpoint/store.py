@@ -109,9 +109,7 @@ class CheckpointStore:
         Raises:
           StorageError: if there are steps, and all are damaged. Then nothing is moved.
         """
-        bad: dict[int, str] = {}
-        steps = self.steps()
-        good = None
+        steps, good, bad = self.steps(), None, dict[int, str]()
         for i in range(agreed(len(steps))):
             step = agreed(steps[i] if i < len(steps) else -1)
             if problem := self.damage(step):
@@ -119,6 +117,8 @@ class CheckpointStore:
             else:
                 good = step
                 break
+        if bad and good is None and self._read_only and steps != self.steps():
+            return self.newest_good()  # a trainer has saved another and removed what was there
         if bad and good is None:
             told = "; ".join(f"{step}: {problem}" for step, problem in bad.items())
             raise StorageError(

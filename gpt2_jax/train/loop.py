@@ -23,6 +23,7 @@ from gpt2_jax.train.run import Evaluator, Run
 from gpt2_jax.train.saving import Saver
 from gpt2_jax.train.state import TrainState
 from gpt2_jax.train.step import Metrics, batch_sharding, compile_train_step, norms_by_name
+from gpt2_jax.train.watchdog import Watchdog
 
 
 class Loop:
@@ -36,10 +37,11 @@ class Loop:
         writer: MetricsWriter,
         progress: Progress,
         stop_at: int,
+        watchdog: Watchdog,
     ) -> None:
         self.run, self.config, self.workdir = run, run.config, run.workdir
         self.saver, self.stop, self.writer, self.progress = saver, stop, writer, progress
-        self.stop_at = stop_at
+        self.stop_at, self.watchdog = stop_at, watchdog
         self.bad_steps = BadSteps(run)
         mesh = run.mesh
         chip = chip_for(mesh.devices.flat[0].device_kind)
@@ -63,6 +65,7 @@ class Loop:
         if done and not missed:
             return results
         self.progress.message(f"from step {start} to {self.stop_at}: compiling")
+        self.watchdog.doing("compiling")
         evaluators = run.setup.make_evaluators(run.abstract.params, run.mesh, run.rules)
         if missed:
             results = self._evaluate(start, state, evaluators)
@@ -83,6 +86,7 @@ class Loop:
         with contextlib.closing(batches), self._profiler(start) as profile:
             pending: Metrics | None = None
             for step in range(start + 1, self.stop_at + 1):
+                self.watchdog.doing(f"step {step}")
                 profile(step, pending)
                 with jax.profiler.StepTraceAnnotation("train", step_num=step):
                     state, metrics = train_step(state, next(batches))
@@ -118,6 +122,7 @@ class Loop:
     def _log(self, step: int, metrics: Metrics) -> None:
         """Reads a step's metrics from the device, watches for bad numbers, writes what is due."""
         config = self.config
+        self.watchdog.doing(f"step {step}")
         if skipped := self.bad_steps.check(step, metrics):
             self.progress.message(skipped)
         row: dict[str, float] = {}
@@ -139,7 +144,9 @@ class Loop:
         numbers: dict[str, float] = {}
         with self.throughput.paused():
             for evaluator in evaluators:
+                self.watchdog.doing(f"the validation at step {step}")
                 for name, value in evaluator(state.params):
+                    self.watchdog.doing(f"the validation at step {step}, after {name}")
                     if isinstance(value, str):
                         self._write_sample(step, name, value)
                     else:
@@ -151,6 +158,7 @@ class Loop:
         return numbers
 
     def _save(self, step: int, state: TrainState) -> None:
+        self.watchdog.doing(f"the save of step {step}")
         with self.throughput.paused():
             self.writer.flush()
             self.saver.save(step, state)

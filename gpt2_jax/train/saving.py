@@ -73,6 +73,6 @@ class Saver:
         if len(self._failures) >= self._most:
             raise StorageError(f"{error}; that was failure {len(self._failures)} in a row")
         self._tell(
-            f"warning: {error}; training goes on, and tries again at the next save "
-            f"(failure {len(self._failures)} of {self._most})"
+            f"warning: {error} (failure {len(self._failures)} of {self._most} in a row; training "
+            "goes on to the next save)"
         )

@@ -16,12 +16,13 @@ from typing import Any
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.checkpoint.load import read_run_config
+from gpt2_jax.checkpoint.lock import make_lock
 from gpt2_jax.checkpoint.storage import is_remote, storage_path, write_whole
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError
 from gpt2_jax.parallel import mesh as mesh_lib
-from gpt2_jax.parallel.distributed import check_shared, is_primary
+from gpt2_jax.parallel.distributed import agreed, check_shared, is_primary, on_primary
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.parallel.stop import StopRequest
 from gpt2_jax.train.loop import Loop
@@ -30,6 +31,7 @@ from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.run import Run, Setup
 from gpt2_jax.train.saving import Saver
 from gpt2_jax.train.state import TrainState, abstract_state, init_state, without_params
+from gpt2_jax.train.watchdog import Watchdog
 
 
 class Trainer:
@@ -52,7 +54,8 @@ class Trainer:
         abstract = abstract_state(config, optimizer, mesh, rules)
         self.fixed = Run(config, folder, setup, mesh, rules, optimizer, abstract)
         self._initial_params = None
-        has_saved = CheckpointStore(folder / "checkpoints", read_only=True).steps()
+        steps = CheckpointStore(folder / "checkpoints", read_only=True).steps()
+        has_saved = agreed(len(steps)) > 0
         if config.train.init_from and not has_saved:
             self._initial_params = setup.read_params(config.train.init_from, abstract.params)
 
@@ -63,6 +66,7 @@ class Trainer:
           `step`, where the run now stands, and the last validation's numbers.
 
         Raises:
+          UserError: if another trainer has the workdir, or trained there on other data.
           Preempted: after SIGINT or SIGTERM, once the state is saved.
           NumbersWentBad: after `train.max_bad_steps` skipped steps in a row.
           StorageError: if no checkpoint can be read or written.
@@ -70,13 +74,18 @@ class Trainer:
         run, config = self.fixed, self.fixed.config
         total = config.train.total_steps
         self._make_workdir()
-        store = CheckpointStore(run.workdir / "checkpoints", keep=config.checkpoint.keep)
         with contextlib.ExitStack() as stack:
+            lock = make_lock(run.workdir)
+            stack.callback(lock.release)
+            on_primary(lock.acquire)
+            watchdog = stack.enter_context(Watchdog(config.train.hang_timeout))
+            check_shared(run.workdir)
+            store = CheckpointStore(run.workdir / "checkpoints", keep=config.checkpoint.keep)
             stack.callback(store.close)
             stop = StopRequest()
             stack.callback(stop.close)
             state = self._resume_or_init(store)
-            self._write_config()
+            on_primary(self._write_config)
             start = int(state.step)
             writer = MetricsWriter(
                 run.workdir,
@@ -88,7 +97,7 @@ class Trainer:
             progress = stack.enter_context(Progress(total, start, enabled=is_primary()))
             stop_at = total if stop_at_step is None else min(stop_at_step, total)
             saver = Saver(run, store, progress.message)
-            results = Loop(run, saver, stop, writer, progress, stop_at).train(state)
+            results = Loop(run, saver, stop, writer, progress, stop_at, watchdog).train(state)
             return {"step": max(start, stop_at), **results}
 
     def _resume_or_init(self, store: CheckpointStore) -> TrainState:
@@ -140,11 +149,8 @@ class Trainer:
             raise UserError(f"can't make --workdir {workdir}: {error.strerror}") from error
         if not writable:
             raise UserError(f"can't write in --workdir {workdir}: permission denied")
-        check_shared(workdir)
 
     def _write_config(self) -> None:
-        if not is_primary():
-            return
         path = self.fixed.workdir / "config.json"
         content = (json.dumps(config_lib.to_dict(self.fixed.config), indent=2) + "\n").encode()
         if not path.exists() or path.read_bytes() != content:  # a full disk may take no more

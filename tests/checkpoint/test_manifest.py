@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gpt2_jax.checkpoint import manifest
 from gpt2_jax.checkpoint.examine import examine_run
 from gpt2_jax.checkpoint.manifest import NAME
 from gpt2_jax.checkpoint.store import CheckpointStore
@@ -202,3 +205,24 @@ def test_doctor_says_what_is_wrong_with_each_step(
     (folder / "10" / NAME).write_bytes(before[str(folder / "10" / NAME)])
     assert _contents(folder) == before
     assert main(["doctor", "--model", str(tmp_path / "nothing")]) == 2
+
+
+def test_a_file_that_cannot_be_read_back_fails_the_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(path: Path) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with contextlib.closing(CheckpointStore(tmp_path / "checkpoints")) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(manifest, "_described", unreadable)
+            with pytest.raises(StorageError, match="Input/output error"):
+                store.save(10, *_state(10), {"step": 10})
+                store.wait()
+        assert store.steps() == []
+        store.save(10, *_state(10), {"step": 10})
+        store.wait()
+        _assert_is_what_was_saved(store, 10)
+        with monkeypatch.context() as patched:
+            patched.setattr(manifest, "_described", unreadable)
+            assert "can't be read: Input/output error" in str(store.damage(10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from gpt2_jax import config as config_lib
+from gpt2_jax.checkpoint.lock import FileLock
 from gpt2_jax.cli.main import main
 from gpt2_jax.data.inputs import read_inputs
 from gpt2_jax.data.prepare import prepare
@@ -347,6 +349,18 @@ def test_train_refuses_to_start_from_a_model_of_another_shape(
 ) -> None:
     words = (f"--config.train.init_from={model}", "--config.model.d_model=64")
     assert "d_model is 32 there and 64 here" in _refused(house, capsys, *_TRAIN, *words)
+
+
+def test_train_refuses_a_workdir_that_another_trainer_has(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("new").mkdir()
+    lock = FileLock(Path("new"))
+    lock.acquire()
+    try:
+        assert f"process {os.getpid()}, since" in _refused(house, capsys, *_TRAIN)
+    finally:
+        lock.release()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import types
 
 import jax
+import numpy as np
 import pytest
 
 from gpt2_jax.errors import PeersLost, UserError
@@ -109,3 +111,25 @@ def test_only_process_zero_writes(monkeypatch):
     assert distributed.is_primary()
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     assert not distributed.is_primary()
+
+
+def test_what_process_zero_is_refused_all_are(monkeypatch):
+    def refuse():
+        raise UserError("in use")
+
+    acted = []
+    distributed.on_primary(lambda: acted.append(True))
+    with pytest.raises(UserError, match="in use"):
+        distributed.on_primary(refuse)
+    # As it goes in process 1, where the action must not be done.
+    said = np.zeros((2, 1000), np.uint8)
+    said[0, : len("in use")] = list(b"in use")
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    gathered = {"process_allgather": lambda mine: said if not mine.any() else pytest.fail("says")}
+    monkeypatch.setattr(distributed, "multihost_utils", types.SimpleNamespace(**gathered))
+    with pytest.raises(UserError, match="in use"):
+        distributed.on_primary(lambda: acted.append(True))
+    said[:] = 0
+    distributed.on_primary(lambda: acted.append(True))
+    assert acted == [True]

@@ -18,6 +18,7 @@ from gpt2_jax.train import trainer
 from gpt2_jax.train.run import Setup
 from gpt2_jax.train.state import without_params
 from gpt2_jax.train.trainer import Trainer
+from gpt2_jax.train.watchdog import Watchdog
 
 _TOKENS = TokenArray([(np.arange(2000) * 7 % 61).astype(np.uint16)])
 
@@ -133,6 +134,27 @@ def test_a_run_evaluates_saves_and_logs_when_it_is_due(tmp_path):
         assert Trainer(config, tmp_path, make_setup(config, [again])).run(stop_at_step) == results
         assert again.seen == []
     assert {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()} == before
+
+
+def test_the_watchdog_hears_of_all_that_a_run_does(tmp_path, monkeypatch):
+    told = []
+
+    class Listener(Watchdog):
+        def doing(self, what):
+            told.append(what)
+            super().doing(what)
+
+    monkeypatch.setattr(trainer, "Watchdog", Listener)
+    config = make_config(eval__every=2, checkpoint__every=2)
+    Trainer(config, tmp_path, make_setup(config, [Recorder()])).run(stop_at_step=3)
+    after = ["", ", after eval/count", ", after sample"]
+
+    def ends_with_all(step):
+        validation = [f"the validation at step {step}{result}" for result in after]
+        return [f"step {step}", f"the save of step {step}", *validation]
+
+    assert told[:4] == ["its start", "compiling", "step 1", "step 2"]  # 2 is begun, then
+    assert told[4:] == ["step 1", *ends_with_all(2), "step 3", *ends_with_all(3)]
 
 
 def test_a_save_holds_its_own_step_though_training_goes_on_meanwhile(tmp_path):

@@ -1,0 +1,79 @@
+"""One trainer at a time in a workdir: a lock that does not outlive its holder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from gpt2_jax.checkpoint.bucket_lock import BucketLock
+from gpt2_jax.checkpoint.holder import Holder, in_use
+from gpt2_jax.checkpoint.storage import is_remote
+from gpt2_jax.errors import UserError, warn
+
+
+def make_lock(workdir: Path) -> FileLock | BucketLock:
+    """The lock of a workdir, not acquired yet."""
+    return BucketLock(workdir) if is_remote(workdir) else FileLock(workdir)
+
+
+class FileLock:
+    """The operating system's lock on a file, which it ends with the holder, however that ends."""
+
+    def __init__(self, workdir: Path) -> None:
+        self._workdir, self._path = workdir, workdir / "lock"
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Takes the lock; where the disk keeps none, warns and goes on without.
+
+        Raises:
+          UserError: if another trainer has it, or the file can't be opened.
+        """
+        while self._descriptor is None:
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            except (PermissionError, IsADirectoryError) as error:
+                raise UserError(f"can't lock --workdir: {self._path}: {error.strerror}") from error
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever had it may have removed the file since we opened it: then try the new one.
+                if self._is_of(descriptor):
+                    self._descriptor = descriptor
+            except BlockingIOError:
+                raise in_use(self._workdir, Holder.parse(os.pread(descriptor, 4096, 0))) from None
+            except OSError as error:
+                self._path.unlink(missing_ok=True)
+                warn(
+                    f"{self._workdir} is on a disk without file locks ({error.strerror}): take "
+                    "care that no second trainer is started there"
+                )
+                return
+            finally:
+                if self._descriptor is None:
+                    os.close(descriptor)
+        # A forked process would have the lock too, and may live longer.
+        os.register_at_fork(after_in_child=self._close)
+        with contextlib.suppress(OSError):  # on a full disk it is a lock without a name
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, Holder.this().to_bytes(), 0)
+
+    def release(self) -> None:
+        """Removes the file and only then lets go of it: see `acquire`."""
+        with contextlib.suppress(OSError):  # a file that stays is no lock
+            if self._descriptor is not None and self._is_of(self._descriptor):
+                self._path.unlink()
+        self._close()
+
+    def _is_of(self, descriptor: int) -> bool:
+        """Whether the open file is the one that is at the path."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

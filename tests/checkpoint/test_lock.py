@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gpt2_jax.checkpoint.holder import Holder
+from gpt2_jax.checkpoint.lock import FileLock, make_lock
+from gpt2_jax.errors import UserError
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A lock on `tmp_path`."""
+    lock = make_lock(tmp_path)
+    lock.acquire()
+    yield lock
+    lock.release()
+
+
+def refusal(workdir):
+    with pytest.raises(UserError) as caught:
+        FileLock(workdir).acquire()
+    return str(caught.value)
+
+
+def test_a_second_trainer_is_told_who_has_the_workdir_and_changes_nothing(tmp_path, held):
+    before = (tmp_path / "lock").read_bytes()
+    said = refusal(tmp_path)
+    told = json.loads(before)
+    assert f"process {os.getpid()}, since {told['since']}" in said and told["host"] in said
+    assert str(tmp_path) in said and "\n" not in said
+    assert (tmp_path / "lock").read_bytes() == before
+    held.release()
+    assert list(tmp_path.iterdir()) == []
+    held.acquire()
+
+
+def test_a_holder_that_has_not_said_who_it_is_has_the_lock_all_the_same(tmp_path, held):
+    for content in ("", "[]", '{"host": 1, "other": 2}', "no json"):
+        (tmp_path / "lock").write_text(content)
+        assert "is in use by another trainer: " in refusal(tmp_path)
+
+
+def test_a_killed_holder_leaves_no_lock_though_its_child_lives_on(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from gpt2_jax.checkpoint.lock import FileLock\n"
+        "FileLock(Path(sys.argv[1])).acquire()\n"
+        "child = os.fork()\n"
+        "if child: print(child, flush=True)\n"
+        "signal.pause()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        assert f"process {parent.pid}, " in refusal(tmp_path)
+        parent.kill()
+    try:
+        os.kill(child, 0)
+        lock = FileLock(tmp_path)
+        lock.acquire()
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+        lock.release()
+    finally:
+        os.kill(child, 9)
+
+
+def test_a_file_that_its_holder_removes_meanwhile_is_not_the_lock(tmp_path, held, monkeypatch):
+    flock = fcntl.flock
+
+    def release_first(descriptor, how):
+        held.release()
+        flock(descriptor, how)
+
+    lock = FileLock(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", release_first)
+        lock.acquire()
+    assert f"process {os.getpid()}" in refusal(tmp_path)
+    lock.release()
+
+
+def test_a_holder_removes_only_its_own_file(tmp_path, held):
+    (tmp_path / "lock").rename(tmp_path / "moved")  # as with a workdir that was moved away
+    other = FileLock(tmp_path)
+    other.acquire()
+    held.release()
+    assert "in use" in refusal(tmp_path)
+    other.release()
+
+
+def test_a_disk_without_locks_is_warned_of(tmp_path, monkeypatch, capsys):
+    def refuse(descriptor, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lock = FileLock(tmp_path)
+    lock.acquire()
+    lock.release()
+    warned = capsys.readouterr().err
+    assert warned.startswith("warning: ") and "No locks available" in warned
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stands_where_the_lock_belongs_is_named(tmp_path):
+    (tmp_path / "lock").mkdir()
+    assert str(tmp_path / "lock") in refusal(tmp_path)
+
+
+def test_a_holder_is_alive_while_its_process_runs_on_this_machine():
+    with subprocess.Popen(
+        [sys.executable, "-c", "print('up', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        this = Holder.parse(Holder.this().to_bytes())
+        if not this.place:
+            pytest.skip("a system without /proc")
+        assert this.is_alive()
+        assert dataclasses.replace(this, place="elsewhere").is_alive() is None
+        # Another process has its number by now.
+        assert dataclasses.replace(this, pid=process.pid).is_alive() is False
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert dataclasses.replace(this, pid=process.pid).is_alive() is False  # not reaped yet
+    assert dataclasses.replace(this, pid=process.pid).is_alive() is False
+    assert Holder().is_alive() is None

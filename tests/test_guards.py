@@ -1,0 +1,77 @@
+"""What guards a run: it has its workdir to itself, and it ends when it hangs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import pytest
+
+from gpt2_jax.data.corpora import Document
+from gpt2_jax.data.prepare import prepare
+from tests.runs import CONFIG, NO_SAMPLE, losses, once, start, train
+
+_FOREVER = "--config.train.total_steps=100000"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A folder with a config, its data, and what has been compiled for it."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def make(folder):
+        prepare([Document("data", "one fish two fish " * 80)], "byte", folder / "data")
+        (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
+
+    return once(root / "guards", make)
+
+
+def wait_for_steps(workdir, process, steps):
+    deadline = time.monotonic() + 150
+    metrics = workdir / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= steps):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+
+
+def test_a_second_trainer_is_refused_and_the_next_goes_on_once_the_first_is_killed(lab):
+    workdir = lab / "shared"
+    flags = (_FOREVER, NO_SAMPLE, "--config.checkpoint.every=2")
+    with start(lab, workdir, *flags, devices=1) as first:
+        try:
+            wait_for_steps(workdir, first, 1)
+            errors = train(lab, workdir, *flags, "--config.log.every=7", devices=1, status=2)
+            assert len(errors.splitlines()) == 1, errors
+            assert (
+                f"is in use by a trainer on host {socket.gethostname()}, process {first.pid}, "
+                in errors
+            )
+            assert '"every": 7' not in (workdir / "config.json").read_text()
+            wait_for_steps(workdir, first, len(losses(workdir)) + 5)
+        finally:
+            first.kill()
+    assert (workdir / "lock").exists()
+    stop_at = len(losses(workdir)) + 1
+    errors = train(lab, workdir, *flags, "--stop_at_step", str(stop_at), devices=1)
+    assert "from step" in errors and len(losses(workdir)) == stop_at
+    assert not (workdir / "lock").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_hangs_ends_with_stacks_and_goes_on_to_the_same_end(lab):
+    whole, workdir = lab / "whole", lab / "hung"
+    train(lab, whole, NO_SAMPLE, devices=1)
+    settings = {
+        "module": "tests.faulty",
+        "env": {"FAULT": "0:12:block", "FAULT_MET": str(lab / "hung.met")},
+        "devices": 1,
+    }
+    flags = (NO_SAMPLE, "--config.train.hang_timeout=40")
+    errors = train(lab, workdir, *flags, **settings, status=77)
+    assert "in wait_for_a_disk_that_never_answers" in errors
+    assert errors.splitlines()[-1].startswith("error: this process got no further than step 13 in")
+    assert len(losses(workdir)) == 11
+    train(lab, workdir, *flags, **settings)
+    assert losses(workdir) == losses(whole)
