@@ -26,6 +26,7 @@ from tests.runs import (
     losses,
     once,
     rows,
+    start,
     start_group,
     train,
     wait_for_steps,
