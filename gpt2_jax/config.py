@@ -7,6 +7,7 @@ returns a checked `Config`. This module imports no JAX, so that a typo is report
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import fractions
@@ -24,10 +25,13 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from gpt2_jax.errors import UserError, did_you_mean
+from gpt2_jax.errors import UserError, did_you_mean, shown
 
 # Of the MLP, by the names Hugging Face gives them.
 ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "quick_gelu", "tanh")
+
+# Devices count in int32.
+_MOST = 2**31 - 1
 
 
 def _knob(
@@ -36,7 +40,7 @@ def _knob(
     *,
     choices: Sequence[Any] | None = None,
     low: float | None = None,
-    high: float | None = None,
+    high: float = _MOST,
     below: float | None = None,
 ) -> Any:
     """A dataclass field with its documentation and its allowed values, `low` included."""
@@ -279,7 +283,7 @@ class Knob:
     help: str
     choices: tuple[Any, ...] | None
     low: float | None
-    high: float | None
+    high: float
     below: float | None
 
 
@@ -389,25 +393,34 @@ def _run_config_file(path: Path) -> Mapping[str, Any]:
         if "get_config" not in namespace:
             raise UserError(f"{path} defines no get_config()")
         result = namespace["get_config"]()
-    except UserError:
+        if not isinstance(result, ml_collections.ConfigDict):
+            raise UserError(
+                f"{path}: get_config() must return gpt2_jax.config.default() with changes"
+            )
+        return result.to_dict()
+    except (UserError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit(0), too, would else look like a run that is done
         # The innermost line that belongs to the config file is the one its author can mend.
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        line = frames[-1].lineno if frames else getattr(error, "lineno", "?")
-        raise UserError(f"{path}, line {line}: {_reason(error)}") from error
-    if not isinstance(result, ml_collections.ConfigDict):
-        raise UserError(f"{path}: get_config() must return gpt2_jax.config.default() with changes")
-    return result.to_dict()
+        line = frames[-1].lineno if frames else getattr(error, "lineno", None)
+        where = f"{path}, line {line}" if line else path
+        raise UserError(f"{where}: {_reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+# A message may quote a whole value.
+_LONGEST_REASON = 300
+
+
+def _reason(error: BaseException) -> str:
     """What an exception in a config file says, in one line."""
-    text = str(error.args[0]) if error.args else type(error).__name__
+    plain = isinstance(error, Exception) and error.args
+    text = str(error.args[0]) if plain else shown(error)
     # ml_collections lists every field of the section before its did-you-mean, and quotes the text
     # of a KeyError once more.
     text = " ".join(text.replace("\\n", " ").replace("\\'", "'").split()).strip("'")
-    return re.sub(r" Other fields present: .*?(?=Did you mean|$)", " ", text)
+    text = re.sub(r" Other fields present: .*?(?=Did you mean|$)", " ", text)
+    return text[:_LONGEST_REASON]
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -415,9 +428,10 @@ def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     sections = [section.name for section in dataclasses.fields(Config)]
     for section, entries in values.items():
         if section not in sections:
-            raise UserError(f"config has no section {section!r}{did_you_mean(section, sections)}")
+            hint = did_you_mean(str(section), sections)
+            raise UserError(f"config has no section {shown(section)}{hint}")
         if not isinstance(entries, Mapping):
-            raise UserError(f"config section {section!r} must hold knobs, not {entries!r}")
+            raise UserError(f"config section {section!r} must hold knobs, not {shown(entries)}")
         flat.update({f"{section}.{name}": value for name, value in entries.items()})
     return flat
 
@@ -455,7 +469,7 @@ def _unknown_key(key: str, known: Mapping[str, Knob]) -> UserError:
         hint = "; knobs there: " + ", ".join(beside)
     else:
         hint = did_you_mean(key, known)
-    return UserError(f"unknown config key {key!r}{hint}")
+    return UserError(f"unknown config key {shown(key)}{hint}")
 
 
 def _parse(knob: Knob, text: str) -> Any:
@@ -475,36 +489,43 @@ def _parse(knob: Knob, text: str) -> Any:
 
 def _wrong_type(knob: Knob, value: Any) -> UserError:
     kind = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[knob.type]
-    return UserError(f"{knob.key} must be {kind}, not {value!r}")
+    return UserError(f"{knob.key} must be {kind}, not {shown(value)}")
 
 
 def _checked(knob: Knob, value: Any) -> Any:
     """The value in the knob's type, or an error that names field, value and allowed range."""
     if value is None and knob.optional:
         return None
-    if knob.type is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, knob.type) or (isinstance(value, bool) and knob.type is not bool):
+    kinds = (int, float) if knob.type is float else (knob.type,)
+    if not isinstance(value, kinds) or isinstance(value, bool) != (knob.type is bool):
         raise _wrong_type(knob, value)
     if knob.choices and value not in knob.choices:
         hint = did_you_mean(str(value), map(str, knob.choices))
         raise UserError(
-            f"{knob.key} must be one of {', '.join(map(str, knob.choices))}, not {value!r}{hint}"
+            f"{knob.key} must be one of {', '.join(map(str, knob.choices))}, not {shown(value)}"
+            f"{hint}"
         )
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise UserError(f"{knob.key} must be finite, not {value!r}")
-        if knob.low is not None and value < knob.low:
-            raise UserError(f"{knob.key} must be at least {knob.low:g}, not {value!r}")
-        if knob.high is not None and value > knob.high:
-            raise UserError(f"{knob.key} must be at most {knob.high}, not {value!r}")
-        if knob.below is not None and value >= knob.below:
-            raise UserError(f"{knob.key} must be below {knob.below:g}, not {value!r}")
+    if isinstance(value, (int, float)) and knob.type is not bool:
+        _check_range(knob, value)
+        return knob.type(value)
     return value
+
+
+def _check_range(knob: Knob, value: float) -> None:
+    if not -math.inf < value < math.inf:
+        raise UserError(f"{knob.key} must be finite, not {value!r}")
+    if knob.low is not None and value < knob.low:
+        raise UserError(f"{knob.key} must be at least {knob.low:g}, not {shown(value)}")
+    if knob.below is not None and value >= knob.below:
+        raise UserError(f"{knob.key} must be below {knob.below:g}, not {shown(value)}")
+    if value > knob.high:
+        raise UserError(f"{knob.key} must be at most {knob.high}, not {shown(value)}")
 
 
 # A round of a mixture is laid out in memory.
 _LONGEST_ROUND = 100_000
+# No exponents: they make numbers of any length.
+_SHARE = re.compile(r"[\d./]+")
 
 
 def _shares(mixture: str) -> dict[str, int]:
@@ -513,10 +534,10 @@ def _shares(mixture: str) -> dict[str, int]:
     for entry in mixture.split(","):
         folder, _, text = entry.strip().rpartition("=")
         folder = posixpath.normpath(folder) if folder else ""
-        try:
-            share = fractions.Fraction(text.strip())
-        except (ValueError, ZeroDivisionError):
-            share = fractions.Fraction(0)
+        share = fractions.Fraction(0)
+        if _SHARE.fullmatch(text.strip()):
+            with contextlib.suppress(ValueError, ZeroDivisionError):
+                share = fractions.Fraction(text.strip())
         if not folder or share <= 0:
             raise UserError(
                 f"data.mixture: {entry.strip()!r} is not FOLDER=SHARE with a share above 0, such "
@@ -546,6 +567,11 @@ def _check_together(config: Config) -> None:
     if model.d_model % model.num_heads:
         raise UserError(
             f"model.d_model={model.d_model} must be a multiple of model.num_heads={model.num_heads}"
+        )
+    if model.padded_vocab_size > _MOST:
+        raise UserError(
+            f"model.vocab_size={model.vocab_size}, padded to a multiple of model.vocab_multiple="
+            f"{model.vocab_multiple}, must be at most {_MOST}"
         )
     if model.num_layers % model.scan_unroll:
         raise UserError(

@@ -44,6 +44,10 @@ class StorageError(Gpt2JaxError):
     exit_status = 78
 
 
+# What reading a file of JSON raises: it can't be read, is not UTF-8, is none, or nests too deeply.
+NOT_JSON = (OSError, ValueError, RecursionError)
+
+
 class Terminated(BaseException):
     """SIGTERM has come. As with KeyboardInterrupt, nothing has failed: what can be kept is kept."""
 
@@ -68,3 +72,15 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Returns `; did you mean 'x'?` for the closest candidate, or an empty string."""
     close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+_LONGEST_SHOWN = 80
+
+
+def shown(value: object) -> str:
+    """Returns `repr(value)` cut short, for a message; any value of a user's file has one."""
+    try:
+        text = repr(value)
+    except Exception:  # of a number with thousands of digits, of what is nested too deeply
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."

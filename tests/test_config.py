@@ -256,13 +256,20 @@ def test_values_below_the_lowest_are_refused(key: str) -> None:
         assert message == f"{key} must be at least {knob.low:g}, not {value!r}"
 
 
-@pytest.mark.parametrize("key", [key for key, knob in _KNOBS.items() if knob.high is not None])
+_HAVE_HIGHEST = [
+    key for key, knob in _KNOBS.items() if knob.type in (int, float) and knob.below is None
+]
+
+
+@pytest.mark.parametrize("key", _HAVE_HIGHEST)
 def test_values_above_the_highest_are_refused(key: str) -> None:
     knob = _KNOBS[key]
-    assert knob.high is not None
     section, name = key.split(".")
     value = knob.type(knob.high + 1)
     assert _mistake(**{section: {name: value}}) == f"{key} must be at most {knob.high}, not {value}"
+    # What has no float, or not even digits that Python would show.
+    for power in (400, 5000):
+        assert f"{key} must be at most" in _mistake(**{section: {name: 10**power}})
 
 
 @pytest.mark.parametrize("key", [key for key, knob in _KNOBS.items() if knob.below is not None])
@@ -310,6 +317,10 @@ def test_numbers_must_be_finite(value: float) -> None:
         ),
         ({"mesh": {"data": -1, "fsdp": -1}}, ["mesh", "-1"]),
         ({"mesh": {"tensor": 0}}, ["mesh", "0"]),
+        (
+            {"model": {"vocab_size": 2**31 - 1, "vocab_multiple": 128}},
+            ["model.vocab_size=2147483647", "model.vocab_multiple=128"],
+        ),
     ],
 )
 def test_knobs_that_contradict_each_other_are_both_named(
@@ -341,6 +352,8 @@ def test_a_loss_chunk_longer_than_the_context_is_the_whole_context() -> None:
         ("    c.model.num_layers = \n    return c\n", 5, ""),
         ("    return 1 / 0\n", 5, "division by zero"),
         ("    raise ValueError('first\\nsecond')\n", 5, "first second"),
+        ("    import sys; sys.exit(0)\n", 5, "SystemExit(0)"),
+        ("    raise BaseException('all of it')\n", 5, "all of it"),
         ("    return helper(c)\n\ndef helper(c):\n    return c.model.oops\n", 8, "oops"),
     ],
 )
@@ -399,6 +412,41 @@ def test_a_config_dict_made_without_default_is_checked_as_strictly(tmp_path: Pat
         load_config(path)
     path.write_text(text.replace("{}", "{'model': {'num_layers': 2}}"), encoding="utf-8")
     assert load_config(path).model.num_layers == 2
+
+
+def test_ctrl_c_in_a_config_file_is_ctrl_c(tmp_path: Path) -> None:
+    path = tmp_path / "slow.py"
+    path.write_text(_HEADER + "    raise KeyboardInterrupt\n", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ("{1: 2}", "config has no section 1"),
+        ("{'model': {1: 2, 'a': 3}}", "own.py: "),
+        ("{'model': 'x' * 10**6}", "section 'model' must hold knobs, not 'xxx"),
+        ("{'data': {'path': 10**5000}}", "data.path must be text, not <int>"),
+        ("{'data': {'path': [0] * 10**6}}", "data.path must be text, not [0, 0"),
+        ("{'x' * 10**6: {}}", "config has no section 'xxx"),
+        ("{'data': {'x' * 10**6: 1}}", "unknown config key 'data.xxx"),
+        ("{'data': {'tokenizer': 'x' * 10**6}}", "data.tokenizer must be one of"),
+    ],
+)
+def test_what_no_message_could_show_is_cut_short(tmp_path: Path, result: str, said: str) -> None:
+    path = tmp_path / "own.py"
+    lines = "from ml_collections import ConfigDict\n\n\ndef get_config():\n"
+    path.write_text(f"{lines}    return ConfigDict({result})\n", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        load_config(path)
+    assert said in str(error.value)
+    assert len(_line(error)) <= 400
+
+
+@pytest.mark.parametrize("share", ["1e999999999", "1e-999999999", "1/0", "nan", "0", "-1", "1 2"])
+def test_a_share_of_a_mixture_is_plain_digits(share: str) -> None:
+    assert "is not FOLDER=SHARE" in _mistake(data={"mixture": f"a=1,b={share}"})
 
 
 def test_a_missing_file_gets_a_hint(plain: Path) -> None:

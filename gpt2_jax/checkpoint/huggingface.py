@@ -22,7 +22,7 @@ from gpt2_jax.checkpoint import interchange
 from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.data.hf_tokenizer import read_tokenizer, write_tokenizer
 from gpt2_jax.data.tokenizer import Tokenizer
-from gpt2_jax.errors import StorageError, UserError
+from gpt2_jax.errors import NOT_JSON, StorageError, UserError
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -235,7 +235,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         if not weight_map or not all(isinstance(file, str) for file in weight_map.values()):
             raise TypeError("weight_map must map tensors to files")
         return weight_map
-    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (*NOT_JSON, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{index} is not an index of weights: {error}") from error
 
 
@@ -263,7 +263,7 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} has weights but no config.json") from None
-    except (OSError, ValueError) as error:
+    except NOT_JSON as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict) or values.get("model_type") != "gpt2":
         kind = values.get("model_type") if isinstance(values, dict) else None

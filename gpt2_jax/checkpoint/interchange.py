@@ -69,6 +69,11 @@ def read_params(
     Raises:
       UserError: for a tensor that is missing, superfluous or of another shape.
     """
+    if config.num_layers > len(source.shapes):  # known before there is a name for each of them
+        raise UserError(
+            f"{where} has {len(source.shapes)} tensors, too few for the {config.num_layers} layers "
+            "of its config"
+        )
     leaves = [_leaf(path, leaf, config) for path, leaf in _with_paths(abstract)]
     _check(source, {naming(x.path, i): x.shape for x in leaves for i in x.layers}, where)
 

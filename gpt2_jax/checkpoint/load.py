@@ -25,7 +25,7 @@ from gpt2_jax.checkpoint.storage import is_remote, storage_path
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.data.tokenizer import Tokenizer, tokenizer_from_dict
-from gpt2_jax.errors import StorageError, UserError
+from gpt2_jax.errors import NOT_JSON, StorageError, UserError
 from gpt2_jax.model.gpt2 import GPT2
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -153,7 +153,7 @@ def read_run_config(workdir: str | Path) -> Config | None:
         return None
     try:
         return config_lib.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (UserError, ValueError, AttributeError) as error:
+    except (UserError, *NOT_JSON, AttributeError) as error:
         raise UserError(
             f"{path} is not a run's config ({error}); remove it: it is written anew on resume"
         ) from error

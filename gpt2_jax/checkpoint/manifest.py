@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.checkpoint.storage import is_remote, write_whole
+from gpt2_jax.errors import NOT_JSON
 
 NAME = "manifest.json"
 # What Orbax still writes after the manifest, as it commits; no array depends on these.
@@ -48,7 +49,7 @@ def find_damage(
         step = manifest["step"]
     except FileNotFoundError:
         return f"no {NAME}: it is no checkpoint, or one of an earlier version"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (*NOT_JSON, TypeError, KeyError, AttributeError):
         return f"{NAME} can't be read"
     if str(step) != folder.name:
         return f"it is a copy of step {step}"

@@ -14,7 +14,7 @@ from gpt2_jax.checkpoint.tensor_bundle import TensorBundle
 from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.data import bpe
 from gpt2_jax.data.tokenizer import GPT2Tokenizer, Tokenizer
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import NOT_JSON, UserError
 
 _HPARAMS = "hparams.json"
 # Key of hparams.json -> knob.
@@ -43,7 +43,7 @@ def read_config(folder: Path) -> Config:
         values = json.loads(path.read_text(encoding="utf-8"))
         unknown = sorted(values.keys() - _KEYS.keys())
         model = {knob: values[key] for key, knob in _KEYS.items()}
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+    except (*NOT_JSON, LookupError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is not GPT-2's: {error}") from error
     if unknown:
         raise UserError(f"{path}: {unknown[0]} is not one of GPT-2's hyperparameters")

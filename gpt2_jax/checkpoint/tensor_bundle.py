@@ -8,6 +8,7 @@ core/protobuf/tensor_bundle.proto and core/lib/io/table_format.txt.
 
 from __future__ import annotations
 
+import math
 import operator
 import struct
 from collections.abc import Iterator
@@ -51,16 +52,13 @@ class TensorBundle:
         try:
             records = dict(_table(index.read_bytes()))
             header = _fields(records.pop(b""))  # BundleHeaderProto: num_shards 1, endianness 2
-            num_shards = header[1]
+            num_shards = operator.index(header[1])
             if header.get(2):
                 raise ValueError("big-endian")
             entries = {name.decode(): _entry(value) for name, value in records.items()}
         except (OSError, ValueError, LookupError, TypeError, struct.error) as error:
             raise UserError(f"{index} is not a TensorFlow checkpoint's: {error}") from error
-        self._files = [
-            prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{num_shards:05d}")
-            for i in range(num_shards)
-        ]
+        self._data, self._num_shards = prefix.with_name(f"{prefix.name}.data"), num_shards
         self._entries = {name: entry for name, entry in entries.items() if entry.dtype in _DTYPES}
         self.shapes = {name: entry.shape for name, entry in self._entries.items()}
         for name, entry in self._entries.items():
@@ -70,18 +68,22 @@ class TensorBundle:
         """One variable, mapped from its file."""
         entry = self._entries[name]
         return np.memmap(
-            self._files[entry.shard],
+            self._file(entry),
             _DTYPES[entry.dtype],
             mode="r",
             offset=entry.offset,
             shape=entry.shape,
         )
 
+    def _file(self, entry: _Entry) -> Path:
+        name = f"{self._data.name}-{entry.shard:05d}-of-{self._num_shards:05d}"
+        return self._data.with_name(name)
+
     def _check(self, name: str, entry: _Entry) -> None:
-        path = self._files[entry.shard] if entry.shard < len(self._files) else None
-        if path is None or not path.is_file():
-            raise UserError(f"{path or self._files[0].parent} is missing: it holds {name}")
-        if entry.size != int(np.prod(entry.shape)) * _DTYPES[entry.dtype].itemsize:
+        path = self._file(entry)
+        if not path.is_file():
+            raise UserError(f"{path} is missing: it holds {name}")
+        if entry.size != math.prod(entry.shape) * _DTYPES[entry.dtype].itemsize:
             raise UserError(f"{path}: {name} has {entry.size} bytes, its shape asks for others")
         if entry.offset + entry.size > path.stat().st_size:
             raise UserError(f"{path} is cut short: {name} ends past its end")
@@ -134,6 +136,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
+        if shift > 63:
+            raise ValueError("a number has more than 64 bits")
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, Any]]:

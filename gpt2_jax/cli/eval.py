@@ -162,7 +162,7 @@ def _write_results(path: Path, model: str, digest: str, results: dict[str, Any])
     try:
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         tasks = before["tasks"] if before.get("digest") == digest else {}
-    except (ValueError, LookupError, AttributeError):
+    except (ValueError, RecursionError, LookupError, AttributeError):
         tasks = {}
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from error

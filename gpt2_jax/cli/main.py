@@ -7,7 +7,9 @@ is imported, so that `--help` and a typo answer at once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -25,6 +27,7 @@ from gpt2_jax.errors import (
     UserError,
     did_you_mean,
     is_disk_full,
+    shown,
 )
 
 # What `gpt2-jax --help` says of each verb; the verb's own --help starts from its HELP.
@@ -44,6 +47,14 @@ gpt2-jax train --config configs/quickstart.py --workdir runs/quickstart
 gpt2-jax sample --model runs/quickstart --prompt "def "
 gpt2-jax doctor"""
 
+# What a path may be that the user has named; that it is missing is said where it is looked for.
+_NO_PATH = (
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EISDIR, errno.ENOTDIR),
+)
+
+_LONGEST_LINE = 2000
+
 # Beside the statuses in errors.py, what shells use: 128 + SIGINT, SIGPIPE and SIGTERM.
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -58,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line, `sys.argv` by default, and returns its exit status (see errors.py)."""
     words = list(sys.argv[1:] if argv is None else argv)
     words, debug = _take_debug(words)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal may lack a character, and a name of a file may be no text at all.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _dispatch(words, debug)
         # Here, where a closed pipe can still be answered, rather than as Python exits.
@@ -147,6 +161,9 @@ def _report(error: BaseException, debug: bool) -> int:
     if full is not None:
         where = full.filename or "device"
         return _say(f"error: no space left on {where}", StorageError.exit_status)
+    if isinstance(error, OSError) and error.errno in _NO_PATH and error.filename is not None:
+        path = shown(os.fspath(error.filename))
+        return _say(f"error: can't use {path}: {error.strerror}", UserError.exit_status)
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     hint = "" if debug else " (run again with --debug for the traceback)"
     return _say(f"error: internal: {reason[:500]}{hint}", 1)
@@ -162,5 +179,8 @@ def _disk_full(error: BaseException | None) -> OSError | None:
 
 
 def _say(message: str, status: int) -> int:
-    print(" ".join(message.splitlines()), file=sys.stderr)
+    line = " ".join(message.splitlines())
+    if len(line) > _LONGEST_LINE:  # it quotes what a file holds, such as a name of a megabyte
+        line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
+    print(line, file=sys.stderr)
     return status

@@ -8,7 +8,7 @@ import sys
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import UserError, shown
 from gpt2_jax.parallel.chips import chip_named
 from gpt2_jax.planning.topology import (
     SLICES,
@@ -29,6 +29,9 @@ gpt2-jax plan --config configs/gpt2_small.py --topology v5e:4x4
 gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:16x16 --config.mesh.data=16
 gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:8x8 --search
 gpt2-jax plan --config configs/gpt2_small.py --chip h100 --devices 8 --price 3"""
+
+# Devices, seconds and dollars alike: more than anyone has.
+_MOST = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the forecast; returns the exit status."""
     _check(args)
     config = config_lib.load_config(args.config, args.config_overrides)
-    topology = parse_topology(args.topology) if args.topology else None
+    topology = parse_topology(args.topology) if args.topology is not None else None
     chip = topology.chip if topology else chip_named(args.chip)
     devices = topology.num_devices if topology else args.devices
     name = topology.name if topology else f"{devices} x {chip.name}"
@@ -129,5 +132,5 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--chip and --devices go together")
     for flag in ("devices", "search_count", "search_seconds", "price"):
         value = getattr(args, flag)
-        if value is not None and value <= 0:
-            raise UserError(f"--{flag} must be above 0, not {value:g}")
+        if value is not None and not 0 < value <= _MOST:
+            raise UserError(f"--{flag} must be above 0 and at most {_MOST}, not {shown(value)}")

@@ -18,6 +18,9 @@ gpt2-jax sample --model runs/quickstart --prompt "def " --num_samples 3 --temper
 gpt2-jax sample --model runs/quickstart --prompt "import " --stop ":" --json
 gpt2-jax sample --model runs/quickstart --interactive"""
 
+# They are generated together, each with a cache of its own.
+_MOST_SAMPLES = 10_000
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
@@ -65,8 +68,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.num_samples < 1:
-        raise UserError(f"--num_samples must be at least 1, not {args.num_samples}")
+    if not 1 <= args.num_samples <= _MOST_SAMPLES:
+        raise UserError(
+            f"--num_samples must be from 1 to {_MOST_SAMPLES}, not {args.num_samples}; "
+            "another --seed gives others"
+        )
     if args.stream and args.json:
         raise UserError("--stream and --json exclude each other")
     if args.stream and args.num_samples > 1:

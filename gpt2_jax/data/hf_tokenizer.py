@@ -19,7 +19,7 @@ from gpt2_jax.data.tokenizer import (
     GPT2Tokenizer,
     Tokenizer,
 )
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import NOT_JSON, UserError
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 # GPT-2's table and the multiples it is padded to: a model of this size is taken for one of GPT-2's.
@@ -51,7 +51,7 @@ def read_tokenizer(folder: Path, vocab_size: int, eos_token_id: Any = None) -> T
         return _byte_pairs(tokens, merges, added, vocab_size, eos_token_id)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (*NOT_JSON, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{where} is not a tokenizer's file: {error}") from error
 
 
@@ -156,7 +156,8 @@ def _byte_pairs(
 
 def _characters(tokens: dict[str, int], vocab_size: int) -> Tokenizer:
     tokenizer = CharTokenizer("".join(tokens))
-    if [*tokens] != [*tokenizer.characters] or [*tokens.values()] != [*range(vocab_size)]:
+    numbered = list(tokens.values()) == list(range(len(tokens)))
+    if [*tokens] != [*tokenizer.characters] or not numbered or len(tokens) != vocab_size:
         raise UserError("its tokens are not single characters, numbered in sorted order")
     return tokenizer
 

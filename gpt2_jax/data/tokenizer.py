@@ -73,7 +73,11 @@ class BPETokenizer(Tokenizer):
         Raises:
           UserError: for a vocabulary that byte-pair encoding by rank can't do.
         """
-        size = max([*vocabulary.ranks.values(), *vocabulary.added.values()], default=-1) + 1
+        ids = [*vocabulary.ranks.values(), *vocabulary.added.values()]
+        # tiktoken takes these for granted.
+        if len(set(ids)) < len(ids) or any(type(id_) is not int or id_ < 0 for id_ in ids):
+            raise UserError("its tokens' ids are not different whole numbers from 0 on")
+        size = max(ids, default=-1) + 1
         self.name, self.vocab_size, self.eot = "bpe", vocab_size or size, eot
         if self.vocab_size < size or (eot is not None and not 0 <= eot < self.vocab_size):
             raise UserError(

@@ -27,8 +27,11 @@ class SamplingOptions:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
+        # Below and above, logits in float32 would become infinite, or all the same.
+        if self.temperature != 0 and not 1e-30 <= self.temperature <= 1e30:
+            raise UserError(
+                f"temperature must be 0 (greedy) or from 1e-30 to 1e30, not {self.temperature}"
+            )
         if not isinstance(self.top_k, int) or self.top_k < 0:
             raise UserError(f"top_k must be 0 (all tokens) or more, not {self.top_k}")
         if not 0 <= self.top_p <= 1:

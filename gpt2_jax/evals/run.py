@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gpt2_jax.config import ModelConfig
-from gpt2_jax.errors import StorageError, UserError
+from gpt2_jax.errors import NOT_JSON, StorageError, UserError
 from gpt2_jax.evals.scoring import Scorer
 from gpt2_jax.evals.task import Row, Task
 from gpt2_jax.parallel.rules import Rules
@@ -117,7 +117,7 @@ class Log:
             for number, line in enumerate(whole.splitlines(), start=1):
                 try:
                     lines.append(json.loads(line))
-                except ValueError as error:
+                except NOT_JSON as error:
                     raise UserError(
                         f"{self._path}, line {number}: no row; remove that line to go on"
                     ) from error

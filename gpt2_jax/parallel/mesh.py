@@ -15,6 +15,7 @@ from gpt2_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # the axes the batch is cut over
+_LISTED = 16  # sizes that a message names one by one
 
 
 def resolve_axes(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
@@ -27,13 +28,20 @@ def resolve_axes(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
     fixed = math.prod(size for size in sizes if size != -1)
     asked = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
     if num_devices % fixed or (-1 not in sizes and fixed != num_devices):
-        fits = " or ".join(str(n) for n in range(1, num_devices + 1) if num_devices % n == 0)
-        rule = f"the axes must multiply to {num_devices}, each {fits}, one of them -1 for the rest"
+        fits = divisors(num_devices)
+        each = " or ".join(map(str, fits)) if len(fits) <= _LISTED else "a divisor of it"
+        rule = f"the axes must multiply to {num_devices}, each {each}, one of them -1 for the rest"
         if num_devices == 1:
             rule = "leave them at 1; to try a layout without the devices: JAX_NUM_CPU_DEVICES=8"
         raise UserError(f"mesh {asked} does not fit {num_devices} device(s): {rule}")
     data, fsdp, tensor = (num_devices // fixed if size == -1 else size for size in sizes)
     return data, fsdp, tensor
+
+
+def divisors(number: int) -> list[int]:
+    """The divisors of a number above 0, in order."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return small + [number // n for n in reversed(small) if n * n != number]
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:

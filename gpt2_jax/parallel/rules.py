@@ -18,7 +18,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from gpt2_jax.errors import UserError
-from gpt2_jax.parallel.mesh import AXES, BATCH_AXES
+from gpt2_jax.parallel.mesh import AXES, BATCH_AXES, divisors
 
 MeshAxes = str | tuple[str, ...] | None
 
@@ -102,11 +102,11 @@ def divisible_meshes(boxed: Any, rules: Rules, num_devices: int) -> list[tuple[i
     more.
     """
     leaves = _leaves(boxed, rules)
-    divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
+    sizes = divisors(num_devices)
     meshes = [
         (num_devices // (fsdp * tensor), fsdp, tensor)
-        for fsdp in divisors
-        for tensor in divisors
+        for fsdp in sizes
+        for tensor in sizes
         if num_devices % (fsdp * tensor) == 0
     ]
     valid = [

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gpt2_jax.config import Config, MeshConfig
 from gpt2_jax.parallel.chips import Chip
+from gpt2_jax.parallel.mesh import divisors
 from gpt2_jax.parallel.rules import Rules, divisible_meshes
 from gpt2_jax.planning.plan import Plan, analytic_plan
 from gpt2_jax.train.optimizer import make_optimizer
@@ -73,7 +74,7 @@ def _choices(config: Config, num_devices: int) -> Iterator[Config]:
         rows, left = divmod(config.train.batch_size, shards)
         if left:
             continue
-        for steps in (n for n in range(1, rows + 1) if rows % n == 0):
+        for steps in divisors(rows) if rows else ():
             train = dataclasses.replace(config.train, accumulation_steps=steps)
             for remat in ("none", "dots", "full"):
                 model = dataclasses.replace(config.model, remat=remat)

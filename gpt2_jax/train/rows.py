@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from gpt2_jax.checkpoint.storage import PatientFile, is_remote, nice_to_have, write_whole
 
@@ -48,14 +49,14 @@ class RemoteRows:
 
 
 def last_evaluation(workdir: Path) -> tuple[dict[str, float], int]:
-    """The numbers of the last validation in `metrics.jsonl` and its step; ({}, 0) without one."""
+    """The finite numbers of the last validation in `metrics.jsonl` and its step, or ({}, 0)."""
     path = workdir / "metrics.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
     for line in reversed(lines):
-        if b'"eval/' in line and _row_is_until(line, sys.maxsize):
-            row = json.loads(line)
-            numbers = {name: value for name, value in row.items() if name.startswith("eval/")}
-            return numbers, row["step"]
+        row = _row(line) if b'"eval/' in line else {}
+        scores = {name: value for name, value in row.items() if name.startswith("eval/")}
+        if scores:
+            return {name: value for name, value in scores.items() if _is_finite(value)}, row["step"]
     return {}, 0
 
 
@@ -63,14 +64,23 @@ def _drop_rows_after(path: Path, step: int) -> None:
     """Keeps the rows of metrics.jsonl up to `step`, atomically."""
     if not path.exists():
         return
-    kept = [line for line in path.read_bytes().splitlines() if _row_is_until(line, step)]
+    lines = path.read_bytes().splitlines()
+    kept = [line for line in lines if (row := _row(line)) and row["step"] <= step]
     content = b"".join(line + b"\n" for line in kept)
     if content != path.read_bytes():
         write_whole(path, content)
 
 
-def _row_is_until(line: bytes, step: int) -> bool:
+def _row(line: bytes) -> dict[str, Any]:
+    """A row as it was written; {} for anything else, such as a killed process's torn line."""
     try:
-        return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):  # a torn line, of a process that was killed
-        return False
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return {}
+    whole = isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0
+    return row if whole else {}
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number; null is one that was not finite."""
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max

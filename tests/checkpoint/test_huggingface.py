@@ -196,6 +196,8 @@ def test_a_head_saved_beside_the_table_it_is_tied_to_is_no_other_head(folder: Pa
         ({"n_positions": None}, "model.context_length"),
         ({"layer_norm_epsilon": "tiny"}, "model.layer_norm_epsilon"),
         ({"n_layer": 4}, "lacks the tensor h.3."),
+        ({"n_layer": 10**9}, "tensors, too few for the 1000000000 layers of its config"),
+        ({"n_layer": 10**400}, "model.num_layers must be at most"),
         ({"n_layer": 2}, "no place for: h.2."),
         ({"n_embd": 48}, "has the shape"),
         ({"vocab_size": 62}, "wte.weight has the shape [61, 24], its config asks for [62, 24]"),

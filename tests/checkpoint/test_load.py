@@ -228,7 +228,7 @@ def test_the_runs_config_is_read_back(workdir: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[1, 2]", b"3", b"null", b'"text"', b"\xff\xfe", b'{"model": 3}',
-     b'{"modle": {}}', b'{"model": {"num_layers": "2"}}'],
+     b"[" * 100_000, b'{"modle": {}}', b'{"model": {"num_layers": "2"}}'],
 )  # fmt: skip
 def test_a_malformed_config_json_is_one_line_that_names_it(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)

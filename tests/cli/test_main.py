@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import subprocess
 import sys
 import types
@@ -162,6 +163,18 @@ def _failing(error: BaseException) -> Run:
         (Terminated("a half is kept"), 143, "terminated: a half is kept"),
         (OSError(errno.ENOSPC, "No space", "/data/x"), 78, "error: no space left on /data/x"),
         (
+            OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), 2,
+            f"error: can't use '{'x' * 76}...: File name too long",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2,
+         "error: can't use '/root/x': Permission denied"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/x"), 1,
+            "error: internal: FileNotFoundError: [Errno 2] No such file: '/x' (run again with "
+            "--debug for the traceback)",
+        ),
+        (UserError(f"{'x' * 10**6}: mend it"), 2, f"error: {'x' * 993} ... {'x' * 991}: mend it"),
+        (
             KeyError("x"),
             1,
             "error: internal: KeyError: 'x' (run again with --debug for the traceback)",
@@ -210,6 +223,22 @@ def test_a_full_disk_is_found_behind_another_error(
     verb.run = _failing(error)
     assert cli.main(["train", "--workdir", "w"]) == 78
     assert capsys.readouterr().err == "error: no space left on device\n"
+
+
+def test_a_name_that_is_no_text_is_printed_all_the_same() -> None:
+    code = """
+import sys, types
+from gpt2_jax.cli import main as cli
+run = lambda args: print(args.workdir) or 0
+sys.modules["gpt2_jax.cli.train"] = types.SimpleNamespace(
+    HELP="", EXAMPLES="", add_arguments=lambda parser: parser.add_argument("--workdir"), run=run
+)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", code, "train", "--workdir", b"w\xff\xc3\xa9"]
+    settings = {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=os.environ | settings, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"w\\udcff\\xe9\n", b"")
 
 
 def test_debug_reaches_the_verb(verb: Any) -> None:

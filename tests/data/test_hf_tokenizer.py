@@ -154,7 +154,9 @@ _BERT = {"type": "TemplateProcessing", "special_tokens": {"[CLS]": {}}}
         (lambda c: c["model"]["merges"].append(["a", "\u00e9"]), "which has no id"),
         (lambda c: c["model"]["merges"].append("abc"), "not a tokenizer's file"),
         (lambda c: c["model"]["vocab"].pop("a"), "lacks a token for the byte"),
-        (lambda c: c["model"]["vocab"].update(b="one"), "not a tokenizer's file"),
+        (lambda c: c["model"]["vocab"].update(b="one"), "not different whole numbers"),
+        (lambda c: c["model"]["vocab"].update(b=c["model"]["vocab"]["a"]), "not different whole"),
+        (lambda c: c["model"]["vocab"].update(b=-1), "not different whole numbers"),
         (lambda c: c.pop("model"), "not a tokenizer's file"),
     ],
 )
@@ -170,7 +172,7 @@ def test_other_tokenizers_are_refused_by_name(folder: Path, change: Any, said: s
 
 
 def test_files_that_are_none_are_one_line(folder: Path) -> None:
-    for content in ("{", "[]", '"text"', "", "\x00"):
+    for content in ("{", "[]", '"text"', "", "\x00", "[" * 100_000):
         (folder / "tokenizer.json").write_text(content)
         with pytest.raises(UserError, match=r"tokenizer\.json"):
             read_tokenizer(folder, 300, 0)
@@ -190,3 +192,6 @@ def test_characters_out_of_order_are_refused(tmp_path: Path) -> None:
         path.write_text(json.dumps(content))
         with pytest.raises(UserError, match="single characters"):
             read_tokenizer(tmp_path, 3)
+    write_tokenizer(CharTokenizer("abc"), tmp_path, 32)
+    with pytest.raises(UserError, match="single characters"):
+        read_tokenizer(tmp_path, 2**62)

@@ -179,8 +179,10 @@ def test_rows_draw_independently_and_keys_decide() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"temperature": -0.1}, "temperature must be 0 (greedy) or more, not -0.1"),
+        ({"temperature": -0.1}, "temperature must be 0 (greedy) or from 1e-30 to 1e30, not -0.1"),
         ({"temperature": math.nan}, "temperature must be"),
+        ({"temperature": 1e-40}, "temperature must be"),
+        ({"temperature": 1e40}, "temperature must be"),
         ({"temperature": math.inf}, "temperature must be"),
         ({"top_k": -1}, "top_k must be 0 (all tokens) or more, not -1"),
         ({"top_p": -0.1}, "top_p must be between 0 and 1, not -0.1"),

@@ -11,6 +11,7 @@ from gpt2_jax.parallel.mesh import (
     batch_shards,
     check_batch,
     describe,
+    divisors,
     make_mesh,
     resolve_axes,
     rows_per_device,
@@ -43,6 +44,12 @@ def test_axes_that_do_not_fit_name_the_sizes_that_do(axes, devices):
     assert "1 or 2 or 4 or 8" in message and "8 device(s)" in message
     with pytest.raises(UserError, match=r"1 device.*JAX_NUM_CPU_DEVICES"):
         resolve_axes(MeshConfig(1, 2, 1), 1)
+
+
+def test_divisors_are_all_there_in_order_however_large_the_number():
+    for number in (1, 2, 12, 13, 36, 97):
+        assert divisors(number) == [n for n in range(1, number + 1) if number % n == 0]
+    assert divisors(2**31) == [2**i for i in range(32)]
 
 
 def test_the_mesh_has_auto_axes_over_all_devices_or_those_given():

@@ -14,6 +14,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpt2_jax.train.metrics import MetricsWriter, Progress, Throughput, duration, quantity
+from gpt2_jax.train.rows import last_evaluation
 
 
 def _rows(workdir: Path) -> list[dict[str, Any]]:
@@ -90,6 +91,21 @@ def test_a_torn_line_is_dropped_even_where_no_row_is_late(tmp_path: Path) -> Non
         file.write('{"step": 2')
     _write(tmp_path, 2, 3)
     assert [row["step"] for row in _rows(tmp_path)] == [1, 2, 3]
+
+
+def test_the_last_evaluation_is_of_rows_that_are_rows(tmp_path: Path) -> None:
+    assert last_evaluation(tmp_path) == ({}, 0)
+    writer = MetricsWriter(tmp_path, tensorboard=False, start_step=0)
+    writer.write(4, {"eval/loss": 2.5, "eval/bits_per_byte": math.nan})
+    writer.write(5, {"loss": 2.0})
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        for step in (b"-Infinity", b"NaN", b"true", b"-1", b'"6"', b"[" * 100_000):
+            file.write(b'{"eval/loss": 1.0, "step": ' + step + b"}\n")
+        file.write('{"step": 6, "eval/loss": 1.0}\n'.encode("utf-16"))
+    assert last_evaluation(tmp_path) == ({"eval/loss": 2.5}, 4)
+    MetricsWriter(tmp_path, tensorboard=False, start_step=9).close()
+    assert [row["step"] for row in _rows(tmp_path)] == [4, 5]
 
 
 def test_a_run_that_died_before_its_first_checkpoint_starts_over(tmp_path: Path) -> None:

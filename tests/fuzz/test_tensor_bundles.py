@@ -1,0 +1,140 @@
+"""OpenAI's checkpoints whose index is damaged, or lies under the right checksums."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2_jax.checkpoint.tensor_bundle import TensorBundle, _masked_crc32c, _table
+from tests.fuzz.commands import cases
+from tests.fuzz.damage import damaged, ends_well
+
+_FIXTURE = Path(__file__).parents[1] / "checkpoint" / "fixtures" / "openai"
+_BUNDLE = "model.ckpt.index"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(_FIXTURE, tmp_path_factory.mktemp("fuzz") / "openai")
+
+
+def _varint(number: int) -> bytes:
+    more = b""
+    while number >= 0x80:
+        more, number = more + bytes([number & 0x7F | 0x80]), number >> 7
+    return more + bytes([number])
+
+
+def _block(records: list[tuple[bytes, bytes]]) -> bytes:
+    """A block of LevelDB's tables with its trailer: no key shares what another begins with."""
+    entries = b"".join(
+        b"\0" + _varint(len(key)) + _varint(len(value)) + key + value for key, value in records
+    )
+    return _sealed(entries + struct.pack("<II", 0, 1))
+
+
+def _sealed(block: bytes) -> bytes:
+    return block + b"\0" + struct.pack("<I", _masked_crc32c(block + b"\0"))
+
+
+def _index_file(data: bytes, footer: bytes = b"") -> bytes:
+    """A table of one block of data, whose checksums are right."""
+    handle = _varint(0) + _varint(len(data) - 5)
+    index = _block([(b"~", handle)])
+    where = _varint(0) + _varint(0) + _varint(len(data)) + _varint(len(index) - 5)
+    return data + index + (footer or where.ljust(40, b"\0")) + struct.pack("<Q", 0xDB4775248B80FB57)
+
+
+_RECORDS = list(_table((_FIXTURE / _BUNDLE).read_bytes()))
+_NUMBERS = st.sampled_from([0, 1, 2, 3, 24, 2**31, 2**32, 2**62, 2**63, 2**64 - 1, 2**200])
+
+
+@st.composite
+def _lies(draw: Any) -> bytes:
+    """An entry as it should be, but for its numbers; its size may be that of its shape mod 2^64."""
+    shape = draw(st.lists(_NUMBERS | st.integers(1, 64), max_size=3))
+    dims = [_field(1, size) for size in shape]
+    whole = 4 * math.prod(shape)
+    size = draw(st.sampled_from([whole, whole % 2**64, whole % 2**63]) | _NUMBERS)
+    inner = b"".join(_field(2, dim) for dim in dims)
+    shard, offset = draw(st.just(0) | _NUMBERS), draw(st.just(0) | _NUMBERS)
+    return _field(1, 1) + _field(2, inner) + _field(3, shard) + _field(4, offset) + _field(5, size)
+
+
+def _field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+@st.composite
+def _messages(draw: Any) -> bytes:
+    """A protocol buffer with the fields of an entry, or of the header, in any form."""
+    content = b""
+    for number in draw(st.lists(st.integers(0, 8), max_size=6)):
+        kind = draw(st.sampled_from(["number", "number", "bytes", "shape", "fixed", "wrong"]))
+        if kind == "number":
+            content += _varint(number << 3) + _varint(draw(_NUMBERS))
+        elif kind == "fixed":
+            content += _varint(number << 3 | 5) + draw(st.binary(max_size=4))
+        elif kind == "wrong":
+            content += _varint(number << 3 | draw(st.integers(3, 7))) + draw(st.binary(max_size=8))
+        else:
+            dims = draw(st.lists(_NUMBERS, max_size=3))
+            shape = b"".join(_field(2, _field(1, dim)) for dim in dims)
+            inner = shape if kind == "shape" else draw(st.binary(max_size=8))
+            length = draw(st.sampled_from([len(inner)] * 5 + [0, 2**31, 2**64]))
+            content += _varint(number << 3 | 2) + _varint(length) + inner
+    return content
+
+
+@cases(200)
+@given(entry=_lies(), shards=st.just(1) | _NUMBERS)
+def test_any_numbers_in_an_index_of_a_bundle(folder: Path, entry: bytes, shards: int) -> None:
+    records = [(b"", _field(1, shards)), *_RECORDS[1:3], (b"model/x", entry)]
+    ends_well(folder / _BUNDLE, _index_file(_block(records)), lambda: _read_all(folder))
+
+
+@cases(200)
+@given(data=st.data())
+def test_any_index_of_a_bundle_with_the_right_checksums(folder: Path, data: st.DataObject) -> None:
+    records = list(_RECORDS)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, 3) | st.integers(0, len(records) - 1))
+        key, value = records[at]
+        more = data.draw(_messages() | damaged(value))
+        value = data.draw(st.sampled_from([more, value + more]))
+        records[at] = data.draw(st.just(key) | st.binary(max_size=8)), value
+    content = _index_file(_block(records))
+    ends_well(folder / _BUNDLE, content, lambda: _read_all(folder))
+
+
+@cases(150)
+@given(data=st.data())
+def test_any_blocks_of_a_bundle(folder: Path, data: st.DataObject) -> None:
+    whole = _block(_RECORDS)[:-5]
+    block = data.draw(st.just(whole) | damaged(whole) | damaged(whole[-20:]))
+    numbers = data.draw(st.lists(_NUMBERS, max_size=4))
+    footer = b"".join(map(_varint, numbers)).ljust(40, b"\0")[:40] if numbers else b""
+    ends_well(folder / _BUNDLE, _index_file(_sealed(block), footer), lambda: _read_all(folder))
+
+
+@cases(100)
+@given(content=damaged((_FIXTURE / _BUNDLE).read_bytes()))
+def test_any_damage_of_a_bundle(folder: Path, content: bytes) -> None:
+    ends_well(folder / _BUNDLE, content, lambda: _read_all(folder))
+
+
+def _read_all(folder: Path) -> None:
+    """All that the bundle says it holds, but what is empty, which no model's variable is."""
+    bundle = TensorBundle(folder / "model.ckpt")
+    for name, shape in bundle.shapes.items():
+        if 0 not in shape:
+            bundle.read(name).sum()
