@@ -115,21 +115,22 @@ def test_what_stands_where_the_lock_belongs_is_named(tmp_path):
 
 
 def test_a_holder_is_alive_while_its_process_runs_on_this_machine():
-    with subprocess.Popen(
-        [sys.executable, "-c", "print('up', flush=True); input()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        process.stdout.readline()
-        this = Holder.parse(Holder.this().to_bytes())
-        if not this.place:
+    code = (
+        "from gpt2_jax.checkpoint.holder import Holder\n"
+        "print(Holder.this().to_bytes().decode(), end='', flush=True); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        holder = Holder.parse(process.stdout.readline())
+        assert holder.pid == process.pid
+        if not holder.place:
             pytest.skip("a system without /proc")
-        assert this.is_alive()
-        assert dataclasses.replace(this, place="elsewhere").is_alive() is None
-        # Another process has its number by now.
-        assert dataclasses.replace(this, pid=process.pid).is_alive() is False
+        assert holder.is_alive()
+        assert dataclasses.replace(holder, place="elsewhere").is_alive() is None
+        # Another process has had its number since.
+        assert dataclasses.replace(holder, born="0").is_alive() is False
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert dataclasses.replace(this, pid=process.pid).is_alive() is False  # not reaped yet
-    assert dataclasses.replace(this, pid=process.pid).is_alive() is False
+        assert holder.is_alive() is False  # though nobody has asked yet how it ended
+    assert holder.is_alive() is False
     assert Holder().is_alive() is None
