@@ -54,7 +54,7 @@ def test_patterns_match_files_in_sorted_order_each_once(tmp_path, monkeypatch):
 def test_folders_give_every_known_format_but_nothing_else(tmp_path):
     for kind in KINDS:
         write(tmp_path / f"{kind[::-1]}.{kind}", [kind])
-    (tmp_path / "x.txt.gz").write_bytes(gzip.compress(b"txt.gz"))
+    (tmp_path / "x.txt.gz").write_bytes(gzip.compress(b"txt.gz", mtime=0))
     for name in ("README.md", "info.json", "x.bin", "odd.gz"):
         (tmp_path / name).write_bytes(b"\xff")
     assert sorted(found([tmp_path])) == sorted([*KINDS, "txt.gz"])
@@ -122,8 +122,8 @@ def test_shards_do_not_depend_on_the_format_nor_on_parts(tmp_path):
     [
         ("a.txt", "caf\u00e9 noir".encode("latin-1"), "is not UTF-8 text: byte 3 is 0xe9"),
         ("a.txt", "cut off é".encode()[:-1], "is not UTF-8 text: byte 8 is 0xc3"),
-        ("a.txt.gz", gzip.compress(b"abc\xff"), "not UTF-8 text: decompressed byte 3 is 0xff"),
-        ("a.txt.gz", gzip.compress(b"abc" * 99)[:-9], "a.txt.gz is damaged or no gz file"),
+        ("a.txt.gz", gzip.compress(b"abc\xff", mtime=0), "not UTF-8 text: decompressed byte 3 is 0xff"),
+        ("a.txt.gz", gzip.compress(b"abc" * 99, mtime=0)[:-9], "a.txt.gz is damaged or no gz file"),
         ("a.txt.gz", b"plain", "a.txt.gz is damaged or no gz file"),
         ("a.txt.zst", b"plain", "a.txt.zst is damaged or no zst file"),
         (
