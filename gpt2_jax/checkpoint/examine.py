@@ -52,6 +52,6 @@ def _step(folder: Path, step: int) -> dict[str, Any]:
 def _what(path: Path) -> str:
     if ".orbax-checkpoint-tmp" in path.name:
         return "of a save that is in progress or was killed: the next start removes it"
-    if path.name.endswith(".damaged"):
+    if ".damaged" in path.name:
         return "a damaged step, set aside: remove it when you have looked at it"
     return "no checkpoint"

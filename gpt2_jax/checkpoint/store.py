@@ -125,7 +125,7 @@ class CheckpointStore:
                 f"no checkpoint in {self.directory} is whole ({told}): put back what is missing, "
                 "or move the folder away to start over"
             )
-        on_primary(lambda: [self._set_aside(step, problem) for step, problem in bad.items()])
+        on_primary(lambda: [self._set_aside(step, problem, good) for step, problem in bad.items()])
         return good
 
     def save(self, step: int, params: Any, rest: Any | None, meta: dict[str, Any]) -> None:
@@ -242,15 +242,16 @@ class CheckpointStore:
             for folder in self._folders(committed=False):
                 remove_tree(folder)
 
-    def _set_aside(self, step: int, problem: str) -> None:
+    def _set_aside(self, step: int, problem: str, good: int | None) -> None:
         """Out of the way: Orbax would count it as a checkpoint, and could not save it again."""
         folder = self.directory / str(step)
-        told = f"checkpoint {folder} is damaged ({problem}): an older one is used"
+        told = f"checkpoint {folder} is damaged ({problem}): step {good} is used"
         if not self._read_only:
-            aside = folder.with_name(f"{step}.damaged")
-            remove_tree(aside)  # of an earlier time
+            aside, others = folder.with_name(f"{step}.damaged"), 1
+            while aside.exists():
+                aside, others = folder.with_name(f"{step}.damaged.{others}"), others + 1
             folder.rename(aside)
-            told += f", and it is now {aside.name}"
+            told += f", and {step} is now {aside.name}, to be removed when you have looked at it"
         warn(told)
 
     def _restore(self, step: int, items: dict[str, Any]) -> Any:

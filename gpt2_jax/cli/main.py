@@ -53,6 +53,9 @@ _NO_PATH = (
     *(errno.EISDIR, errno.ENOTDIR),
 )
 
+# Whose errors are of a bucket, as far as the project knows of any: they share no base.
+_BUCKET_LIBRARIES = ("aiohttp", "gcsfs", "google")
+
 _LONGEST_LINE = 2000
 
 # Beside the statuses in errors.py, what shells use: 128 + SIGINT, SIGPIPE and SIGTERM.
@@ -165,6 +168,9 @@ def _report(error: BaseException, debug: bool) -> int:
         path = shown(os.fspath(error.filename))
         return _say(f"error: can't use {path}: {error.strerror}", UserError.exit_status)
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if type(error).__module__.partition(".")[0] in _BUCKET_LIBRARIES:
+        said = f"error: a bucket can't be read or written: {reason[:500]}; look at the network and "
+        return _say(f"{said}the credentials, and run it again", StorageError.exit_status)
     hint = "" if debug else " (run again with --debug for the traceback)"
     return _say(f"error: internal: {reason[:500]}{hint}", 1)
 

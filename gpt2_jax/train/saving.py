@@ -54,7 +54,7 @@ class Saver:
         """
         self._settle()
         if self._failures:
-            raise self._failures[-1]
+            raise StorageError(f"{self._failures[-1]}{self._kept()}")
 
     def _settle(self) -> None:
         """Waits until the save in progress is committed or has failed."""
@@ -68,10 +68,15 @@ class Saver:
         else:
             self._failures = []
 
+    def _kept(self) -> str:
+        steps = self._store.steps()
+        newest = f"the newest checkpoint is of step {steps[0]}" if steps else "there is none yet"
+        return f"; {newest}: make room and run the same command again to go on from it"
+
     def _failed(self, error: StorageError) -> None:
         self._failures.append(error)
         if len(self._failures) >= self._most:
-            raise StorageError(f"{error}; that was failure {len(self._failures)} in a row")
+            raise StorageError(f"{error}: failure {len(self._failures)} in a row{self._kept()}")
         self._tell(
             f"warning: {error} (failure {len(self._failures)} of {self._most} in a row; training "
             "goes on to the next save)"

@@ -175,6 +175,11 @@ def _failing(error: BaseException) -> Run:
         ),
         (UserError(f"{'x' * 10**6}: mend it"), 2, f"error: {'x' * 993} ... {'x' * 991}: mend it"),
         (
+            type("HttpError", (Exception,), {"__module__": "gcsfs.retry"})("503"), 78,
+            "error: a bucket can't be read or written: HttpError: 503; look at the network and the "
+            "credentials, and run it again",
+        ),
+        (
             KeyError("x"),
             1,
             "error: internal: KeyError: 'x' (run again with --debug for the traceback)",

@@ -122,7 +122,11 @@ def test_shards_do_not_depend_on_the_format_nor_on_parts(tmp_path):
     [
         ("a.txt", "caf\u00e9 noir".encode("latin-1"), "is not UTF-8 text: byte 3 is 0xe9"),
         ("a.txt", "cut off é".encode()[:-1], "is not UTF-8 text: byte 8 is 0xc3"),
-        ("a.txt.gz", gzip.compress(b"abc\xff", mtime=0), "not UTF-8 text: decompressed byte 3 is 0xff"),
+        (
+            "a.txt.gz",
+            gzip.compress(b"abc\xff", mtime=0),
+            "not UTF-8 text: decompressed byte 3 is 0xff",
+        ),
         ("a.txt.gz", gzip.compress(b"abc" * 99, mtime=0)[:-9], "a.txt.gz is damaged or no gz file"),
         ("a.txt.gz", b"plain", "a.txt.gz is damaged or no gz file"),
         ("a.txt.zst", b"plain", "a.txt.zst is damaged or no zst file"),
