@@ -368,8 +368,8 @@ def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
     if new.train.total_steps < saved.train.total_steps:
         raise UserError(
             f"train.total_steps may grow on resume but not shrink: {workdir} has "
-            f"{saved.train.total_steps}, not {new.train.total_steps}: give --config.train.total_steps="
-            f"{saved.train.total_steps} again; to stop early: --stop_at_step"
+            f"{saved.train.total_steps}, not {new.train.total_steps}: set it to that again, and to "
+            "stop early give --stop_at_step"
         )
 
 

@@ -46,8 +46,8 @@ class BadSteps:
             return f"step {step}: {reason}, update skipped: {where}"
         raise NumbersWentBad(
             f"the loss or gradient was not finite in {in_a_row} steps in a row, up to step {step}; "
-            "the parameters are as before them. Look at the data, or lower schedule.learning_rate in "
-            f"another --workdir: {where}"
+            "the parameters are as before them. Look at the data, or lower schedule.learning_rate "
+            f"in another --workdir: {where}"
         )
 
     def _write(self, step: int, reason: str, metrics: Metrics) -> str:
