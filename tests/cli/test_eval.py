@@ -131,6 +131,7 @@ def test_results_of_another_model_or_other_examples_are_left_alone(
         (b'{"index": 1}\n', "no log of an evaluation"),
         (before + b"{}\n", "no log of an evaluation"),
         (before + b"not JSON\n", "line 6: no row; remove that line"),
+        (before + b"[" * 100_000 + b"\n", "line 6: no row; remove that line"),
     ):
         log.write_bytes(content)
         assert main([*words, "--model", run]) == 2

@@ -170,14 +170,18 @@ def test_any_overrides(here: Path, overrides: list[str], mode: str) -> None:
     _ends_well(here, ["train", "--config", "tiny.py", mode, *overrides])
 
 
-_SIZES_OF = [key for key in _KEYS if key.split(".")[0] in ("model", "train", "mesh")]
-_sizes = st.sampled_from([1, 2, 3, 7, 8, 64, 720720, 10**6, 2**31 - 128, 2**31 - 1, 2**31, 2**63])
+_SIZES_OF = [
+    knob.key
+    for knob in config_lib.knobs()
+    if knob.type is int and knob.key.split(".")[0] in ("model", "train", "mesh")
+]
+_sizes = st.sampled_from([1, 2, 3, 8, 32, 720720, 10**6, 2**31 - 128, 2**31 - 1, 2**31, 2**63])
 
 
-@cases(40)
+@cases(60)
 @given(
-    sizes=st.dictionaries(st.sampled_from(_SIZES_OF), _sizes, min_size=1, max_size=4),
-    devices=_sizes,
+    sizes=st.dictionaries(st.sampled_from(_SIZES_OF), _sizes, min_size=1, max_size=3),
+    devices=st.sampled_from([1, 1, 1, 8]) | _sizes,
     more=st.sampled_from([[], ["--search"], ["--price", "1e6"]]),
 )
 def test_any_sizes(here: Path, sizes: dict[str, int], devices: int, more: list[str]) -> None:

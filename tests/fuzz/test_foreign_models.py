@@ -135,6 +135,19 @@ def test_any_tokenizer(plain: Path, content: bytes, rows: int, eos: Any) -> None
     ends_well(plain / "tokenizer.json", content, lambda: read_tokenizer(plain, rows, eos))
 
 
+_VOCABULARY: dict[str, Any] = json.loads(_TOKENIZER)["model"]["vocab"]
+_IDS = (-1, 0, 1, 5, 299, 300, 2**31, 2**63, 10**30, True, 1.0, None, "a", [], {})
+
+
+@cases(100)
+@given(ids=st.dictionaries(st.sampled_from([*_VOCABULARY]), st.sampled_from(_IDS), min_size=1))
+def test_any_ids_of_tokens(plain: Path, ids: dict[str, Any]) -> None:
+    content = json.loads(_TOKENIZER)
+    content["model"]["vocab"] |= ids
+    path = plain / "tokenizer.json"
+    ends_well(path, json.dumps(content).encode(), lambda: read_tokenizer(plain, 300, 0))
+
+
 @pytest.fixture(scope="module")
 def characters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fuzz")
