@@ -131,7 +131,7 @@ def test_a_dry_run_makes_no_workdir(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = str(_CONFIGS / "quickstart.py")
     _dry_run(
         capsys, "--config", path, "--workdir", str(tmp_path / "w"), "--dry_run", "--json",
-        "--config.train.batch_size=16",
+        "--config.train.batch_size=16", f"--config.data.path={tmp_path / 'none'}",
     )  # fmt: skip
     assert not list(tmp_path.iterdir())
 

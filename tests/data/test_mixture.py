@@ -99,7 +99,7 @@ def test_loaders_of_other_sizes_are_refused():
     [
         ("a=0.7,b=0.3", {"a": 7, "b": 3}),
         ("runs/a=1, runs/b=1", {"runs/a": 1, "runs/b": 1}),
-        ("x=y/a=2,b=0.5,c=1e-1", {"x=y/a": 20, "b": 5, "c": 1}),
+        ("x=y/a=2,b=0.5,c=0.1", {"x=y/a": 20, "b": 5, "c": 1}),
         ("a=70,b=30", {"a": 7, "b": 3}),
         ("only=0.2", {"only": 1}),
     ],
