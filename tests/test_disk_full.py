@@ -109,6 +109,7 @@ def test_training_survives_a_full_disk_and_saves_again_when_there_is_room(lab, d
     last = steps_saved(workdir)[-1]
     assert len(losses(workdir)) == last  # each step's row once, those of the full time included
     assert any("metrics.jsonl: No space left on device; what" in line for line in heard.lines)
+    assert not [line for line in heard.lines if "Traceback" in line or "exception" in line]
     # What was saved afterwards is what it would have been with room all the time.
     train(lab, lab / "roomy", NO_SAMPLE, _STEPS, "--stop_at_step", str(last), devices=1)
     assert losses(lab / "roomy") == losses(workdir)

@@ -151,7 +151,8 @@ fs.pipe(path, bytes(content))
 
     in_bucket(bucket, "fs.get('bucket/run', sys.argv[1], True)", str(lab / "copy"))
     names = {path.name for path in (lab / "copy").iterdir()}
-    assert names == {"config.json", "checkpoints", "metrics.jsonl", "samples", "tensorboard"}
+    files = {"config.json", "metrics.jsonl", "saved_step"}
+    assert names == files | {"checkpoints", "samples", "tensorboard"}
     assert len(list((lab / "copy" / "tensorboard").iterdir())) == 3
     steps = {path.name for path in (lab / "copy" / "checkpoints").iterdir()}
     assert {"16", "20", "20.damaged"} <= steps

@@ -60,8 +60,8 @@ class CheckpointStore:
     Args:
       directory: made when it is missing, unless `read_only`.
       keep: newest checkpoints kept when another one is saved.
-      lean: holds less memory beside the parameters while it reads or writes them, and takes a
-        little longer.
+      lean: holds less memory beside the arrays while it reads or writes them, and takes a little
+        longer.
       read_only: changes nothing, and needs no optimizer state: a model to read has none.
     """
 
@@ -197,11 +197,13 @@ class CheckpointStore:
     def _manager(self) -> ocp.CheckpointManager:
         """Opened when it is first needed: Orbax removes what killed saves have left as it opens."""
         if self._opened is None:
-            params = ocp.StandardCheckpointHandler(
-                save_concurrent_gb=self._in_flight_gb, restore_concurrent_gb=self._in_flight_gb
+            params, rest = (
+                ocp.StandardCheckpointHandler(
+                    save_concurrent_gb=self._in_flight_gb, restore_concurrent_gb=self._in_flight_gb
+                )
+                for _ in (_PARAMS, _REST)
             )
-            rest, meta = ocp.StandardCheckpointHandler(), ocp.JsonCheckpointHandler()
-            handlers = {_PARAMS: params, _REST: rest, _META: meta}
+            handlers = {_PARAMS: params, _REST: rest, _META: ocp.JsonCheckpointHandler()}
             with _without_warnings():
                 self._opened = ocp.CheckpointManager(
                     self.directory,

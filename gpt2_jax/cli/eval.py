@@ -204,7 +204,7 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
 
 def _table(results: Mapping[str, Mapping[str, float]]) -> str:
     """A line per number with its standard error."""
-    from gpt2_jax.train.metrics import decimals
+    from gpt2_jax.train.progress import decimals
 
     lines = []
     width = max(18, *(len(task) + 2 for task in results))

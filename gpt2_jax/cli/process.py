@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import signal
 import sys
@@ -22,15 +23,17 @@ _TPU_FILES = ("accel*", "vfio*")
 
 
 def quiet_libraries() -> None:
-    """Keeps absl's and Orbax's chatter, and XLA's warnings in C++, out of the user's terminal.
+    """Keeps absl's, asyncio's and Orbax's chatter, and XLA's warnings in C++, out of the terminal.
 
     Call it before the verb is imported: XLA reads its level from the environment once, as it loads.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with contextlib.suppress(ImportError):  # `doctor` runs whatever is missing
-        from absl import logging  # here, because it takes as long to import as all else above
+        from absl import logging as absl  # here: it takes as long to import as all else above
 
-        logging.set_verbosity(logging.FATAL)
+        absl.set_verbosity(absl.FATAL)
+    # Of a save that failed, which is reported as one, it shows the traceback too.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if importlib.util.find_spec("libtpu") and only_cpus(os.environ, Path("/dev")):
         os.environ["JAX_PLATFORMS"] = "cpu"  # else libtpu tells at length that it finds no TPU
     shown = sys.unraisablehook

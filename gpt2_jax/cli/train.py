@@ -7,12 +7,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import sources
+
+if TYPE_CHECKING:
+    from gpt2_jax.train.run import Evaluator
 
 HELP = "Train a model, or go on with the run in a workdir."
 EXAMPLES = """\
@@ -150,7 +153,7 @@ def _task_names(config: Config) -> list[str]:
     return sources.select(config.eval.tasks, Path(config.eval.data)).run
 
 
-def _sampler(config: Config, tokenizer: Any) -> Callable[[Any], Iterator[tuple[str, str]]]:
+def _sampler(config: Config, tokenizer: Any) -> Evaluator:
     """Evaluator: an unconditional text, from the same seed every time."""
     import jax
 
@@ -161,7 +164,7 @@ def _sampler(config: Config, tokenizer: Any) -> Callable[[Any], Iterator[tuple[s
     count = min(config.eval.sample_tokens, config.model.context_length - 1)
     enabled = count > 0 and jax.process_count() == 1
 
-    def sample(params: Any) -> Iterator[tuple[str, str]]:
+    def sample(params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, str]]:
         if enabled:
             ready = decode_params(params, config.model)
             samples = generate_text(

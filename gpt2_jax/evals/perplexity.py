@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -69,19 +69,20 @@ class Perplexity:
             )
         )
 
-    def __call__(self, params: Any) -> Iterator[tuple[str, float]]:
+    def __call__(self, params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, float]]:
         """Yields the three numbers for these parameters; none where there is nothing to score."""
-        loss = self.loss(params)
+        loss = self.loss(params, tick)
         if loss is not None:
             yield from _numbers(loss, self.bytes_per_token)
 
-    def loss(self, params: Any) -> float | None:
-        """Nats per token; None where there is nothing to score."""
+    def loss(self, params: Any, tick: Callable[[], None]) -> float | None:
+        """Nats per token; None where there is nothing to score. Calls `tick` before each batch."""
         batches = device_batches(self._batches, self._sharding, stop_step=self._num_batches)
         sums: list[tuple[float, float]] = []
         pending = None
         with contextlib.closing(batches):
             for batch in batches:
+                tick()
                 # One batch computes while the sums of the one before are read: no more pile up.
                 started = self._eval_step(params, batch)
                 sums += [_floats(pending)] if pending else []
@@ -103,9 +104,9 @@ class MixturePerplexity:
         """Takes an evaluator by name, and the share of each in the mixture."""
         self._sets, self._shares = sets, np.array(shares) / np.sum(shares)
 
-    def __call__(self, params: Any) -> Iterator[tuple[str, float]]:
+    def __call__(self, params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, float]]:
         """Yields the numbers for these parameters; none where there is nothing to score."""
-        losses = [each.loss(params) for each in self._sets.values()]
+        losses = [each.loss(params, tick) for each in self._sets.values()]
         scored = [loss for loss in losses if loss is not None]
         if len(scored) < len(losses):
             return

@@ -73,11 +73,11 @@ class TaskEvaluator:
         self._tasks, self._config, self._limit = tasks, config, limit
         self._mesh, self._rules = mesh, rules
 
-    def __call__(self, params: Any) -> Iterator[tuple[str, float]]:
+    def __call__(self, params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, float]]:
         """Yields the numbers for these parameters, without their standard errors."""
         scorer = Scorer(params, self._config, mesh=self._mesh, rules=self._rules)
         for task in self._tasks:
-            metrics = evaluate(task, scorer, self._limit)
+            metrics = evaluate(task, scorer, self._limit, show=lambda *_: tick())
             for name, value in metrics.items():
                 if name != "count" and not name.endswith("_stderr"):
                     yield f"eval/{task.name}/{name}", value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -17,7 +17,8 @@ from gpt2_jax.parallel.chips import chip_for
 from gpt2_jax.parallel.distributed import agreed, is_primary
 from gpt2_jax.parallel.stop import StopRequest
 from gpt2_jax.train.bad_steps import BadSteps
-from gpt2_jax.train.metrics import MetricsWriter, Progress, Throughput, decimals
+from gpt2_jax.train.metrics import MetricsWriter, Throughput
+from gpt2_jax.train.progress import Progress, decimals
 from gpt2_jax.train.rows import last_evaluation
 from gpt2_jax.train.run import Evaluator, Run
 from gpt2_jax.train.saving import Saver
@@ -97,22 +98,18 @@ class Loop:
                 stopping = self.stop.requested()
                 evaluate = self._evaluation_due(step) and not stopping
                 histograms = _due(step, config.log.histograms_every)
-                save = stopping or step == self.stop_at or _due(step, config.checkpoint.every)
-                if evaluate or histograms or save:
+                save = step == self.stop_at or _due(step, config.checkpoint.every)
+                if evaluate or histograms or save or stopping:
                     self._log(step, pending)
                     pending = None
                 if histograms:
                     self._write_histograms(step, state)
                 if save:
                     self._save(step, state)
+                if stopping:
+                    self._end_early(step, state)
                 if evaluate:
                     results = self._evaluate(step, state, evaluators)
-                if stopping:
-                    self.saver.finish()
-                    raise Preempted(
-                        f"stopped and saved at step {step} of {config.train.total_steps}; "
-                        "run the same command again to go on"
-                    )
         self.saver.finish()
         return results
 
@@ -142,10 +139,15 @@ class Loop:
         self, step: int, state: TrainState, evaluators: Sequence[Evaluator]
     ) -> dict[str, float]:
         numbers: dict[str, float] = {}
+
+        def tick() -> None:
+            self.watchdog.doing(f"the validation at step {step}")
+            if self.stop.requested():  # the next start makes up for the validation
+                self._end_early(step, state)
+
         with self.throughput.paused():
             for evaluator in evaluators:
-                self.watchdog.doing(f"the validation at step {step}")
-                for name, value in evaluator(state.params):
+                for name, value in evaluator(state.params, tick):
                     self.watchdog.doing(f"the validation at step {step}, after {name}")
                     if isinstance(value, str):
                         self._write_sample(step, name, value)
@@ -162,6 +164,15 @@ class Loop:
         with self.throughput.paused():
             self.writer.flush()
             self.saver.save(step, state)
+
+    def _end_early(self, step: int, state: TrainState) -> NoReturn:
+        """Ends the run as it was asked to; a step that has been saved is not saved again."""
+        self._save(step, state)
+        self.saver.finish()
+        raise Preempted(
+            f"stopped and saved at step {step} of {self.config.train.total_steps}; "
+            "run the same command again to go on"
+        )
 
     def _write_sample(self, step: int, name: str, text: str) -> None:
         self.writer.text(step, name, text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.checkpoint.storage import PatientFile, is_remote, nice_to_have, write_whole
+from gpt2_jax.errors import warn
 
 
 def open_rows(path: Path, start_step: int) -> PatientFile | RemoteRows:
@@ -64,10 +65,14 @@ def _drop_rows_after(path: Path, step: int) -> None:
     """Keeps the rows of metrics.jsonl up to `step`, atomically."""
     if not path.exists():
         return
-    lines = path.read_bytes().splitlines()
-    kept = [line for line in lines if (row := _row(line)) and row["step"] <= step]
+    found = path.read_bytes()
+    lines = found.splitlines()
+    rows = [_row(line) for line in lines]
+    if no_rows := rows[:-1].count({}):
+        warn(f"{path}: {no_rows} of {len(lines)} lines are no rows of metrics, and are dropped")
+    kept = [line for line, row in zip(lines, rows, strict=True) if row and row["step"] <= step]
     content = b"".join(line + b"\n" for line in kept)
-    if content != path.read_bytes():
+    if content != found:
         write_whole(path, content)
 
 

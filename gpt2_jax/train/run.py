@@ -15,8 +15,9 @@ from gpt2_jax.data.loader import BatchSource
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.train.state import TrainState
 
-# Looks at parameters and yields (name, value): numbers become metrics, texts become samples.
-Evaluator = Callable[[Any], Iterator[tuple[str, float | str]]]
+# (parameters, tick) -> (name, value) pairs: numbers become metrics, texts become samples. It calls
+# `tick` between batches, as often in every process; what that raises ends the evaluation.
+Evaluator = Callable[[Any, Callable[[], None]], Iterator[tuple[str, float | str]]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from gpt2_jax import config as config_lib
+from gpt2_jax.checkpoint.storage import nice_to_have, write_whole
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import StorageError
+from gpt2_jax.parallel.distributed import is_primary, on_primary
 from gpt2_jax.train.run import Run
 from gpt2_jax.train.state import TrainState, without_params
+
+_SAVED = "saved_step"  # in the workdir: the step of the newest checkpoint
+
+
+def check_none_lost(workdir: Path) -> None:
+    """Call it where no checkpoint is found, before a run starts from nothing.
+
+    Raises:
+      StorageError: if there have been checkpoints: they were removed, or their disk is not there.
+    """
+    path = workdir / _SAVED
+
+    def check() -> None:
+        if path.exists():
+            raise StorageError(
+                f"{workdir} has saved step {path.read_text().strip()}, but {workdir}/checkpoints "
+                f"has no checkpoint any more: put it back, or remove {path} to start over"
+            )
+
+    on_primary(check)
 
 
 class Saver:
@@ -18,7 +41,7 @@ class Saver:
         """Takes the store, and whom to tell of a save that failed."""
         self._run, self._store, self._tell = run, store, tell
         self._most = run.config.checkpoint.max_failures
-        self._pending = False
+        self._pending: int | None = None  # the step that is being saved
         self._failures: list[StorageError] = []  # in a row, up to now
 
     def save(self, step: int, state: TrainState) -> None:
@@ -39,11 +62,11 @@ class Saver:
         except StorageError as error:
             self._failed(error)
         else:
-            self._pending = True
+            self._pending = step
 
     def look(self) -> None:
         """If the save in progress has ended by now, tells how: one that failed leaves its room."""
-        if self._pending and not self._store.saving():
+        if self._pending is not None and not self._store.saving():
             self._settle()
 
     def finish(self) -> None:
@@ -58,15 +81,19 @@ class Saver:
 
     def _settle(self) -> None:
         """Waits until the save in progress is committed or has failed."""
-        if not self._pending:
+        if self._pending is None:
             return
-        self._pending = False
+        step, self._pending = self._pending, None
         try:
             self._store.wait()
         except StorageError as error:
             self._failed(error)
         else:
             self._failures = []
+            path = self._run.workdir / _SAVED
+            if is_primary():
+                with nice_to_have(str(path)):
+                    write_whole(path, f"{step}\n".encode())
 
     def _kept(self) -> str:
         steps = self._store.steps()

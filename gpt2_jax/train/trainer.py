@@ -26,10 +26,11 @@ from gpt2_jax.parallel.distributed import agreed, check_shared, is_primary, on_p
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.parallel.stop import StopRequest
 from gpt2_jax.train.loop import Loop
-from gpt2_jax.train.metrics import MetricsWriter, Progress
+from gpt2_jax.train.metrics import MetricsWriter
 from gpt2_jax.train.optimizer import make_optimizer
+from gpt2_jax.train.progress import Progress
 from gpt2_jax.train.run import Run, Setup
-from gpt2_jax.train.saving import Saver
+from gpt2_jax.train.saving import Saver, check_none_lost
 from gpt2_jax.train.state import TrainState, abstract_state, init_state, without_params
 from gpt2_jax.train.watchdog import Watchdog
 
@@ -113,6 +114,7 @@ class Trainer:
             shapes = run.abstract
             params, rest = store.restore(step, shapes.params, without_params(shapes))
             return shapes._replace(params=params, **rest)
+        check_none_lost(run.workdir)
         state = init_state(run.config, run.optimizer, run.abstract)
         if self._initial_params is not None:
             state = state._replace(params=self._initial_params)

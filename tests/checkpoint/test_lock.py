@@ -53,8 +53,7 @@ def test_a_killed_holder_leaves_no_lock_though_its_child_lives_on(tmp_path):
         "import os, signal, sys; from pathlib import Path\n"
         "from gpt2_jax.checkpoint.lock import FileLock\n"
         "FileLock(Path(sys.argv[1])).acquire()\n"
-        "child = os.fork()\n"
-        "if child: print(child, flush=True)\n"
+        "if not os.fork(): print(os.getpid(), flush=True)\n"
         "signal.pause()\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

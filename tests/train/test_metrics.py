@@ -1,8 +1,5 @@
-"""metrics.jsonl, TensorBoard, throughput and progress."""
-
 from __future__ import annotations
 
-import io
 import json
 import math
 from pathlib import Path
@@ -10,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gpt2_jax.train.metrics import MetricsWriter, Progress, Throughput, duration, quantity
+from gpt2_jax.train.metrics import MetricsWriter, Throughput
 from gpt2_jax.train.rows import last_evaluation
 
 
@@ -93,6 +89,18 @@ def test_a_torn_line_is_dropped_even_where_no_row_is_late(tmp_path: Path) -> Non
     assert [row["step"] for row in _rows(tmp_path)] == [1, 2, 3]
 
 
+def test_lines_that_a_kill_does_not_explain_are_dropped_with_a_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _write(tmp_path, 0, 2)
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"damaged\n" + path.read_bytes() + b'{"step": 3, "lo')
+    _write(tmp_path, 2, 3)
+    assert [row["step"] for row in _rows(tmp_path)] == [1, 2, 3]
+    warned = f"warning: {path}: 1 of 4 lines are no rows of metrics, and are dropped\n"
+    assert capfd.readouterr().err == warned
+
+
 def test_the_last_evaluation_is_of_rows_that_are_rows(tmp_path: Path) -> None:
     assert last_evaluation(tmp_path) == ({}, 0)
     writer = MetricsWriter(tmp_path, tensorboard=False, start_step=0)
@@ -152,39 +160,3 @@ def test_without_a_known_peak_there_is_no_mfu() -> None:
     throughput.start(0)
     clock.now += 2
     assert throughput.measure(1) == {"tokens_per_second": 5.0}
-
-
-def _shown(terminal: bool, **settings: Any) -> str:
-    file, clock = io.StringIO(), _Clock()
-    console = Console(file=file, force_terminal=terminal, width=120, highlight=False)
-    with Progress(2000, console=console, clock=clock, **settings) as progress:
-        for step in (50, 100):
-            clock.now += 5
-            values = {"learning_rate": 6e-4, "grad_norm": 0.853, "tokens_per_second": 12345.6}
-            progress.update(step, {"loss": 2.3451, **values, "ignored": 1})
-        progress.message("validation [val] loss 2.400")
-    return file.getvalue()
-
-
-def test_a_pipe_gets_plain_lines() -> None:
-    line = "step 100/2000  loss 2.345  lr 6.0e-04  grad_norm 0.85  12.3K tokens/s  eta 3m10s"
-    assert _shown(False).splitlines()[1:] == [line, "validation [val] loss 2.400"]
-
-
-def test_a_terminal_gets_a_bar_with_messages_above() -> None:
-    shown = _shown(True)
-    assert "loss 2.345  lr 6.0e-04" in shown
-    assert "━" in shown
-    assert "validation [val] loss 2.400\n" in shown
-    assert shown.count("\x1b[?25h") == 1  # the cursor is back
-
-
-def test_a_process_that_is_not_the_first_shows_nothing() -> None:
-    assert _shown(False, enabled=False) == _shown(True, enabled=False) == ""
-
-
-def test_units() -> None:
-    seconds = [0.4, 59.7, 80, 3600, 11100, 187200]
-    assert [duration(s) for s in seconds] == ["0s", "1m00s", "1m20s", "1h00m", "3h05m", "2d04h"]
-    numbers = [0.5, 985, 999.7, 12345, 1.57e6, 2e9]
-    assert [quantity(n) for n in numbers] == ["0.5", "985", "1000", "12.3K", "1.57M", "2B"]

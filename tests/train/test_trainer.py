@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import types
 
 import jax
@@ -13,7 +14,7 @@ from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import from_dict
 from gpt2_jax.data.loader import TrainLoader
 from gpt2_jax.data.shards import TokenArray
-from gpt2_jax.errors import NumbersWentBad, Preempted, UserError
+from gpt2_jax.errors import NumbersWentBad, Preempted, StorageError, UserError
 from gpt2_jax.train import trainer
 from gpt2_jax.train.run import Setup
 from gpt2_jax.train.state import without_params
@@ -71,7 +72,8 @@ class Recorder:
     def __init__(self):
         self.seen = []
 
-    def __call__(self, params):
+    def __call__(self, params, tick):
+        tick()
         self.seen.append(jax.device_get(params))
         yield "eval/count", float(len(self.seen))
         yield "sample", f"text {len(self.seen)}"
@@ -162,7 +164,7 @@ def test_a_save_holds_its_own_step_though_training_goes_on_meanwhile(tmp_path):
     config = make_config(model__d_model=256, checkpoint__every=4)
     copies = []
 
-    def evaluator(params):
+    def evaluator(params, tick):
         copies.append(jax.tree.map(np.array, params))
         yield "eval/count", float(len(copies))
 
@@ -174,6 +176,27 @@ def test_a_save_holds_its_own_step_though_training_goes_on_meanwhile(tmp_path):
         found = store.restore_params(step, run.fixed.abstract.params)
         assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
     store.close()
+
+
+def test_checkpoints_that_are_gone_are_not_started_over_from(tmp_path):
+    config = make_config()
+    Trainer(config, tmp_path, make_setup(config, [Recorder()])).run(stop_at_step=7)
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.rename(tmp_path / "elsewhere")
+    logged = (tmp_path / "metrics.jsonl").read_bytes()
+    for make in (lambda: None, checkpoints.mkdir):
+        make()
+        with pytest.raises(StorageError, match=r"has saved step 7, but .* put it back, or remove"):
+            Trainer(config, tmp_path, make_setup(config, [Recorder()])).run()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == logged
+    checkpoints.rmdir()
+    (tmp_path / "elsewhere").rename(checkpoints)
+    results = Trainer(config, tmp_path, make_setup(config, [Recorder()])).run()
+    assert results["step"] == 12 and (tmp_path / "saved_step").read_text() == "12\n"
+    shutil.rmtree(checkpoints)
+    (tmp_path / "saved_step").unlink()
+    results = Trainer(config, tmp_path, make_setup(config, [Recorder()])).run(stop_at_step=1)
+    assert results["step"] == 1
 
 
 def test_stop_at_step_saves_and_evaluates_there(tmp_path, capfd):
@@ -192,8 +215,9 @@ def test_stop_at_step_saves_and_evaluates_there(tmp_path, capfd):
 def test_a_validation_missed_by_a_stop_is_made_up_for(tmp_path, monkeypatch):
     config, recorder = make_config(eval__every=4), Recorder()
     setup = make_setup(config, [recorder])
-    for started_at, asked_at in ((0, 4), (4, 12)):
-        answers = iter([False] * (asked_at - started_at - 1) + [True])
+    # Asked after every step and once in a validation: steps 1 to 4; those of step 4 and 8, 5 to 12.
+    for questions, asked_at in ((4, 4), (10, 12)):
+        answers = iter([False] * (questions - 1) + [True])
         stop = types.SimpleNamespace(requested=lambda a=answers: next(a), close=lambda: None)
         with monkeypatch.context() as patched:
             patched.setattr(trainer, "StopRequest", lambda stop=stop: stop)
@@ -203,6 +227,30 @@ def test_a_validation_missed_by_a_stop_is_made_up_for(tmp_path, monkeypatch):
     assert Trainer(config, tmp_path, setup).run() == {"step": 12, "eval/count": 3.0}
     evaluated = [row["step"] for row in rows(tmp_path) if "eval/count" in row]
     assert evaluated == [4, 8, 12] and len(recorder.seen) == 3
+
+
+def test_a_stop_during_a_validation_saves_and_the_validation_is_made_up_for(tmp_path, monkeypatch):
+    config, recorder = make_config(eval__every=4), Recorder()  # step 4 is not due to be saved
+    asked = []
+
+    def told_meanwhile(params, tick):
+        tick()
+        asked.append(True)
+        tick()
+        pytest.fail("goes on when it was told to stop")
+        yield
+
+    stop = types.SimpleNamespace(requested=lambda: bool(asked), close=lambda: None)
+    monkeypatch.setattr(trainer, "StopRequest", lambda: stop)
+    for _ in ("the validation of step 4", "the same on the next start"):
+        asked.clear()
+        with pytest.raises(Preempted, match="saved at step 4 of 12"):
+            Trainer(config, tmp_path, make_setup(config, [told_meanwhile])).run()
+        assert saved(tmp_path) == [4]
+    asked.clear()
+    results = Trainer(config, tmp_path, make_setup(config, [recorder])).run()
+    assert results == {"step": 12, "eval/count": 3.0}
+    assert [row["step"] for row in rows(tmp_path) if "eval/count" in row] == [4, 8, 12]
 
 
 class BadFrom:

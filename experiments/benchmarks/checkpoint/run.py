@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="on the disk to measure")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--lean", action="store_true", help="with less memory beside the state")
     args = parser.parse_args()
     config = config_lib.load_config(args.config)
     mesh = make_mesh(config.mesh, jax.devices()[:1])
@@ -50,7 +51,7 @@ def main() -> None:
     times: dict[str, list[float]] = {}
     for _ in range(args.rounds):
         for manifest in (True, False):
-            state, seconds = _round(args.folder, state, abstract, manifest)
+            state, seconds = _round(args.folder, state, abstract, manifest, args.lean)
             for name, value in seconds.items():
                 times.setdefault(f"{name} {'with' if manifest else 'without'}", []).append(value)
     medians = {name: statistics.median(values) for name, values in times.items()}
@@ -59,7 +60,8 @@ def main() -> None:
         for name in ("blocked", "committed", "restored")
     }
     report = {
-        "command": f"run.py --config {args.config.name} --rounds {args.rounds}",
+        "command": f"run.py --config {args.config.name} --rounds {args.rounds}"
+        + " --lean" * args.lean,
         "bytes": size,
         "cores": os.cpu_count(),
         "median_seconds": {name: round(value, 3) for name, value in medians.items()},
@@ -84,7 +86,7 @@ def _random(abstract: TrainState) -> TrainState:
 
 
 def _round(
-    folder: Path, state: TrainState, abstract: TrainState, manifest: bool
+    folder: Path, state: TrainState, abstract: TrainState, manifest: bool, lean: bool
 ) -> tuple[TrainState, dict[str, float]]:
     """The state, saved and restored, and the seconds of both."""
     with contextlib.ExitStack() as stack:
@@ -93,7 +95,7 @@ def _round(
             written = store_module.write_manifest
             stack.callback(setattr, store_module, "write_manifest", written)
             store_module.write_manifest = lambda folder, step: None
-        store = CheckpointStore(workdir / "checkpoints")
+        store = CheckpointStore(workdir / "checkpoints", lean=lean)
         stack.callback(store.close)
         began = time.perf_counter()
         store.save(1, state.params, without_params(state), {})
