@@ -1,4 +1,4 @@
-"""Eight fake devices, markers that skip for a stated reason, and a count of what did not run.
+"""Eight fake devices, one cache of compiled programs, markers that skip, and a count of those.
 
 A test is skipped by its marker or not at all: `gpu` where there is none, `external_data` where
 GPT2_JAX_DATA names no folder, a package's marker where it is not installed, `slow` past
@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,14 @@ _DEVICES = "--xla_force_host_platform_device_count=8"
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}".strip()
 
+# For tests of what a program computes, not how fast: half the time would go into optimizing it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+# What one test has compiled, the others load: workers and the processes that tests start, too.
+_owns_cache = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+if _owns_cache:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
 _started = time.monotonic()
 _slow_deselected = pytest.StashKey[int]()
 
@@ -54,6 +63,11 @@ def pytest_configure(config: pytest.Config) -> None:
     expression = config.getoption("markexpr") or ""
     if "gpu" not in expression or "not gpu" in expression:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def pytest_unconfigure() -> None:
+    if _owns_cache:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @functools.cache

@@ -94,15 +94,15 @@ def start(
     Args:
       launcher: the words before the command, if something else is to start it.
     """
-    settings = SETTINGS | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    cache = {  # unless the environment names one
         "JAX_COMPILATION_CACHE_DIR": str(lab / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+    settings = SETTINGS | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     command = [*launcher, sys.executable, "-m", module, "train", "--config", str(lab / "config.py")]
     return subprocess.Popen(
         [*command, "--workdir", str(workdir), *flags],
-        env=os.environ | settings | (env or {}),
+        env=cache | os.environ | settings | (env or {}),
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,7 +8,6 @@ import types
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import from_dict
@@ -21,25 +20,9 @@ from gpt2_jax.train.state import without_params
 from gpt2_jax.train.trainer import Trainer
 from gpt2_jax.train.watchdog import Watchdog
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 _TOKENS = TokenArray([(np.arange(2000) * 7 % 61).astype(np.uint16)])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles(tmp_path_factory):
-    # The runs here are of few configs: what one has compiled the next one loads.
-    settings = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.2,
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 def make_config(**changes):
