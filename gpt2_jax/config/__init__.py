@@ -1,0 +1,262 @@
+"""Every knob of a run, and the strict way from a config file to them.
+
+A config file defines `get_config()`, starts from `default()`, assigns what differs and returns the
+`ml_collections.ConfigDict`. `load_config` runs the file, applies `section.key=value` overrides and
+returns a checked `Config`. Nothing here imports JAX, so that a typo is reported in an instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import posixpath
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from gpt2_jax.config.file import run_config_file
+from gpt2_jax.config.knob import MOST, Knob, checked, parse
+from gpt2_jax.config.sections import (
+    ACTIVATIONS,
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    LogConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+from gpt2_jax.config.shares import read_shares
+from gpt2_jax.errors import UserError, did_you_mean, shown
+
+__all__ = [
+    "ACTIVATIONS",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "EvalConfig",
+    "Knob",
+    "LogConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "check_resume",
+    "default",
+    "from_dict",
+    "knobs",
+    "load_config",
+    "to_dict",
+]
+
+# What must stay as it was when a run resumes; the rest changes how it goes, not what it computes.
+_FIXED_ON_RESUME = frozenset(
+    (
+        *("model", "data", "optimizer", "schedule"),
+        *("train.seed", "train.batch_size"),
+        *("train.spike_threshold", "train.spike_window", "train.max_spikes"),
+    )
+)
+
+
+def knobs() -> Iterator[Knob]:
+    """Every knob of `Config` in order, keyed `section.name`."""
+    for section in dataclasses.fields(Config):
+        section_type = type(getattr(Config(), section.name))
+        hints = typing.get_type_hints(section_type)
+        for field in dataclasses.fields(section_type):
+            hint = hints[field.name]
+            optional = isinstance(hint, types.UnionType)
+            kind = typing.get_args(hint)[0] if optional else hint
+            meta = dict(field.metadata)
+            yield Knob(f"{section.name}.{field.name}", kind, optional, field.default, **meta)
+
+
+def default() -> ml_collections.ConfigDict:
+    """All knobs at their defaults: the locked, type-safe ConfigDict a config file starts from."""
+    sections: dict[str, dict[str, Any]] = {}
+    for knob in knobs():
+        section, name = knob.key.split(".")
+        value = config_dict.placeholder(knob.type) if knob.default is None else knob.default
+        sections.setdefault(section, {})[name] = value
+    return ml_collections.ConfigDict(sections).lock()
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Runs a config file's `get_config()` and applies overrides.
+
+    Args:
+      path: a Python file that defines `get_config() -> ml_collections.ConfigDict`.
+      overrides: `section.key=value` strings, applied in order.
+
+    Raises:
+      UserError: for a missing or broken file, an unknown key, a wrong type or a value out of range.
+    """
+    values = _flatten(run_config_file(Path(path)))
+    by_key = {knob.key: knob for knob in knobs()}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise UserError(f"--config.{key} needs a value: --config.{key}=VALUE")
+        if key not in by_key:
+            raise _unknown_key(key, by_key)
+        values[key] = parse(by_key[key], text)
+    return _from_flat(values)
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Builds a checked Config from nested mappings; knobs left out keep their defaults.
+
+    Raises:
+      UserError: for an unknown key, a wrong type or a value out of range.
+    """
+    return _from_flat(_flatten(values))
+
+
+def to_dict(config: Config) -> dict[str, dict[str, Any]]:
+    """The config as nested plain values, ready for JSON; `from_dict` is its inverse."""
+    return dataclasses.asdict(config)
+
+
+def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
+    """Refuses a config that would not continue the run that `saved` started.
+
+    Raises:
+      UserError: naming every field that may not change, or a `train.total_steps` that shrank.
+    """
+    old_values, new_values = _flatten(to_dict(saved)), _flatten(to_dict(new))
+    old_meaning, new_meaning = _meaning(old_values), _meaning(new_values)
+    changed = [
+        f"{key} ({old_values[key]!r} -> {value!r})"
+        for key, value in new_values.items()
+        if old_meaning[key] != new_meaning[key]
+        and not _FIXED_ON_RESUME.isdisjoint((key, key.split(".")[0]))
+    ]
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another config: {', '.join(changed)} may not change on "
+            "resume; restore these values or choose another --workdir"
+        )
+    if new.train.total_steps < saved.train.total_steps:
+        raise UserError(
+            f"train.total_steps may grow on resume but not shrink: {workdir} has "
+            f"{saved.train.total_steps}, not {new.train.total_steps}: set it to that again, and to "
+            "stop early give --stop_at_step"
+        )
+
+
+def _meaning(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by key, alike where only the spelling of a folder or of shares differs."""
+    meaning = dict(values)
+    if (path := values["data.path"]) is not None:
+        meaning["data.path"] = posixpath.normpath(path)
+    if (mixture := values["data.mixture"]) is not None:
+        meaning["data.mixture"] = list(
+            read_shares(mixture).items()
+        )  # what is drawn follows the order
+    return meaning
+
+
+def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    sections = [section.name for section in dataclasses.fields(Config)]
+    for section, entries in values.items():
+        if section not in sections:
+            hint = did_you_mean(str(section), sections)
+            raise UserError(f"config has no section {shown(section)}{hint}")
+        if not isinstance(entries, Mapping):
+            raise UserError(f"config section {section!r} must hold knobs, not {shown(entries)}")
+        flat.update({f"{section}.{name}": value for name, value in entries.items()})
+    return flat
+
+
+def _from_flat(values: Mapping[str, Any]) -> Config:
+    by_key = {knob.key: knob for knob in knobs()}
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key not in by_key:
+            raise _unknown_key(key, by_key)
+        section, name = key.split(".")
+        sections.setdefault(section, {})[name] = checked(by_key[key], value)
+    defaults = Config()
+    built = {
+        name: dataclasses.replace(getattr(defaults, name), **entries)
+        for name, entries in sections.items()
+    }
+    config = dataclasses.replace(defaults, **built)
+    _check_together(config)
+    return config
+
+
+def _unknown_key(key: str, known: Mapping[str, Knob]) -> UserError:
+    section, dot, name = key.partition(".")
+    if not dot:
+        return UserError(f"--config.{key}: overrides are --config.SECTION.KEY=VALUE")
+    # Only the last parts are compared: a section in common makes any two keys look alike.
+    beside = [other.partition(".")[2] for other in known if other.startswith(section + ".")]
+    namesakes = [other for other in known if other.endswith("." + name)]
+    if beside and (close := difflib.get_close_matches(name, beside, n=1)):
+        hint = f"; did you mean '{section}.{close[0]}'?"
+    elif namesakes:
+        hint = f"; did you mean {namesakes[0]!r}?"
+    elif beside:
+        hint = "; knobs there: " + ", ".join(beside)
+    else:
+        hint = did_you_mean(key, known)
+    return UserError(f"unknown config key {shown(key)}{hint}")
+
+
+def _check_together(config: Config) -> None:
+    """Checks that need more than one knob."""
+    model, train, schedule = config.model, config.train, config.schedule
+    if config.data.mixture is not None:
+        if config.data.path is not None:
+            raise UserError(
+                "data.path and data.mixture exclude each other: --config.data.path=none"
+            )
+        read_shares(config.data.mixture)
+    if model.d_model % model.num_heads:
+        raise UserError(
+            f"model.d_model={model.d_model} must be a multiple of model.num_heads={model.num_heads}"
+        )
+    if model.padded_vocab_size > MOST:
+        raise UserError(
+            f"model.vocab_size={model.vocab_size}, padded to a multiple of model.vocab_multiple="
+            f"{model.vocab_multiple}, must be at most {MOST}"
+        )
+    if model.num_layers % model.scan_unroll:
+        raise UserError(
+            f"model.scan_unroll={model.scan_unroll} must divide model.num_layers={model.num_layers}"
+        )
+    if model.loss_chunk and model.context_length % min(model.loss_chunk, model.context_length):
+        raise UserError(
+            f"model.loss_chunk={model.loss_chunk} must divide "
+            f"model.context_length={model.context_length}, or be 0"
+        )
+    if train.batch_size % train.accumulation_steps:
+        raise UserError(
+            f"train.batch_size={train.batch_size} must be a multiple of "
+            f"train.accumulation_steps={train.accumulation_steps}"
+        )
+    if schedule.min_learning_rate > schedule.learning_rate:
+        raise UserError(
+            f"schedule.min_learning_rate={schedule.min_learning_rate:g} must not exceed "
+            f"schedule.learning_rate={schedule.learning_rate:g}"
+        )
+    if schedule.warmup_steps > train.total_steps:
+        raise UserError(
+            f"schedule.warmup_steps={schedule.warmup_steps} must not exceed "
+            f"train.total_steps={train.total_steps}"
+        )
+    axes = {axis: getattr(config.mesh, axis) for axis in ("data", "fsdp", "tensor")}
+    if list(axes.values()).count(-1) > 1 or 0 in axes.values():
+        raise UserError(f"mesh axes must be positive, at most one of them -1, not {axes}")
