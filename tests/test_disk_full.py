@@ -92,6 +92,7 @@ def wait_for_save(workdir, after, process):
     return saved
 
 
+@pytest.mark.slow
 def test_training_survives_a_full_disk_and_saves_again_when_there_is_room(lab, disk):
     workdir = disk / "run"
     flags = [_STEPS, NO_SAMPLE, "--config.checkpoint.every=50", "--config.checkpoint.keep=1"]
@@ -115,6 +116,7 @@ def test_training_survives_a_full_disk_and_saves_again_when_there_is_room(lab, d
     assert losses(lab / "roomy") == losses(workdir)
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_ends_the_run_with_78_and_its_last_checkpoint_whole(lab, disk):
     workdir = disk / "run"
     flags = [_STEPS, NO_SAMPLE, "--config.checkpoint.every=50", "--config.checkpoint.keep=1"]

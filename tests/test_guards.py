@@ -36,6 +36,7 @@ def wait_for_steps(workdir, process, steps):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_second_trainer_is_refused_and_the_next_goes_on_once_the_first_is_killed(lab):
     workdir = lab / "shared"
     flags = (_FOREVER, NO_SAMPLE, "--config.checkpoint.every=2")

@@ -92,6 +92,7 @@ def test_a_run_interrupted_by_a_signal_saves_and_goes_on_to_the_same_end(lab, wh
     assert identical(arrays(workdir), arrays(whole))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_fewer_devices_and_another_mesh(lab, whole, half):
     workdir = shutil.copytree(half, lab / "moved")
     train(lab, workdir, "--config.mesh.data=1", "--config.mesh.fsdp=2", NO_SAMPLE, devices=2)

@@ -79,8 +79,7 @@ def test_another_size_is_refused_unless_resizing_is_asked_for(run: str) -> None:
         _read(run, _config(vocab_size=300))
 
 
-@pytest.mark.parametrize("context", [16, 48])
-@pytest.mark.parametrize("rows", [200, 300])
+@pytest.mark.parametrize(("context", "rows"), [(16, 300), (48, 200)])
 def test_rows_are_cropped_or_grown_as_a_fresh_run_has_them(
     run: str, context: int, rows: int
 ) -> None:
