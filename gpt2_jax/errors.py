@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import sys
@@ -63,9 +64,26 @@ def is_disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def told(error: BaseException) -> str:
+    """What an error says, or its name where it says nothing."""
+    return str(error) or type(error).__name__
+
+
+def no_room(error: OSError) -> str:
+    """What to say of a full disk."""
+    where = error.filename or "the disk"
+    return f"no space left on {where}: make room and run the same command again"
+
+
+def say(line: str) -> None:
+    """Prints a line on standard error, if there is anyone to read it, or room for it."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def warn(message: str) -> None:
     """Says on standard error what the user should know, though the program can go on."""
-    print(f"warning: {message}", file=sys.stderr)
+    say(f"warning: {message}")
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

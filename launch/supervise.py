@@ -15,6 +15,7 @@ Needs the standard library only.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import signal
 import subprocess
@@ -149,7 +150,8 @@ class _Supervisor:
 
 
 def _say(text: str) -> None:
-    print(f"supervise: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a log on a full disk
+        print(f"supervise: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,14 +173,3 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         lines.append(f"slow tests not run: {config.stash[_slow_deselected]} (make test-all)")
     if lines:
         terminalreporter.write_line("; ".join(lines))
-
-
-@pytest.fixture(scope="module")
-def quick_compiles() -> Iterator[None]:
-    """For tests of what a program computes, not how fast: half the time goes into optimizing it."""
-    import jax
-
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)

@@ -1,16 +1,23 @@
-"""The command as it is, but one of its processes meets a fault, once, as it makes a batch.
+"""The command as it is, but one of its processes meets a fault, once.
 
-FAULT=PROCESS:BATCH:KIND, where KIND is a signal that the process sends itself, or `block`: then the
-batch never comes. FAULT_MET is a file that does not exist before the fault, and does after it.
+FAULT=PROCESS:NUMBER:KIND. KIND is a signal that the process sends itself as it makes the batch of
+that number, or `block`: then the batch never comes. With `arrays` or `manifest` the disk is full as
+these are written for the checkpoint of that number; with `restore` the process is killed as it
+reads one. FAULT_MET is a file that does not exist before the fault, and does after it.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import errno
 import os
 import signal
 import threading
 from pathlib import Path
 
+import orbax.checkpoint as ocp
+
+from gpt2_jax.checkpoint import store
 from gpt2_jax.cli.main import console
 from gpt2_jax.data.loader import TrainLoader
 
@@ -19,22 +26,56 @@ def wait_for_a_disk_that_never_answers() -> None:
     threading.Event().wait()
 
 
+def meet(kind: str) -> None:
+    """The fault itself; returns where it is a full disk."""
+    Path(os.environ["FAULT_MET"]).touch()
+    if kind == "block":
+        wait_for_a_disk_that_never_answers()
+    if kind in signal.Signals.__members__:
+        os.kill(os.getpid(), signal.Signals[kind])
+
+
 def arm() -> None:
-    process, batch, kind = os.environ["FAULT"].split(":")
-    met = Path(os.environ["FAULT_MET"])
-    if process != os.environ.get("JAX_PROCESS_ID", "0"):
+    process, number, kind = os.environ["FAULT"].split(":")
+    if process != os.environ.get("JAX_PROCESS_ID", "0") or Path(os.environ["FAULT_MET"]).exists():
         return
-    make_rows = TrainLoader.rows
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    make_rows, write_manifest = TrainLoader.rows, store.write_manifest
+    save, restore = ocp.StandardCheckpointHandler.async_save, store.CheckpointStore.restore
+    met = Path(os.environ["FAULT_MET"])
 
     def rows(self, step, row_indices):
-        if step == int(batch) and not met.exists():
-            met.touch()
-            if kind == "block":
-                wait_for_a_disk_that_never_answers()
-            os.kill(os.getpid(), signal.Signals[kind])
+        if step == int(number) and not met.exists():
+            meet(kind)
         return make_rows(self, step, row_indices)
 
-    TrainLoader.rows = rows
+    def no_manifest(folder, step):
+        if step == int(number) and not met.exists():
+            meet(kind)
+            raise full
+        write_manifest(folder, step)
+
+    async def no_arrays(self, directory, *args, **more):
+        futures = await save(self, directory, *args, **more)
+        if f"{number}." in str(directory) and not met.exists():
+            meet(kind)
+            failed = concurrent.futures.Future()
+            failed.set_exception(full)
+            return [*futures, failed]
+        return futures
+
+    def no_restore(self, *args):
+        meet("SIGKILL")
+        return restore(self, *args)
+
+    if kind == "manifest":
+        store.write_manifest = no_manifest
+    elif kind == "arrays":
+        ocp.StandardCheckpointHandler.async_save = no_arrays
+    elif kind == "restore":
+        store.CheckpointStore.restore = no_restore
+    else:
+        TrainLoader.rows = rows
 
 
 if __name__ == "__main__":

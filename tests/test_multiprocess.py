@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +249,36 @@ def test_a_run_that_hangs_or_dies_is_started_again_and_ends_as_if_it_had_not(
         assert "error: process 0 of 2 got no further than step" in errors
     assert losses(workdir) == losses(pair)
     assert rows(workdir)[-1]["eval/loss"] == rows(pair)[-1]["eval/loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["0:8:manifest", "1:8:arrays"])
+def test_a_save_that_fails_in_one_process_fails_in_all_and_the_next_is_whole(lab, pair, fault):
+    workdir = lab / f"full-{fault.rpartition(':')[2]}"
+    settings = {"FAULT": fault, "FAULT_MET": str(workdir.with_suffix(".met"))}
+    flags = (NO_SAMPLE, *mesh(fsdp=2))
+    began = time.monotonic()
+    errors = finish(
+        start_group(lab, workdir, *flags, processes=2, env=settings, module="tests.faulty")
+    )
+    print(f"{fault}: done after {time.monotonic() - began:.0f} s")
+    folder = workdir / "checkpoints"
+    assert (
+        f"warning: can't save a checkpoint in {folder}: no space left on the disk (failure 1 of 5"
+        in errors[0]
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["16", "20"]
+    assert losses(workdir) == losses(pair)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_as_the_others_resume_takes_them_with_it(lab):
+    workdir, flags = lab / "dead-again", (NO_SAMPLE, *mesh(fsdp=2))
+    finish(start_group(lab, workdir, *flags, "--stop_at_step", "5", processes=2))
+    settings = {"FAULT": "1:0:restore", "FAULT_MET": str(workdir.with_suffix(".met"))}
+    pair = start_group(lab, workdir, *flags, processes=2, env=settings, module="tests.faulty")
+    errors = [process.communicate(timeout=200)[1] for process in pair]
+    assert pair[1].returncode == -9 and pair[0].returncode in (77, 134), errors
 
 
 @pytest.mark.slow

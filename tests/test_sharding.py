@@ -40,9 +40,6 @@ _CONFIG = from_dict(
 _MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
 
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
-
 @functools.cache
 def first_state():
     config, optimizer = _CONFIG, make_optimizer(_CONFIG)

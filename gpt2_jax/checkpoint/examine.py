@@ -9,7 +9,7 @@ from gpt2_jax.checkpoint.load import locate
 from gpt2_jax.checkpoint.manifest import find_damage
 from gpt2_jax.checkpoint.storage import storage_path
 from gpt2_jax.checkpoint.store import CheckpointStore
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import UserError, told
 
 
 def examine_run(model: str | Path) -> dict[str, Any]:
@@ -44,7 +44,10 @@ def examine_run(model: str | Path) -> dict[str, Any]:
 
 
 def _step(folder: Path, step: int) -> dict[str, Any]:
-    problem = find_damage(folder)
+    try:
+        problem = find_damage(folder)
+    except OSError as error:
+        problem = f"can't be read: {told(error)}"
     resumable = problem is None and (folder / "rest").is_dir()
     return {"step": step, "problem": problem, "resumable": resumable}
 

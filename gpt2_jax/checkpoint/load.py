@@ -29,6 +29,7 @@ from gpt2_jax.errors import NOT_JSON, StorageError, UserError
 from gpt2_jax.model.gpt2 import GPT2
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_OF_A_RUN = ("checkpoints", "saved_step", "metrics.jsonl")
 _HUB_FILES = ["*.json", "*.safetensors", "merges.txt"]
 
 
@@ -108,7 +109,9 @@ def _native(path: Path) -> Model:
         elif problem := store.damage(step):
             raise StorageError(f"checkpoint {directory / str(step)} is damaged ({problem})")
         if step is None:
-            raise StorageError(f"{directory} holds no whole checkpoint yet")
+            raise StorageError(
+                f"{directory} has no checkpoint: the run has saved none yet, or they were removed"
+            )
         meta = store.meta(step)
 
     def read(abstract: Any) -> Any:
@@ -194,14 +197,13 @@ def _is_native(path: Path) -> bool:
 def locate(path: Path) -> tuple[Path, int | None]:
     """(folder of checkpoints, one step or None for the newest) of a model in our own format."""
     folder = path if is_remote(path) else path.resolve()  # the name of "." is empty
-    if (folder / "checkpoints").is_dir():
+    if any((folder / name).exists() for name in _OF_A_RUN):
         return folder / "checkpoints", None
     if folder.name.isdigit() and (folder / "params").is_dir():
         return folder.parent, int(folder.name)
     if folder.name == "checkpoints":
         return folder, None
     raise UserError(
-        f"{path} is not a model: a run's workdir has a checkpoints/ folder (has it saved yet?), "
-        "a step's folder is named by its number, Hugging Face's has a config.json, OpenAI's an "
-        "hparams.json"
+        f"{path} is not a model: a run's workdir has a checkpoints/ folder, a step's folder is "
+        "named by its number, Hugging Face's has a config.json, OpenAI's an hparams.json"
     )

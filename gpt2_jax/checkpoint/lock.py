@@ -38,23 +38,23 @@ class FileLock:
                 raise UserError(f"can't lock --workdir: {self._path}: {error.strerror}") from error
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Whoever had it may have removed the file since we opened it: then try the new one.
-                if self._is_of(descriptor):
-                    self._descriptor = descriptor
             except BlockingIOError:
-                raise in_use(self._workdir, Holder.parse(os.pread(descriptor, 4096, 0))) from None
+                holder = Holder.parse(os.pread(descriptor, 4096, 0))
+                os.close(descriptor)
+                raise in_use(self._workdir, holder) from None
             except OSError as error:
-                self._path.unlink(missing_ok=True)
+                os.close(descriptor)
                 warn(
-                    f"{self._workdir} is on a disk without file locks ({error.strerror}): take "
-                    "care that no second trainer is started there"
+                    f"{self._workdir} can't be locked ({error.strerror}): take care that no second "
+                    "trainer is started there"
                 )
                 return
-            finally:
-                if self._descriptor is None:
-                    os.close(descriptor)
-        # A forked process would have the lock too, and may live longer.
-        os.register_at_fork(after_in_child=self._close)
+            # Whoever had it may have removed the file since we opened it: then try the new one.
+            if self._is_of(descriptor):
+                self._descriptor = descriptor
+            else:
+                os.close(descriptor)
+        _held.add(self)
         with contextlib.suppress(OSError):  # on a full disk it is a lock without a name
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, Holder.this().to_bytes(), 0)
@@ -77,3 +77,16 @@ class FileLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+        _held.discard(self)
+
+
+_held: set[FileLock] = set()
+
+
+def _leave_to_parent() -> None:
+    for lock in list(_held):
+        lock._close()
+
+
+# A forked process would have the lock too, and may live longer.
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -7,6 +7,7 @@ committed step has one, and a step that fails against it is damaged.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,8 @@ from gpt2_jax.errors import NOT_JSON
 NAME = "manifest.json"
 # What Orbax still writes after the manifest, as it commits; no array depends on these.
 _WRITTEN_LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
+
+_DAMAGE = (errno.EIO, errno.EISDIR, errno.ENOTDIR)  # other errors are of the moment
 
 
 def write_manifest(folder: Path, step: int) -> None:
@@ -42,6 +45,10 @@ def find_damage(
       folder: named by the step's number.
       items: the top folders to look at; None for all.
       part: (i, n) looks at every n-th file from the i-th on, so that n processes share the work.
+
+    Raises:
+      OSError: if a file is there and can't be read, but for a sector of the disk that is bad: that
+        says nothing of what is in it, and the next time it may be.
     """
     try:
         manifest = json.loads((folder / NAME).read_bytes())
@@ -49,8 +56,10 @@ def find_damage(
         step = manifest["step"]
     except FileNotFoundError:
         return f"no {NAME}: it is no checkpoint, or one of an earlier version"
+    except OSError as error:
+        return _unreadable(error, folder)
     except (*NOT_JSON, TypeError, KeyError, AttributeError):
-        return f"{NAME} can't be read"
+        return f"{NAME} is no manifest"
     if str(step) != folder.name:
         return f"it is a copy of step {step}"
     there = {name.partition("/")[0] for name in expected}
@@ -64,7 +73,7 @@ def find_damage(
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(folder)} is missing"
     except OSError as error:
-        return f"{Path(error.filename or folder).name} can't be read: {error.strerror}"
+        return _unreadable(error, folder)
     for name in names:
         if name not in found:
             return f"{name} is missing"
@@ -73,6 +82,13 @@ def find_damage(
             if (now := found[name][key]) != (value := expected[name][key]):
                 return f"{name} has {key} {_short(now)}, not {_short(value)}"
     return None
+
+
+def _unreadable(error: OSError, folder: Path) -> str:
+    """What is wrong with the file, if it is the file that is wrong; else raises the error."""
+    if error.errno not in _DAMAGE or error.filename is None:
+        raise error
+    return f"{Path(error.filename).relative_to(folder)} can't be read: {error.strerror}"
 
 
 def _names(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,18 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from gpt2_jax.checkpoint.barrier import PeerFailed, wait_for_all
 from gpt2_jax.checkpoint.manifest import find_damage, write_manifest
 from gpt2_jax.checkpoint.storage import is_remote, remove_tree, storage_path
-from gpt2_jax.errors import StorageError, UserError, is_disk_full, shortened, warn
-from gpt2_jax.parallel.distributed import agreed, first_said, is_primary, on_primary
+from gpt2_jax.errors import StorageError, UserError, is_disk_full, shortened, told, warn
+from gpt2_jax.parallel.distributed import agreed, first_said, is_lost, is_primary, on_primary
 
 _ITEMS = _PARAMS, _REST, _META = "params", "rest", "meta"
 _STEP = re.compile(r"0|[1-9][0-9]*")  # as Orbax names the folder of a step
 _COMMITTED, _HALF_MADE = "commit_success.txt", ".orbax-checkpoint-tmp"  # Orbax's names
 _LEAN_GB, _FAST_GB = 2, 96  # arrays on their way at a time; 96 is Orbax's default
+_TRIES, _SETTLE_S = 5, 0.2  # of removing what a failed save has written
+_ROOM = 1 << 16  # bytes, more than the folders and small files that a save begins with
 
 
 class _Folder(ocp.path.atomicity.AtomicRenameTemporaryPath):
@@ -84,6 +88,9 @@ class CheckpointStore:
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
             temporary_path_class=_RemoteFolder if is_remote(path) else _Folder,
+            async_options=ocp.AsyncOptions(
+                barrier_sync_fn=wait_for_all if jax.process_count() > 1 else None
+            ),
         )
         self._in_flight_gb = _LEAN_GB if lean else _FAST_GB
         self._opened: ocp.CheckpointManager | None = None
@@ -93,10 +100,20 @@ class CheckpointStore:
         return sorted((int(path.name) for path in self._folders(committed=True)), reverse=True)
 
     def damage(self, step: int) -> str | None:
-        """What is wrong with a step's files, None if they are as they were saved."""
-        items = self._needed
+        """What is wrong with a step's files, None if they are as they were saved.
+
+        Raises:
+          StorageError: if the disk can't tell.
+        """
+        folder = self.directory / str(step)
         part = (jax.process_index(), jax.process_count())
-        found = find_damage(self.directory / str(step), items, part)
+        found = failure = None
+        try:
+            found = find_damage(folder, self._needed, part)
+        except OSError as error:
+            failure = told(error)
+        if failure := first_said(failure):
+            raise StorageError(f"can't look at checkpoint {folder}, which may be whole: {failure}")
         return first_said(found)
 
     def newest_good(self) -> int | None:
@@ -107,7 +124,8 @@ class CheckpointStore:
         again.
 
         Raises:
-          StorageError: if there are steps, and all are damaged. Then nothing is moved.
+          StorageError: if there are steps, and all are damaged, or the disk can't tell whether they
+            are. Then nothing is moved.
         """
         steps, good, bad = self.steps(), None, dict[int, str]()
         for i in range(agreed(len(steps))):
@@ -117,12 +135,12 @@ class CheckpointStore:
             else:
                 good = step
                 break
-        if bad and good is None and self._read_only and steps != self.steps():
+        if bad and good is None and self._read_only and agreed(int(steps != self.steps())):
             return self.newest_good()  # a trainer has saved another and removed what was there
         if bad and good is None:
-            told = "; ".join(f"{step}: {problem}" for step, problem in bad.items())
+            found = "; ".join(f"{step}: {problem}" for step, problem in bad.items())
             raise StorageError(
-                f"no checkpoint in {self.directory} is whole ({told}): put back what is missing, "
+                f"no checkpoint in {self.directory} is whole ({found}): put back what is missing, "
                 "or move the folder away to start over"
             )
         on_primary(lambda: [self._set_aside(step, problem, good) for step, problem in bad.items()])
@@ -145,6 +163,8 @@ class CheckpointStore:
         if rest is not None:
             args[_REST] = ocp.args.StandardSave(rest)
         with self._saving():
+            if jax.process_count() > 1:
+                on_primary(self._check_room)
             self._manager.save(step, args=ocp.args.Composite(**args), force=True)
 
     def wait(self) -> None:
@@ -219,6 +239,8 @@ class CheckpointStore:
         problem = None
         try:
             yield
+        except PeerFailed:  # which says why
+            pass
         except Exception as error:  # of Orbax, TensorStore, JAX, a bucket
             problem = _reason(error)
         if problem := first_said(problem):
@@ -238,23 +260,42 @@ class CheckpointStore:
             return [path for path in steps if (path / _COMMITTED).exists() == committed]
         return steps if committed else [path for path in folders if _HALF_MADE in path.name]
 
+    def _check_room(self) -> None:
+        """Fails where process 0 would while all others wait in a collective, which has no end."""
+        if is_remote(self.directory):
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        probe = self.directory / ".room"
+        try:
+            probe.write_bytes(bytes(_ROOM))
+        finally:
+            probe.unlink(missing_ok=True)
+
     def _remove_half_made(self) -> None:
-        """Makes room at once; else Orbax does as it opens the folder."""
+        """Makes room at once; else Orbax does as it opens the folder.
+
+        Some of its threads may still be writing after it has told of the failure.
+        """
         with contextlib.suppress(Exception):
-            for folder in self._folders(committed=False):
-                remove_tree(folder)
+            for _ in range(_TRIES):
+                for folder in self._folders(committed=False):
+                    with contextlib.suppress(OSError):
+                        remove_tree(folder)
+                time.sleep(_SETTLE_S)
+                if not self._folders(committed=False):
+                    return
 
     def _set_aside(self, step: int, problem: str, good: int | None) -> None:
         """Out of the way: Orbax would count it as a checkpoint, and could not save it again."""
         folder = self.directory / str(step)
-        told = f"checkpoint {folder} is damaged ({problem}): step {good} is used"
+        warning = f"checkpoint {folder} is damaged ({problem}): step {good} is used"
         if not self._read_only:
             aside, others = folder.with_name(f"{step}.damaged"), 1
             while aside.exists():
                 aside, others = folder.with_name(f"{step}.damaged.{others}"), others + 1
             folder.rename(aside)
-            told += f", and {step} is now {aside.name}, to be removed when you have looked at it"
-        warn(told)
+            warning += f", and {step} is now {aside.name}, to be removed when you have looked at it"
+        warn(warning)
 
     def _restore(self, step: int, items: dict[str, Any]) -> Any:
         try:
@@ -265,7 +306,9 @@ class CheckpointStore:
         except UserError:
             raise
         except Exception as error:
-            reason = shortened(str(error).partition("[tensorstore_spec")[0], 300)
+            if is_lost(error):
+                raise
+            reason = shortened(told(error).partition("[tensorstore_spec")[0], 300)
             folder = self.directory / str(step)
             raise StorageError(f"can't read checkpoint {folder}: {reason}") from error
 
@@ -292,9 +335,9 @@ class CheckpointStore:
 
 
 def _reason(error: BaseException) -> str:
-    text = shortened(str(error), 2000)
+    text = shortened(told(error), 2000)
     # TensorStore tells of a full disk in its own words, at the end of a long line.
-    full = is_disk_full(error) or "No space left on device" in text or "quota exceeded" in text
+    full = is_disk_full(error) or "no space left on" in text.lower() or "quota exceeded" in text
     return "no space left on the disk" if full else shortened(text, 300)
 
 

@@ -27,6 +27,8 @@ from gpt2_jax.errors import (
     UserError,
     did_you_mean,
     is_disk_full,
+    no_room,
+    say,
     shown,
 )
 
@@ -91,10 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def console() -> NoReturn:
     """Entry point of `gpt2-jax` and `python -m gpt2_jax`."""
     status = main()
-    distributed = sys.modules.get("gpt2_jax.parallel.distributed")
-    if distributed is not None and status not in (0, Preempted.exit_status):
-        distributed.leave(status)
-    sys.exit(status)
+    if status in (0, Preempted.exit_status):
+        sys.exit(status)
+    # At a usual exit Python waits for threads, as of a save that failed and waits for its disk, and
+    # JAX for all other processes, to abort when they do not come: the status would be lost. Those
+    # that run on are stopped by JAX or by the launcher.
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _take_debug(words: list[str]) -> tuple[list[str], bool]:
@@ -162,8 +169,7 @@ def _report(error: BaseException, debug: bool) -> int:
         return _BROKEN_PIPE
     full = _disk_full(error)
     if full is not None:
-        where = full.filename or "device"
-        return _say(f"error: no space left on {where}", StorageError.exit_status)
+        return _say(f"error: {no_room(full)}", StorageError.exit_status)
     if isinstance(error, OSError) and error.errno in _NO_PATH and error.filename is not None:
         path = shown(os.fspath(error.filename))
         return _say(f"error: can't use {path}: {error.strerror}", UserError.exit_status)
@@ -188,5 +194,5 @@ def _say(message: str, status: int) -> int:
     line = " ".join(message.splitlines())
     if len(line) > _LONGEST_LINE:  # it quotes what a file holds, such as a name of a megabyte
         line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
-    print(line, file=sys.stderr)
+    say(line)
     return status

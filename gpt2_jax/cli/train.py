@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", metavar="DIR", help="the run's folder; made if missing, resumed if it is a run"
     )
-    parser.add_argument("--stop_at_step", type=int, metavar="N", help="save and stop after step N")
+    parser.add_argument(
+        "--stop_at_step", type=int, metavar="N", help="save, validate and stop after step N"
+    )
     parser.add_argument(
         "--check_sha256",
         action="store_true",

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gpt2_jax.errors import PeersLost, StorageError, UserError
+from gpt2_jax.errors import PeersLost, StorageError, UserError, is_disk_full, no_room, told
 
 # Who says how many processes a run has, and which of them this one is. mpirun inside a Slurm job
 # starts its daemons as a Slurm step, so Open MPI is asked first; a Slurm job that runs the command
@@ -157,25 +157,21 @@ def peers_expected() -> Iterator[None]:
     """
     try:
         yield
-    except (jax.errors.JaxRuntimeError, ValueError) as error:  # some collectives raise the latter
-        reason = str(error).partition("\n")[0]
-        if jax.process_count() == 1 or not reason.startswith(_LOST):
+    except Exception as error:
+        if not is_lost(error):
             raise
+        reason = str(error).partition("\n")[0]
         raise PeersLost(
-            f"process {jax.process_index()} lost another of the run, or a device: {reason[:300]}"
+            f"process {jax.process_index()} lost another of the run, or a device: start all again "
+            f"({reason[:300]})"
         ) from error
 
 
-def leave(status: int) -> None:
-    """Ends a process of several at once; does nothing in one that is alone.
-
-    At a usual exit JAX waits for all the others, and aborts when they do not come: the status
-    would be lost, and minutes with it. Those that run on are stopped by JAX or by the launcher.
-    """
-    if jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+def is_lost(error: Exception) -> bool:
+    """Whether an error is of a kind that a peer or a device that is gone causes."""
+    kinds = (jax.errors.JaxRuntimeError, ValueError)  # some collectives raise the latter
+    several = jax.process_count() > 1
+    return several and isinstance(error, kinds) and str(error).startswith(_LOST)
 
 
 def agreed(value: int) -> int:
@@ -209,9 +205,11 @@ def on_primary(action: Callable[[], object]) -> None:
         try:
             action()
         except UserError as error:
-            mistake = str(error)
-        except (StorageError, OSError) as error:
-            failure = str(error)
+            mistake = told(error)
+        except StorageError as error:
+            failure = told(error)
+        except OSError as error:
+            failure = no_room(error) if is_disk_full(error) else told(error)
     if (mistake := first_said(mistake)) is not None:
         raise UserError(mistake)
     if (failure := first_said(failure)) is not None:
@@ -227,8 +225,7 @@ def check_shared(folder: Path) -> None:
     if jax.process_count() == 1:
         return
     note = folder / f".shared.{agreed(os.getpid())}"
-    if is_primary():
-        note.write_text("")
+    on_primary(lambda: note.write_text(""))
     multihost_utils.sync_global_devices("a note has been left")
     found = note.exists()
     multihost_utils.sync_global_devices("a note has been looked for")

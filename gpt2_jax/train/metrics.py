@@ -25,29 +25,27 @@ class MetricsWriter:
 
     A run that starts again from `start_step` will write the rows after it anew, so those that an
     earlier process left, and a line it did not finish, are dropped first; TensorBoard is told to
-    hide its events after that step.
+    hide its events after that step. Before it is opened, and in a process that never opens it, all
+    methods do nothing.
     """
 
-    def __init__(
-        self, workdir: Path, *, tensorboard: bool, start_step: int, enabled: bool = True
-    ) -> None:
+    def __init__(self, workdir: Path) -> None:
+        """Takes the run's folder."""
+        self._workdir = workdir
+        self._jsonl = None
+        self._events = None
+
+    def open(self, start_step: int, *, tensorboard: bool) -> None:
         """Opens the files.
 
         Args:
-          workdir: the run's folder; made if missing.
-          tensorboard: also write events under `workdir/tensorboard`.
           start_step: step of the checkpoint the run goes on from, 0 for a fresh run.
-          enabled: False on every process but the first, where all methods do nothing.
+          tensorboard: also write events under `workdir/tensorboard`.
 
         Raises:
           OSError: if the files cannot be opened. What they do not take later waits in memory.
         """
-        self._jsonl = None
-        self._events = None
-        if not enabled:
-            return
-        workdir.mkdir(parents=True, exist_ok=True)
-        self._jsonl = open_rows(workdir / "metrics.jsonl", start_step)
+        self._jsonl = open_rows(self._workdir / "metrics.jsonl", start_step)
         if tensorboard:
             # flax.metrics.tensorboard and clu would need TensorFlow. Imported only where it is
             # used: protobuf is slow to load.
@@ -55,7 +53,7 @@ class MetricsWriter:
 
             # The suffix keeps two starts within one second from sharing a file name.
             self._events = SummaryWriter(
-                _events_folder(workdir / "tensorboard"),
+                _events_folder(self._workdir / "tensorboard"),
                 purge_step=start_step + 1,
                 flush_secs=30,
                 filename_suffix=f".{start_step}.{os.getpid()}",

@@ -16,6 +16,15 @@ from gpt2_jax.train.state import TrainState, without_params
 _SAVED = "saved_step"  # in the workdir: the step of the newest checkpoint
 
 
+def note_saved(workdir: Path, step: int) -> None:
+    """Leaves a note outside the folder of checkpoints of the newest that is there."""
+    path, content = workdir / _SAVED, f"{step}\n".encode()
+    if is_primary():
+        with nice_to_have(str(path)):
+            if not path.exists() or path.read_bytes() != content:
+                write_whole(path, content)
+
+
 def check_none_lost(workdir: Path) -> None:
     """Call it where no checkpoint is found, before a run starts from nothing.
 
@@ -26,9 +35,10 @@ def check_none_lost(workdir: Path) -> None:
 
     def check() -> None:
         if path.exists():
+            step = path.read_bytes().decode(errors="replace").strip()[:20]
             raise StorageError(
-                f"{workdir} has saved step {path.read_text().strip()}, but {workdir}/checkpoints "
-                f"has no checkpoint any more: put it back, or remove {path} to start over"
+                f"{workdir} has saved step {step}, but {workdir}/checkpoints has no checkpoint any "
+                f"more: put it back, or remove {path} to start over"
             )
 
     on_primary(check)
@@ -90,15 +100,12 @@ class Saver:
             self._failed(error)
         else:
             self._failures = []
-            path = self._run.workdir / _SAVED
-            if is_primary():
-                with nice_to_have(str(path)):
-                    write_whole(path, f"{step}\n".encode())
+            note_saved(self._run.workdir, step)
 
     def _kept(self) -> str:
         steps = self._store.steps()
-        newest = f"the newest checkpoint is of step {steps[0]}" if steps else "there is none yet"
-        return f"; {newest}: make room and run the same command again to go on from it"
+        newest = f"the newest checkpoint is of step {steps[0]}" if steps else "there is none there"
+        return f"; {newest}: mend that and run the same command again to go on"
 
     def _failed(self, error: StorageError) -> None:
         self._failures.append(error)

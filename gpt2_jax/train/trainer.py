@@ -30,7 +30,7 @@ from gpt2_jax.train.metrics import MetricsWriter
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.progress import Progress
 from gpt2_jax.train.run import Run, Setup
-from gpt2_jax.train.saving import Saver, check_none_lost
+from gpt2_jax.train.saving import Saver, check_none_lost, note_saved
 from gpt2_jax.train.state import TrainState, abstract_state, init_state, without_params
 from gpt2_jax.train.watchdog import Watchdog
 
@@ -88,12 +88,8 @@ class Trainer:
             state = self._resume_or_init(store)
             on_primary(self._write_config)
             start = int(state.step)
-            writer = MetricsWriter(
-                run.workdir,
-                tensorboard=config.log.tensorboard,
-                start_step=start,
-                enabled=is_primary(),
-            )
+            writer = MetricsWriter(run.workdir)
+            on_primary(lambda: writer.open(start, tensorboard=config.log.tensorboard))
             stack.callback(writer.close)
             progress = stack.enter_context(Progress(total, start, enabled=is_primary()))
             stop_at = total if stop_at_step is None else min(stop_at_step, total)
@@ -111,6 +107,7 @@ class Trainer:
         run = self.fixed
         if (step := store.newest_good()) is not None:
             self._check_continues(store.meta(step))
+            note_saved(run.workdir, step)  # the start that saved it may not have come to that
             shapes = run.abstract
             params, rest = store.restore(step, shapes.params, without_params(shapes))
             return shapes._replace(params=params, **rest)

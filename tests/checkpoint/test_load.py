@@ -190,7 +190,7 @@ def test_what_is_no_model_says_what_one_is(tmp_path: Path) -> None:
 
 def test_a_run_without_a_checkpoint_says_so_and_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(StorageError, match="no whole checkpoint yet"):
+    with pytest.raises(StorageError, match="has saved none yet"):
         load(tmp_path)
     (tmp_path / "checkpoints" / "5").mkdir()
     with pytest.raises(StorageError, match=r"no checkpoint in .* is whole \(5: no manifest"):

@@ -105,7 +105,18 @@ def test_a_disk_without_locks_is_warned_of(tmp_path, monkeypatch, capsys):
     lock.release()
     warned = capsys.readouterr().err
     assert warned.startswith("warning: ") and "No locks available" in warned
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_fails_for_a_moment_leaves_the_holders_file(tmp_path, held, monkeypatch):
+    def refuse(descriptor, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", refuse)
+        other = FileLock(tmp_path)
+        other.acquire()
+        other.release()
+    assert f"process {os.getpid()}" in refusal(tmp_path)
 
 
 def test_what_stands_where_the_lock_belongs_is_named(tmp_path):

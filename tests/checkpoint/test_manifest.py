@@ -226,3 +226,24 @@ def test_a_file_that_cannot_be_read_back_fails_the_save(
         with monkeypatch.context() as patched:
             patched.setattr(manifest, "_described", unreadable)
             assert "can't be read: Input/output error" in str(store.damage(10))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_disk_that_fails_for_a_moment_has_damaged_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    folder = tmp_path / "checkpoints"
+    with contextlib.closing(CheckpointStore(folder)) as store:
+        store.save(10, *_state(10), {"step": 10})
+        store.wait()
+        before = _contents(folder)
+
+        def fails(path: Path) -> Any:
+            raise OSError(number, os.strerror(number), str(path))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(manifest, "_described", fails)
+            with pytest.raises(StorageError, match=os.strerror(number)):
+                store.newest_good()
+        assert _contents(folder) == before
+        assert store.newest_good() == 10

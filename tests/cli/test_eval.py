@@ -26,11 +26,6 @@ from tests.decode.tiny import make_run
 _TEXTS = ["the cat sat on the mat", "a b c", "it was late when they ate", "one two three four"]
 
 
-@pytest.fixture(autouse=True)
-def _quick(quick_compiles):
-    pass
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_run(tmp_path_factory.mktemp("eval") / "run"))

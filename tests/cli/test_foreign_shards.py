@@ -39,8 +39,6 @@ def get_config():
     return c
 """
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 def _stream(folder: Path, split: str) -> list[int]:
     tokens = open_tokens(folder, split)

@@ -161,7 +161,10 @@ def _failing(error: BaseException) -> Run:
         (StorageError("cannot save"), 78, "error: cannot save"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (Terminated("a half is kept"), 143, "terminated: a half is kept"),
-        (OSError(errno.ENOSPC, "No space", "/data/x"), 78, "error: no space left on /data/x"),
+        (
+            OSError(errno.ENOSPC, "No space", "/data/x"), 78,
+            "error: no space left on /data/x: make room and run the same command again",
+        ),
         (
             OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), 2,
             f"error: can't use '{'x' * 76}...: File name too long",
@@ -227,7 +230,28 @@ def test_a_full_disk_is_found_behind_another_error(
     error.__cause__ = OSError(errno.ENOSPC, "No space")
     verb.run = _failing(error)
     assert cli.main(["train", "--workdir", "w"]) == 78
-    assert capsys.readouterr().err == "error: no space left on device\n"
+    assert (
+        capsys.readouterr().err
+        == "error: no space left on the disk: make room and run the same command again\n"
+    )
+
+
+def test_the_status_is_right_where_nothing_can_be_said() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "gpt2_jax", "bogus"], stderr=full)
+    assert done.returncode == 2
+
+
+def test_a_thread_that_never_ends_does_not_keep_a_failed_command_from_ending() -> None:
+    code = """
+import sys, threading
+from gpt2_jax.cli.main import console
+threading.Thread(target=threading.Event().wait).start()
+sys.argv = ["gpt2-jax", "bogus"]
+console()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("error: unknown verb 'bogus'")
 
 
 def test_a_name_that_is_no_text_is_printed_all_the_same() -> None:

@@ -42,11 +42,6 @@ _LENGTH = _CONFIG.model.context_length
 needs_lm_eval = pytest.mark.lm_eval
 
 
-@pytest.fixture(autouse=True)
-def _quick(quick_compiles):
-    pass
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("harness") / "run", _CONFIG)

@@ -31,9 +31,6 @@ class Tokenizer:
         return _BYTES
 
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
-
 @functools.cache
 def host_params():
     rng = np.random.default_rng(2)

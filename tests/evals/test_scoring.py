@@ -24,11 +24,6 @@ _CONFIG = tiny_config(context_length=37)  # no power of two, nor a multiple of e
 _LENGTH = _CONFIG.model.context_length
 
 
-@pytest.fixture(autouse=True)
-def _quick(quick_compiles):
-    pass
-
-
 @pytest.fixture(scope="module")
 def params():
     return noisy_params(_CONFIG)

@@ -56,7 +56,8 @@ def test_any_rows_of_metrics(
 ) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(ending.join(lines) + (b"" if torn else ending))
-    writer = MetricsWriter(tmp_path, tensorboard=False, start_step=start)
+    writer = MetricsWriter(tmp_path)
+    writer.open(start, tensorboard=False)
     writer.write(start + 1, {"loss": 1.0})
     writer.close()
     separate = [part for line in lines for part in line.splitlines()]
@@ -77,7 +78,9 @@ def test_any_rows_of_metrics(
 def test_any_bytes_for_rows_of_metrics(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(content)
     assert last_evaluation(tmp_path)[1] >= 0
-    MetricsWriter(tmp_path, tensorboard=False, start_step=5).close()
+    writer = MetricsWriter(tmp_path)
+    writer.open(5, tensorboard=False)
+    writer.close()
     assert (tmp_path / "metrics.jsonl").read_bytes() in (b"", content.rstrip(b"\r\n") + b"\n")
 
 

@@ -23,11 +23,6 @@ TINY = ModelConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def _quick(quick_compiles):
-    pass
-
-
 @pytest.fixture
 def tiny():
     def make(**changes) -> ModelConfig:

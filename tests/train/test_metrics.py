@@ -31,15 +31,21 @@ def _scalars(workdir: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in _events(workdir).Scalars(tag)]
 
 
-def _write(workdir: Path, start: int, stop: int, **settings: Any) -> None:
-    writer = MetricsWriter(workdir, tensorboard=True, start_step=start, **settings)
+def _opened(workdir: Path, start_step: int = 0, *, tensorboard: bool = False) -> MetricsWriter:
+    writer = MetricsWriter(workdir)
+    writer.open(start_step, tensorboard=tensorboard)
+    return writer
+
+
+def _write(workdir: Path, start: int, stop: int) -> None:
+    writer = _opened(workdir, start, tensorboard=True)
     for step in range(start + 1, stop + 1):
         writer.write(step, {"loss": float(100 * start + step), "note": "x"})
     writer.close()
 
 
 def test_rows_are_flushed_one_by_one(tmp_path: Path) -> None:
-    writer = MetricsWriter(tmp_path, tensorboard=False, start_step=0)
+    writer = _opened(tmp_path)
     writer.write(10, {"loss": 2.5, "tokens": 1280, "eval/split": "val"})
     assert _rows(tmp_path) == [{"step": 10, "loss": 2.5, "tokens": 1280, "eval/split": "val"}]
     writer.close()
@@ -47,7 +53,7 @@ def test_rows_are_flushed_one_by_one(tmp_path: Path) -> None:
 
 
 def test_tensorboard_reads_back_what_was_written(tmp_path: Path) -> None:
-    writer = MetricsWriter(tmp_path, tensorboard=True, start_step=0)
+    writer = _opened(tmp_path, tensorboard=True)
     writer.write(1, {"loss": 2.5, "eval/loss": 3.0, "note": "not a scalar"})
     writer.text(1, "sample", "def f():\n    return *1*")
     writer.histograms(1, {"wte": np.linspace(-1, 1, 100), "bad": np.array([math.nan, 1.0])})
@@ -62,7 +68,7 @@ def test_tensorboard_reads_back_what_was_written(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
-    writer = MetricsWriter(tmp_path, tensorboard=True, start_step=0)
+    writer = _opened(tmp_path, tensorboard=True)
     writer.write(1, {"loss": math.nan, "grad_norm": math.inf, "mfu": np.float32(0.5)})
     writer.close()
     assert _rows(tmp_path) == [{"step": 1, "loss": None, "grad_norm": None, "mfu": 0.5}]
@@ -103,7 +109,7 @@ def test_lines_that_a_kill_does_not_explain_are_dropped_with_a_warning(
 
 def test_the_last_evaluation_is_of_rows_that_are_rows(tmp_path: Path) -> None:
     assert last_evaluation(tmp_path) == ({}, 0)
-    writer = MetricsWriter(tmp_path, tensorboard=False, start_step=0)
+    writer = _opened(tmp_path)
     writer.write(4, {"eval/loss": 2.5, "eval/bits_per_byte": math.nan})
     writer.write(5, {"loss": 2.0})
     writer.close()
@@ -112,7 +118,7 @@ def test_the_last_evaluation_is_of_rows_that_are_rows(tmp_path: Path) -> None:
             file.write(b'{"eval/loss": 1.0, "step": ' + step + b"}\n")
         file.write('{"step": 6, "eval/loss": 1.0}\n'.encode("utf-16"))
     assert last_evaluation(tmp_path) == ({"eval/loss": 2.5}, 4)
-    MetricsWriter(tmp_path, tensorboard=False, start_step=9).close()
+    _opened(tmp_path, 9).close()
     assert [row["step"] for row in _rows(tmp_path)] == [4, 5]
 
 
@@ -123,7 +129,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_over(tmp_path: Path)
 
 
 def test_processes_other_than_the_first_write_nothing(tmp_path: Path) -> None:
-    writer = MetricsWriter(tmp_path / "w", tensorboard=True, start_step=0, enabled=False)
+    writer = MetricsWriter(tmp_path / "w")
     writer.write(1, {"loss": 1.0})
     writer.text(1, "sample", "x")
     writer.histograms(1, {"wte": np.ones(3)})

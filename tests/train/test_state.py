@@ -13,8 +13,6 @@ from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import abstract_state, bytes_per_device, init_state, without_params
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 def make(axes, spike_threshold=0.0, **model):
     model = {

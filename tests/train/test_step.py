@@ -21,9 +21,6 @@ from gpt2_jax.train.step import batch_sharding, compile_train_step
 B, T, V = 8, 16, 61
 
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
-
 # Compiling is most of the time here: two programs serve most tests, the default and a fuller one.
 FULLER = {"accumulation": 4, "spike_threshold": 5.0}
 plain_and_fuller = pytest.mark.parametrize("changes", [{}, FULLER])

@@ -20,8 +20,6 @@ from gpt2_jax.train.state import without_params
 from gpt2_jax.train.trainer import Trainer
 from gpt2_jax.train.watchdog import Watchdog
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 _TOKENS = TokenArray([(np.arange(2000) * 7 % 61).astype(np.uint16)])
 
 
