@@ -15,6 +15,8 @@ import numpy as np
 
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import from_dict, load_config
+from gpt2_jax.data.corpora import Document
+from gpt2_jax.data.prepare import prepare
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.train.optimizer import make_optimizer
@@ -64,6 +66,23 @@ def once(folder, make):
         make(folder)
         done.touch()
     return folder
+
+
+def make_lab(tmp_path_factory, name, **texts):
+    """A folder, the same in all workers, with a config, its data and what is compiled for it.
+
+    Args:
+      texts: by folder what is prepared there; the config names `data`.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    return once(root / name, lambda folder: fill_lab(folder, **texts))
+
+
+def fill_lab(folder, **texts):
+    for data, text in ({"data": "one fish two fish "} | texts).items():
+        prepare([Document(data, text * 80)], "byte", folder / data)
+    (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
 
 
 # Sampling takes a third of what a resumed run takes, and changes nothing it computes.

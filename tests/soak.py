@@ -18,19 +18,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from gpt2_jax.data.corpora import Document
-from gpt2_jax.data.prepare import prepare
 from tests.recorded import recorded
-from tests.runs import CONFIG, NO_SAMPLE, arrays, identical, losses, start
+from tests.runs import NO_SAMPLE, arrays, fill_lab, identical, losses, start
 
 _STEPS, _EVERY = 20, 3
 _FLAGS = (NO_SAMPLE, f"--config.checkpoint.every={_EVERY}", "--config.checkpoint.keep=2")
 
 
-def make_lab(folder: Path) -> None:
-    """The config and the data of all runs, and the run that nobody interrupts."""
-    prepare([Document("data", "one fish two fish " * 80)], "byte", folder / "data")
-    (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
+def begin(folder: Path) -> None:
+    """Makes the config and the data of all runs, and the run that nobody interrupts."""
+    fill_lab(folder)
     _, errors, status = _start(folder, "whole", None, random.Random(0))
     assert status == 0, errors
 
@@ -44,7 +41,7 @@ def soak(lab: Path, seed: int) -> collections.Counter[str]:
     draw, name = random.Random(seed), f"killed-{seed}"
     kills: collections.Counter[str] = collections.Counter()
     while True:
-        moments = ["start", "step", "save", "save"]
+        moments = ["start", "step", "save", "save", "commit"]
         moment = draw.choice(moments if not kills else [*moments, None, None])
         killed_at, errors, status = _start(lab, name, moment, draw)
         if status == 0:
@@ -83,6 +80,10 @@ def _start(
         step = draw.randrange(_EVERY, _STEPS + 1, _EVERY)
         _wait(process, lambda: _is_saving(workdir, began, step))
         _sleep_or_end(process, draw.choice([0.0, draw.uniform(0, 0.1)]))
+    elif moment == "commit":  # the step has its name, and those before it are being removed
+        step = draw.randrange(_EVERY, _STEPS + 1, _EVERY)
+        _wait(process, (workdir / "checkpoints" / str(step)).exists)
+        _sleep_or_end(process, draw.choice([0.0, draw.uniform(0, 0.03)]))
     doing = "saving" if _is_saving(workdir, began) else moment
     if moment is not None:
         process.kill()
@@ -125,7 +126,7 @@ def main() -> int:
     began, kills = time.monotonic(), collections.Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         lab = Path(folder)
-        make_lab(lab)
+        begin(lab)
         for seed in range(args.seed, args.seed + args.runs):
             found = soak(lab, seed)
             kills += found

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2_jax.data.corpora import Document
-from gpt2_jax.data.prepare import prepare
-from tests.runs import CONFIG, NO_SAMPLE, losses, start, train
+from tests.runs import NO_SAMPLE, losses, make_lab, start, train
 
 _SIZE = 8 << 20
 _STEPS = "--config.train.total_steps=1000000"
@@ -39,10 +37,7 @@ def disk(tmp_path):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("full")
-    prepare([Document("data", "one fish two fish " * 80)], "byte", folder / "data")
-    (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
-    return folder
+    return make_lab(tmp_path_factory, "full")
 
 
 class Heard:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import time
 
 import pytest
 
-from gpt2_jax.data.corpora import Document
-from gpt2_jax.data.prepare import prepare
-from tests.runs import CONFIG, NO_SAMPLE, losses, once, start, train
+from tests.runs import NO_SAMPLE, losses, make_lab, start, train, wait_for_steps
 
 _FOREVER = "--config.train.total_steps=100000"
 
@@ -18,22 +14,7 @@ _FOREVER = "--config.train.total_steps=100000"
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A folder with a config, its data, and what has been compiled for it."""
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-
-    def make(folder):
-        prepare([Document("data", "one fish two fish " * 80)], "byte", folder / "data")
-        (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
-
-    return once(root / "guards", make)
-
-
-def wait_for_steps(workdir, process, steps):
-    deadline = time.monotonic() + 150
-    metrics = workdir / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= steps):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
+    return make_lab(tmp_path_factory, "guards")
 
 
 @pytest.mark.slow
@@ -42,7 +23,7 @@ def test_a_second_trainer_is_refused_and_the_next_goes_on_once_the_first_is_kill
     flags = (_FOREVER, NO_SAMPLE, "--config.checkpoint.every=2")
     with start(lab, workdir, *flags, devices=1) as first:
         try:
-            wait_for_steps(workdir, first, 1)
+            wait_for_steps(workdir, [first], 1)
             errors = train(lab, workdir, *flags, "--config.log.every=7", devices=1, status=2)
             assert len(errors.splitlines()) == 1, errors
             assert (
@@ -50,7 +31,7 @@ def test_a_second_trainer_is_refused_and_the_next_goes_on_once_the_first_is_kill
                 in errors
             )
             assert '"every": 7' not in (workdir / "config.json").read_text()
-            wait_for_steps(workdir, first, len(losses(workdir)) + 5)
+            wait_for_steps(workdir, [first], len(losses(workdir)) + 5)
         finally:
             first.kill()
     assert (workdir / "lock").exists()

@@ -17,14 +17,12 @@ import numpy as np
 import pytest
 
 from gpt2_jax.checkpoint.lock import FileLock
-from gpt2_jax.data.corpora import Document
-from gpt2_jax.data.prepare import prepare
 from tests.recorded import recorded
 from tests.runs import (
-    CONFIG,
     NO_SAMPLE,
     finish,
     losses,
+    make_lab,
     once,
     rows,
     start,
@@ -40,14 +38,7 @@ _BATCH = 8
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A folder with a config, its data, and what has been compiled for it."""
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-
-    def make(folder):
-        prepare([Document("data", "one fish two fish " * 80)], "byte", folder / "data")
-        (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
-
-    return once(root / "multiprocess", make)
+    return make_lab(tmp_path_factory, "multiprocess")
 
 
 @pytest.fixture(scope="module")

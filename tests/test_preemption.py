@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import signal
 
 import pytest
 
-from gpt2_jax.data.corpora import Document
-from gpt2_jax.data.prepare import prepare
 from tests.recorded import recorded
 from tests.runs import (
-    CONFIG,
     NO_SAMPLE,
     finish,
     losses,
-    once,
+    make_lab,
     rows,
     start_group,
     train,
     wait_for_steps,
 )
-from tests.soak import make_lab, soak
+from tests.soak import begin, soak
 
 _NO_END = ("--config.train.total_steps=1000000", "--config.checkpoint.every=1000000")
 _FLAGS = (*_NO_END, "--config.eval.every=1", NO_SAMPLE)
@@ -32,14 +28,7 @@ _STOPS = 10
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-
-    def make(folder):
-        prepare([Document("data", "one fish two fish " * 80)], "byte", folder / "data")
-        (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
-
-    return once(root / "preemption", make)
+    return make_lab(tmp_path_factory, "preemption")
 
 
 @pytest.mark.slow
@@ -80,7 +69,7 @@ def test_ten_stops_by_sigterm_repeat_and_skip_nothing(lab, processes):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_runs_killed_at_seeded_moments_end_as_the_one_that_was_not(tmp_path):
-    make_lab(tmp_path)
+    begin(tmp_path)
     kills = sum(soak(tmp_path, seed).total() for seed in range(3))
     print(f"3 runs killed {kills} times ended as the one that was not")
     assert kills >= 3

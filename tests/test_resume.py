@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import time
@@ -17,24 +16,14 @@ from gpt2_jax.checkpoint.load import abstract_params
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.cli.main import main
 from gpt2_jax.config import load_config
-from gpt2_jax.data.parts import Document
-from gpt2_jax.data.prepare import prepare
 from gpt2_jax.data.shards import open_tokens
-from tests.runs import CONFIG, NO_SAMPLE, arrays, identical, losses, once, rows, start, train
+from tests.runs import NO_SAMPLE, arrays, identical, losses, make_lab, once, rows, start, train
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A folder with a config, its data, and what has been compiled for it."""
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-
-    def make(folder):
-        for name, text in (("data", "one fish two fish "), ("other", "red fish blue fish ")):
-            prepare([Document(name, text * 80)], "byte", folder / name)
-        (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
-
-    return once(root / "resume", make)
+    return make_lab(tmp_path_factory, "resume", other="red fish blue fish ")
 
 
 @pytest.fixture(scope="module")
