@@ -85,11 +85,11 @@ class Saver:
         Raises:
           StorageError: if it failed.
         """
-        self._settle()
+        self._settle(goes_on=False)
         if self._failures:
             raise StorageError(f"{self._failures[-1]}{self._kept()}")
 
-    def _settle(self) -> None:
+    def _settle(self, *, goes_on: bool = True) -> None:
         """Waits until the save in progress is committed or has failed."""
         if self._pending is None:
             return
@@ -97,7 +97,7 @@ class Saver:
         try:
             self._store.wait()
         except StorageError as error:
-            self._failed(error)
+            self._failed(error, goes_on=goes_on)
         else:
             self._failures = []
             note_saved(self._run.workdir, step)
@@ -107,11 +107,12 @@ class Saver:
         newest = f"the newest checkpoint is of step {steps[0]}" if steps else "there is none there"
         return f"; {newest}: mend that and run the same command again to go on"
 
-    def _failed(self, error: StorageError) -> None:
+    def _failed(self, error: StorageError, *, goes_on: bool = True) -> None:
         self._failures.append(error)
         if len(self._failures) >= self._most:
             raise StorageError(f"{error}: failure {len(self._failures)} in a row{self._kept()}")
-        self._tell(
-            f"warning: {error} (failure {len(self._failures)} of {self._most} in a row; training "
-            "goes on to the next save)"
-        )
+        if goes_on:
+            self._tell(
+                f"warning: {error} (failure {len(self._failures)} of {self._most} in a row; training "
+                "goes on to the next save)"
+            )
