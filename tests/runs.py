@@ -166,10 +166,10 @@ def finish(group, status=0):
     return errors
 
 
-def wait_for_steps(workdir, group, steps):
+def wait_for_rows(workdir, group, count):
     deadline = time.monotonic() + 150
     metrics = workdir / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= steps):
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= count):
         assert time.monotonic() < deadline
         assert [process.poll() for process in group] == [None] * len(group)
         time.sleep(0.05)

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.runs import NO_SAMPLE, losses, make_lab, start, train, wait_for_steps
+from tests.runs import NO_SAMPLE, losses, make_lab, start, train, wait_for_rows
 
 _FOREVER = "--config.train.total_steps=100000"
 
@@ -23,7 +23,7 @@ def test_a_second_trainer_is_refused_and_the_next_goes_on_once_the_first_is_kill
     flags = (_FOREVER, NO_SAMPLE, "--config.checkpoint.every=2")
     with start(lab, workdir, *flags, devices=1) as first:
         try:
-            wait_for_steps(workdir, [first], 1)
+            wait_for_rows(workdir, [first], 1)
             errors = train(lab, workdir, *flags, "--config.log.every=7", devices=1, status=2)
             assert len(errors.splitlines()) == 1, errors
             assert (
@@ -31,7 +31,7 @@ def test_a_second_trainer_is_refused_and_the_next_goes_on_once_the_first_is_kill
                 in errors
             )
             assert '"every": 7' not in (workdir / "config.json").read_text()
-            wait_for_steps(workdir, [first], len(losses(workdir)) + 5)
+            wait_for_rows(workdir, [first], len(losses(workdir)) + 5)
         finally:
             first.kill()
     assert (workdir / "lock").exists()

@@ -28,7 +28,7 @@ from tests.runs import (
     start,
     start_group,
     train,
-    wait_for_steps,
+    wait_for_rows,
 )
 
 _FOREVER = "--config.train.total_steps=100000"
@@ -118,7 +118,7 @@ def test_a_run_of_four_goes_on_as_one_and_then_as_two_with_the_same_batches(lab,
     four = start_group(
         lab, workdir, *mesh(data=2, fsdp=2), NO_SAMPLE, processes=4, devices=1, **settings
     )
-    wait_for_steps(workdir, four, 3)
+    wait_for_rows(workdir, four, 3)
     four[2].send_signal(signal.SIGINT)
     errors = finish(four, status=75)
     stopped = len(losses(workdir))
@@ -179,7 +179,7 @@ def test_a_workdir_that_is_not_shared_is_refused_by_name(lab):
 def test_a_process_that_dies_takes_the_others_with_it(lab):
     workdir = lab / "dead"
     pair = start_group(lab, workdir, _FOREVER, NO_SAMPLE, *mesh(fsdp=2), processes=2)
-    wait_for_steps(workdir, pair, 2)
+    wait_for_rows(workdir, pair, 2)
     pair[1].kill()
     pair[1].communicate()
     _, errors = pair[0].communicate(timeout=60)

@@ -17,7 +17,7 @@ from tests.runs import (
     rows,
     start_group,
     train,
-    wait_for_steps,
+    wait_for_rows,
 )
 from tests.soak import begin, soak
 
@@ -41,7 +41,7 @@ def test_ten_stops_by_sigterm_repeat_and_skip_nothing(lab, processes):
     stopped = 0
     for _ in range(_STOPS):
         group = start_group(lab, workdir, *_FLAGS, processes=processes, **settings)
-        wait_for_steps(workdir, group, stopped + draw.randrange(1, 4))
+        wait_for_rows(workdir, group, 2 * stopped + draw.randrange(1, 6))  # two rows a step
         draw.choice(group).send_signal(signal.SIGTERM)
         said = finish(group, status=75)[0]
         assert f"from step {stopped} to" in said
