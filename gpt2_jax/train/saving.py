@@ -112,7 +112,5 @@ class Saver:
         if len(self._failures) >= self._most:
             raise StorageError(f"{error}: failure {len(self._failures)} in a row{self._kept()}")
         if goes_on:
-            self._tell(
-                f"warning: {error} (failure {len(self._failures)} of {self._most} in a row; training "
-                "goes on to the next save)"
-            )
+            count = f"failure {len(self._failures)} of {self._most} in a row"
+            self._tell(f"warning: {error} ({count}; training goes on to the next save)")
