@@ -80,7 +80,8 @@ def _readable(report: dict[str, Any]) -> str:
     width = max((len(name) for name, _ in rows), default=0)
     lines = [report["folder"], *(f"  {name:<{width}}  {said}" for name, said in rows)]
     good = [step["step"] for step in report["steps"] if step["problem"] is None]
-    lines.append(f"the newest good step is {good[0]}" if good else "no step is good")
+    none = "no step is good" if report["steps"] else "no step was saved yet, or all are removed"
+    lines.append(f"the newest good step is {good[0]}" if good else none)
     return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from gpt2_jax.checkpoint import huggingface
 from gpt2_jax.checkpoint.load import abstract_params, find, load, read_run_config, write_native
+from gpt2_jax.cli.main import main
 from gpt2_jax.data.tokenizer import CharTokenizer
 from gpt2_jax.errors import Gpt2JaxError, StorageError, UserError
 from gpt2_jax.model.flops import num_params
@@ -189,15 +190,19 @@ def test_what_is_no_model_says_what_one_is(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_checkpoint_says_so_and_stays_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(StorageError, match="has saved none yet"):
-        load(tmp_path)
+    (tmp_path / "saved_step").write_text("7\n")
+    for make in (lambda: None, (tmp_path / "checkpoints").mkdir):
+        make()
+        with pytest.raises(StorageError, match="has saved none yet, or they were removed"):
+            load(tmp_path)
+        assert main(["doctor", "--model", str(tmp_path)]) == 78
     (tmp_path / "checkpoints" / "5").mkdir()
     with pytest.raises(StorageError, match=r"no checkpoint in .* is whole \(5: no manifest"):
         load(tmp_path)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == [
         "checkpoints",
         "checkpoints/5",
+        "saved_step",
     ]
 
 
