@@ -38,4 +38,4 @@ def wait_for_all(*, key: str, timeout_ms: int) -> None:
         if all(told == key for _, told in client.key_value_dir_get(f"{place}/")):
             return
         if any(name in key for name in _LEFT_OUT_ON_FAILURE):
-            raise PeerFailed
+            raise PeerFailed("another process could not do its part")

@@ -236,14 +236,14 @@ class CheckpointStore:
     @contextlib.contextmanager
     def _saving(self) -> Iterator[None]:
         """What fails in one process fails in all, and what it leaves is removed."""
-        problem = None
+        problem = elsewhere = None
         try:
             yield
-        except PeerFailed:  # which says why
-            pass
+        except PeerFailed as error:  # which should say why
+            elsewhere = str(error)
         except Exception as error:  # of Orbax, TensorStore, JAX, a bucket
             problem = _reason(error)
-        if problem := first_said(problem):
+        if problem := first_said(problem) or first_said(elsewhere):
             self.close()
             if is_primary():
                 self._remove_half_made()
