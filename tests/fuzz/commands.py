@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 
 from gpt2_jax.cli import main as cli
@@ -73,6 +73,7 @@ def run(argv: Sequence[str]) -> Ended:
 
 def ends_as_documented(argv: Sequence[str]) -> Ended:
     """Runs a command line, which must be done, or refused in one line."""
+    assume("--debug" not in argv)  # which asks for a traceback
     ended = run(argv)
     # What doctor has to say of a run is its report, whatever the run is like.
     reported = argv[0] == "doctor" and ended.status == 78 and ended.out
