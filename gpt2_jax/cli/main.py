@@ -93,15 +93,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def console() -> NoReturn:
     """Entry point of `gpt2-jax` and `python -m gpt2_jax`."""
     status = main()
-    if status in (0, Preempted.exit_status):
-        sys.exit(status)
     # At a usual exit Python waits for threads, as of a save that failed and waits for its disk, and
     # JAX for all other processes, to abort when they do not come: the status would be lost. Those
     # that run on are stopped by JAX or by the launcher.
-    with contextlib.suppress(OSError):
+    failed = status not in (0, Preempted.exit_status)
+    at_once = failed and "gpt2_jax.parallel.distributed" in sys.modules
+    try:
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(status)
+    except OSError:  # Python would try again, and end with a status of its own
+        at_once = True
+    if at_once:
+        os._exit(status)
+    sys.exit(status)
 
 
 def _take_debug(words: list[str]) -> tuple[list[str], bool]:

@@ -245,6 +245,7 @@ def test_the_status_is_right_where_nothing_can_be_said() -> None:
 def test_a_thread_that_never_ends_does_not_keep_a_failed_command_from_ending() -> None:
     code = """
 import sys, threading
+import gpt2_jax.parallel.distributed
 from gpt2_jax.cli.main import console
 threading.Thread(target=threading.Event().wait).start()
 sys.argv = ["gpt2-jax", "bogus"]
