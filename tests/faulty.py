@@ -17,7 +17,7 @@ from pathlib import Path
 
 import orbax.checkpoint as ocp
 
-from gpt2_jax.checkpoint import store
+from gpt2_jax.checkpoint import commit, store
 from gpt2_jax.cli.main import console
 from gpt2_jax.data.loader import TrainLoader
 
@@ -40,7 +40,7 @@ def arm() -> None:
     if process != os.environ.get("JAX_PROCESS_ID", "0") or Path(os.environ["FAULT_MET"]).exists():
         return
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    make_rows, write_manifest = TrainLoader.rows, store.write_manifest
+    make_rows, write_manifest = TrainLoader.rows, commit.write_manifest
     save, restore = ocp.StandardCheckpointHandler.async_save, store.CheckpointStore.restore
     met = Path(os.environ["FAULT_MET"])
 
@@ -69,7 +69,7 @@ def arm() -> None:
         return restore(self, *args)
 
     if kind == "manifest":
-        store.write_manifest = no_manifest
+        commit.write_manifest = no_manifest
     elif kind == "arrays":
         ocp.StandardCheckpointHandler.async_save = no_arrays
     elif kind == "restore":

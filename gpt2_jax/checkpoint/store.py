@@ -7,10 +7,8 @@ sharding the caller asks for.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,41 +17,18 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from gpt2_jax.checkpoint.barrier import PeerFailed, wait_for_all
-from gpt2_jax.checkpoint.manifest import find_damage, write_manifest
+from gpt2_jax.checkpoint.commit import STEP, Folder, PeerFailed, RemoteFolder, wait_for_all
+from gpt2_jax.checkpoint.manifest import find_damage
 from gpt2_jax.checkpoint.storage import is_remote, remove_tree, storage_path
+from gpt2_jax.checkpoint.trees import check_tree
 from gpt2_jax.errors import StorageError, UserError, is_disk_full, shortened, told, warn
 from gpt2_jax.parallel.distributed import agreed, first_said, is_lost, is_primary, on_primary
 
 _ITEMS = _PARAMS, _REST, _META = "params", "rest", "meta"
-_STEP = re.compile(r"0|[1-9][0-9]*")  # as Orbax names the folder of a step
 _COMMITTED, _HALF_MADE = "commit_success.txt", ".orbax-checkpoint-tmp"  # Orbax's names
 _LEAN_GB, _FAST_GB = 2, 96  # arrays on their way at a time; 96 is Orbax's default
 _TRIES, _SETTLE_S = 5, 0.2  # of removing what a failed save has written
 _ROOM = 1 << 16  # bytes, more than the folders and small files that a save begins with
-
-
-class _Folder(ocp.path.atomicity.AtomicRenameTemporaryPath):
-    """What a step, or an item of it, is written into until getting its name commits it."""
-
-    async def finalize(self) -> None:
-        await _describe(self)
-        await super().finalize()
-
-
-class _RemoteFolder(ocp.path.atomicity.CommitFileTemporaryPath):
-    """The same in a bucket, where nothing can be renamed: a last file commits it."""
-
-    async def finalize(self) -> None:
-        await _describe(self)
-        await super().finalize()
-
-
-async def _describe(folder: _Folder | _RemoteFolder) -> None:
-    """A step gets its manifest when all of its items are there."""
-    name = folder.get_final().name
-    if _STEP.fullmatch(name):
-        await asyncio.to_thread(write_manifest, storage_path(folder.get()), int(name))
 
 
 class CheckpointStore:
@@ -87,7 +62,7 @@ class CheckpointStore:
             create=not read_only,
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
-            temporary_path_class=_RemoteFolder if is_remote(path) else _Folder,
+            temporary_path_class=RemoteFolder if is_remote(path) else Folder,
             async_options=ocp.AsyncOptions(
                 barrier_sync_fn=wait_for_all if jax.process_count() > 1 else None
             ),
@@ -255,7 +230,7 @@ class CheckpointStore:
         On a disk the latter have other names; in a bucket they lack a last file.
         """
         folders = [path for path in self.directory.glob("*") if path.is_dir()]
-        steps = [path for path in folders if _STEP.fullmatch(path.name)]
+        steps = [path for path in folders if STEP.fullmatch(path.name)]
         if is_remote(self.directory):
             return [path for path in steps if (path / _COMMITTED).exists() == committed]
         return steps if committed else [path for path in folders if _HALF_MADE in path.name]
@@ -301,7 +276,8 @@ class CheckpointStore:
         try:
             for name, args in items.items():
                 if name != _META:
-                    self._check(step, name, args.item)
+                    where = f"checkpoint {self.directory / str(step)}"
+                    check_tree(where, name, self._stored(step, name), args.item)
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except UserError:
             raise
@@ -312,26 +288,11 @@ class CheckpointStore:
             folder = self.directory / str(step)
             raise StorageError(f"can't read checkpoint {folder}: {reason}") from error
 
-    def _check(self, step: int, name: str, abstract: Any) -> None:
-        """Compares first: Orbax would cast to the dtype asked for without a word."""
+    def _stored(self, step: int, name: str) -> Any:
+        """What Orbax knows of an item's arrays without reading them."""
         with _without_warnings():  # of items that are not needed
             stored = self._manager.item_metadata(step)[name]
-        stored = getattr(stored, "tree", stored)
-        saved = {_key(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
-        asked = {_key(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
-        where = f"checkpoint {self.directory / str(step)}"
-        if saved.keys() != asked.keys():
-            differing = sorted(saved.keys() ^ asked.keys())[0]
-            side = "lacks" if differing in asked else "has an unexpected"
-            raise UserError(
-                f"{where} {side} {name} leaf {differing}: it was saved by another model config"
-            )
-        for key, leaf in asked.items():
-            if tuple(saved[key].shape) != tuple(leaf.shape) or saved[key].dtype != leaf.dtype:
-                raise UserError(
-                    f"{where}: {name} leaf {key} is {saved[key].dtype}{list(saved[key].shape)}, "
-                    f"the config asks for {leaf.dtype}{list(leaf.shape)}"
-                )
+        return getattr(stored, "tree", stored)
 
 
 def _reason(error: BaseException) -> str:
@@ -351,7 +312,3 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _key(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")

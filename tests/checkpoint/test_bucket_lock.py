@@ -188,6 +188,7 @@ def test_a_bucket_that_fails_for_a_while_costs_nothing(bucket, lock, monkeypatch
     monkeypatch.setattr(bucket, "call", call)
     generation = bucket.generation
     wait_for(lambda: bucket.generation > generation)
+    assert bucket.holder().pid == os.getpid()
 
 
 def test_one_that_was_cut_off_for_too_long_ends(bucket, lock, monkeypatch, capfd):

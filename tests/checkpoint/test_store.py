@@ -16,7 +16,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gpt2_jax.checkpoint import store as store_module
+from gpt2_jax.checkpoint import commit
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import StorageError, UserError
 from gpt2_jax.train.optimizer import make_optimizer
@@ -283,7 +283,7 @@ def test_a_failed_save_leaves_nothing_and_the_next_may_succeed(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(store_module, "write_manifest", fail)
+        patched.setattr(commit, "write_manifest", fail)
         with pytest.raises(StorageError, match=said):
             _save(store, 2)
     assert _contents(store.directory) == before

@@ -169,8 +169,8 @@ def _failing(error: BaseException) -> Run:
             OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), 2,
             f"error: can't use '{'x' * 76}...: File name too long",
         ),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2,
-         "error: can't use '/root/x': Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), 2,
+         "error: can't use '/data/x': Permission denied"),
         (
             FileNotFoundError(errno.ENOENT, "No such file", "/x"), 1,
             "error: internal: FileNotFoundError: [Errno 2] No such file: '/x' (run again with "

@@ -16,30 +16,14 @@ from gpt2_jax import config as config_lib
 from gpt2_jax.cli import plan as cli_plan
 from gpt2_jax.cli.main import VERBS
 from tests.fuzz.commands import cases, contents, ends_as_documented, words
-
-_CONFIG = """
-from gpt2_jax.config import default
-
-def get_config():
-    c = default()
-    c.model.num_layers = 2
-    c.model.num_heads = 4
-    c.model.d_model = 32
-    c.model.context_length = 32
-    c.model.vocab_size = 257
-    c.data.tokenizer = "byte"
-    c.schedule.warmup_steps = 1
-    c.train.batch_size = 8
-    c.train.total_steps = 2
-    return c
-"""
+from tests.runs import CONFIG
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what commands take, where no verb does its work or asks the network."""
     monkeypatch.chdir(tmp_path)
-    Path("tiny.py").write_text(_CONFIG, encoding="utf-8")
+    Path("tiny.py").write_text(CONFIG.format(data="data"), encoding="utf-8")
     Path("text.txt").write_text("To be, or not to be", encoding="utf-8")
     Path("run", "checkpoints").mkdir(parents=True)
     Path("empty").mkdir()

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from gpt2_jax import config as config_lib
-from gpt2_jax.checkpoint import store as store_module
+from gpt2_jax.checkpoint import commit
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
@@ -92,9 +92,9 @@ def _round(
     with contextlib.ExitStack() as stack:
         workdir = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder)))
         if not manifest:
-            written = store_module.write_manifest
-            stack.callback(setattr, store_module, "write_manifest", written)
-            store_module.write_manifest = lambda folder, step: None
+            written = commit.write_manifest
+            stack.callback(setattr, commit, "write_manifest", written)
+            commit.write_manifest = lambda folder, step: None
         store = CheckpointStore(workdir / "checkpoints", lean=lean)
         stack.callback(store.close)
         began = time.perf_counter()
