@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt2_jax.checkpoint import load as load_lib
 from gpt2_jax.config import Config, ModelConfig
-from gpt2_jax.data.tokenizer import Tokenizer
-from gpt2_jax.decode import generate as generate_lib
-from gpt2_jax.decode.generate import Sample
-from gpt2_jax.decode.sampling import SamplingOptions
 from gpt2_jax.errors import UserError
+from gpt2_jax.formats import load as load_lib
+from gpt2_jax.inference import generate as generate_lib
+from gpt2_jax.inference.generate import Sample
+from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 
 class NextToken(NamedTuple):
@@ -53,7 +53,7 @@ class LanguageModel:
 
     Attributes:
       config: the whole config of the run that made it.
-      tokenizer: see `gpt2_jax.data.tokenizer.Tokenizer`.
+      tokenizer: see `gpt2_jax.tokenizers.tokenizer.Tokenizer`.
       params: unrolled over layers, in the compute dtype.
     """
 

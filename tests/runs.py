@@ -15,10 +15,10 @@ import numpy as np
 
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import from_dict, load_config
-from gpt2_jax.data.corpora import Document
-from gpt2_jax.data.prepare import prepare
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.prepare.corpora import Document
+from gpt2_jax.prepare.prepare import prepare
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import abstract_state, without_params
 

@@ -11,10 +11,10 @@ import pytest
 
 import gpt2_jax
 from gpt2_jax.api import LanguageModel, NextToken
-from gpt2_jax.data.tokenizer import CharTokenizer
-from gpt2_jax.decode.sampling import SamplingOptions
 from gpt2_jax.errors import UserError
-from tests.decode.tiny import make_run
+from gpt2_jax.inference.sampling import SamplingOptions
+from gpt2_jax.tokenizers.tokenizer import CharTokenizer
+from tests.inference.tiny import make_run
 
 _CONTEXT = 32
 _TEXT = "a cat, é"  # 9 bytes

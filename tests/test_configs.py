@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import pytest
 
 from gpt2_jax.config import Config, load_config, to_dict
-from gpt2_jax.data.tokenizer import make_tokenizer
 from gpt2_jax.model.flops import num_params
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.tokenizers.tokenizer import make_tokenizer
 from gpt2_jax.train.optimizer import make_optimizer
 from gpt2_jax.train.state import abstract_state
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from gpt2_jax.checkpoint.store import CheckpointStore
-from gpt2_jax.data.corpora import Document
-from gpt2_jax.data.prepare import prepare
+from gpt2_jax.prepare.corpora import Document
+from gpt2_jax.prepare.prepare import prepare
 from tests.runs import CONFIG, NO_SAMPLE, arrays, identical, losses, start, train
 
 pytestmark = [pytest.mark.gcs, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -94,8 +94,8 @@ def test_a_holder_on_another_machine_counts_as_long_as_it_writes(bucket):
     code = """
 import dataclasses, time
 from pathlib import Path
-from gpt2_jax.checkpoint.bucket_lock import BucketLock
-from gpt2_jax.checkpoint.holder import Holder
+from gpt2_jax.files.bucket_lock import BucketLock
+from gpt2_jax.files.lock_owner import Holder
 from gpt2_jax.errors import UserError
 
 far, here = (

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2_jax.checkpoint.lock import FileLock
+from gpt2_jax.files.lock import FileLock
 from tests.recorded import recorded
 from tests.runs import (
     NO_SAMPLE,

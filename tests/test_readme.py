@@ -14,8 +14,8 @@ import pytest
 from gpt2_jax.cli import sample
 from gpt2_jax.cli.main import VERBS, parse
 from gpt2_jax.config import load_config
-from gpt2_jax.data.tokenizer import make_tokenizer
-from tests.decode.tiny import make_run, tiny_config
+from gpt2_jax.tokenizers.tokenizer import make_tokenizer
+from tests.inference.tiny import make_run, tiny_config
 
 _ROOT = Path(__file__).parents[1]
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")

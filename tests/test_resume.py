@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from gpt2_jax.checkpoint.load import abstract_params
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.cli.main import main
 from gpt2_jax.config import load_config
 from gpt2_jax.data.shards import open_tokens
+from gpt2_jax.formats.load import abstract_params
 from tests.runs import NO_SAMPLE, arrays, identical, losses, make_lab, once, rows, start, train
 
 

@@ -27,13 +27,13 @@ import torch
 from safetensors.numpy import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2_jax.checkpoint import huggingface
-from gpt2_jax.checkpoint.load import abstract_params
 from gpt2_jax.config import ModelConfig
-from gpt2_jax.data.tokenizer import CharTokenizer, GPT2Tokenizer
-from gpt2_jax.decode.generate import decode_params, generate_tokens
-from gpt2_jax.decode.sampling import SamplingOptions
+from gpt2_jax.formats import huggingface
+from gpt2_jax.formats.load import abstract_params
+from gpt2_jax.inference.generate import decode_params, generate_tokens
+from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.tokenizers.tokenizer import CharTokenizer, GPT2Tokenizer
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2_124M": {},

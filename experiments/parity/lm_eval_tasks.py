@@ -36,12 +36,12 @@ from lm_eval.api.model import LM
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from gpt2_jax.checkpoint import huggingface
-from gpt2_jax.checkpoint.load import Loaded, load
 from gpt2_jax.evals.harness import GPT2JaxLM
 from gpt2_jax.evals.registry import TASKS
-from gpt2_jax.evals.scoring import Scorer
 from gpt2_jax.evals.task import Setting, read_jsonl
+from gpt2_jax.formats import huggingface
+from gpt2_jax.formats.load import Loaded, load
+from gpt2_jax.inference.scoring import Scorer
 from gpt2_jax.parallel.malloc import keep_freed_memory
 
 DEFINITIONS = {  # lm-eval's

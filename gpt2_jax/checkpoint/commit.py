@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax._src import distributed  # Orbax's barriers are of the same client, which is nowhere public
 
 from gpt2_jax.checkpoint.manifest import write_manifest
-from gpt2_jax.checkpoint.storage import storage_path
+from gpt2_jax.files.storage import storage_path
 
 STEP = re.compile(r"0|[1-9][0-9]*")  # as Orbax names the folder of a step
 _LEFT_OUT_ON_FAILURE = ("async_write_complete", "async_commit_complete")

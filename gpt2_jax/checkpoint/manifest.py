@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from gpt2_jax.checkpoint.storage import is_remote, write_whole
 from gpt2_jax.errors import NOT_JSON
+from gpt2_jax.files.storage import is_remote, write_whole
 
 NAME = "manifest.json"
 # What Orbax still writes after the manifest, as it commits; no array depends on these.

@@ -19,9 +19,9 @@ import orbax.checkpoint as ocp
 
 from gpt2_jax.checkpoint.commit import STEP, Folder, PeerFailed, RemoteFolder, wait_for_all
 from gpt2_jax.checkpoint.manifest import find_damage
-from gpt2_jax.checkpoint.storage import is_remote, remove_tree, storage_path
 from gpt2_jax.checkpoint.trees import check_tree
 from gpt2_jax.errors import StorageError, UserError, is_disk_full, shortened, told, warn
+from gpt2_jax.files.storage import is_remote, remove_tree, storage_path
 from gpt2_jax.parallel.distributed import agreed, first_said, is_lost, is_primary, on_primary
 
 _ITEMS = _PARAMS, _REST, _META = "params", "rest", "meta"

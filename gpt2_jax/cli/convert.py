@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out} exists; name a folder that is new or empty")
-    from gpt2_jax.checkpoint import huggingface
-    from gpt2_jax.checkpoint.load import load, write_native
+    from gpt2_jax.formats import huggingface
+    from gpt2_jax.formats.load import load, write_native
     from gpt2_jax.model.flops import num_params
 
     loaded = load(args.model)

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _look_at_run(model: str, as_json: bool) -> int:
-    from gpt2_jax.checkpoint.examine import examine_run
+    from gpt2_jax.formats.examine import examine_run
 
     report = examine_run(model)
     if as_json:
@@ -274,7 +274,7 @@ def _compilation_cache() -> dict[str, Any]:
 
 def _vocabulary() -> dict[str, Any]:
     """Builds GPT-2's tokenizer, which checks the sha256 of both of its files."""
-    from gpt2_jax.data.tokenizer import make_tokenizer
+    from gpt2_jax.tokenizers.tokenizer import make_tokenizer
 
     tokenizer = make_tokenizer("gpt2")
     return {"ok": True, "detail": f"{tokenizer.vocab_size:,} tokens, sha256 of both files right"}

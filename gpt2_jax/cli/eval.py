@@ -71,10 +71,10 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{flag} must be at least 1, not {value}")
     # Data first: what is missing there is known in an instant.
     selection, texts = _select(args), _texts(args)
-    from gpt2_jax.checkpoint.load import abstract_params, find
     from gpt2_jax.evals.language_modeling import Corpus, LanguageModeling, count_words
     from gpt2_jax.evals.registry import make_task
     from gpt2_jax.evals.task import Setting
+    from gpt2_jax.formats.load import abstract_params, find
     from gpt2_jax.parallel.malloc import keep_freed_memory
 
     keep_freed_memory()
@@ -139,7 +139,7 @@ def _evaluate(
 ) -> dict[str, dict[str, float]]:
     """Metrics by task; with `--out`, rows and numbers are on disk as soon as they are known."""
     from gpt2_jax.evals.run import Log, evaluate, model_digest
-    from gpt2_jax.evals.scoring import Scorer
+    from gpt2_jax.inference.scoring import Scorer
 
     out = None if args.out is None else Path(args.out)
     digest = model_digest(params, config) if out is not None else ""

@@ -8,12 +8,12 @@ import os
 import sys
 from typing import Any
 
-from gpt2_jax.data import engines
-from gpt2_jax.data.corpora import CORPORA, get_corpus
-from gpt2_jax.data.inputs import read_inputs
-from gpt2_jax.data.prepare import prepare
-from gpt2_jax.data.tokenizer import NAMES
 from gpt2_jax.errors import UserError
+from gpt2_jax.prepare import engines
+from gpt2_jax.prepare.corpora import CORPORA, get_corpus
+from gpt2_jax.prepare.inputs import read_inputs
+from gpt2_jax.prepare.prepare import prepare
+from gpt2_jax.tokenizers.tokenizer import NAMES
 
 HELP = "turn text into token shards"
 

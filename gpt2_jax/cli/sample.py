@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Samples; returns the exit status."""
     _check(args)
     from gpt2_jax import api
-    from gpt2_jax.decode.sampling import SamplingOptions
+    from gpt2_jax.inference.sampling import SamplingOptions
 
     options = SamplingOptions(args.temperature, args.top_k, args.top_p)
     prompt = _read_prompt(args)

@@ -15,10 +15,10 @@ from gpt2_jax.data.loader import BatchSource, EvalWindows, TrainLoader
 from gpt2_jax.data.meta import check_sha256, read_meta
 from gpt2_jax.data.mixture import MixtureLoader
 from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens
-from gpt2_jax.data.tokenizer import Tokenizer, make_tokenizer, tokenizer_from_dict
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals.perplexity import MixturePerplexity, Perplexity
 from gpt2_jax.parallel.distributed import is_primary
+from gpt2_jax.tokenizers.tokenizer import Tokenizer, make_tokenizer, tokenizer_from_dict
 
 
 @dataclasses.dataclass(frozen=True)

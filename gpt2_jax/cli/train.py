@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.dry_run:
         if args.workdir is None:
             raise UserError("--workdir DIR is missing: the folder that keeps the run")
-        from gpt2_jax.checkpoint.storage import storage_path
+        from gpt2_jax.files.storage import storage_path
 
         storage_path(args.workdir, "--workdir")
     _task_names(config)
@@ -159,8 +159,8 @@ def _sampler(config: Config, tokenizer: Any) -> Evaluator:
     """Evaluator: an unconditional text, from the same seed every time."""
     import jax
 
-    from gpt2_jax.decode.generate import decode_params, generate_text
-    from gpt2_jax.decode.sampling import SamplingOptions
+    from gpt2_jax.inference.generate import decode_params, generate_text
+    from gpt2_jax.inference.sampling import SamplingOptions
 
     # An empty prompt takes one place. Elsewhere than here the parameters may be out of reach.
     count = min(config.eval.sample_tokens, config.model.context_length - 1)

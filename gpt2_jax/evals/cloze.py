@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2_jax.decode.generate import encode_prompt
 from gpt2_jax.errors import UserError
-from gpt2_jax.evals.batching import Request
 from gpt2_jax.evals.detokenize import CBT
-from gpt2_jax.evals.scoring import Likelihood
 from gpt2_jax.evals.task import Row, Setting, Task, mean, read_text
+from gpt2_jax.inference.batching import Request
+from gpt2_jax.inference.generate import encode_prompt
+from gpt2_jax.inference.scoring import Likelihood
 
 _BLANK = "XXXXX"
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gpt2_jax.config import ModelConfig
-from gpt2_jax.decode.sampling import SamplingOptions
 from gpt2_jax.errors import UserError
+from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.model.cache import bytes_per_slot
 
 MAX_GEN_TOKS = 256

@@ -22,13 +22,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from gpt2_jax.checkpoint.load import load
-from gpt2_jax.decode.generate import decode_params, encode_prompt, generate_text
 from gpt2_jax.errors import Gpt2JaxError, UserError
 from gpt2_jax.evals import generation
-from gpt2_jax.evals.batching import Request
 from gpt2_jax.evals.generation import Generation
-from gpt2_jax.evals.scoring import Likelihood, Scorer, windows
+from gpt2_jax.formats.load import load
+from gpt2_jax.inference.batching import Request
+from gpt2_jax.inference.generate import decode_params, encode_prompt, generate_text
+from gpt2_jax.inference.scoring import Likelihood, Scorer, windows
 from gpt2_jax.parallel.malloc import keep_freed_memory
 
 _missing: ImportError | None = None
@@ -70,7 +70,7 @@ class GPT2JaxLM(_TemplateLM):
         """Loads the model.
 
         Args:
-          model: see `gpt2_jax.checkpoint.load`.
+          model: see `gpt2_jax.formats.load`.
           dtype: it computes in; auto is the model's own.
           tokens_per_batch: of log-likelihoods, padding included; see `Scorer`.
           seed: of what is sampled: the same requests give the same texts.

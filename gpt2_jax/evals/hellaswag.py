@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt2_jax.errors import UserError
-from gpt2_jax.evals.batching import Request
-from gpt2_jax.evals.scoring import Likelihood, encode_pair
 from gpt2_jax.evals.task import Row, Setting, Task, mean, read_jsonl
+from gpt2_jax.inference.batching import Request
+from gpt2_jax.inference.scoring import Likelihood, encode_pair
 
 _KEYS = {"activity_label": str, "ctx_a": str, "ctx_b": str, "endings": list}
 

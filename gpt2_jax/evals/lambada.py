@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpt2_jax.data.tokenizer import Tokenizer
 from gpt2_jax.errors import UserError
-from gpt2_jax.evals.batching import Request
-from gpt2_jax.evals.scoring import Likelihood, encode_pair
 from gpt2_jax.evals.task import Row, Setting, Task, mean, perplexity, ratio, read_jsonl
+from gpt2_jax.inference.batching import Request
+from gpt2_jax.inference.scoring import Likelihood, encode_pair
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 
 class Lambada(Task):

@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpt2_jax.decode.generate import encode_prompt
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import detokenize
-from gpt2_jax.evals.batching import Request
 from gpt2_jax.evals.detokenize import Detokenizer
-from gpt2_jax.evals.scoring import Likelihood, windows
 from gpt2_jax.evals.task import Row, Setting, Task, perplexity, ratio, read_text
+from gpt2_jax.inference.batching import Request
+from gpt2_jax.inference.generate import encode_prompt
+from gpt2_jax.inference.scoring import Likelihood, windows
 
 
 @dataclasses.dataclass(frozen=True)

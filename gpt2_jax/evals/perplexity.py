@@ -15,8 +15,8 @@ from gpt2_jax.config import Config
 from gpt2_jax.data.documents import IsolatedDocuments
 from gpt2_jax.data.loader import EvalWindows, device_batches
 from gpt2_jax.data.shards import TokenArray
-from gpt2_jax.data.tokenizer import Tokenizer
 from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.train.step import batch_sharding, compile_eval_step
 
 

@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.errors import NOT_JSON, StorageError, UserError
-from gpt2_jax.evals.scoring import Scorer
 from gpt2_jax.evals.task import Row, Task
+from gpt2_jax.inference.scoring import Scorer
 from gpt2_jax.parallel.rules import Rules
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from gpt2_jax.data.tokenizer import Tokenizer
 from gpt2_jax.errors import UserError
-from gpt2_jax.evals.batching import Request
-from gpt2_jax.evals.scoring import Likelihood
 from gpt2_jax.evals.sources import SOURCES
+from gpt2_jax.inference.batching import Request
+from gpt2_jax.inference.scoring import Likelihood
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 Row = dict[str, Any]
 

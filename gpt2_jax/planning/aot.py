@@ -16,7 +16,7 @@ from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.planning import collectives
-from gpt2_jax.planning.contents import contents
+from gpt2_jax.planning.classify import contents
 from gpt2_jax.planning.hlo import Program
 from gpt2_jax.planning.memory import Memory, state_bytes
 from gpt2_jax.planning.topology import Topology, captured_stderr

@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 
-from gpt2_jax.checkpoint.storage import write_whole
 from gpt2_jax.errors import NumbersWentBad, shortened
+from gpt2_jax.files.storage import write_whole
 from gpt2_jax.parallel.distributed import is_primary
 from gpt2_jax.train.run import Run
 from gpt2_jax.train.step import Metrics, norms_by_name

@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 
-from gpt2_jax.checkpoint.load import Model, abstract_params, find
 from gpt2_jax.config import Config, ModelConfig
-from gpt2_jax.data.tokenizer import Tokenizer
 from gpt2_jax.errors import UserError
+from gpt2_jax.formats.load import Model, abstract_params, find
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.train.state import init_params
 
 # What makes two models the same function of their parameters.

@@ -9,17 +9,17 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from gpt2_jax.checkpoint.storage import nice_to_have
 from gpt2_jax.data.loader import device_batches
 from gpt2_jax.errors import Preempted
+from gpt2_jax.files.storage import nice_to_have
 from gpt2_jax.model.flops import flops_per_token
 from gpt2_jax.parallel.chips import chip_for
 from gpt2_jax.parallel.distributed import agreed, is_primary
 from gpt2_jax.parallel.stop import StopRequest
 from gpt2_jax.train.bad_steps import BadSteps
 from gpt2_jax.train.metrics import MetricsWriter, Throughput
+from gpt2_jax.train.metrics_file import last_evaluation
 from gpt2_jax.train.progress import Progress, decimals
-from gpt2_jax.train.rows import last_evaluation
 from gpt2_jax.train.run import Evaluator, Run
 from gpt2_jax.train.saving import Saver
 from gpt2_jax.train.state import TrainState

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gpt2_jax.checkpoint.storage import PatientFile, is_remote
-from gpt2_jax.train.rows import open_rows
+from gpt2_jax.files.storage import PatientFile, is_remote
+from gpt2_jax.train.metrics_file import open_rows
 
 Value = float | int | str
 _PATIENT = "patient"

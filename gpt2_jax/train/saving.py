@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt2_jax import config as config_lib
-from gpt2_jax.checkpoint.storage import nice_to_have, write_whole
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import StorageError
+from gpt2_jax.files.storage import nice_to_have, write_whole
 from gpt2_jax.parallel.distributed import is_primary, on_primary
 from gpt2_jax.train.run import Run
 from gpt2_jax.train.state import TrainState, without_params

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax import config as config_lib
-from gpt2_jax.checkpoint.load import read_run_config
-from gpt2_jax.checkpoint.lock import make_lock
-from gpt2_jax.checkpoint.storage import is_remote, storage_path, write_whole
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError
+from gpt2_jax.files.lock import make_lock
+from gpt2_jax.files.storage import is_remote, storage_path, write_whole
+from gpt2_jax.formats.load import read_run_config
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.distributed import agreed, check_shared, is_primary, on_primary
 from gpt2_jax.parallel.rules import Rules

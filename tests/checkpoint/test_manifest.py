@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from gpt2_jax.checkpoint import manifest
-from gpt2_jax.checkpoint.examine import examine_run
 from gpt2_jax.checkpoint.manifest import NAME
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import StorageError
+from gpt2_jax.formats.examine import examine_run
 
 _STEPS = (10, 20, 30)
 

@@ -20,7 +20,7 @@ from gpt2_jax.checkpoint import commit
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import StorageError, UserError
 from gpt2_jax.train.optimizer import make_optimizer
-from tests.decode.tiny import noisy_params, tiny_config
+from tests.inference.tiny import noisy_params, tiny_config
 
 _META = {"step": 3, "config": {"model": {"num_layers": 2}}, "text": 'é "quoted"\n', "none": None}
 

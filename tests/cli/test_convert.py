@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 
-from gpt2_jax.checkpoint.load import load
 from gpt2_jax.cli.main import main
-from tests.decode.tiny import make_run, tiny_config
+from gpt2_jax.formats.load import load
+from tests.inference.tiny import make_run, tiny_config
 
 _PARAMETERS = 34_720
 
@@ -88,7 +88,7 @@ def test_an_empty_out_is_filled_and_a_failure_leaves_nothing(
     for error in (full, SafetensorError("I/O error: No space left on device")):
         with monkeypatch.context() as patched:
             save_file = mock.Mock(side_effect=error)
-            patched.setattr("gpt2_jax.checkpoint.huggingface.save_file", save_file)
+            patched.setattr("gpt2_jax.formats.huggingface.save_file", save_file)
             assert main(words) == 78
         assert "No space left" in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir()] == ["hf"]

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from gpt2_jax.checkpoint.load import load
 from gpt2_jax.cli.main import main
-from gpt2_jax.data.tokenizer import CharTokenizer
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals.lambada import Lambada
 from gpt2_jax.evals.run import Log, evaluate, model_digest
-from gpt2_jax.evals.scoring import Scorer
 from gpt2_jax.evals.task import Setting
-from tests.decode.tiny import make_run
+from gpt2_jax.formats.load import load
+from gpt2_jax.inference.scoring import Scorer
+from gpt2_jax.tokenizers.tokenizer import CharTokenizer
+from tests.inference.tiny import make_run
 
 _TEXTS = ["the cat sat on the mat", "a b c", "it was late when they ate", "one two three four"]
 

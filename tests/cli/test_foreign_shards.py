@@ -10,11 +10,11 @@ import pytest
 import tiktoken
 
 from gpt2_jax.cli.main import main
-from gpt2_jax.data import bpe
-from gpt2_jax.data.parts import Document
-from gpt2_jax.data.prepare import prepare
 from gpt2_jax.data.shards import open_tokens
 from gpt2_jax.errors import UserError
+from gpt2_jax.prepare.prepare import prepare
+from gpt2_jax.prepare.work_items import Document
+from gpt2_jax.tokenizers import bpe
 
 _FOREIGN = Path(__file__).parents[1] / "data" / "foreign"
 _DOCUMENTS = json.loads((_FOREIGN / "documents.json").read_text("utf-8"))

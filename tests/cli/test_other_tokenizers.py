@@ -10,11 +10,11 @@ import pytest
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.cli.main import main
-from gpt2_jax.data.bpe import Vocabulary
 from gpt2_jax.data.meta import write_meta
 from gpt2_jax.data.shard_file import write_shard
-from gpt2_jax.data.tokenizer import BPETokenizer, CharTokenizer, Tokenizer
-from tests.decode.tiny import make_run, tiny_config
+from gpt2_jax.tokenizers.bpe import Vocabulary
+from gpt2_jax.tokenizers.tokenizer import BPETokenizer, CharTokenizer, Tokenizer
+from tests.inference.tiny import make_run, tiny_config
 
 
 def _bpe(token: bytes) -> BPETokenizer:

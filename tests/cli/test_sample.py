@@ -13,8 +13,8 @@ import pytest
 
 from gpt2_jax.cli import sample as verb
 from gpt2_jax.cli.main import main, parse
-from gpt2_jax.data.tokenizer import ByteTokenizer
-from tests.decode.tiny import make_run
+from gpt2_jax.tokenizers.tokenizer import ByteTokenizer
+from tests.inference.tiny import make_run
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 from gpt2_jax.cli.main import main
 from gpt2_jax.cli.token_sets import open_sets
 from gpt2_jax.config import Config, load_config
-from gpt2_jax.data.parts import Document
-from gpt2_jax.data.prepare import prepare
+from gpt2_jax.prepare.prepare import prepare
+from gpt2_jax.prepare.work_items import Document
 from tests.runs import CONFIG
 
 

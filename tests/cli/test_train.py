@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from gpt2_jax.checkpoint.load import load
 from gpt2_jax.cli.main import main
 from gpt2_jax.config import knobs, load_config, to_dict
+from gpt2_jax.formats.load import load
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
 _TINY = """

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2_jax.data.parts import Document
-from gpt2_jax.data.prepare import prepare
+from gpt2_jax.prepare.prepare import prepare
+from gpt2_jax.prepare.work_items import Document
 from tests.runs import CONFIG, NO_SAMPLE, start, train
 
 

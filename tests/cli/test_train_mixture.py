@@ -11,8 +11,8 @@ import pytest
 
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.cli.main import main
-from gpt2_jax.data.parts import Document
-from gpt2_jax.data.prepare import prepare
+from gpt2_jax.prepare.prepare import prepare
+from gpt2_jax.prepare.work_items import Document
 
 _CONFIG = """
 from gpt2_jax.config import default

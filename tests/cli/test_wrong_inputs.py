@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from gpt2_jax import config as config_lib
-from gpt2_jax.checkpoint.lock import FileLock
 from gpt2_jax.cli.main import main
-from gpt2_jax.data.inputs import read_inputs
-from gpt2_jax.data.prepare import prepare
-from tests.decode.tiny import make_run, tiny_config
+from gpt2_jax.files.lock import FileLock
+from gpt2_jax.prepare.inputs import read_inputs
+from gpt2_jax.prepare.prepare import prepare
+from tests.inference.tiny import make_run, tiny_config
 
 _TEXT = "To be, or not to be: that is the question. " * 40
 _CONFIG = """

@@ -14,11 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpt2_jax.data.meta import check_sha256, read_meta
-from gpt2_jax.data.parts import Document
-from gpt2_jax.data.prepare import prepare
 from gpt2_jax.data.shard_file import MAGIC
 from gpt2_jax.data.shards import SPLITS, check_vocab, fingerprint, open_tokens
 from gpt2_jax.errors import UserError
+from gpt2_jax.prepare.prepare import prepare
+from gpt2_jax.prepare.work_items import Document
 
 FUZZ = settings(max_examples=200, derandomize=True, deadline=None)
 # Far more than any of the files below should take, far less than a header can promise.

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gpt2_jax.config import ModelConfig
-from gpt2_jax.decode.sampling import SamplingOptions
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals.generation import Generation, parse, rows
+from gpt2_jax.inference.sampling import SamplingOptions
 
 _GREEDY = SamplingOptions(temperature=0.0)
 

@@ -24,15 +24,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2_jax.data.tokenizer import CharTokenizer, GPT2Tokenizer
-from gpt2_jax.decode.generate import Sample
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import harness
-from gpt2_jax.evals.batching import Request
 from gpt2_jax.evals.harness import GPT2JaxLM
-from gpt2_jax.evals.scoring import Likelihood, Scorer, windows
+from gpt2_jax.inference.batching import Request
+from gpt2_jax.inference.generate import Sample
+from gpt2_jax.inference.scoring import Likelihood, Scorer, windows
 from gpt2_jax.model.gpt2 import GPT2
-from tests.decode.tiny import make_run, noisy_params, tiny_config
+from gpt2_jax.tokenizers.tokenizer import CharTokenizer, GPT2Tokenizer
+from tests.inference.tiny import make_run, noisy_params, tiny_config
 
 _ROOT = Path(__file__).parents[2]
 _EOT = 256

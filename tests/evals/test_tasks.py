@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt2_jax.data.tokenizer import ByteTokenizer, GPT2Tokenizer, Tokenizer
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import paper, sources
 from gpt2_jax.evals.cloze import ChildrensBookTest
@@ -18,8 +17,9 @@ from gpt2_jax.evals.hellaswag import HellaSwag
 from gpt2_jax.evals.lambada import Lambada, LambadaGPT2
 from gpt2_jax.evals.language_modeling import read_last_twentieth
 from gpt2_jax.evals.registry import TASKS, make_task
-from gpt2_jax.evals.scoring import Likelihood
 from gpt2_jax.evals.task import Setting, mean, perplexity, ratio, read_jsonl
+from gpt2_jax.inference.scoring import Likelihood
+from gpt2_jax.tokenizers.tokenizer import ByteTokenizer, GPT2Tokenizer, Tokenizer
 
 _SWAG = {
     "activity_label": "Roof shingle removal",

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2_jax.checkpoint import huggingface
-from gpt2_jax.checkpoint.load import abstract_params, find
 from gpt2_jax.config import ModelConfig
-from gpt2_jax.data.hf_tokenizer import read_tokenizer, write_tokenizer
-from gpt2_jax.data.tokenizer import CharTokenizer
+from gpt2_jax.formats import huggingface
+from gpt2_jax.formats.load import abstract_params, find
+from gpt2_jax.tokenizers.huggingface import read_tokenizer, write_tokenizer
+from gpt2_jax.tokenizers.tokenizer import CharTokenizer
 from tests.fuzz.commands import cases
 from tests.fuzz.damage import damaged, ends_well, other_json
 
-_FIXTURES = Path(__file__).parents[1] / "checkpoint" / "fixtures"
+_FIXTURES = Path(__file__).parents[1] / "formats" / "fixtures"
 _PLAIN = _FIXTURES / "huggingface" / "plain"
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model-00003-of-00003.safetensors"

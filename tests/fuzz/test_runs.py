@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2_jax import config as config_lib
-from gpt2_jax.checkpoint.load import read_run_config
+from gpt2_jax.formats.load import read_run_config
 from gpt2_jax.train.metrics import MetricsWriter
-from gpt2_jax.train.rows import last_evaluation
+from gpt2_jax.train.metrics_file import last_evaluation
 from tests.fuzz.commands import cases, refusal_or_success
 from tests.fuzz.damage import damaged, other_json
 

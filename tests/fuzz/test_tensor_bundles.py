@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2_jax.checkpoint.tensor_bundle import TensorBundle, _masked_crc32c, _table
+from gpt2_jax.formats.tensor_bundle import TensorBundle, _masked_crc32c, _table
 from tests.fuzz.commands import cases
 from tests.fuzz.damage import damaged, ends_well
 
-_FIXTURE = Path(__file__).parents[1] / "checkpoint" / "fixtures" / "openai"
+_FIXTURE = Path(__file__).parents[1] / "formats" / "fixtures" / "openai"
 _BUNDLE = "model.ckpt.index"
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2_jax.data.corpora import Document
-from gpt2_jax.data.prepare import prepare
+from gpt2_jax.prepare.corpora import Document
+from gpt2_jax.prepare.prepare import prepare
 from tests.runs import CONFIG, NO_SAMPLE, SETTINGS, losses, train
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]

@@ -9,10 +9,10 @@ import pytest
 
 from gpt2_jax.api import LanguageModel
 from gpt2_jax.config import Config
-from gpt2_jax.data.tokenizer import make_tokenizer
 from gpt2_jax.errors import UserError
 from gpt2_jax.model import attention
 from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.tokenizers.tokenizer import make_tokenizer
 
 
 def assert_causal_probabilities(maps):

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from gpt2_jax.checkpoint import huggingface
-from gpt2_jax.checkpoint.load import abstract_params
 from gpt2_jax.config import Config
-from gpt2_jax.data.tokenizer import ByteTokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer
 from gpt2_jax.errors import UserError
+from gpt2_jax.formats import huggingface
+from gpt2_jax.formats.load import abstract_params
+from gpt2_jax.tokenizers.tokenizer import ByteTokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer
 from gpt2_jax.train.initial import read_initial
 from gpt2_jax.train.state import init_params
-from tests.decode.tiny import make_run, noisy_params, tiny_config
+from tests.inference.tiny import make_run, noisy_params, tiny_config
 
 _BYTE = ByteTokenizer()
 

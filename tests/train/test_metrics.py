@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpt2_jax.train.metrics import MetricsWriter, Throughput
-from gpt2_jax.train.rows import last_evaluation
+from gpt2_jax.train.metrics_file import last_evaluation
 
 
 def _rows(workdir: Path) -> list[dict[str, Any]]:

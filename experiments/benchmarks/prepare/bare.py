@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt2_jax.data import bpe
+from gpt2_jax.tokenizers import bpe
 
 _BATCH = 256
 _PIECE = 1 << 16

@@ -1,1 +1,0 @@
-"""Logits to text: sampling and generation with a KV cache."""

@@ -1,0 +1,1 @@
+"""Models as other programs store them, and `load`, the one way to open any model."""

@@ -1,0 +1,1 @@
+"""Text to token ids and back: GPT-2's byte-pair encoding and others, bytes, characters."""

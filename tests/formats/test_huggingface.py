@@ -1,0 +1,343 @@
+"""Hugging Face's format: what transformers computes, to rounding; back and forth, to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from gpt2_jax.config import ModelConfig
+from gpt2_jax.errors import UserError
+from gpt2_jax.formats import huggingface
+from gpt2_jax.formats.load import abstract_params, load
+from gpt2_jax.inference.generate import decode_params, generate_tokens
+from gpt2_jax.inference.sampling import SamplingOptions
+from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.tokenizers.tokenizer import ByteTokenizer, CharTokenizer, GPT2Tokenizer
+from tests.inference.tiny import noisy_params, tiny_config
+
+_FIXTURES = Path(__file__).parent / "fixtures" / "huggingface"
+_MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
+_NAMES = ("plain", "inner_gelu", "unscaled_relu", "untied_by_layer")
+
+
+def _read(folder: Path) -> tuple[ModelConfig, Any]:
+    config = huggingface.read_config(folder).model
+    return config, huggingface.read_params(folder, config, abstract_params(config))
+
+
+def _line(error: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return shutil.copytree(_FIXTURES / "inner_gelu", tmp_path / "model")
+
+
+def _edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_logits_are_those_of_transformers(name: str) -> None:
+    config, params = _read(_FIXTURES / name)
+    expected = np.load(_FIXTURES / f"{name}.npz")
+    run = jax.jit(lambda p, t: GPT2(config).apply({"params": p}, t, method=GPT2.logits)[0])
+    logits = np.asarray(run(params, jnp.asarray(expected["ids"], jnp.int32)))
+    error = np.abs(logits - expected["logits"]).max() / np.abs(expected["logits"]).max()
+    assert error < 2e-6  # measured: at most 7e-7
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_greedy_tokens_of_a_ragged_batch_are_those_of_transformers(name: str) -> None:
+    config, params = _read(_FIXTURES / name)
+    expected = np.load(_FIXTURES / f"{name}.npz")
+    prompts = [expected["ids"][0, :length].tolist() for length in expected["lengths"]]
+    blocks = generate_tokens(
+        decode_params(params, config),
+        config,
+        prompts,
+        expected["greedy"].shape[1],
+        SamplingOptions(temperature=0),
+    )
+    np.testing.assert_array_equal(np.concatenate(list(blocks), axis=1), expected["greedy"])
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_in_and_out_and_in_again_is_the_identity(name: str, tmp_path: Path) -> None:
+    config, params = _read(_FIXTURES / name)
+    (tmp_path / "out").mkdir()
+    tokenizer = CharTokenizer("".join(map(chr, range(256, 256 + config.vocab_size))))
+    huggingface.write(tmp_path / "out", config, params, tokenizer)
+    again, same = _read(tmp_path / "out")
+    assert again == config
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    original: dict[str, np.ndarray] = {}
+    for path in (_FIXTURES / name).glob("*.safetensors"):
+        tensors = {n.removeprefix("transformer."): x for n, x in load_file(path).items()}
+        original |= {n: x for n, x in tensors.items() if not _MASK.fullmatch(n)}
+    written = {n.removeprefix("transformer."): x for n, x in written.items()}
+    assert written.keys() == original.keys()
+    for tensor, x in original.items():
+        assert written[tensor].dtype == x.dtype and written[tensor].tobytes() == x.tobytes()
+
+
+def test_every_config_key_that_we_write_is_read_back(tmp_path: Path) -> None:
+    model = dataclasses.replace(
+        tiny_config().model,
+        mlp_dim=24,
+        activation="silu",
+        layer_norm_epsilon=3e-4,
+        dropout=0.25,
+        scale_attn_weights=False,
+        scale_attn_by_inverse_layer_idx=True,
+        tie_embeddings=False,
+    )
+    (tmp_path / "out").mkdir()
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_params(model))
+    huggingface.write(tmp_path / "out", model, params, ByteTokenizer())
+    read = huggingface.read_config(tmp_path / "out").model
+    written_here = {"vocab_multiple", "loss_chunk", "scan_unroll", "attention", "remat", "dtype"}
+    for field in dataclasses.fields(ModelConfig):
+        if field.name not in written_here:
+            assert getattr(read, field.name) == getattr(model, field.name), field.name
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == 256
+
+
+def test_a_run_of_ours_goes_out_and_comes_back_as_itself(tmp_path: Path) -> None:
+    config, params = tiny_config().model, noisy_params(tiny_config())
+    (tmp_path / "out").mkdir()
+    huggingface.write(tmp_path / "out", config, params, ByteTokenizer())
+    loaded = load(tmp_path / "out")
+    assert loaded.tokenizer.to_dict() == ByteTokenizer().to_dict()
+    assert loaded.config.data.tokenizer == "byte"
+    assert loaded.step == 0
+    rows = config.vocab_size  # the padding is not written, and zero when read
+    for name, leaf in loaded.params.items():
+        mine = params[name][:rows] if name == "wte" else params[name]
+        theirs = leaf[:rows] if name == "wte" else leaf
+        jax.tree.map(np.testing.assert_array_equal, theirs, mine)
+    assert not np.any(loaded.params["wte"][rows:])
+
+
+def test_a_padded_table_of_gpt2_is_read_as_it_is(tmp_path: Path) -> None:
+    """nanoGPT pads GPT-2's vocabulary to 50,304 rows and exports them all."""
+    config = dataclasses.replace(tiny_config().model, vocab_size=50304)
+    params = noisy_params(dataclasses.replace(tiny_config(), model=config))
+    (tmp_path / "out").mkdir()
+    huggingface.write(tmp_path / "out", config, params, GPT2Tokenizer(50304))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "out" / name).unlink()
+    loaded = load(tmp_path / "out")
+    assert loaded.config.model.vocab_size == loaded.tokenizer.vocab_size == 50304
+    assert loaded.tokenizer.name == "gpt2"
+    assert loaded.tokenizer.decode([15496, 50300]) == "Hello"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_is_widened_without_loss(folder: Path, dtype: Any) -> None:
+    path = folder / "model.safetensors"
+    save_file({name: x.astype(dtype) for name, x in load_file(path).items()}, path)
+    _, params = _read(folder)
+    expected = load_file(path)["transformer.ln_f.weight"].astype(np.float32)
+    np.testing.assert_array_equal(params["ln_f"]["scale"], expected)
+
+
+def test_other_names_of_config_keys_and_activations_are_known(folder: Path) -> None:
+    before = huggingface.read_config(folder)
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    renamed = {"n_layer": "num_hidden_layers", "n_positions": "max_position_embeddings"}
+    path.write_text(json.dumps({renamed.get(key, key): x for key, x in values.items()}))
+    assert huggingface.read_config(folder) == before
+    for alias, name in {"gelu_pytorch_tanh": "gelu_new", "swish": "silu"}.items():
+        _edit(path, activation_function=alias)
+        assert huggingface.read_config(folder).model.activation == name
+
+
+def test_a_head_saved_beside_the_table_it_is_tied_to_is_no_other_head(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"lm_head.weight": tensors["transformer.wte.weight"]}, path)
+    _read(folder)
+    save_file(tensors | {"lm_head.weight": tensors["transformer.wte.weight"] + 1}, path)
+    with pytest.raises(UserError) as error:
+        _read(folder)
+    assert "lm_head.weight is not wte.weight" in _line(error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "gpt_neo"}, "model_type='gpt_neo'"),
+        ({"activation_function": "mish"}, "activation_function='mish' is not supported"),
+        ({"activation_function": ["gelu"]}, "activation_function=\"['gelu']\" is not supported"),
+        ({"add_cross_attention": True}, "add_cross_attention=True is not supported"),
+        ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"n_layer": "three"}, "model.num_layers"),
+        ({"n_layer": 0}, "model.num_layers"),
+        ({"n_head": 5}, "must be a multiple of model.num_heads=5"),
+        ({"n_positions": None}, "model.context_length"),
+        ({"layer_norm_epsilon": "tiny"}, "model.layer_norm_epsilon"),
+        ({"n_layer": 4}, "lacks the tensor h.3."),
+        ({"n_layer": 10**9}, "tensors, too few for the 1000000000 layers of its config"),
+        ({"n_layer": 10**400}, "model.num_layers must be at most"),
+        ({"n_layer": 2}, "no place for: h.2."),
+        ({"n_embd": 48}, "has the shape"),
+        ({"vocab_size": 62}, "wte.weight has the shape [61, 24], its config asks for [62, 24]"),
+        ({"tie_word_embeddings": False}, "lacks the tensor lm_head.weight"),
+    ],
+    ids=str,
+)
+def test_a_config_is_done_or_refused_by_name(folder: Path, changes: Any, said: str) -> None:
+    _edit(folder / "config.json", **changes)
+    with pytest.raises(UserError) as error:
+        _read(folder)
+    assert said in _line(error)
+    assert str(folder) in _line(error)
+
+
+def _header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Rewrites the header of a safetensors file."""
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + size])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
+
+
+def _lie(header: dict[str, Any]) -> None:
+    header["transformer.ln_f.bias"]["data_offsets"][1] += 4
+
+
+def _elsewhere(header: dict[str, Any]) -> None:
+    header["transformer.ln_f.bias"]["data_offsets"] = [1 << 40, (1 << 40) + 96]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\xff" * 8 + path.read_bytes()[8:]),
+        lambda path: _header(path, _lie),
+        lambda path: _header(path, _elsewhere),
+        lambda path: path.write_bytes(path.read_bytes() + b"more"),
+    ],
+)
+def test_a_damaged_file_is_one_line(folder: Path, damage: Callable[[Path], Any]) -> None:
+    damage(folder / "model.safetensors")
+    with pytest.raises(UserError) as error:
+        _read(folder)
+    assert "model.safetensors is not a whole safetensors file" in _line(error)
+
+
+def _drop(tensors: dict[str, np.ndarray]) -> None:
+    del tensors["transformer.h.1.ln_2.weight"]
+
+
+def _transpose(tensors: dict[str, np.ndarray]) -> None:
+    name = "transformer.h.0.mlp.c_fc.weight"
+    tensors[name] = np.ascontiguousarray(tensors[name].T)
+
+
+def _add(tensors: dict[str, np.ndarray]) -> None:
+    tensors["score.weight"] = np.zeros((2, 24), np.float32)
+
+
+def _twice(tensors: dict[str, np.ndarray]) -> None:
+    tensors["ln_f.bias"] = np.zeros(24, np.float32)
+
+
+def _integers(tensors: dict[str, np.ndarray]) -> None:
+    tensors["transformer.ln_f.bias"] = np.zeros(24, np.int8)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_drop, "lacks the tensor h.1.ln_2.weight"),
+        (_transpose, "h.0.mlp.c_fc.weight has the shape [40, 24], its config asks for [24, 40]"),
+        (_add, "no place for: score.weight"),
+        (_twice, "holds ln_f.bias twice"),
+        (_integers, "transformer.ln_f.bias is I8; only"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(folder: Path, change: Any, said: str) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(UserError) as error:
+        _read(folder)
+    assert said in _line(error)
+
+
+@pytest.mark.parametrize(
+    "file", ["../elsewhere.safetensors", "/etc/passwd", "sub/x.safetensors", "model.bin", ""]
+)
+def test_an_index_names_files_of_its_folder_only(tmp_path: Path, file: str) -> None:
+    folder = shutil.copytree(_FIXTURES / "plain", tmp_path / "model")
+    index = folder / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    _edit(index, weight_map=weight_map | {"transformer.wte.weight": file})
+    with pytest.raises(UserError) as error:
+        _read(folder)
+    assert f"names {file!r}, which is not a file of its folder" in _line(error)
+
+
+def test_an_index_that_is_none_or_names_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    folder = shutil.copytree(_FIXTURES / "plain", tmp_path / "model")
+    index = folder / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    moved = weight_map | {"transformer.wte.weight": weight_map["transformer.ln_f.bias"]}
+    _edit(index, weight_map=moved)
+    with pytest.raises(UserError, match=r"lacks the tensor transformer\.wte\.weight"):
+        _read(folder)
+    _edit(index, weight_map=weight_map | {"transformer.wte.weight": "gone.safetensors"})
+    with pytest.raises(UserError, match=r"gone\.safetensors is not a whole"):
+        _read(folder)
+    for content in ("{", "[]", "{}", '{"weight_map": {"a": 1}}', '{"weight_map": {}}'):
+        index.write_text(content)
+        with pytest.raises(UserError, match="is not an index of weights"):
+            _read(folder)
+
+
+def test_a_pickle_is_refused_with_the_way_to_convert_it(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UserError) as error:
+        load(folder)
+    # It is found before the tokenizer is missed.
+    assert "PyTorch pickle (pytorch_model.bin)" in _line(error)
+    assert "save_pretrained" in _line(error)
+
+
+def test_a_folder_without_weights_or_config_is_one_line(folder: Path) -> None:
+    for content in ("{", "[]"):
+        (folder / "config.json").write_text(content)
+        with pytest.raises(UserError, match=r"config\.json"):
+            _read(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match=r"no config\.json"):
+        load(folder)
+    shutil.copy(_FIXTURES / "inner_gelu" / "config.json", folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no model\.safetensors"):
+        load(folder)

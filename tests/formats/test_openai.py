@@ -1,0 +1,149 @@
+"""OpenAI's format: a checkpoint that TensorFlow wrote, and damaged ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.formats.load import load
+from gpt2_jax.formats.tensor_bundle import TensorBundle
+from gpt2_jax.tokenizers import bpe
+from gpt2_jax.tokenizers.tokenizer import GPT2Tokenizer
+
+_FIXTURE = Path(__file__).parent / "fixtures" / "openai"
+_DATA = "model.ckpt.data-00000-of-00001"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return shutil.copytree(_FIXTURE, tmp_path / "124M")
+
+
+@pytest.fixture
+def values() -> dict[str, np.ndarray]:
+    saved = np.load(_FIXTURE / "values.npz")
+    return {name.replace("|", "/"): saved[name] for name in saved.files}
+
+
+def _line(error: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_bundle_holds_what_tensorflow_wrote(values: dict[str, np.ndarray]) -> None:
+    bundle = TensorBundle(_FIXTURE / "model.ckpt")
+    assert bundle.shapes == {name: value.shape for name, value in values.items()}
+    for name, value in values.items():
+        np.testing.assert_array_equal(bundle.read(name), value)
+
+
+def test_every_variable_has_its_place(
+    folder: Path, values: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A vocabulary of 61 is none of GPT-2's; what comes after does not care.
+    monkeypatch.setattr("gpt2_jax.formats.openai.GPT2Tokenizer", lambda vocab_size: GPT2Tokenizer())
+    loaded = load(folder)
+    model, params = loaded.config.model, loaded.params
+    sizes = (model.num_layers, model.num_heads, model.d_model, model.context_length)
+    assert sizes == (2, 3, 24, 16) and model.vocab_size == 61 and model.activation == "gelu_new"
+    names = {"kernel": "w", "bias": "b", "scale": "g"}
+    for i in range(2):
+        for path in ("ln_1", "ln_2", "attn/c_attn", "attn/c_proj", "mlp/c_fc", "mlp/c_proj"):
+            leaves = params["h"]
+            for part in path.split("/"):
+                leaves = leaves[part]
+            for leaf, array in leaves.items():
+                theirs = values[f"model/h{i}/{path}/{names[leaf]}"]
+                np.testing.assert_array_equal(np.ravel(array[i]), np.ravel(theirs))
+    np.testing.assert_array_equal(params["wte"][:61], values["model/wte"])
+    np.testing.assert_array_equal(params["wpe"], values["model/wpe"])
+    np.testing.assert_array_equal(params["ln_f"]["scale"], values["model/ln_f/g"])
+
+
+def test_a_vocabulary_that_is_not_gpt2s_is_refused(folder: Path) -> None:
+    hparams = json.loads((folder / "hparams.json").read_text()) | {"n_vocab": 50257}
+    (folder / "hparams.json").write_text(json.dumps(hparams))
+    (folder / "vocab.bpe").write_bytes(bpe.gpt2_file("vocab.bpe"))
+    with pytest.raises(UserError, match="wte has the shape"):
+        load(folder)
+    (folder / "encoder.json").write_text("{}")
+    with pytest.raises(UserError) as error:
+        load(folder)
+    assert "encoder.json is not GPT-2's" in _line(error)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"n_vocab": 61}', '{"n_vocab": "many"}'])
+def test_broken_hyperparameters_are_one_line(folder: Path, content: str) -> None:
+    (folder / "hparams.json").write_text(content)
+    with pytest.raises(UserError) as error:
+        load(folder)
+    assert "hparams.json" in _line(error)
+
+
+def test_a_hyperparameter_that_gpt2_lacks_is_refused(folder: Path) -> None:
+    hparams = json.loads((folder / "hparams.json").read_text())
+    (folder / "hparams.json").write_text(json.dumps(hparams | {"n_experts": 8}))
+    with pytest.raises(UserError, match="n_experts is not one of GPT-2's"):
+        load(folder)
+
+
+def _cut(name: str, size: int) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size])
+
+
+def _overwrite(at: int, value: bytes) -> Callable[[Path], Any]:
+    def change(folder: Path) -> None:
+        content = bytearray((folder / "model.ckpt.index").read_bytes())
+        content[at : at + len(value) or None] = value
+        (folder / "model.ckpt.index").write_bytes(bytes(content))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_cut(_DATA, 1000), "is cut short"),
+        (_cut("model.ckpt.index", 500), "is not a TensorFlow checkpoint's"),
+        (_cut("model.ckpt.index", 10), "is not a TensorFlow checkpoint's"),
+        (_cut("model.ckpt.index", 0), "is not a TensorFlow checkpoint's"),
+        (_overwrite(-48, b"\xff" * 20), "is not a TensorFlow checkpoint's"),
+        (lambda folder: (folder / _DATA).unlink(), "is missing: it holds model/"),
+        (lambda folder: (folder / "model.ckpt.index").unlink(), "0 *.index files"),
+        (lambda folder: shutil.copy(folder / "model.ckpt.index", folder / "b.index"), "2 *.index"),
+    ],
+)
+def test_damaged_files_are_one_line(folder: Path, damage: Any, said: str) -> None:
+    hparams = json.loads((folder / "hparams.json").read_text()) | {"n_vocab": 50257}
+    (folder / "hparams.json").write_text(json.dumps(hparams))
+    damage(folder)
+    with pytest.raises(UserError) as error:
+        load(folder)
+    assert said in _line(error)
+
+
+def test_a_flipped_bit_of_the_index_is_noticed_or_means_nothing(
+    folder: Path, values: dict[str, np.ndarray]
+) -> None:
+    rng = np.random.default_rng(0)
+    whole = (folder / "model.ckpt.index").read_bytes()
+    refused = 0
+    for at in range(len(whole)):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << rng.integers(8)
+        (folder / "model.ckpt.index").write_bytes(bytes(changed))
+        try:
+            bundle = TensorBundle(folder / "model.ckpt")
+        except UserError as error:
+            assert "\n" not in str(error)
+            refused += 1
+        else:
+            assert bundle.shapes == {name: value.shape for name, value in values.items()}
+    assert refused > 0.9 * len(whole)

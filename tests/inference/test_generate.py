@@ -1,0 +1,391 @@
+"""Generation: the cache against full forwards, ragged batches, seeds, and rows that stop."""
+
+from __future__ import annotations
+
+import codecs
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2_jax.config import ModelConfig
+from gpt2_jax.errors import UserError
+from gpt2_jax.inference import generate as generate_lib
+from gpt2_jax.inference.generate import (
+    _Row,
+    bucket,
+    check_length,
+    decode_params,
+    encode_prompt,
+    generate,
+    generate_text,
+    generate_tokens,
+)
+from gpt2_jax.inference.sampling import SamplingOptions
+from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.tokenizers.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
+from tests.inference.tiny import noisy_params, tiny_config
+
+_CONTEXT = 72
+_CONFIG: ModelConfig = tiny_config(context_length=_CONTEXT).model
+# Prompts and counts below add up to 65..72 tokens: one size of cache, so few programs to compile.
+_GREEDY = SamplingOptions(temperature=0.0)
+_BYTES = ByteTokenizer()
+
+
+@pytest.fixture(scope="module")
+def scanned() -> Any:
+    return noisy_params(tiny_config(context_length=_CONTEXT))
+
+
+@pytest.fixture(scope="module")
+def params(scanned: Any) -> dict[str, Any]:
+    return decode_params(scanned, _CONFIG)
+
+
+def _tokens(params: Any, prompts: Sequence[Sequence[int]], count: int, **options: Any) -> Any:
+    blocks = list(generate_tokens(params, _CONFIG, prompts, count, **options))
+    return np.concatenate(blocks, axis=1)
+
+
+@functools.cache
+def _forward() -> Any:
+    return jax.jit(lambda p, tokens: GPT2(_CONFIG).apply({"params": p}, tokens, method="logits")[0])
+
+
+def _prompts(seed: int, *lengths: int) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, length).tolist() for length in lengths]
+
+
+# Tokens.
+
+
+def test_greedy_tokens_are_the_argmax_of_full_uncached_forwards_up_to_the_context(
+    scanned: Any, params: Any
+) -> None:
+    """64 tokens that end in the last slot, against the training model: scanned, no cache."""
+    prompts = _prompts(0, 8, 5, 1)
+    new = _tokens(params, prompts, 64, options=_GREEDY)
+    assert new.shape == (3, 64)
+    assert len(prompts[0]) + 64 == _CONTEXT
+    whole = np.zeros((3, _CONTEXT), np.int32)
+    for row, prompt, tokens in zip(whole, prompts, new, strict=True):
+        row[: len(prompt) + 64] = [*prompt, *tokens]
+    # Causal: position t of one forward is what a forward over tokens 0..t ends with.
+    logits = np.asarray(_forward()(scanned, jnp.asarray(whole)))
+    for row, prompt, tokens in zip(logits, prompts, new, strict=True):
+        start = len(prompt) - 1
+        np.testing.assert_array_equal(row[start : start + 64].argmax(-1), tokens)
+    assert len(set(new.ravel().tolist())) > 20, "a model that says one thing would prove nothing"
+
+
+def test_rows_of_a_ragged_batch_equal_each_row_alone(params: Any) -> None:
+    prompts = _prompts(1, 7, 1, 3)
+    together = _tokens(params, prompts, 64, options=_GREEDY)
+    for prompt, row in zip(prompts, together, strict=True):
+        np.testing.assert_array_equal(_tokens(params, [prompt], 64, options=_GREEDY)[0], row)
+
+
+def test_what_pads_a_prompt_is_never_seen(params: Any) -> None:
+    """A row's tokens do not change with the length, and so the padding, of the others."""
+    short = _prompts(2, 3)[0]
+    alone = _tokens(params, [short, short, short], 64, options=_GREEDY)[0]
+    beside = _tokens(params, [short, *_prompts(3, 30, 17)], 42, options=_GREEDY)[0]
+    np.testing.assert_array_equal(alone[:42], beside)
+
+
+def test_blocks_have_as_many_columns_as_asked_for(params: Any) -> None:
+    for count in (1, 16, 17):
+        blocks = list(generate_tokens(params, _CONFIG, [[1] * (65 - count)], count))
+        assert sum(block.shape[1] for block in blocks) == count
+        assert all(block.dtype == np.int32 for block in blocks)
+
+
+def test_fewer_tokens_are_the_first_of_more(params: Any) -> None:
+    prompt = [1] * 48
+    long = _tokens(params, [prompt], 24, seed=5)
+    for count in (17, 20, 23):
+        np.testing.assert_array_equal(_tokens(params, [prompt], count, seed=5), long[:, :count])
+
+
+def test_the_seed_decides(params: Any) -> None:
+    prompts = [[1] * 40]
+    once = _tokens(params, prompts, 32, seed=7)
+    np.testing.assert_array_equal(once, _tokens(params, prompts, 32, seed=7))
+    assert (once != _tokens(params, prompts, 32, seed=8)).mean() > 0.5
+
+
+def test_samples_of_one_prompt_differ(params: Any) -> None:
+    rows = _tokens(params, [[65], [65], [65]], 64)
+    assert len({tuple(row) for row in rows.tolist()}) == 3
+
+
+def test_tokens_stay_inside_the_unpadded_vocabulary(params: Any) -> None:
+    assert _CONFIG.padded_vocab_size > _CONFIG.vocab_size
+    # All zeros: every token, padding included if it were among them, would be as likely.
+    drawn = _tokens(jax.tree.map(jnp.zeros_like, params), [[1]] * 3, 64)
+    assert drawn.min() >= 0
+    assert drawn.max() < _CONFIG.vocab_size
+
+
+def test_decode_params_are_unrolled_in_the_compute_dtype_but_for_norms(scanned: Any) -> None:
+    half = decode_params(scanned, tiny_config(context_length=_CONTEXT, dtype="bfloat16").model)
+    assert set(half) == {"wte", "wpe", "ln_f", "h_0", "h_1"}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(half):
+        expected = "float32" if "ln_" in jax.tree_util.keystr(path) else "bfloat16"
+        assert leaf.dtype == expected, path
+    full = decode_params(scanned, _CONFIG)
+    kernel = scanned["h"]["mlp"]["c_fc"]["kernel"]
+    np.testing.assert_array_equal(full["h_1"]["mlp"]["c_fc"]["kernel"], kernel[1])
+
+
+# Lengths.
+
+
+def test_more_than_the_context_is_refused_with_both_counts(params: Any) -> None:
+    with pytest.raises(UserError) as error:
+        list(generate_tokens(params, _CONFIG, [[1] * 60], 13))
+    message = str(error.value)
+    assert all(said in message for said in ("60 tokens", "max_new_tokens=13", "context of 72"))
+    assert "\n" not in message
+
+
+def test_a_prompt_as_long_as_the_context_has_no_room(params: Any) -> None:
+    for length in (_CONTEXT, _CONTEXT + 5):
+        with pytest.raises(UserError) as error:
+            next(generate(params, _CONFIG, _BYTES, ["x" * length]))
+        assert f"{length} tokens" in str(error.value)
+        assert "72" in str(error.value)
+
+
+def test_the_longest_row_decides_whether_it_fits(params: Any) -> None:
+    with pytest.raises(UserError, match="70 tokens"):
+        next(generate(params, _CONFIG, _BYTES, ["x", "x" * 70], max_new_tokens=3))
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_at_least_one_token_must_be_asked_for(params: Any, count: int) -> None:
+    with pytest.raises(UserError, match="max_new_tokens must be at least 1"):
+        next(generate(params, _CONFIG, _BYTES, ["x"], max_new_tokens=count))
+
+
+def test_lengths_that_just_fit_are_taken() -> None:
+    check_length(_CONFIG, _CONTEXT - 1, 1)
+    check_length(_CONFIG, 1, _CONTEXT - 1)
+
+
+def test_the_context_is_filled_by_default(params: Any) -> None:
+    # Greedy, which never says end of text here, so that the length is what ends it.
+    (sample,) = generate_text(params, _CONFIG, _BYTES, ["abcdefgh"], options=_GREEDY)
+    assert len(sample.tokens) == _CONTEXT - 8
+    assert sample.finish_reason == "length"
+    assert _BYTES.eot not in sample.tokens
+
+
+def test_buckets_are_powers_of_two_up_to_the_limit() -> None:
+    assert [bucket(n, 1024) for n in (1, 16, 17, 32, 33, 1000, 1024)] == [
+        16, 16, 32, 32, 64, 1024, 1024,
+    ]  # fmt: skip
+    assert bucket(3, 8) == 8
+    assert bucket(70, 72) == 72
+
+
+def test_token_ids_continue_as_the_text_they_are(params: Any) -> None:
+    texts = ["abcdefgh", "ab", ""]
+    ids = [encode_prompt(_BYTES, text) for text in texts]
+    options = {"max_new_tokens": 20, "options": _GREEDY}
+    samples = generate_text(params, _CONFIG, _BYTES, texts, **options)
+    assert generate_text(params, _CONFIG, _BYTES, ids, **options) == samples
+    assert generate_text(params, _CONFIG, _BYTES, [ids[0], *texts[1:]], **options) == samples
+
+
+def test_an_empty_prompt_starts_from_end_of_text_or_a_newline() -> None:
+    assert encode_prompt(_BYTES, "") == [256]
+    assert encode_prompt(_BYTES, "ab") == [97, 98]
+    characters = CharTokenizer("\nab")
+    assert characters.eot is None
+    assert encode_prompt(characters, "") == characters.encode("\n") == [0]
+
+
+def test_a_char_tokenizer_without_a_newline_says_what_to_do() -> None:
+    with pytest.raises(UserError):
+        encode_prompt(CharTokenizer("ab"), "")
+
+
+# Rows: from tokens to certain text.
+
+
+def _feed(row: _Row, tokens: Sequence[int], size: int = 1) -> list[str]:
+    """What a row gives out for blocks of `size` tokens, its finish included."""
+    pieces = [row.push(tokens[at : at + size]) for at in range(0, len(tokens), size)]
+    return [*pieces, row.finish()]
+
+
+def test_a_stop_string_across_blocks_is_found_and_never_shown() -> None:
+    row = _Row(_BYTES, ["END"])
+    assert row.push(b"one E") == "one "
+    assert row.push(b"N") == ""
+    assert row.sample is None
+    assert row.push(b"D two") == ""
+    assert row.sample is not None
+    assert row.sample.text == "one "
+    assert row.sample.finish_reason == "stop"
+    assert row.sample.tokens == list(b"one END")
+    assert row.finish() == ""
+
+
+def test_what_only_looked_like_a_stop_string_comes_after_all() -> None:
+    row = _Row(_BYTES, ["END"])
+    assert row.push(b"EN") == ""
+    assert row.push(b"EN") == "EN"
+    assert row.push(b"!") == "EN!"
+    row.push(b"E")
+    assert row.finish() == "E"
+    assert row.sample is not None
+    assert (row.sample.text, row.sample.finish_reason) == ("ENEN!E", "length")
+
+
+def test_the_stop_string_that_begins_first_wins() -> None:
+    for stops in (["bc", "abc"], ["abc", "bc"]):
+        row = _Row(_BYTES, stops)
+        _feed(row, b"xabcd")
+        assert row.sample is not None
+        assert row.sample.text == "x"
+
+
+def test_end_of_text_stops_and_lets_go_of_what_was_held_back() -> None:
+    row = _Row(_BYTES, ["END"])
+    pieces = [row.push([*b"abE", 256, *b"never"])]
+    assert row.sample is not None
+    assert row.sample.text == "".join(pieces) == "abE"
+    assert row.sample.finish_reason == "stop"
+    assert row.sample.tokens == [*b"abE", 256]
+
+
+def test_a_tokenizer_without_end_of_text_goes_on() -> None:
+    tokenizer = CharTokenizer("\nab")
+    row = _Row(tokenizer, [])
+    assert row.push([0, 1, 2]) == "\nab"
+    assert row.sample is None
+
+
+def test_characters_of_several_bytes_are_never_split() -> None:
+    text = "é😀ü"
+    pieces = _feed(_Row(_BYTES, []), text.encode())
+    assert "".join(pieces) == text
+    assert [piece for piece in pieces if piece] == list(text)
+
+
+def test_a_stop_string_of_several_bytes_is_found() -> None:
+    row = _Row(_BYTES, ["😀"])
+    assert "".join(_feed(row, "a😀b".encode())) == "a"
+    assert row.sample is not None
+    assert row.sample.finish_reason == "stop"
+
+
+def test_half_a_character_at_the_end_is_marked_as_such() -> None:
+    row = _Row(_BYTES, [])
+    assert _feed(row, "aé".encode()[:-1]) == ["a", "", "\ufffd"]
+    assert row.sample is not None
+    assert row.sample.text == "a\ufffd"
+
+
+def _plain(tokens: Sequence[int], stops: Sequence[str], tokenizer: Tokenizer) -> tuple[str, str]:
+    """(text, finish_reason) by looking at every prefix from its start: slow and plain."""
+    for count in range(1, len(tokens) + 1):
+        if tokens[count - 1] == tokenizer.eot:
+            return _certain(tokens[: count - 1]), "stop"
+        text = _certain(tokens[:count])
+        if found := [text.index(stop) for stop in stops if stop in text]:
+            return text[: min(found)], "stop"
+    return tokenizer.decode(tokens), "length"
+
+
+def _certain(tokens: Sequence[int]) -> str:
+    """The text of bytes, without a character at its end that more bytes could complete."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(bytes(tokens))
+
+
+# Few letters and short stops, so that stops, near misses and broken characters are common.
+_TOKEN = st.sampled_from([*b"aab", *"é😀".encode(), 256])
+_STOP = st.text("abé", min_size=1, max_size=4)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    tokens=st.lists(_TOKEN, max_size=24),
+    stops=st.lists(_STOP, max_size=3),
+    size=st.integers(1, 7),
+)
+def test_pieces_joined_are_the_text_whatever_the_blocks(
+    tokens: list[int], stops: list[str], size: int
+) -> None:
+    row = _Row(_BYTES, stops)
+    pieces = _feed(row, tokens, size)
+    assert row.sample is not None
+    assert "".join(pieces) == row.sample.text
+    assert (row.sample.text, row.sample.finish_reason) == _plain(tokens, stops, _BYTES)
+    assert not any(stop in row.sample.text for stop in stops)
+    assert row.sample.tokens == tokens[: len(row.sample.tokens)]
+
+
+# Streams.
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes generation say given rows, two tokens at a time; counts `.blocks` asked for."""
+
+    class Script:
+        rows: list[list[int]]
+        blocks = 0
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            array = np.array(self.rows, np.int32)
+            for start in range(0, array.shape[1], 2):
+                self.blocks += 1
+                yield array[:, start : start + 2]
+
+    script = Script()
+    monkeypatch.setattr(generate_lib, "generate_tokens", script)
+    return script
+
+
+def test_pieces_of_every_row_join_to_its_sample(scripted: Any) -> None:
+    scripted.rows = [[*b"abEND..."], [*b"abcEN", 256, *b".."], [*b"abcdefEN"]]
+    texts, samples = ["", "", ""], []
+    for pieces in generate({}, _CONFIG, _BYTES, ["x"] * 3, stop=["END"]):
+        texts = [text + piece for text, (piece, _) in zip(texts, pieces, strict=True)]
+        samples = [sample for _, sample in pieces]
+    assert texts == [sample.text for sample in samples] == ["ab", "abcEN", "abcdefEN"]
+    assert [sample.finish_reason for sample in samples] == ["stop", "stop", "length"]
+    assert scripted.blocks == 4
+
+
+def test_generation_ends_as_soon_as_every_row_has(scripted: Any) -> None:
+    scripted.rows = [[97, 256, *b"......"], [256, *b"......."]]
+    samples = generate_text({}, _CONFIG, _BYTES, ["x", "y"])
+    assert scripted.blocks == 1
+    assert [(sample.text, sample.tokens) for sample in samples] == [("a", [97, 256]), ("", [256])]
+
+
+def test_a_real_stream_joins_to_the_text_of_the_same_seed(params: Any) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 64, "seed": 3}
+    whole = generate_text(params, _CONFIG, _BYTES, ["ab", "c", ""], **options)
+    stop = whole[0].text[10:12]
+    texts = ["", "", ""]
+    final: list[Any] = []
+    for pieces in generate(params, _CONFIG, _BYTES, ["ab", "c", ""], stop=[stop], **options):
+        texts = [text + piece for text, (piece, _) in zip(texts, pieces, strict=True)]
+        final = [sample for _, sample in pieces]
+    assert texts == [sample.text for sample in final]
+    assert final[0].finish_reason == "stop"
+    for text, sample in zip(texts, whole, strict=True):
+        assert text == sample.text.partition(stop)[0]
