@@ -76,7 +76,7 @@ test-plan: .venv/.tpu  ## run the tests that compile for TPUs, which need none
 	$(PYTEST) -m libtpu tests/planning
 
 test-ray: .venv/.ray  ## run the tests that need Ray and the datasets library
-	$(PYTEST) -m ray tests/data
+	$(PYTEST) -m ray tests/prepare
 
 test-slurm: .venv/.test  ## install Debian's slurm-wlm if it is missing, train in a real Slurm
 	@command -v sbatch >/dev/null || { $(as_root) apt-get update -q && \

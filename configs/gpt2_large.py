@@ -3,7 +3,7 @@
 Command:
   gpt2-jax train --config configs/gpt2_large.py --workdir runs/large --config.data.path=DIR
 Hardware: 8 GPUs of 80 GB, or a TPU slice of 32 chips;
-  where a microbatch does not fit, raise train.accumulation_steps.
+  if a microbatch does not fit, raise train.accumulation_steps.
 Time: not yet run.
 Expected loss: not yet run here.
 """
@@ -17,7 +17,7 @@ def get_config():
     c.model.num_layers = 36
     c.model.num_heads = 20
     c.model.d_model = 1280
-    c.model.remat = "dots"
+    c.compute.remat = "dots"
     c.mesh.data = 1
     c.mesh.fsdp = -1
     c.schedule.learning_rate = 0.00025

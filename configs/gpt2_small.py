@@ -3,7 +3,7 @@
 Command:
   gpt2-jax train --config configs/gpt2_small.py --workdir runs/small --config.data.path=DIR
 Hardware: 8 GPUs of 40 GB, or a TPU slice of 8 chips;
-  where a microbatch does not fit, raise train.accumulation_steps.
+  if a microbatch does not fit, raise train.accumulation_steps.
 Time: not yet run.
 Expected loss: not yet run here at length. llm.c publishes about 3.29 on FineWeb's validation set
   after 10B tokens with these settings, nanoGPT 2.85 on OpenWebText after 300B.
@@ -18,7 +18,7 @@ def get_config():
     c.model.num_layers = 12
     c.model.num_heads = 12
     c.model.d_model = 768
-    c.model.remat = "none"
+    c.compute.remat = "none"
     c.mesh.data = -1
     c.mesh.fsdp = 1
     c.schedule.learning_rate = 0.0006

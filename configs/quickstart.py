@@ -20,11 +20,10 @@ def get_config():
     c.model.num_heads = 3
     c.model.d_model = 192
     c.model.context_length = 128
-    c.model.vocab_size = 257
     c.model.vocab_multiple = 16
-    c.model.dtype = "float32"
-    c.model.scan_unroll = 2
-    c.model.loss_chunk = 0
+    c.compute.dtype = "float32"
+    c.compute.scan_unroll = 2
+    c.compute.loss_chunk = 0
     c.data.path = "runs/data/python-stdlib"
     c.data.tokenizer = "byte"
     c.schedule.learning_rate = 2e-3

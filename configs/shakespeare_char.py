@@ -21,9 +21,9 @@ def get_config():
     c.model.context_length = 64
     c.model.vocab_size = 65
     c.model.vocab_multiple = 1
-    c.model.dtype = "float32"
-    c.model.scan_unroll = 4
-    c.model.loss_chunk = 0
+    c.compute.dtype = "float32"
+    c.compute.scan_unroll = 4
+    c.compute.loss_chunk = 0
     c.data.path = "runs/data/shakespeare_char"
     c.data.tokenizer = "char"
     c.optimizer.beta2 = 0.99

@@ -1,4 +1,4 @@
-"""`python -m gpt2_jax` is the console command `gpt2-jax`."""
+"""Runs the console command `gpt2-jax` as `python -m gpt2_jax`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""The Python API: `load(M)`, then generate, stream, score, next_tokens, attention."""
+"""Offers the Python API: `load(M)`, then generate, stream, score, next_tokens, attention."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,18 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats import load as load_lib
+from gpt2_jax.formats.load import Model
 from gpt2_jax.inference import generate as generate_lib
 from gpt2_jax.inference.generate import Sample
 from gpt2_jax.inference.sampling import SamplingOptions
+from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.gpt2 import GPT2
-from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 
 class NextToken(NamedTuple):
-    """A candidate for the next token: its text, id and probability."""
+    """Holds a candidate for the next token: its text, id and probability."""
 
     text: str
     id: int
@@ -31,36 +30,40 @@ class NextToken(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A text as a model finds it: tokens, and the log-probability (nats) of all but the first."""
+    """Holds the tokens of a text, and the log-probabilities (nats) of all but the first."""
 
     tokens: list[int]
     logprobs: list[float]
 
 
 def load(model: str | Path) -> LanguageModel:
-    """A model ready to use, from a run's workdir or the folder of one of its steps.
+    """Returns a model, ready for use.
+
+    Args:
+      model: a run's workdir (its newest good step is loaded), the folder of one step, a folder in
+        Hugging Face's format or of OpenAI's release, or the id of a model on the Hugging Face hub.
 
     Raises:
-      UserError: if the folder is not a model.
-      StorageError: if there is no whole checkpoint, or the newest can't be read.
+      UserError: if there is no such model.
+      StorageError: if no checkpoint is whole, or the step that was named is not.
     """
-    loaded = load_lib.load(model)
-    return LanguageModel(loaded.config, loaded.params, loaded.tokenizer)
+    return LanguageModel(load_lib.load(model))
 
 
 class LanguageModel:
-    """Parameters, tokenizer and the things to do with them; all methods leave it as it is.
+    """Generates and scores text with a model; no method changes it.
 
     Attributes:
-      config: the whole config of the run that made it.
+      config: the whole config of the run that made the model.
       tokenizer: see `gpt2_jax.tokenizers.tokenizer.Tokenizer`.
-      params: unrolled over layers, in the compute dtype.
+      params: the parameters, unrolled over layers, in the compute dtype.
     """
 
-    def __init__(self, config: Config, params: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-        """Takes scanned parameters, as training has them."""
-        self.config, self.tokenizer = config, tokenizer
-        self.params = generate_lib.decode_params(params, config.model)
+    def __init__(self, model: Model) -> None:
+        """Prepares a model, as `gpt2_jax.formats.load` reads it, for decoding."""
+        self.config, self.tokenizer = model.config, model.tokenizer
+        self._decoder = build_decoder(model.config.model, model.config.compute)
+        self.params = generate_lib.decode_params(self._decoder, model.params)
 
     def generate(
         self,
@@ -72,13 +75,14 @@ class LanguageModel:
         stop: Sequence[str] = (),
         seed: int = 0,
     ) -> list[Sample]:
-        """Continues a prompt `num_samples` times.
+        """Returns `num_samples` continuations of a prompt.
 
         Args:
-          prompt: empty for an unconditional text.
-          max_new_tokens: default: as many as the context has room for.
+          prompt: the text to continue; empty for an unconditional sample.
+          num_samples: how many to generate.
+          max_new_tokens: by default, as many as the context has room for.
           options: temperature, top_k and top_p.
-          stop: texts that end a sample; not part of it.
+          stop: strings that end a sample and are not part of it.
           seed: the same seed gives the same samples.
 
         Raises:
@@ -88,8 +92,8 @@ class LanguageModel:
             raise UserError(f"num_samples must be at least 1, not {num_samples}")
         _check_text(prompt)
         return generate_lib.generate_text(
+            self._decoder,
             self.params,
-            self.config.model,
             self.tokenizer,
             [prompt] * num_samples,
             max_new_tokens=max_new_tokens,
@@ -99,20 +103,20 @@ class LanguageModel:
         )
 
     def stream(self, prompt: str = "", **options: Any) -> Iterator[str]:
-        """Yields the text of one sample in pieces, as it comes.
+        """Yields the text of one sample in pieces, as it is generated.
 
-        Takes the options of `generate` but `num_samples`.
+        Takes the options of `generate`, except `num_samples`.
         """
         _check_text(prompt)
         pieces = generate_lib.generate(
-            self.params, self.config.model, self.tokenizer, [prompt], **options
+            self._decoder, self.params, self.tokenizer, [prompt], **options
         )
         for ((text, _),) in pieces:
             if text:
                 yield text
 
     def next_tokens(self, prompt: str = "", count: int = 10) -> list[NextToken]:
-        """The `count` most probable next tokens at temperature 1, most probable first."""
+        """Returns the `count` most probable next tokens at temperature 1, most probable first."""
         if count < 1:
             raise UserError(f"count must be at least 1, not {count}")
         logits_V = self._logits(self._encode(prompt))[-1]
@@ -121,16 +125,16 @@ class LanguageModel:
         return [NextToken(self.tokenizer.decode([i]), i, float(probs_V[i])) for i in best.tolist()]
 
     def score(self, text: str) -> Score:
-        """Log-probability of each token of `text` after the ones before it."""
+        """Returns the log-probability of each token of `text` given those before it."""
         tokens = self._encode(text)
         logprobs_TxV = jax.nn.log_softmax(self._logits(tokens)[:-1])
         picked = np.take_along_axis(np.asarray(logprobs_TxV), np.asarray(tokens)[1:, None], axis=1)
         return Score(tokens, picked[:, 0].tolist())
 
     def attention(self, text: str) -> np.ndarray:
-        """Attention probabilities, float32 [L, H, T, T]: row t is what query t sees of 0..t."""
+        """Returns attention probabilities, float32 [L, H, T, T]; query t attends to keys 0..t."""
         tokens = self._encode(text)
-        maps = _attention_maps(self.params, self.config.model, jnp.asarray([tokens]))
+        maps = _attention_maps(self._decoder, self.params, jnp.asarray([tokens]))
         return np.asarray(maps)
 
     def _encode(self, text: str) -> list[int]:
@@ -144,31 +148,29 @@ class LanguageModel:
         return tokens
 
     def _logits(self, tokens: Sequence[int]) -> jax.Array:
-        """Logits [T, V] of one text, computed on its tokens padded to a power of two."""
+        """Returns logits [T, V] of one text, computed on its tokens padded to a power of two."""
         size = generate_lib.bucket(len(tokens), self.config.model.context_length)
         padded = np.zeros((1, size), np.int32)
         padded[0, : len(tokens)] = tokens
-        return _logits(self.params, self.config.model, jnp.asarray(padded))[0, : len(tokens)]
+        return _logits(self._decoder, self.params, jnp.asarray(padded))[0, : len(tokens)]
 
 
 def _check_text(text: Any) -> None:
     if not isinstance(text, str):
-        raise UserError(f"a text must be one str, not {type(text).__name__}")
+        raise UserError(f"a text must be a string, not {type(text).__name__}")
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _logits(params: Any, config: ModelConfig, tokens_BxT: jax.Array) -> jax.Array:
-    model = GPT2(dataclasses.replace(config, dropout=0.0), scanned=False)
+@functools.partial(jax.jit, static_argnames="model")
+def _logits(model: GPT2, params: Any, tokens_BxT: jax.Array) -> jax.Array:
     return model.apply({"params": params}, tokens_BxT, method=GPT2.logits)[0]
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _attention_maps(params: Any, config: ModelConfig, tokens_1xT: jax.Array) -> jax.Array:
-    # Only the reference kernel has probabilities to show.
-    model = GPT2(dataclasses.replace(config, attention="reference"), scanned=False)
+@functools.partial(jax.jit, static_argnames="model")
+def _attention_maps(model: GPT2, params: Any, tokens_1xT: jax.Array) -> jax.Array:
     sown: Any
     _, sown = model.apply({"params": params}, tokens_1xT, mutable=["intermediates"])
     layers = [
-        sown["intermediates"][f"h_{i}"]["attn"]["attention"][0][0] for i in range(config.num_layers)
+        sown["intermediates"][f"h_{i}"]["attn"]["attention"][0][0]
+        for i in range(model.config.num_layers)
     ]
     return jnp.stack(layers)

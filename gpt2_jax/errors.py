@@ -1,89 +1,77 @@
-"""What can go wrong, and the exit status each kind of failure ends with."""
+"""The kinds of failure, the exit status that each ends with, and how messages are printed."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
 import sys
 from collections.abc import Iterable
 
 
 class Gpt2JaxError(Exception):
-    """An expected failure: the command line prints it as one line and exits with `exit_status`."""
+    """Reports an expected failure: the command line prints one line and exits `exit_status`."""
 
     exit_status = 1
 
 
 class UserError(Gpt2JaxError):
-    """Bad flags, config, data, or a workdir of another run; the message says what to do."""
+    """Reports bad flags, config or data, or a workdir of another run, and what to do about it."""
 
     exit_status = 2
 
 
 class Preempted(Gpt2JaxError):
-    """The run was told to stop, and has saved: start it again to go on."""
+    """Reports that the run was asked to stop and has saved: the same command resumes it."""
 
     exit_status = 75
 
 
 class NumbersWentBad(Gpt2JaxError):
-    """Too many steps in a row had a loss or a gradient that is not finite."""
+    """Reports that too many steps in a row had a loss or a gradient that is not finite."""
 
     exit_status = 76
 
 
 class PeersLost(Gpt2JaxError):
-    """Other processes of the run never came, are gone or hang: start all of them again."""
+    """Reports that other processes of the run are missing or hang: all must be started again."""
 
     exit_status = 77
 
 
 class StorageError(Gpt2JaxError):
-    """Saving failed, or no usable checkpoint is left."""
+    """Reports that saving failed, or that no usable checkpoint is left."""
 
     exit_status = 78
 
 
-# What reading a file of JSON raises: it can't be read, is not UTF-8, is none, or nests too deeply.
+# Raised by reading a JSON file: it is unreadable, not UTF-8, malformed or nested too deep.
 NOT_JSON = (OSError, ValueError, RecursionError)
 
 
 class Terminated(BaseException):
-    """SIGTERM has come. As with KeyboardInterrupt, nothing has failed: what can be kept is kept."""
+    """Reports SIGTERM. Like KeyboardInterrupt it is no failure: finished work is kept."""
 
 
 def shortened(text: str, length: int) -> str:
-    """The text as one line, which ends in `...` where it would be longer than `length`."""
+    """Returns the text as one line of at most `length` characters, which ends in `...` if cut."""
     line = " ".join(text.split())
     return line if len(line) <= length else f"{line[: length - 3]}..."
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that a disk, or the user's part of it, is full."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def told(error: BaseException) -> str:
-    """What an error says, or its name where it says nothing."""
+def error_text(error: BaseException) -> str:
+    """Returns the message of an error, or the name of its type if it has none."""
     return str(error) or type(error).__name__
 
 
-def no_room(error: OSError) -> str:
-    """What to say of a full disk."""
-    where = error.filename or "the disk"
-    return f"no space left on {where}: make room and run the same command again"
-
-
-def say(line: str) -> None:
-    """Prints a line on standard error, if there is anyone to read it, or room for it."""
+def print_stderr(line: str) -> None:
+    """Prints a line on standard error, unless it is closed or its disk is full."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:
-    """Says on standard error what the user should know, though the program can go on."""
-    say(f"warning: {message}")
+    """Prints a warning on standard error."""
+    print_stderr(f"warning: {message}")
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
@@ -92,13 +80,13 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-_LONGEST_SHOWN = 80
+_LONGEST_REPR = 80
 
 
-def shown(value: object) -> str:
-    """Returns `repr(value)` cut short, for a message; any value of a user's file has one."""
+def short_repr(value: object) -> str:
+    """Returns `repr(value)` cut to 80 characters, for messages that quote a value from a file."""
     try:
         text = repr(value)
-    except Exception:  # of a number with thousands of digits, of what is nested too deeply
+    except Exception:  # of an integer with thousands of digits, or a value that nests too deep
         return f"<{type(value).__name__}>"
-    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
+    return text if len(text) <= _LONGEST_REPR else text[: _LONGEST_REPR - 3] + "..."

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Compiler flags of a chip: runs a command with them, or prints them without one.
+# Runs a command with the compiler flags of a chip, or prints the flags if there is no command.
 #
 #   launch/flags.sh v5e gpt2-jax train --config configs/gpt2_small.py --workdir gs://bucket/run
-#   launch/flags.sh h100                                prints the flags, to be set in a shell
-#   launch/flags.sh --dry-run v5e gpt2-jax train ...    prints what would run, runs nothing
+#   launch/flags.sh h100                                prints the flags, to set them in a shell
+#   launch/flags.sh --dry-run v5e gpt2-jax train ...    prints what would run, without running it
 #
-# Chips: v4 v5e v5p v6e a100 h100 cpu. What LIBTPU_INIT_ARGS and XLA_FLAGS hold already comes last,
-# so that it wins. Each flag has its reason and source here, and is dropped when a version of jax no
-# longer knows it: an unknown flag ends the process. libtpu 0.0.51 (jax 0.10.2) takes all of the TPU
-# flags when it compiles for a v5e slice, and jax 0.10.2 knows the GPU ones; what they gain has not
-# been measured on a chip. What FSDP cannot do without on TPUs the training step asks for itself
-# (compiler_options in gpt2_jax/train/step.py).
+# Chips: v4 v5e v5p v6e a100 h100 cpu. Existing values of LIBTPU_INIT_ARGS and XLA_FLAGS come last, so
+# that they take precedence. Each flag is listed here with its reason and source, and is removed when
+# a version of jax no longer knows it, because an unknown flag ends the process. libtpu 0.0.51 (jax
+# 0.10.2) accepts all of the TPU flags when it compiles for a v5e slice, and jax 0.10.2 knows the GPU
+# flags; their effect has not been measured on a chip. The flags that FSDP requires on TPUs are set by
+# the training step itself (compiler_options in gpt2_jax/training/step.py).
 set -euo pipefail
 
 refuse() {
@@ -26,7 +26,7 @@ while (($#)) && [[ $1 == -* || -z $chip ]]; do
     exit 0
     ;;
   --dry-run | --dry_run) dry_run=yes ;;
-  --) # as the other launchers want it before a command
+  --) # the other launchers require it before a command
     shift
     break
     ;;
@@ -40,28 +40,28 @@ tpu=()
 gpu=()
 case $chip in
 v4 | v5e | v5p | v6e)
-  # Gradient all-reduces of data parallelism run beside the backward pass, also where the operands
+  # Gradient all-reduces of data parallelism overlap with the backward pass, even if the operands
   # differ in size (MaxText, benchmarks/xla_flags_library.py, DATA_PARALLEL_OVERLAP).
   tpu+=(--xla_tpu_enable_data_parallel_all_reduce_opt=true)
   tpu+=(--xla_tpu_data_parallel_opt_different_sized_ops=true)
   ;;&
 v6e)
-  # More on-chip memory for the operation at hand, as v6e has it and compute-bound dense models use
-  # it (same file, DENSE_VMEM_LIMIT_FLAG).
+  # More on-chip memory for each operation, which v6e has and compute-bound dense models can use
+  # (same file, DENSE_VMEM_LIMIT_FLAG).
   tpu+=(--xla_tpu_scoped_vmem_limit_kib=98304)
   ;;&
 a100 | h100)
-  # Starts collectives early and ends them late, with compute between: off by default (JAX's "GPU
-  # performance tips"; baked into NVIDIA's JAX images).
+  # Starts collectives early and ends them late, to overlap with compute; off by default (JAX's "GPU
+  # performance tips"; set in NVIDIA's JAX images).
   gpu+=(--xla_gpu_enable_latency_hiding_scheduler=true)
-  # Across the iterations of the loop over layers: gathers the next layer's weights during this one,
-  # scatters its gradients during the one before (JAX-Toolbox, GPU_performance.md, "FSDP").
+  # In the loop over layers, gathers the next layer's weights during the current one, and scatters
+  # a layer's gradients during the one before (JAX-Toolbox, GPU_performance.md, "FSDP").
   gpu+=(--xla_gpu_enable_pipelined_all_gather=true)
   gpu+=(--xla_gpu_enable_pipelined_reduce_scatter=true)
   ;;&
 v4 | v5e | v5p | v6e | a100 | h100 | cpu) ;;
-'') refuse "name a chip: v4, v5e, v5p, v6e, a100, h100 or cpu" ;;
-*) refuse "name a chip first: v4, v5e, v5p, v6e, a100, h100 or cpu, not '$chip'" ;;
+'') refuse "the chip is missing: name v4, v5e, v5p, v6e, a100, h100 or cpu" ;;
+*) refuse "the chip must be v4, v5e, v5p, v6e, a100, h100 or cpu, not '$chip'" ;;
 esac
 
 settings=()
@@ -84,6 +84,6 @@ elif [[ $dry_run ]]; then
   done
   echo "$line"
 else
-  type -P "$1" >/dev/null || refuse "can't run $1: no such command on the PATH"
+  type -P "$1" >/dev/null || refuse "cannot run $1: no such command on the PATH"
   exec env "${settings[@]}" "$@"
 fi

@@ -4,10 +4,10 @@ r"""Runs a gpt2-jax command as several processes of one run on this machine.
     launch/local.py --processes 4 --devices_per_process 2 -- \
         gpt2-jax train --config configs/quickstart.py --workdir runs/local --config.mesh.fsdp=2
 
-The first process has the terminal; of the others, whoever fails is quoted. Ctrl-C and SIGTERM go to
-all of them, a second one kills. When one fails the rest are killed. The exit status is that of the
-process that failed first; 75 if they were stopped and have saved; else 0. Needs the standard
-library only.
+The first process writes to the terminal; of the others, the last lines of the one that fails first
+are shown. Ctrl-C and SIGTERM are passed on to all of them, and a second signal kills them. If one
+fails, the others are killed. The exit status is that of the process that failed first, 75 if they
+were stopped and have saved, and 0 otherwise. It needs only the standard library.
 """
 
 from __future__ import annotations
@@ -45,37 +45,37 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command_line() -> CommandLine:
     parser = CommandLine("launch/local.py", __doc__)
-    parser.require("--processes", "N", type=count, help="how many")
+    parser.require("--processes", "N", type=count, help="how many processes to start")
     parser.add_argument(
         "--devices_per_process",
         type=count,
         metavar="N",
-        help="CPU devices in each; without it a process takes the devices that JAX finds",
+        help="CPU devices of each process; by default a process uses the devices that JAX finds",
     )
     parser.add_argument(
-        "--port", type=_port, metavar="N", help="of process 0; a free one by default"
+        "--port", type=_port, metavar="N", help="port of process 0; by default a free one"
     )
     parser.add_argument(
         "--grace",
         type=seconds,
         default=60.0,
         metavar="SECONDS",
-        help="what the others get to end by themselves when one has ended well (default 60)",
+        help="how long the others may run after one has succeeded (default: 60)",
     )
     parser.add_argument(
-        "--all_output", action="store_true", help="show the others' output too, by number"
+        "--all_output", action="store_true", help="show the output of all processes, by number"
     )
     return parser
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"must be a port from 1 to 65535, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a port between 1 and 65535, not {text!r}")
     return int(text)
 
 
 def _settings(args: argparse.Namespace, port: int, rank: int) -> dict[str, str]:
-    """What the environment of one process says beside what it inherits."""
+    """Returns the environment variables of one process beside those that it inherits."""
     settings = {
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": str(args.processes),
@@ -93,7 +93,7 @@ def _free_port() -> int:
 
 
 class _Group:
-    """The processes of a run: started together, signalled together, ended together."""
+    """Starts, signals and ends the processes of a run together."""
 
     def __init__(
         self, command: list[str], settings: list[dict[str, str]], all_output: bool, grace_s: float
@@ -102,11 +102,11 @@ class _Group:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._tails: list[collections.deque[str]] = []
         self._readers: list[threading.Thread] = []
-        # Before the first process, so that no signal finds some of them without a launcher.
+        # Set before the first process starts, so that no signal misses any of them.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._forward)
         for rank, setting in enumerate(settings):
-            # Sessions of their own: the terminal's Ctrl-C comes through us, once.
+            # A session of its own, so that Ctrl-C reaches it once, through this process.
             try:
                 process = subprocess.Popen(
                     command,
@@ -129,16 +129,16 @@ class _Group:
                 self._readers.append(reader)
 
     def wait(self) -> int:
-        """Waits for all of them; kills the rest when one has failed, or lags behind the others."""
+        """Waits for all processes; kills the rest if one fails or the grace period ends."""
         ended: dict[int, int] = {}  # rank -> status, in the order they ended
         deadline = float("inf")
         while len(ended) < len(self._processes):
             for rank, process in enumerate(self._processes):
                 if rank not in ended and process.poll() is not None:
                     ended[rank] = shell_status(process.returncode)
-                    well = ended[rank] in (0, PREEMPTED)
-                    # Dead peers make the others fail too: what was first is the one to report.
-                    grace_s = self._grace_s if well else 0.0
+                    succeeded = ended[rank] in (0, PREEMPTED)
+                    # The others fail because of the first failure, which is the one to report.
+                    grace_s = self._grace_s if succeeded else 0.0
                     deadline = min(deadline, time.monotonic() + grace_s)
             if time.monotonic() >= deadline:
                 self._kill()

@@ -1,30 +1,30 @@
 #!/usr/bin/env bash
-# A TPU slice by queued resources: made, installed on, trained on, watched and deleted.
+# Creates a TPU slice by queued resources, installs the project, trains, watches and deletes it.
 #
 #   launch/tpu_pod.sh up     --name gpt2 --zone us-west4-a --type v5litepod-16 --spot -- \
 #       gpt2-jax train --config configs/gpt2_small.py --workdir gs://bucket/gpt2
-#   launch/tpu_pod.sh watch  ...the same...   after up: makes the slice anew and starts again when it
-#       is preempted, until the run ends
+#   launch/tpu_pod.sh watch  ...the same...   after up: creates the slice again and restarts the run
+#       when the slice is preempted, until the run ends
 #   launch/tpu_pod.sh status|logs|stop|delete --name gpt2 --zone us-west4-a
 #   launch/tpu_pod.sh run    --name gpt2 --zone us-west4-a -- df -h    on every worker
 #
 # up is create, install and start, which are commands too. start runs the command under
-# launch/supervise.py on every worker, in the background: it outlives the connection and writes
-# train.log in the home folder. The run goes on from its gs:// workdir, so nothing on the workers
-# needs keeping.
+# launch/supervise.py on every worker, in the background: it continues after the connection ends and
+# writes train.log in the home folder. The run resumes from its gs:// workdir, so nothing on the
+# workers must be kept.
 #
-#   --name NAME         of the queued resource and the TPU VM
-#   --zone ZONE         with TPUs of that type
+#   --name NAME         name of the queued resource and of the TPU VM
+#   --zone ZONE         a zone with TPUs of that type
 #   --type TYPE         accelerator type, such as v4-32, v5litepod-16, v5p-32, v6e-16
-#   --version VERSION   of the TPU VM's software; by default the one for the type
-#   --project PROJECT   by default gcloud's own
-#   --spot, --reserved  how it is paid for; by default on demand
-#   --setup COMMAND     for every worker's shell after the installation, such as one that fetches data
-#   --logs gs://...     where each worker copies its log every minute
-#   --dry-run           prints the commands, runs nothing
+#   --version VERSION   software of the TPU VM; by default that for the type
+#   --project PROJECT   by default the project of gcloud
+#   --spot, --reserved  how the slice is paid for; by default on demand
+#   --setup COMMAND     run on every worker after the installation, for example to copy data
+#   --logs gs://...     folder to which each worker copies its log every minute
+#   --dry-run           prints the commands, without running them
 #
-# What is installed is the last commit. Needs gcloud, logged in. POLL_S is the seconds between looks
-# at the state (default 30).
+# It installs the last commit. It needs gcloud, logged in. POLL_S is the number of seconds between
+# checks of the state (default: 30).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -34,13 +34,13 @@ refuse() {
 }
 
 check_workdir() { # COMMAND
-  # Up to 8 cores or chips are one host, whose folders are those of the run.
+  # Up to 8 cores or chips are one host, so the workdir may be a local folder.
   ((${type##*-} > 8)) || return 0
   local word before=''
   for word in "$@"; do
     [[ $before != --workdir ]] || word=--workdir=$word
     if [[ $word == --workdir=* && $word != --workdir=gs://* ]]; then
-      refuse "${word/=/ }: the hosts of a $type share no folder; name gs://BUCKET/RUN"
+      refuse "${word/=/ }: the hosts of a $type do not share a disk: use gs://BUCKET/RUN"
     fi
     before=$word
   done
@@ -53,7 +53,7 @@ case $verb in
   exit 0
   ;;
 up | create | install | start | run | watch | status | logs | stop | delete) shift ;;
-*) refuse "name what to do: up, create, install, start, run, watch, status, logs, stop or delete" ;;
+*) refuse "the command must be up, create, install, start, run, watch, status, logs, stop or delete" ;;
 esac
 
 name='' zone='' type='' version='' project='' tier='' setup='' logs='' dry_run=''
@@ -65,7 +65,7 @@ while (($#)) && [[ $1 != -- ]]; do
     shift 2
     ;;
   --spot | --reserved)
-    [[ -z $tier ]] || refuse "$1 and $tier exclude each other"
+    [[ -z $tier ]] || refuse "$1 and $tier cannot be combined"
     tier=$1
     shift
     ;;
@@ -79,11 +79,11 @@ while (($#)) && [[ $1 != -- ]]; do
 done
 (($# == 0)) || shift # the --
 [[ $name ]] || refuse "--name NAME is missing"
-[[ $name =~ ^[a-z][a-z0-9-]*$ ]] || refuse "--name $name: lower-case letters, digits and dashes"
+[[ $name =~ ^[a-z][a-z0-9-]*$ ]] || refuse "--name $name must consist of lower-case letters, digits and dashes"
 [[ $zone ]] || refuse "--zone ZONE is missing"
 case $verb in
 up | create | start | watch)
-  # The chip's name in launch/flags.sh, and the software that Google's table lists for it.
+  # The name of the chip in launch/flags.sh, and the software that Google lists for it.
   case $type in
   v4-*) chip=v4 default=tpu-ubuntu2204-base ;;
   v5litepod-*) chip=v5e default=v2-alpha-tpuv5-lite ;;
@@ -92,25 +92,25 @@ up | create | start | watch)
   *) chip='' default='' ;;
   esac
   [[ $chip && $type =~ -[1-9][0-9]*$ ]] ||
-    refuse "--type '$type' is none of v4-N, v5litepod-N, v5p-N, v6e-N"
+    refuse "--type '$type' must be one of v4-N, v5litepod-N, v5p-N, v6e-N"
   version=${version:-$default}
   ;;
 esac
 case $verb in
-up | start | run | watch) (($#)) || refuse "name a command after --" ;;
+up | start | run | watch) (($#)) || refuse "the command is missing: put it after --" ;;
 esac
 case $verb in
 up | start | watch) check_workdir "$@" ;;
 esac
 [[ $dry_run ]] || type -P gcloud >/dev/null ||
-  refuse "gcloud is not on the PATH: install Google Cloud's command line, then gcloud auth login"
+  refuse "gcloud is not on the PATH: install the Google Cloud CLI, then run gcloud auth login"
 command=("$@")
 where=("--zone=$zone")
 [[ -z $project ]] || where+=("--project=$project")
 
-exec 3>&1 # a dry run's commands, also from where output is captured
+exec 3>&1 # for the commands of a dry run, even where output is captured
 
-quoted() { # WORDS, as a shell would take them
+quoted() { # WORDS: prints them quoted for a shell
   local word line=''
   for word in "$@"; do
     [[ $word =~ ^[A-Za-z0-9_./:=,@%+~-]+$ ]] || word=${word@Q}
@@ -127,7 +127,7 @@ run() {
   fi
 }
 
-state() { # [what a dry run is to find]
+state() { # [the state that a dry run assumes]
   run gcloud compute tpus queued-resources describe "$name" "${where[@]}" \
     '--format=value(state.state)' || return
   [[ -z $dry_run ]] || echo "${1-ACTIVE}"
@@ -137,9 +137,9 @@ on_workers() { # WORKERS COMMAND
   run gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" "--worker=$1" "--command=$2"
 }
 
-lost_sight() { # after gcloud has said why
-  echo "error: can't look at $name in $zone: is gcloud logged in (gcloud auth login), and are \
---name, --zone and --project right?" >&2
+state_unknown() { # after gcloud has printed why
+  echo "error: cannot read the state of $name in $zone: check that gcloud is logged in (gcloud auth \
+login), and that --name, --zone and --project are right" >&2
   exit 1
 }
 
@@ -156,7 +156,7 @@ create() {
       return 1
       ;;
     esac
-    echo "$name is ${now:-not there yet}" >&2
+    echo "$name is ${now:-not listed yet}" >&2
     sleep "${POLL_S:-30}"
     now=$(state)
   done
@@ -166,7 +166,7 @@ install() {
   local archive=gpt2_jax.tar.gz
   run git -C "$root" archive --format=tar.gz "--output=/tmp/$archive" HEAD
   run gcloud compute tpus tpu-vm scp "/tmp/$archive" "$name:" "${where[@]}" --worker=all
-  # The machines' own Python may be older than the project's; uv brings one.
+  # The Python of the machines may be too old, so uv installs one.
   on_workers all "rm -rf gpt2_jax && mkdir gpt2_jax && tar -xzf $archive -C gpt2_jax && cd gpt2_jax \
 && python3 -m pip install --quiet --user uv && ~/.local/bin/uv venv --quiet --python 3.12 .venv \
 && ~/.local/bin/uv pip install --quiet '.[tpu,gcs]'"
@@ -178,18 +178,18 @@ start() {
   # shellcheck disable=SC2016
   [[ -z $logs ]] || copy='(while kill -0 $(cat ~/train.pid); do sleep 60; '"\
 gcloud storage cp --quiet ~/train.log $(quoted "$logs/")"'$(hostname).log; done) >/dev/null 2>&1 </dev/null & '
-  # setsid: the end of the connection does not reach it.
+  # setsid keeps it running after the connection ends.
   on_workers all "cd gpt2_jax && export PATH=\$PWD/.venv/bin:\$PATH && \
 rm -f ~/train.status && { setsid launch/flags.sh $chip launch/supervise.py --status_file ~/train.status -- $(quoted "${command[@]}") \
 >>~/train.log 2>&1 </dev/null & echo \$! >~/train.pid; ${copy}sleep 1; }"
 }
 
-watch() { # until the run ends: its status is this script's
+watch() { # until the run ends; returns its status
   local now made ended='' gone='' seen=''
   while true; do
-    # After the first, a look that fails, as for want of a network, tells nothing.
+    # After the first check, a failure may be one of the network and is ignored.
     if ! now=$(state SUSPENDED); then
-      [[ $seen ]] || lost_sight
+      [[ $seen ]] || state_unknown
       now=UNKNOWN
     fi
     seen=yes
@@ -204,11 +204,11 @@ watch() { # until the run ends: its status is this script's
       ;;
     esac
     if [[ $gone ]]; then
-      echo "$name is $now: making it anew" >&2
-      set +e # for the shell in the brackets to end at what fails in it, and only that one
+      echo "$name is $now: creating it again" >&2
+      set +e # so that a failure ends the subshell only
       (
         set -e
-        delete || true # it may have gone by itself
+        delete || true # it may be deleted already
         create
         install
         start
@@ -216,7 +216,7 @@ watch() { # until the run ends: its status is this script's
       made=$?
       set -e
       ((made)) || gone=''
-      [[ -z $gone ]] || echo "$name could not be made anew; trying again" >&2
+      [[ -z $gone ]] || echo "$name could not be created; trying again" >&2
     fi
     [[ -z $dry_run ]] || return 0
     sleep "${POLL_S:-30}"
@@ -235,7 +235,7 @@ up)
   ;;
 create | install | start | watch | delete) "$verb" ;;
 status)
-  now=$(state) || lost_sight
+  now=$(state) || state_unknown
   echo "$name: $now"
   # shellcheck disable=SC2016 # for the workers' shells
   on_workers all 'kill -0 $(cat train.pid) && echo "$(hostname): running" || echo "$(hostname): not running"'
@@ -243,7 +243,7 @@ status)
 run) on_workers all "$(quoted "${command[@]}")" ;;
 logs) on_workers 0 'tail -n 100 -f train.log' ;;
 stop)
-  # The supervisor passes it on; the run saves and ends.
+  # The supervisor passes the signal on, and the run saves and ends.
   # shellcheck disable=SC2016
   on_workers all 'kill -TERM $(cat train.pid)'
   ;;

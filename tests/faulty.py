@@ -1,9 +1,10 @@
-"""The command as it is, but one of its processes meets a fault, once.
+"""The command with one fault in one of its processes.
 
-FAULT=PROCESS:NUMBER:KIND. KIND is a signal that the process sends itself as it makes the batch of
-that number, or `block`: then the batch never comes. With `arrays` or `manifest` the disk is full as
-these are written for the checkpoint of that number; with `restore` the process is killed as it
-reads one. FAULT_MET is a file that does not exist before the fault, and does after it.
+FAULT=PROCESS:NUMBER:KIND. KIND is a signal that the process sends itself while it makes the batch
+of that number, or `block`, with which that batch never comes. With `arrays` or `manifest` the disk
+is full when these are written for the checkpoint of that step; with `restore` the process is killed
+when it reads a checkpoint. FAULT_MET is a file that is created at the fault, so that it happens
+only once.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def wait_for_a_disk_that_never_answers() -> None:
     threading.Event().wait()
 
 
-def meet(kind: str) -> None:
-    """The fault itself; returns where it is a full disk."""
+def cause(kind: str) -> None:
+    """Causes the fault; returns if it is a full disk."""
     Path(os.environ["FAULT_MET"]).touch()
     if kind == "block":
         wait_for_a_disk_that_never_answers()
@@ -46,26 +47,26 @@ def arm() -> None:
 
     def rows(self, step, row_indices):
         if step == int(number) and not met.exists():
-            meet(kind)
+            cause(kind)
         return make_rows(self, step, row_indices)
 
     def no_manifest(folder, step):
         if step == int(number) and not met.exists():
-            meet(kind)
+            cause(kind)
             raise full
         write_manifest(folder, step)
 
     async def no_arrays(self, directory, *args, **more):
         futures = await save(self, directory, *args, **more)
         if f"{number}." in str(directory) and not met.exists():
-            meet(kind)
+            cause(kind)
             failed = concurrent.futures.Future()
             failed.set_exception(full)
             return [*futures, failed]
         return futures
 
     def no_restore(self, *args):
-        meet("SIGKILL")
+        cause("SIGKILL")
         return restore(self, *args)
 
     if kind == "manifest":

@@ -1,6 +1,6 @@
-"""The command as it is, but every row of a training batch leaves its digest in RECORD_FOLDER.
+"""Runs the command, and records a digest of every row of a training batch in RECORD_FOLDER.
 
-A process writes to a file of its own, a line a batch: its number and the digest of each row.
+Each process writes to a file of its own, one line per batch: its step and the digest of each row.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def record() -> None:
 
 
 def recorded(folder: Path) -> dict[int, dict[int, str]]:
-    """{batch: {row: digest}} of all processes, which agree where they made the same row."""
-    found: dict[int, dict[int, str]] = {}
+    """Returns {batch: {row: digest}} of all processes, which must agree on rows they share."""
+    batches: dict[int, dict[int, str]] = {}
     for path in folder.iterdir():
         for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
-            batch = found.setdefault(line["step"], {})
+            batch = batches.setdefault(line["step"], {})
             for row, digest in line["digests"].items():
                 assert batch.setdefault(int(row), digest) == digest
-    return found
+    return batches
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A tiny run of the command in processes of its own, for the tests that stop and go on with it."""
+"""A tiny run of the command, in this process or in others, for tests that stop and resume it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import jax
 import numpy as np
 
 from gpt2_jax.checkpoint.store import CheckpointStore
+from gpt2_jax.cli.main import main
 from gpt2_jax.config import from_dict, load_config
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.prepare.corpora import Document
 from gpt2_jax.prepare.prepare import prepare
-from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import abstract_state, without_params
+from gpt2_jax.training.optimizer import make_optimizer
+from gpt2_jax.training.state import abstract_state, without_params
 
 CONFIG = """
 from gpt2_jax.config import default
@@ -33,9 +34,9 @@ def get_config():
     c.model.context_length = 16
     c.model.vocab_size = 257
     c.model.vocab_multiple = 16
-    c.model.dtype = "float32"
+    c.compute.dtype = "float32"
     c.model.dropout = 0.1
-    c.model.loss_chunk = 8
+    c.compute.loss_chunk = 8
     c.data.path = {data!r}
     c.data.tokenizer = "byte"
     c.schedule.learning_rate = 3e-3
@@ -53,7 +54,7 @@ def get_config():
 
 
 def once(folder, make):
-    """Makes a folder, or waits until another worker of pytest-xdist has."""
+    """Makes a folder, or waits until another worker of pytest-xdist has made it."""
     done = folder.with_suffix(".done")
     try:
         folder.with_suffix(".begun").mkdir(parents=True)
@@ -69,10 +70,10 @@ def once(folder, make):
 
 
 def make_lab(tmp_path_factory, name, **texts):
-    """A folder, the same in all workers, with a config, its data and what is compiled for it.
+    """Returns a folder, the same in all workers, with a config, its data and compiled programs.
 
     Args:
-      texts: by folder what is prepared there; the config names `data`.
+      texts: folder -> the text that is prepared there, in addition to `data` of the config.
     """
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
@@ -85,7 +86,7 @@ def fill_lab(folder, **texts):
     (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
 
 
-# Sampling takes a third of what a resumed run takes, and changes nothing it computes.
+# Sampling takes a third of the time of a resumed run, and changes nothing that it computes.
 NO_SAMPLE = "--config.eval.sample_tokens=0"
 
 
@@ -108,12 +109,12 @@ def start(
     stdout=subprocess.DEVNULL,
     launcher=(),
 ):
-    """A process of its own that trains; compiling is done once for all with these devices.
+    """Starts a process that trains; those with equally many devices share compiled programs.
 
     Args:
-      launcher: the words before the command, if something else is to start it.
+      launcher: the words before the command, if another program is to start it.
     """
-    cache = {  # unless the environment names one
+    cache = {  # unless the environment names a folder
         "JAX_COMPILATION_CACHE_DIR": str(lab / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
@@ -129,14 +130,20 @@ def start(
 
 
 def train(lab, workdir, *flags, status=0, **settings):
+    """Trains in another process; returns what it prints on standard error."""
     process = start(lab, workdir, *flags, **settings)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == status, errors
     return errors
 
 
+def train_here(lab, workdir, *flags):
+    """Trains in this process, which has loaded JAX already; returns the exit status."""
+    return main(["train", "--config", str(lab / "config.py"), "--workdir", str(workdir), *flags])
+
+
 def start_group(lab, workdir, *flags, processes, devices=1, env=None, **settings):
-    """The processes of one run, with so many devices each, in one workdir or a list of them."""
+    """Starts the processes of one run, with so many devices each, in one workdir or several."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
@@ -156,7 +163,7 @@ def start_group(lab, workdir, *flags, processes, devices=1, env=None, **settings
 
 
 def finish(group, status=0):
-    """Waits for all of them; returns what each said on standard error."""
+    """Waits for all processes; returns what each of them printed on standard error."""
     try:
         errors = [process.communicate(timeout=200)[1] for process in group]
     finally:
@@ -166,7 +173,7 @@ def finish(group, status=0):
     return errors
 
 
-def wait_for_rows(workdir, group, count):
+def wait_for_lines(workdir, group, count):
     deadline = time.monotonic() + 150
     metrics = workdir / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= count):
@@ -175,27 +182,27 @@ def wait_for_rows(workdir, group, count):
         time.sleep(0.05)
 
 
-def rows(workdir):
+def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def losses(workdir):
-    by_step = [(row["step"], row["loss"]) for row in rows(workdir) if "loss" in row]
+    by_step = [(line["step"], line["loss"]) for line in lines(workdir) if "loss" in line]
     assert [step for step, _ in by_step] == list(range(1, len(by_step) + 1))  # each step once
     return [loss for _, loss in by_step]
 
 
 def arrays(workdir, step=20):
-    """Every array of a checkpoint, read onto one device."""
+    """Returns every array of a checkpoint, read onto one device."""
     config = load_config(workdir / ".." / "config.py")
     mesh = make_mesh(from_dict({}).mesh, jax.devices()[:1])
     abstract = abstract_state(config, make_optimizer(config), mesh, Rules())
     store = CheckpointStore(workdir / "checkpoints", keep=9)
     try:
-        found = store.restore(step, abstract.params, without_params(abstract))
+        state = store.restore(step, abstract.params, without_params(abstract))
     finally:
         store.close()
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
 def identical(one, other):

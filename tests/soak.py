@@ -1,9 +1,9 @@
-"""Runs killed with SIGKILL at seeded moments, saves included, must end as the one that was not.
+"""Runs killed with SIGKILL at seeded moments, also while saving, end like one that was not.
 
     python -m tests.soak --seed 0 --runs 40
 
-Each run is started again until it is done. Then its parameters, its optimizer's state, its losses
-and the digest of every row of every batch must be those of the uninterrupted run, to the bit.
+Each run is started again until it is done. Then its parameters, optimizer state and losses, and the
+digest of every row of every batch, must equal those of the uninterrupted run to the bit.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _FLAGS = (NO_SAMPLE, f"--config.checkpoint.every={_EVERY}", "--config.checkpoint
 
 
 def begin(folder: Path) -> None:
-    """Makes the config and the data of all runs, and the run that nobody interrupts."""
+    """Makes the config and the data of all runs, and the uninterrupted run."""
     fill_lab(folder)
     _, errors, status = _start(folder, "whole", None, random.Random(0))
     assert status == 0, errors
 
 
 def soak(lab: Path, seed: int) -> collections.Counter[str]:
-    """One run, killed and started again until it is done; counts at what it was killed.
+    """Kills a run and starts it again until it is done; returns how often it was killed at what.
 
     Raises:
-      AssertionError: if it does not end as the uninterrupted run.
+      AssertionError: if it does not end like the uninterrupted run.
     """
     draw, name = random.Random(seed), f"killed-{seed}"
     kills: collections.Counter[str] = collections.Counter()
@@ -63,7 +63,7 @@ def soak(lab: Path, seed: int) -> collections.Counter[str]:
 def _start(
     lab: Path, name: str, moment: str | None, draw: random.Random
 ) -> tuple[str, str, int | None]:
-    """Starts the run and kills it at that moment; (what it was doing, what it said, its status)."""
+    """Starts the run and kills it at that moment; returns (activity, errors, exit status)."""
     workdir, rows = lab / name, lab / f"{name}-rows"
     rows.mkdir(exist_ok=True)
     began = time.time()
@@ -80,7 +80,7 @@ def _start(
         step = draw.randrange(_EVERY, _STEPS + 1, _EVERY)
         _wait(process, lambda: _is_saving(workdir, began, step))
         _sleep_or_end(process, draw.choice([0.0, draw.uniform(0, 0.1)]))
-    elif moment == "commit":  # the step has its name, and those before it are being removed
+    elif moment == "commit":  # the step has its name, and older ones are being removed
         step = draw.randrange(_EVERY, _STEPS + 1, _EVERY)
         _wait(process, (workdir / "checkpoints" / str(step)).exists)
         _sleep_or_end(process, draw.choice([0.0, draw.uniform(0, 0.03)]))
@@ -109,7 +109,7 @@ def _lines(path: Path) -> int:
 
 
 def _is_saving(workdir: Path, began: float, from_step: int = 0) -> bool:
-    """Whether there is a half-made checkpoint, of a process that began at that time."""
+    """Returns whether a process that began at that time has a half-written checkpoint."""
     for path in workdir.glob("checkpoints/*.orbax-checkpoint-tmp"):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime > began and int(path.name.partition(".")[0]) >= from_step:
@@ -118,7 +118,7 @@ def _is_saving(workdir: Path, began: float, from_step: int = 0) -> bool:
 
 
 def main() -> int:
-    """Soaks as many runs as asked for, and says what they were killed at."""
+    """Soaks the requested number of runs, and prints what they were killed at."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="of the first run (default 0)")
     parser.add_argument("--runs", type=int, default=40, help="how many (default 40)")

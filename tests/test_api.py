@@ -13,7 +13,7 @@ import gpt2_jax
 from gpt2_jax.api import LanguageModel, NextToken
 from gpt2_jax.errors import UserError
 from gpt2_jax.inference.sampling import SamplingOptions
-from gpt2_jax.tokenizers.tokenizer import CharTokenizer
+from gpt2_jax.tokenizers.char import CharTokenizer
 from tests.inference.tiny import make_run
 
 _CONTEXT = 32
@@ -146,6 +146,7 @@ def test_attention_is_causal_and_each_query_spends_one(model: LanguageModel) -> 
     assert (maps >= 0).all()
     np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
     assert not maps[..., ~np.tri(9, dtype=bool)].any()
+    assert (maps[..., np.tri(9, dtype=bool)] > 0).all()
     np.testing.assert_array_equal(maps[..., 0, 0], 1)
     # Every layer and head has its own.
     flat = maps.reshape(8, -1)
@@ -188,9 +189,9 @@ def test_what_is_no_text_or_no_options_is_refused(model: LanguageModel) -> None:
     asks: list[Any] = [model.generate, model.score, model.next_tokens, model.attention]
     for ask in asks:
         for wrong in (["a", "b"], 5, b"bytes"):
-            with pytest.raises(UserError, match="must be one str"):
+            with pytest.raises(UserError, match="must be a string"):
                 ask(wrong)
-    with pytest.raises(UserError, match="must be one str"):
+    with pytest.raises(UserError, match="must be a string"):
         next(model.stream(["a"]))  # pyright: ignore
     with pytest.raises(UserError, match="SamplingOptions"):
         model.generate("a", options={"temperature": 0})  # pyright: ignore

@@ -16,13 +16,15 @@ import jax.numpy as jnp
 import pytest
 
 from gpt2_jax.config import Config, load_config, to_dict
+from gpt2_jax.data.token_sets import resolve_vocab_size
+from gpt2_jax.model.build import build_model
 from gpt2_jax.model.flops import num_params
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.tokenizers.tokenizer import make_tokenizer
-from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import abstract_state
+from gpt2_jax.training.optimizer import make_optimizer
+from gpt2_jax.training.state import abstract_state
 
 _ROOT = Path(__file__).parents[1]
 _GOLDEN = Path(__file__).parent / "golden"
@@ -41,8 +43,14 @@ def _path(name: str) -> Path:
     return _ROOT / "configs" / f"{name}.py"
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Works in a folder without data, so that a tokenizer's name decides the vocabulary."""
+    monkeypatch.chdir(tmp_path)
+
+
 def _load(name: str) -> Config:
-    return load_config(_path(name))
+    return resolve_vocab_size(load_config(_path(name)))
 
 
 def test_the_shipped_configs_are_there() -> None:
@@ -97,7 +105,7 @@ def test_the_file_is_short_and_imports_nothing_beside_it(name: str) -> None:
 def test_shapes_trace_without_an_array(name: str) -> None:
     """Init, logits and the whole training state, from shapes alone: XL included."""
     config = _load(name)
-    model = GPT2(config.model)
+    model = build_model(config.model, config.compute)
     tokens = jax.ShapeDtypeStruct((1, config.model.context_length), jnp.int32)
     logits = jax.eval_shape(
         lambda key, tokens: model.init_with_output(key, tokens, method=GPT2.logits)[0][0],

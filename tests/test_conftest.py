@@ -1,4 +1,4 @@
-"""The rules of tests/conftest.py, tried on small suites of their own."""
+"""Tests the rules of tests/conftest.py on small test suites."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_slower(): pass
 """
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)])
 def test_skips_are_counted_by_marker(tmp_path: Path, workers: tuple[str, ...]) -> None:
     status, output = _run(tmp_path, _MIXED, *workers)
     assert status == 0, output
@@ -78,7 +78,7 @@ def test_lm_eval_runs_where_it_is_installed(tmp_path: Path) -> None:
     (tmp_path / "lm_eval.py").write_text("")
     status, output = _run(tmp_path, code, PYTHONPATH=str(tmp_path))
     assert status == 0 and "1 passed" in output, output
-    # None in sys.modules is how Python knows that there is none.
+    # None in sys.modules makes Python treat the module as missing.
     hidden = "import sys\nsys.modules['lm_eval'] = None\n" + code
     status, output = _run(tmp_path, hidden, PYTHONPATH=str(tmp_path))
     assert status == 0 and "skipped: lm_eval 1" in output, output
@@ -126,7 +126,7 @@ def test_asking_for_gpu_tests_leaves_jax_its_gpu(tmp_path: Path) -> None:
 def test_it(): assert "JAX_PLATFORMS" not in os.environ
 def test_other(): assert os.environ["JAX_PLATFORMS"] == "cpu"
 """
-    # On a machine without a GPU the test skips; the point is what the variable says.
+    # Without a GPU the test is skipped, but the variable is checked in any case.
     status, output = _run(tmp_path, code, "-m", "gpu")
     assert status == 0, output
     status, output = _run(tmp_path, code, "-m", "not gpu")

@@ -1,4 +1,4 @@
-"""A run on a disk that fills up: it trains on, saves again when there is room, or ends with 78."""
+"""A run on a disk that fills up: it keeps training, and saves again or ends with status 78."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def disk(tmp_path):
     owner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         if owner.stdout.readline() != "ready\n":
-            pytest.skip(f"can't mount a tmpfs: {owner.stderr.read()}")
+            pytest.skip(f"cannot mount a tmpfs: {owner.stderr.read()}")
         yield Path(f"/proc/{owner.pid}/root{tmp_path}")
     finally:
         owner.kill()
@@ -40,8 +40,8 @@ def lab(tmp_path_factory):
     return make_lab(tmp_path_factory, "full")
 
 
-class Heard:
-    """What a process says on standard error, a line at a time, while it runs."""
+class Output:
+    """Collects the lines that a process prints on standard error while it runs."""
 
     def __init__(self, process):
         self.process, self.lines = process, []
@@ -65,7 +65,7 @@ class Heard:
 
 
 def fill(disk):
-    """Takes all the room that is left."""
+    """Takes all the space that is left."""
     with open(disk / "filler", "ab", buffering=0) as file:
         while True:
             try:
@@ -88,48 +88,48 @@ def wait_for_save(workdir, after, process):
 
 
 @pytest.mark.slow
-def test_training_survives_a_full_disk_and_saves_again_when_there_is_room(lab, disk):
+def test_training_survives_a_full_disk_and_saves_again_once_there_is_space(lab, disk):
     workdir = disk / "run"
     flags = [_STEPS, NO_SAMPLE, "--config.checkpoint.every=50", "--config.checkpoint.keep=1"]
     flags += ["--config.checkpoint.max_failures=1000", "--config.log.tensorboard=True"]
     process = start(lab, workdir, *flags, devices=1)
-    heard = Heard(process)
+    output = Output(process)
     wait_for_save(workdir, 0, process)
     fill(disk)
-    heard.wait_for("no space left on the disk (failure", times=3)
+    output.wait_for("no space left on the disk (failure", times=3)
     before = steps_saved(workdir)[-1]
     (disk / "filler").unlink()
     wait_for_save(workdir, before, process)
     process.send_signal(signal.SIGTERM)
-    assert heard.end() == 75, heard.lines[-20:]
+    assert output.end() == 75, output.lines[-20:]
     last = steps_saved(workdir)[-1]
-    assert len(losses(workdir)) == last  # each step's row once, those of the full time included
-    assert any("metrics.jsonl: No space left on device; what" in line for line in heard.lines)
-    assert not [line for line in heard.lines if "Traceback" in line or "exception" in line]
-    # What was saved afterwards is what it would have been with room all the time.
+    assert len(losses(workdir)) == last  # each step once, including those while the disk was full
+    assert any("metrics.jsonl: No space left on device; new" in line for line in output.lines)
+    assert not [line for line in output.lines if "Traceback" in line or "exception" in line]
+    # The state saved afterwards is the one of a run that always had space.
     train(lab, lab / "roomy", NO_SAMPLE, _STEPS, "--stop_at_step", str(last), devices=1)
     assert losses(lab / "roomy") == losses(workdir)
 
 
 @pytest.mark.slow
-def test_a_disk_that_stays_full_ends_the_run_with_78_and_its_last_checkpoint_whole(lab, disk):
+def test_a_disk_that_stays_full_ends_the_run_with_78_and_an_intact_checkpoint(lab, disk):
     workdir = disk / "run"
     flags = [_STEPS, NO_SAMPLE, "--config.checkpoint.every=50", "--config.checkpoint.keep=1"]
     flags += ["--config.checkpoint.max_failures=2"]
     process = start(lab, workdir, *flags, devices=1)
-    heard = Heard(process)
+    output = Output(process)
     wait_for_save(workdir, 0, process)
-    while process.poll() is None:  # again and again: a step that is pruned makes room
+    while process.poll() is None:  # repeatedly, because removing an old step frees space
         fill(disk)
         time.sleep(0.05)
-    assert heard.end() == 78, heard.lines[-20:]
-    last = heard.lines[-1]
-    assert last.startswith("error: can't save a checkpoint in") and "2 in a row" in last, last
+    assert output.end() == 78, output.lines[-20:]
+    last = output.lines[-1]
+    assert last.startswith("error: cannot save a checkpoint in") and "2 in a row" in last, last
     saved = steps_saved(workdir)
     assert len(saved) == 1
     (disk / "filler").unlink()
     stop = ["--stop_at_step", str(saved[0] + 20)]
-    said = train(lab, workdir, *flags, *stop, devices=1)
-    assert f"from step {saved[0]} to" in said
+    errors = train(lab, workdir, *flags, *stop, devices=1)
+    assert f"from step {saved[0]} to" in errors
     assert steps_saved(workdir) == [saved[0] + 20]
     assert os.listdir(workdir / "checkpoints") == [str(saved[0] + 20)]

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.gcs, pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def bucket():
-    """The environment in which gs://bucket is the fake one."""
+    """Returns the environment variables with which gs://bucket is the fake one."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -51,7 +51,7 @@ def lab(tmp_path):
 
 
 def in_bucket(bucket, code, *words):
-    """What a program prints that has `fs`, the fake storage."""
+    """Returns what a program prints that uses `fs`, the fake storage."""
     done = subprocess.run(
         [sys.executable, "-c", f"import gcsfs, sys\nfs = gcsfs.GCSFileSystem()\n{code}", *words],
         env=os.environ | bucket,
@@ -65,24 +65,23 @@ def in_bucket(bucket, code, *words):
 def test_a_second_trainer_in_a_bucket_is_refused_until_the_first_is_killed(lab, bucket):
     flags = ("--config.train.total_steps=100000", NO_SAMPLE)
     settings = {"devices": 1, "env": bucket}
-    said: list[str] = []
+    output: list[str] = []
 
     def wait_for(beginning):
         deadline = time.monotonic() + 150
-        while not any(line.startswith(beginning) for line in said):
-            assert time.monotonic() < deadline and first.poll() is None, said[-20:]
+        while not any(line.startswith(beginning) for line in output):
+            assert time.monotonic() < deadline and first.poll() is None, output[-20:]
             time.sleep(0.1)
 
     with start(lab, "gs://bucket/run", *flags, **settings) as first:
-        # Read on and on: without credentials gcsfs says much, and would wait for a full pipe.
-        threading.Thread(target=lambda: [said.append(line) for line in first.stderr]).start()
+        # Without credentials gcsfs prints so much that it would fill a pipe that nobody reads.
+        threading.Thread(target=lambda: [output.append(line) for line in first.stderr]).start()
         try:
             wait_for("step 2/")
             errors = train(lab, "gs://bucket/run", *flags, **settings, status=2)
             refusal = errors.splitlines()[-1]
-            assert f"in use by a trainer on host {socket.gethostname()}, " in refusal
-            assert f"process {first.pid}, since" in refusal
-            said.clear()
+            assert f"in use by process {first.pid} on host {socket.gethostname()}, " in refusal
+            output.clear()
             wait_for("step ")
         finally:
             first.kill()
@@ -95,13 +94,13 @@ def test_a_holder_on_another_machine_counts_as_long_as_it_writes(bucket):
 import dataclasses, time
 from pathlib import Path
 from gpt2_jax.files.bucket_lock import BucketLock
-from gpt2_jax.files.lock_owner import Holder
+from gpt2_jax.files.lock_owner import LockOwner
 from gpt2_jax.errors import UserError
 
 far, here = (
     BucketLock(Path("bucket/run"), refresh_s=0.5, stale_s=4, poll_s=0.1) for _ in range(2)
 )
-far._holder = dataclasses.replace(Holder.this(), host="far", place="elsewhere")
+far._owner = dataclasses.replace(LockOwner.this_process(), host="far", pid_space="elsewhere")
 far.acquire()
 try:
     here.acquire()
@@ -114,12 +113,12 @@ here.acquire()
 print(time.monotonic() - began)
 far._generation = "1"
 far.release()  # another's lock is not removed
-print(here._find().holder.host)
+print(here._read().owner.host)
 here.release()
-print(here._find())
+print(here._read())
 """
     refusal, waited, host, left = in_bucket(bucket, code).splitlines()
-    assert "bucket/run is in use by a trainer on host far" in refusal
+    assert "bucket/run is in use by process" in refusal and "on host far" in refusal
     assert 1 < float(waited) < 60 and host != "far" and left == "None"
 
 
@@ -137,7 +136,7 @@ def test_a_run_in_a_bucket_is_stopped_resumed_and_sampled_from(lab, bucket):
     )
     assert json.loads(done.stdout)["samples"], done.stderr
 
-    # An object that is not the one that was saved is found without a download.
+    # A changed object is noticed without a download.
     flip = """
 path, *_ = fs.find('bucket/run/checkpoints/20/params/d')
 content = bytearray(fs.cat(path))
@@ -145,9 +144,9 @@ content[len(content) // 2] ^= 1
 fs.pipe(path, bytes(content))
 """
     in_bucket(bucket, flip)
-    said = train(lab, workdir, board, **settings)
-    assert "checkpoints/20 is damaged (params/d/" in said and "has crc32c" in said
-    assert "from step 16 to 20" in said
+    errors = train(lab, workdir, board, **settings)
+    assert "checkpoints/20 is damaged (params/d/" in errors and "has crc32c" in errors
+    assert "from step 16 to 20" in errors
 
     in_bucket(bucket, "fs.get('bucket/run', sys.argv[1], True)", str(lab / "copy"))
     names = {path.name for path in (lab / "copy").iterdir()}
@@ -163,10 +162,10 @@ fs.pipe(path, bytes(content))
     assert CheckpointStore(lab / "copy" / "checkpoints").newest_good() == 20
 
 
-def test_a_first_save_that_was_killed_in_a_bucket_is_no_checkpoint(lab, bucket):
+def test_a_first_save_that_was_killed_in_a_bucket_is_not_a_checkpoint(lab, bucket):
     settings = {"devices": 1, "env": bucket}
     in_bucket(bucket, "fs.pipe('bucket/run/checkpoints/8/params/half', b'made')")
-    said = train(lab, "gs://bucket/run", "--stop_at_step", "9", NO_SAMPLE, **settings)
-    assert "from step 0 to 9" in said and "damaged" not in said
+    errors = train(lab, "gs://bucket/run", "--stop_at_step", "9", NO_SAMPLE, **settings)
+    assert "from step 0 to 9" in errors and "damaged" not in errors
     left = in_bucket(bucket, "print(fs.exists('bucket/run/checkpoints/8/params/half'))")
     assert left == "False\n"

@@ -21,14 +21,14 @@ from tests.recorded import recorded
 from tests.runs import (
     NO_SAMPLE,
     finish,
+    lines,
     losses,
     make_lab,
     once,
-    rows,
     start,
     start_group,
     train,
-    wait_for_rows,
+    wait_for_lines,
 )
 
 _FOREVER = "--config.train.total_steps=100000"
@@ -37,7 +37,7 @@ _BATCH = 8
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A folder with a config, its data, and what has been compiled for it."""
+    """A folder with a config and its data."""
     return make_lab(tmp_path_factory, "multiprocess")
 
 
@@ -62,13 +62,19 @@ def mesh(data=1, fsdp=1, tensor=1):
     return [f"--config.mesh.{axis}={size}" for axis, size in locals().items()]
 
 
+def last_evaluation(workdir):
+    """Returns the numbers of the last validation."""
+    *_, last = (line for line in lines(workdir) if "eval/loss" in line)
+    return {name: value for name, value in last.items() if name.startswith("eval/")}
+
+
 def relative_error(workdir, reference):
     ours, expected = np.array(losses(workdir)), np.array(losses(reference))
     assert ours.shape == expected.shape == (20,)
     return np.abs(ours / expected - 1).max()
 
 
-def test_two_processes_are_one_run_and_the_first_speaks_for_both(lab):
+def test_two_processes_are_one_run(lab):
     group = start_group(lab, lab / "none", "--dry_run", processes=2, devices=2)
     errors = finish(group)
     for rank, text in enumerate(errors):
@@ -103,22 +109,22 @@ def test_processes_and_devices_do_not_change_the_losses(lab, alone, processes, d
 
 
 @pytest.mark.slow
-def test_a_run_of_four_goes_on_as_one_and_then_as_two_with_the_same_batches(lab, alone):
+def test_a_run_of_four_resumes_as_one_and_then_as_two_with_the_same_batches(lab, alone):
     workdir, module = lab / "elastic", "tests.recorded"
     records = folder_of_records(lab, "elastic")
 
     def trained(first, last):
-        """What was recorded, of the batches of these steps, and a clean folder for the next."""
-        found = recorded(records)
+        """Returns the recorded batches of these steps, and empties the folder for the next."""
+        batches = recorded(records)
         for path in list(records.iterdir()):
             path.unlink()
-        return {step: found[step - 1] for step in range(first, last + 1)}
+        return {step: batches[step - 1] for step in range(first, last + 1)}
 
     settings = {"env": {"RECORD_FOLDER": str(records)}, "module": module}
     four = start_group(
         lab, workdir, *mesh(data=2, fsdp=2), NO_SAMPLE, processes=4, devices=1, **settings
     )
-    wait_for_rows(workdir, four, 3)
+    wait_for_lines(workdir, four, 3)
     four[2].send_signal(signal.SIGINT)
     errors = finish(four, status=75)
     stopped = len(losses(workdir))
@@ -159,11 +165,10 @@ def test_two_processes_evaluate_as_one_does(lab):
     )
     train(lab, lab / "one-evaluates", *flags, devices=1)
     finish(start_group(lab, lab / "two-evaluate", *flags, *mesh(tensor=2), processes=2))
-    one, two = (rows(lab / name)[-1] for name in ("one-evaluates", "two-evaluate"))
+    one, two = (last_evaluation(lab / name) for name in ("one-evaluates", "two-evaluate"))
     assert one.keys() == two.keys() and "eval/lambada_gpt2/acc_filtered" in one
     for name, value in one.items():
-        if name.startswith("eval/"):
-            assert two[name] == pytest.approx(value, rel=1e-5), name
+        assert two[name] == pytest.approx(value, rel=1e-5), name
 
 
 @pytest.mark.slow
@@ -179,7 +184,7 @@ def test_a_workdir_that_is_not_shared_is_refused_by_name(lab):
 def test_a_process_that_dies_takes_the_others_with_it(lab):
     workdir = lab / "dead"
     pair = start_group(lab, workdir, _FOREVER, NO_SAMPLE, *mesh(fsdp=2), processes=2)
-    wait_for_rows(workdir, pair, 2)
+    wait_for_lines(workdir, pair, 2)
     pair[1].kill()
     pair[1].communicate()
     _, errors = pair[0].communicate(timeout=60)
@@ -188,7 +193,7 @@ def test_a_process_that_dies_takes_the_others_with_it(lab):
 
 
 def supervised(lab, workdir, *flags, fault):
-    """What is said while a run of two meets a fault, and is started until it is done."""
+    """Returns the errors of a run of two processes with a fault, which is restarted until done."""
     python, launch = sys.executable, Path(__file__).parents[1] / "launch"
     supervise = [python, str(launch / "supervise.py"), "--backoff", "0.1", "--"]
     local = [python, str(launch / "local.py"), "--processes", "2", "--"]
@@ -205,7 +210,7 @@ def supervised(lab, workdir, *flags, fault):
     try:
         _, errors = process.communicate(timeout=500)
     finally:
-        while process.poll() is None:  # the second time, they kill
+        while process.poll() is None:  # the second signal makes them kill
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=10)
@@ -234,12 +239,12 @@ def test_a_run_that_hangs_or_dies_is_started_again_and_ends_as_if_it_had_not(
     workdir = lab / f"supervised-{fault.rpartition(':')[2]}"
     flags = (NO_SAMPLE, *mesh(fsdp=2), "--config.train.hang_timeout=40")
     errors = supervised(lab, workdir, *flags, fault=fault)
-    (told,) = re.findall(r"supervise: .*ended with (\d+) .*; starting it again", errors)
-    assert told in statuses, errors
+    (status,) = re.findall(r"supervise: .*ended with (\d+) .*; starting it again", errors)
+    assert status in statuses, errors
     if "SIGSTOP" in fault:
         assert "error: process 0 of 2 got no further than step" in errors
     assert losses(workdir) == losses(pair)
-    assert rows(workdir)[-1]["eval/loss"] == rows(pair)[-1]["eval/loss"]
+    assert last_evaluation(workdir) == last_evaluation(pair)
 
 
 @pytest.mark.slow
@@ -255,7 +260,7 @@ def test_a_save_that_fails_in_one_process_fails_in_all_and_the_next_is_whole(lab
     print(f"{fault}: done after {time.monotonic() - began:.0f} s")
     folder = workdir / "checkpoints"
     assert (
-        f"warning: can't save a checkpoint in {folder}: no space left on the disk (failure 1 of 5"
+        f"warning: cannot save a checkpoint in {folder}: no space left on the disk (failure 1 of 5"
         in errors[0]
     )
     assert sorted(path.name for path in folder.iterdir()) == ["16", "20"]
@@ -283,10 +288,7 @@ def test_a_workdir_in_use_is_refused_by_all_processes(lab):
     finally:
         lock.release()
     for text in errors:
-        assert (
-            f"is in use by a trainer on host {socket.gethostname()}, process {os.getpid()}, "
-            in text
-        )
+        assert f"is in use by process {os.getpid()} on host {socket.gethostname()}, " in text
     assert list(workdir.iterdir()) == []
 
 

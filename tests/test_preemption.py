@@ -1,4 +1,4 @@
-"""SIGTERM at any moment: status 75, the last finished step is saved, none repeated or skipped."""
+"""SIGTERM at any moment: status 75, the last step is saved, and none is repeated or skipped."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.recorded import recorded
 from tests.runs import (
     NO_SAMPLE,
     finish,
+    lines,
     losses,
     make_lab,
-    rows,
     start_group,
     train,
-    wait_for_rows,
+    wait_for_lines,
 )
 from tests.soak import begin, soak
 
@@ -41,15 +41,15 @@ def test_ten_stops_by_sigterm_repeat_and_skip_nothing(lab, processes):
     stopped = 0
     for _ in range(_STOPS):
         group = start_group(lab, workdir, *_FLAGS, processes=processes, **settings)
-        wait_for_rows(workdir, group, 2 * stopped + draw.randrange(1, 6))  # two rows a step
+        wait_for_lines(workdir, group, 2 * stopped + draw.randrange(1, 6))  # two lines a step
         draw.choice(group).send_signal(signal.SIGTERM)
-        said = finish(group, status=75)[0]
-        assert f"from step {stopped} to" in said
-        stopped = int(re.search(r"stopped and saved at step (\d+) of", said)[1])
+        errors = finish(group, status=75)[0]
+        assert f"from step {stopped} to" in errors
+        stopped = int(re.search(r"stopped and saved at step (\d+) of", errors)[1])
         saved = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
         assert max(saved) == stopped == len(losses(workdir))
-        # Each step's validation once, but for the last, if that was broken off.
-        validated = [row["step"] for row in rows(workdir) if "eval/loss" in row]
+        # Each step is validated once, except the last if its validation was interrupted.
+        validated = [line["step"] for line in lines(workdir) if "eval/loss" in line]
         assert validated in ([*range(1, stopped + 1)], [*range(1, stopped)])
     print(f"{processes} process(es): stopped {_STOPS} times in {stopped} steps")
     batches = recorded(records)
@@ -68,8 +68,8 @@ def test_ten_stops_by_sigterm_repeat_and_skip_nothing(lab, processes):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_runs_killed_at_seeded_moments_end_as_the_one_that_was_not(tmp_path):
+def test_runs_killed_at_seeded_moments_end_like_one_that_was_not(tmp_path):
     begin(tmp_path)
     kills = sum(soak(tmp_path, seed).total() for seed in range(3))
-    print(f"3 runs killed {kills} times ended as the one that was not")
+    print(f"3 runs killed {kills} times ended like one that was not")
     assert kills >= 3

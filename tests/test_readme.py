@@ -1,4 +1,4 @@
-"""The README's Python runs, and its command lines parse."""
+"""Tests that the Python of the README runs, and that its command lines parse."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from gpt2_jax.cli import sample
-from gpt2_jax.cli.main import VERBS, parse
+from gpt2_jax.cli.main import VERBS
+from gpt2_jax.cli.verb import parse
 from gpt2_jax.config import load_config
+from gpt2_jax.prepare.prepare import prepare
+from gpt2_jax.prepare.work_items import Document
 from gpt2_jax.tokenizers.tokenizer import make_tokenizer
 from tests.inference.tiny import make_run, tiny_config
 
@@ -21,6 +24,7 @@ _ROOT = Path(__file__).parents[1]
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")
 _BLOCKS = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", _README, re.MULTILINE | re.DOTALL)
 _RUN = "runs/quickstart"
+_QUICKSTART = _ROOT / "configs" / "quickstart.py"
 
 
 def _python_blocks() -> list[str]:
@@ -28,7 +32,7 @@ def _python_blocks() -> list[str]:
 
 
 def _commands() -> list[list[str]]:
-    """The words of every `gpt2-jax` command line in a fenced block, up to a pipe or a redirect."""
+    """Returns the words of every `gpt2-jax` command in a fenced block, up to a pipe or redirect."""
     commands = []
     for kind, text in _BLOCKS:
         if kind == "python":
@@ -49,16 +53,32 @@ def test_the_readme_shows_the_python_api_and_the_command_line() -> None:
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a model as quickstart's to the outside (context, tokenizer), only narrower inside."""
-    quickstart = load_config(_ROOT / "configs" / "quickstart.py")
+    """The model has the context and tokenizer of the quickstart, but is narrower."""
+    quickstart = load_config(_QUICKSTART)
     tokenizer = make_tokenizer(quickstart.data.tokenizer)
-    config = tiny_config(tokenizer, context_length=quickstart.model.context_length)
+    length = quickstart.model.context_length
+    config = tiny_config(tokenizer, context_length=length, num_layers=1, scan_unroll=1)
     make_run(tmp_path / _RUN, config, tokenizer)
     # The blocks name the run by a path from the repository's root.
     monkeypatch.chdir(tmp_path)
     for text in _python_blocks():
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.slow
+def test_the_training_from_python_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs it with quickstart's own config, on a short text."""
+    (text,) = [text for kind, text in _BLOCKS if kind == "python" and "gpt2_jax.train(" in text]
+    (tmp_path / "configs").symlink_to(_ROOT / "configs")
+    documents = [Document("a", "def one():\n    return 1\n" * 99)]
+    prepare(documents, "byte", tmp_path / load_config(_QUICKSTART).data.path)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text.replace("20", "2").replace("=5", "=1"), "README.md", "exec"), {})
+    step, loss = capsys.readouterr().out.split()
+    assert step == "2" and 0 < float(loss) < 5.5
 
 
 def test_the_command_lines_of_the_readme_parse() -> None:
@@ -72,8 +92,8 @@ def test_the_command_lines_of_the_readme_parse() -> None:
             continue
         args = parse(words[0], verb, words[1:])
         if words[0] == "sample":
-            sample._check(args)  # flags that exclude each other
+            sample._check(args)  # flags that cannot be combined
         config = getattr(args, "config", None)
         if config and config.startswith("configs/"):
-            # Overrides too: parsed by type and checked against each other.
+            # Overrides are parsed by type and checked together.
             load_config(_ROOT / config, args.config_overrides)

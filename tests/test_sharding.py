@@ -13,12 +13,12 @@ import pytest
 from gpt2_jax.config import MeshConfig, from_dict
 from gpt2_jax.data.loader import TrainLoader, device_batches
 from gpt2_jax.data.shards import TokenArray
-from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.model.build import build_model
 from gpt2_jax.parallel.mesh import make_mesh
-from gpt2_jax.parallel.rules import Rules, entered
-from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import abstract_state, init_state
-from gpt2_jax.train.step import batch_sharding, compile_train_step
+from gpt2_jax.parallel.rules import Rules, sharding_context
+from gpt2_jax.training.optimizer import make_optimizer
+from gpt2_jax.training.state import abstract_state, init_state
+from gpt2_jax.training.step import batch_sharding, compile_train_step
 
 T, STEPS = 16, 20
 _CONFIG = from_dict(
@@ -30,14 +30,16 @@ _CONFIG = from_dict(
             "context_length": T,
             "vocab_size": 61,
             "vocab_multiple": 8,
-            "dtype": "float32",
-            "loss_chunk": 0,
         },
+        "compute": {"dtype": "float32", "loss_chunk": 0},
         "schedule": {"learning_rate": 3e-3, "min_learning_rate": 0.0, "warmup_steps": 3},
         "train": {"batch_size": 8, "total_steps": STEPS},
     }
 )
-_MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
+_MESHES = [
+    (2, 2, 2),
+    *(pytest.param(axes, marks=pytest.mark.slow) for axes in ((8, 1, 1), (1, 8, 1), (1, 2, 4))),
+]
 
 
 @functools.cache
@@ -57,7 +59,7 @@ def train(axes, dropout=0.0):
     optimizer = make_optimizer(config)
     abstract = abstract_state(config, optimizer, mesh, rules)
     step = compile_train_step(config, optimizer, mesh, rules, abstract)
-    # That a seed gives the same parameters on every mesh is tests/train/test_state.py's to show.
+    # That a seed gives the same parameters on every mesh is tests/training/test_state.py's to show.
     state = jax.device_put(first_state(), jax.tree.map(lambda leaf: leaf.sharding, abstract))
     # Tokens with something to learn: each follows from the one before, but for noise.
     rng = np.random.default_rng(0)
@@ -101,8 +103,8 @@ def test_dropout_draws_the_same_masks_on_one_device_and_on_eight():
         params = jax.device_put(
             first_state().params, jax.tree.map(lambda leaf: leaf.sharding, abstract)
         )
-        model = GPT2(config, train=True)
-        with entered(mesh, Rules()):
+        model = build_model(config, _CONFIG.compute, train=True)
+        with sharding_context(mesh, Rules()):
             forward = jax.jit(lambda p, t, k: model.apply({"params": p}, t, rngs={"dropout": k})[0])
             batch = jax.device_put(tokens, batch_sharding(mesh))
             return np.asarray(forward(params, batch, jax.random.key(7)))

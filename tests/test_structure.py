@@ -1,9 +1,10 @@
-"""The house rules of CONTRIBUTING.md that a machine can check."""
+"""Tests the rules of CONTRIBUTING.md that a machine can check."""
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ _ROOT = Path(__file__).parents[1]
 _PACKAGE = _ROOT / "gpt2_jax"
 _FILES = sorted(_PACKAGE.rglob("*.py"))
 
-# Import names of packages whose distribution is called otherwise.
+# Import names of packages whose distribution has another name.
 _IMPORT_NAMES = {
     "lm-eval": "lm_eval",
     "sse-starlette": "sse_starlette",
@@ -40,7 +41,7 @@ def _modules() -> list[str]:
     return names
 
 
-def test_rooms_import_in_one_direction() -> None:
+def test_packages_import_in_one_direction() -> None:
     command = (
         "import sys; from importlinter.cli import lint_imports; "
         "sys.exit(lint_imports(cache_dir=None))"
@@ -55,7 +56,7 @@ def test_core_imports_without_any_extra() -> None:
     needs = requirements()
     extras = {name for extra, names in needs.items() if extra for name in names}
     blocked = sorted(_IMPORT_NAMES.get(name, name) for name in extras - {*needs[""], "jaxlib"})
-    # Blocked means that `import name` raises ImportError; the probe must not itself import one.
+    # Blocked means that `import name` raises ImportError; this process must not import one itself.
     code = f"""
 import importlib, json, sys
 for name in {blocked!r}:
@@ -79,6 +80,20 @@ print(json.dumps([statuses, sorted(heavy & set(sys.modules))]))
     assert json.loads(done.stdout.splitlines()[-1]) == [[0, 2], []], done.stderr
 
 
+def test_help_and_typos_of_eval_wait_for_neither_jax_nor_numpy() -> None:
+    code = """
+import json, sys
+from gpt2_jax.cli.main import main
+typo = ["eval", "--model", "runs/none", "--data", ".", "--tasks", "helaswag"]
+statuses = [main(["eval", "--help"]), main(typo)]
+heavy = {"jax", "flax", "numpy", "grain", "orbax"}
+print(json.dumps([statuses, sorted(heavy & set(sys.modules))]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [[0, 2], []], done.stderr
+    assert "did you mean 'hellaswag'?" in done.stderr
+
+
 def test_every_verb_has_its_module_and_offers_what_the_command_asks_for() -> None:
     for name in VERBS:
         tree = ast.parse((_PACKAGE / "cli" / f"{name}.py").read_text("utf-8"))
@@ -91,18 +106,40 @@ def test_every_verb_has_its_module_and_offers_what_the_command_asks_for() -> Non
         assert {"HELP", "EXAMPLES", "add_arguments", "run"} <= defined, name
 
 
-def test_there_is_no_room_for_misc() -> None:
+def test_no_module_is_named_after_nothing() -> None:
     bad = {"util", "utils", "misc", "helpers", "common"}
     assert not [str(path) for path in _FILES if path.stem.strip("_") in bad]
 
 
+def test_what_files_does_is_done_nowhere_else() -> None:
+    places = {
+        r"\bfcntl\b": {"files/lock.py"},
+        r"\b(ENOSPC|EDQUOT|EFBIG)\b": {"files/disk_full.py"},
+        # Whole folders get their name at the end of prepare.
+        r"\bos\.(replace|rename)\b": {"files/atomic.py", "prepare/prepare.py"},
+        r"\b(mkstemp|NamedTemporaryFile|fsync)\b": {"files/atomic.py", "data/shard_file.py"},
+        # The module that is lm-eval's plug-in defines a class of lm-eval's at its top level.
+        r"except (ImportError|ModuleNotFoundError)\b": {
+            *("files/extras.py", "evals/harness.py"),
+            "cli/doctor.py",  # prints JSON without rich
+        },
+    }
+    for pattern, allowed in places.items():
+        found = {
+            path.relative_to(_PACKAGE).as_posix()
+            for path in _FILES
+            if re.search(pattern, path.read_text("utf-8"))
+        }
+        assert found == allowed, pattern
+
+
 def _public(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
-    """Public functions and classes, and the public methods of classes that are no protocol."""
+    """Yields public functions and classes, and the public methods of classes but protocols."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for node in tree.body:
         if isinstance(node, kinds) and not node.name.startswith("_"):
             yield node
-            # A protocol's attributes may be told in its own docstring.
+            # The docstring of a protocol may describe its members.
             bases = [ast.unparse(base) for base in getattr(node, "bases", [])]
             if isinstance(node, ast.ClassDef) and "Protocol" not in bases:
                 for inner in node.body:

@@ -1,11 +1,11 @@
-"""Is our GPT-2 transformers' GPT-2? Logits, greedy texts and files, at 124M and four odd sizes.
+"""Compares our GPT-2 with transformers' in logits, greedy texts and files, at 124M and four sizes.
 
 Command (`make compare-env` makes the environment; 10 minutes on 2 cores):
   .venv-compare/bin/python experiments/parity/huggingface.py --out experiments/parity/results
 
-Every tensor of every model is perturbed by noise: in a fresh model norms are one and biases zero,
-and two of them swapped would change no logit. Exit status 1 if anything is further off than the
-limits below.
+Noise is added to every tensor of every model: in a new model, norms are one and biases zero, so
+that swapping two of them would not change any logit. The exit status is 1 if a difference exceeds
+the limits below.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ import torch
 from safetensors.numpy import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2_jax.config import ModelConfig
+from gpt2_jax.config import ComputeConfig, ModelConfig
 from gpt2_jax.formats import huggingface
-from gpt2_jax.formats.load import abstract_params
 from gpt2_jax.inference.generate import decode_params, generate_tokens
 from gpt2_jax.inference.sampling import SamplingOptions
+from gpt2_jax.model.build import abstract_params, build_decoder, build_model
 from gpt2_jax.model.gpt2 import GPT2
-from gpt2_jax.tokenizers.tokenizer import CharTokenizer, GPT2Tokenizer
+from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
+from gpt2_jax.tokenizers.char import CharTokenizer
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2_124M": {},
@@ -55,13 +56,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         activation_function="silu",
     ),
 }  # fmt: skip
-LOGIT_LIMIT = 1e-5  # of the largest logit
+COMPUTE = ComputeConfig(dtype="float32", loss_chunk=0)
+LOGIT_LIMIT = 1e-5  # relative to the largest logit
 GREEDY = 100
-_PROMPTS = (7, 40, 1)  # tokens of each row of the ragged batch
+_PROMPTS = (7, 40, 1)  # tokens of each prompt of the ragged batch
 
 
 def compare(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Everything that is compared of one config, as the row of a table."""
+    """Compares one config; returns the row of a table."""
     theirs = _noisy(GPT2Config(**settings, attn_implementation="eager"))
     theirs.save_pretrained(folder / "there")
     config, params = _read(folder / "there")
@@ -69,7 +71,8 @@ def compare(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, config.vocab_size, (2, 1024)))
     with torch.no_grad():
         expected = theirs(ids).logits.numpy()
-    run = jax.jit(lambda p, t: GPT2(config).apply({"params": p}, t, method=GPT2.logits)[0])
+    model = build_model(config, COMPUTE)
+    run = jax.jit(lambda p, t: model.apply({"params": p}, t, method=GPT2.logits)[0])
     logits = np.asarray(run(params, jnp.asarray(ids.numpy(), jnp.int32)))
     row: dict[str, Any] = {
         "parameters": sum(p.numel() for p in theirs.parameters()),
@@ -77,7 +80,7 @@ def compare(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         **_greedy(theirs, config, params, ids),
     }
 
-    # Out, into transformers, and in again.
+    # Export, load in transformers, and import again.
     (folder / "here").mkdir()
     tokenizer = (
         GPT2Tokenizer()
@@ -91,7 +94,7 @@ def compare(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     row["keys_amiss"] = sum(len(info[key]) for key in info)
     with torch.no_grad():
         exported = back.eval()(ids).logits.numpy()
-    # Not quite 0 for `reorder_and_upcast_attn`, which is an order of operations and not exported.
+    # Not exactly 0 for `reorder_and_upcast_attn`, an order of operations that is not exported.
     row["export_error"] = float(np.abs(exported - expected).max() / np.abs(expected).max())
     row["bytes_identical"] = _tensors(folder / "here") == _tensors(folder / "there")
     again, same = _read(folder / "here")
@@ -101,7 +104,7 @@ def compare(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def passed(row: dict[str, Any]) -> bool:
-    """Whether a row is within the limits."""
+    """Returns whether a row is within the limits."""
     flags = [value for value in row.values() if isinstance(value, bool)]
     close = max(row["logit_error"], row["export_error"]) <= LOGIT_LIMIT
     return close and row["keys_amiss"] == 0 and all(flags)
@@ -111,7 +114,7 @@ def _noisy(config: GPT2Config) -> GPT2LMHeadModel:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(config).eval()
     noise = torch.Generator().manual_seed(1)
-    # A tenth of what the tensors hold at 124M; more at the small sizes, which it does not saturate.
+    # A tenth of the weights at 124M; more at the small sizes, whose scores it does not saturate.
     size = 0.02 if config.n_embd >= 256 else 0.1
     with torch.no_grad():
         for parameter in model.parameters():
@@ -125,7 +128,7 @@ def _read(folder: Path) -> tuple[ModelConfig, Any]:
 
 
 def _greedy(theirs: Any, config: ModelConfig, params: Any, ids: torch.Tensor) -> dict[str, bool]:
-    """Greedy continuations of a ragged batch: theirs padded on the left, ours with and without."""
+    """Compares greedy continuations of a ragged batch, ours with and without a cache."""
     longest = max(_PROMPTS)
     batch = torch.zeros((len(_PROMPTS), longest), dtype=torch.long)
     mask = torch.zeros_like(batch)
@@ -139,8 +142,8 @@ def _greedy(theirs: Any, config: ModelConfig, params: Any, ids: torch.Tensor) ->
         )[:, longest:].numpy()  # fmt: skip
     prompts = [ids[0, :length].tolist() for length in _PROMPTS]
     options = SamplingOptions(temperature=0)
-    ready = decode_params(params, config)
-    blocks = generate_tokens(ready, config, prompts, GREEDY, options)
+    decoder = build_decoder(config, COMPUTE)
+    blocks = generate_tokens(decoder, decode_params(decoder, params), prompts, GREEDY, options)
     cached = np.concatenate(list(blocks), axis=1)
     return {
         "greedy_identical": bool((cached == expected).all()),
@@ -151,13 +154,13 @@ def _greedy(theirs: Any, config: ModelConfig, params: Any, ids: torch.Tensor) ->
 
 
 def _without_cache(config: ModelConfig, params: Any, prompts: list[list[int]]) -> np.ndarray:
-    """Each token the argmax of a full forward over all before it."""
+    """Returns greedy tokens, each from a full forward pass over all tokens before it."""
     width = max(map(len, prompts)) + GREEDY
     tokens = np.zeros((len(prompts), width), np.int32)
     ends = np.array([len(prompt) for prompt in prompts])
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = prompt
-    model = GPT2(config)
+    model = build_model(config, COMPUTE)
 
     @jax.jit
     def after(params: Any, tokens: jax.Array, ends: jax.Array) -> jax.Array:
@@ -176,7 +179,7 @@ def _tensors(folder: Path) -> dict[str, bytes]:
 
 
 def main() -> int:
-    """Prints a line a config, writes the JSON, and returns the exit status."""
+    """Prints a line per config, writes the JSON, and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for huggingface.json")
     out = parser.parse_args().out

@@ -1,14 +1,14 @@
-r"""Do our scores equal lm-eval's, example by example, and how much sooner do they come?
+r"""Compares our scores with lm-eval's for each example, and the time that both take.
 
 Command (`make compare-env` makes the environment):
   .venv-compare/bin/python experiments/parity/lm_eval_tasks.py --model RUN --data DIR \
     --out experiments/parity/results
 
 The model is exported and scored by lm-eval's `hf` backend on its own definitions of the tasks, with
-DIR's files in place of the hub's; then by ours, and once more by lm-eval with ours underneath, its
-model `gpt2_jax`. Each is timed from the loaded model to the last score, ours with its compilations.
-Whole texts and generated ones are compared between lm-eval's two backends, on what LAMBADA's
-passages make. Exit status 1 if a log-probability, a decision or a text differs by more than the
+the files of DIR instead of the hub's; then by our evaluator, and then by lm-eval with our model
+`gpt2_jax`. Each is timed from the loaded model to the last score; our time includes compilation.
+Whole texts and generated texts, made from LAMBADA's passages, are compared between lm-eval's two
+backends. The exit status is 1 if a log-probability, a decision or a text differs by more than the
 limits below.
 """
 
@@ -37,10 +37,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from gpt2_jax.evals.harness import GPT2JaxLM
-from gpt2_jax.evals.registry import TASKS
+from gpt2_jax.evals.registry import task_factory
 from gpt2_jax.evals.task import Setting, read_jsonl
 from gpt2_jax.formats import huggingface
-from gpt2_jax.formats.load import Loaded, load
+from gpt2_jax.formats.load import Model, load
 from gpt2_jax.inference.scoring import Scorer
 from gpt2_jax.parallel.malloc import keep_freed_memory
 
@@ -49,14 +49,14 @@ DEFINITIONS = {  # lm-eval's
     "lambada_openai": ("lambada/lambada_openai.yaml", "test"),
 }
 LIMIT = 1e-4  # relative, of log-probabilities and perplexities
-# Float32 rounds a probability near 1 by 6e-8: a log-probability nearer to 0 than this has too few
-# digits left for a relative comparison, in either program, and is held to LIMIT times this.
+# Float32 rounds a probability near 1 by 6e-8. A log-probability closer to 0 than this has too few
+# digits for a relative comparison in either program, and may differ by LIMIT times this.
 CERTAIN = 1e-2  # nats
-NEAR_TIE = 1e-3  # nats between two choices, below which either is right
+NEAR_TIE = 1e-3  # nats between two choices, below which either is accepted
 TEXTS = 48  # generated
 LONG_TEXTS = 16  # scored whole
 NEW_TOKENS = 32
-# What ends a text, in turn: nothing but its length, a token, part of tokens, overlapping strings.
+# Stop strings, in turn: none, one token, parts of tokens, overlapping strings.
 STOPS: tuple[list[str], ...] = ([], ["."], ["\n", "e t"], [" the", "he", "\n\n"])
 
 Answers = list[list[tuple[float, bool]]]  # of each choice of each example
@@ -68,10 +68,10 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="a run's workdir or any other model")
     parser.add_argument("--data", type=Path, required=True, help="folder with the tasks' files")
     parser.add_argument("--out", type=Path, required=True, help="folder for lm_eval_tasks.json")
-    parser.add_argument("--limit", type=int, help="only the first N examples of each")
-    parser.add_argument("--batch_size", type=int, default=16, help="lm-eval's")
+    parser.add_argument("--limit", type=int, help="score only the first N examples of each")
+    parser.add_argument("--batch_size", type=int, default=16, help="batch size of lm-eval")
     args = parser.parse_args()
-    keep_freed_memory()  # of benefit to both, and as `gpt2-jax eval` does
+    keep_freed_memory()  # as `gpt2-jax eval` does; it speeds up both
     loaded = load(args.model)
     setting = Setting(args.data, loaded.tokenizer, loaded.config.model.context_length)
     report: dict[str, Any] = {
@@ -96,11 +96,12 @@ def main() -> int:
         for name in DEFINITIONS:
             file = setting.file(name)
             expected, metrics, hf_seconds = _lm_eval(theirs, name, file, args.limit)
-            found, ours, seconds = _ours(loaded, name, setting, args.limit)
-            row = _compare(name, expected, metrics, found, ours)
+            answers, ours, seconds = _ours(loaded, name, setting, args.limit)
+            row = _compare(name, expected, metrics, answers, ours)
             row |= {"hf_seconds": hf_seconds, "seconds": seconds, "ratio": hf_seconds / seconds}
-            found, ours, seconds = _lm_eval(mine, name, file, args.limit)
-            row["adapter"] = _compare(name, expected, metrics, found, ours) | {"seconds": seconds}
+            answers, ours, seconds = _lm_eval(mine, name, file, args.limit)
+            row["adapter"] = _compare(name, expected, metrics, answers, ours)
+            row["adapter"]["seconds"] = seconds
             report["tasks"][name] = row
             print(f"{name}: {json.dumps(row)}", flush=True)
         rows = read_jsonl(setting.file("lambada_openai"), {"text": str})
@@ -125,7 +126,7 @@ def main() -> int:
 def _lm_eval(
     model: LM, name: str, file: Path, limit: int | None
 ) -> tuple[Answers, dict[str, float], float]:
-    """(likelihoods of each example, metrics, seconds) by lm-eval."""
+    """Returns (likelihoods of each example, metrics, seconds) of lm-eval."""
     jax.clear_caches()
     definition, split = DEFINITIONS[name]
     original = Path(lm_eval.__file__).parent / "tasks" / definition
@@ -142,7 +143,7 @@ def _lm_eval(
         (Path(folder) / "task.yaml").write_text(yaml.safe_dump(local))
         manager = TaskManager(include_path=folder, include_defaults=False)
         began = time.monotonic()
-        found = lm_eval.simple_evaluate(
+        results = lm_eval.simple_evaluate(
             model=model,
             tasks=[f"{name}_local"],
             task_manager=manager,
@@ -151,35 +152,36 @@ def _lm_eval(
             log_samples=True,
         )
         seconds = time.monotonic() - began
-    samples = sorted(found["samples"][f"{name}_local"], key=lambda sample: sample["doc_id"])
+    samples = sorted(results["samples"][f"{name}_local"], key=lambda sample: sample["doc_id"])
     likelihoods = [
         [(float(logprob), bool(greedy)) for logprob, greedy in sample["filtered_resps"]]
         for sample in samples
     ]
-    metrics = found["results"][f"{name}_local"]
-    wanted = {key.removesuffix(",none"): value for key, value in metrics.items()}
+    metrics = results["results"][f"{name}_local"]
+    values = {key.removesuffix(",none"): value for key, value in metrics.items()}
     return (
         likelihoods,
-        {k: wanted[k] for k in ("acc", "acc_norm", "perplexity") if k in wanted},
+        {k: values[k] for k in ("acc", "acc_norm", "perplexity") if k in values},
         seconds,
     )
 
 
 def _ours(
-    loaded: Loaded, name: str, setting: Setting, limit: int | None
+    model: Model, name: str, setting: Setting, limit: int | None
 ) -> tuple[Answers, dict[str, float], float]:
-    """(likelihoods of each example, metrics, seconds) by this package."""
+    """Returns (likelihoods of each example, metrics, seconds) of this package."""
     jax.clear_caches()
-    scorer = Scorer(loaded.params, loaded.config.model)
+    scorer = Scorer(model.params, model.config.model, model.config.compute)
     began = time.monotonic()
-    task = TASKS[name](setting)
+    task = task_factory(name)(setting)
     requests = task.requests[:limit]
-    found = dict(scorer.score(requests))
-    rows = [task.row(i, found[i]) for i in range(len(requests))]
+    likelihoods = dict(scorer.score(requests))
+    rows = [task.row(i, likelihoods[i]) for i in range(len(requests))]
     metrics = task.metrics(rows)
     seconds = time.monotonic() - began
     answers = [
-        [(one.total, bool(one.greedy.all())) for one in found[i]] for i in range(len(requests))
+        [(one.total, bool(one.greedy.all())) for one in likelihoods[i]]
+        for i in range(len(requests))
     ]
     for row, example in zip(rows, answers, strict=True):
         assert _decision(name, example) == (row["choice"] if "choice" in row else row["greedy"])
@@ -187,7 +189,7 @@ def _ours(
 
 
 def _decision(name: str, example: list[tuple[float, bool]]) -> int | bool:
-    """What the accuracy of an example rests on."""
+    """Returns what decides whether an example is right."""
     if name == "lambada_openai":
         return example[0][1]
     return int(np.argmax([logprob for logprob, _ in example]))
@@ -200,7 +202,7 @@ def _compare(
     found: Answers,
     ours: dict[str, float],
 ) -> dict[str, Any]:
-    """The hf backend's answers and metrics against others."""
+    """Compares answers and metrics with those of the hf backend."""
     pairs = [
         (theirs[0], mine[0])
         for one, other in zip(expected, found, strict=True)
@@ -232,11 +234,11 @@ def _close(expected: dict[str, float], found: dict[str, float]) -> bool:
 
 
 def _whole_texts(theirs: HFLM, mine: GPT2JaxLM, passages: list[str]) -> dict[str, Any]:
-    """Rolling log-likelihoods of texts of several windows, and of one shorter than a window."""
+    """Compares whole texts of several windows, and one that is shorter than a window."""
     texts = [passages[0], *_long_texts(mine, passages)]
-    asked = [Instance("loglikelihood_rolling", {}, (text,), i) for i, text in enumerate(texts)]
-    expected, hf_seconds = _timed(theirs, "loglikelihood_rolling", asked)
-    found, seconds = _timed(mine, "loglikelihood_rolling", asked)
+    requests = [Instance("loglikelihood_rolling", {}, (text,), i) for i, text in enumerate(texts)]
+    expected, hf_seconds = _timed(theirs, "loglikelihood_rolling", requests)
+    found, seconds = _timed(mine, "loglikelihood_rolling", requests)
     return {
         "texts": len(texts),
         "tokens": sum(len(mine.tok_encode(text)) for text in texts),
@@ -249,14 +251,14 @@ def _whole_texts(theirs: HFLM, mine: GPT2JaxLM, passages: list[str]) -> dict[str
 
 
 def _generated_texts(theirs: HFLM, mine: GPT2JaxLM, passages: list[str]) -> dict[str, Any]:
-    """Greedy texts after passages, and after some that lose their beginning to fit."""
+    """Compares greedy texts after passages, some of which are truncated to fit."""
     prompts = [*passages[: TEXTS - LONG_TEXTS], *_long_texts(mine, passages)]
-    asked = [
+    requests = [
         Instance("generate_until", {}, (prompt, {"until": until, "max_gen_toks": NEW_TOKENS}), i)
         for i, (prompt, until) in enumerate(zip(prompts, itertools.cycle(STOPS)))
     ]
-    expected, hf_seconds = _timed(theirs, "generate_until", asked)
-    found, seconds = _timed(mine, "generate_until", asked)
+    expected, hf_seconds = _timed(theirs, "generate_until", requests)
+    found, seconds = _timed(mine, "generate_until", requests)
     pairs = list(zip(expected, found, strict=True))
     return {
         "texts": len(pairs),
@@ -269,7 +271,7 @@ def _generated_texts(theirs: HFLM, mine: GPT2JaxLM, passages: list[str]) -> dict
 
 
 def _long_texts(mine: GPT2JaxLM, passages: list[str]) -> list[str]:
-    """Passages joined to more than two contexts each."""
+    """Returns texts of joined passages, each longer than two contexts."""
     texts, text = [], ""
     for passage in passages:
         text += passage + "\n"
@@ -281,10 +283,10 @@ def _long_texts(mine: GPT2JaxLM, passages: list[str]) -> list[str]:
     return texts
 
 
-def _timed(model: LM, kind: str, asked: list[Instance]) -> tuple[list[Any], float]:
+def _timed(model: LM, kind: str, requests: list[Instance]) -> tuple[list[Any], float]:
     jax.clear_caches()
     began = time.monotonic()
-    return getattr(model, kind)(asked), time.monotonic() - began
+    return getattr(model, kind)(requests), time.monotonic() - began
 
 
 if __name__ == "__main__":

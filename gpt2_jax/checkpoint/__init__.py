@@ -1,1 +1,1 @@
-"""Arrays to disk and back: this project's checkpoints and other people's formats."""
+"""Checkpoints: saving and restoring trees of arrays, and detecting damage."""

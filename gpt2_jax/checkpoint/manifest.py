@@ -1,8 +1,8 @@
-"""What the files of a checkpoint must be, so that only what was saved is ever restored.
+"""The manifest of a checkpoint: sizes and checksums, so that only what was saved is restored.
 
-Orbax keeps no sum of an array's bytes: a flipped bit would come back as another number without a
-word. So a manifest of every file is written into a step's folder before the step is committed: a
-committed step has one, and a step that fails against it is damaged.
+Orbax keeps no checksum of an array's bytes, so that a flipped bit would silently change a number.
+Therefore a manifest of all files is written into a step's folder before the step is committed.
+Every committed step has one, and a step whose files differ from it is damaged.
 """
 
 from __future__ import annotations
@@ -17,118 +17,119 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.errors import NOT_JSON
-from gpt2_jax.files.storage import is_remote, write_whole
+from gpt2_jax.files.atomic import write_file
+from gpt2_jax.files.paths import is_remote
 
 NAME = "manifest.json"
-# What Orbax still writes after the manifest, as it commits; no array depends on these.
+# Files that Orbax writes after the manifest, as it commits; no array depends on them.
 _WRITTEN_LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
-_DAMAGE = (errno.EIO, errno.EISDIR, errno.ENOTDIR)  # other errors are of the moment
+_DAMAGE = (errno.EIO, errno.EISDIR, errno.ENOTDIR)  # other errors may be gone the next time
 
 
 def write_manifest(folder: Path, step: int) -> None:
-    """Writes the manifest of a step into its folder, in which all else is written by now.
+    """Writes the manifest of a step into its folder, after all other files.
 
     Raises:
-      OSError: if a file can't be read back, or the manifest not be written.
+      OSError: if a file cannot be read back, or the manifest cannot be written.
     """
-    content = {"step": step, "files": _found(folder, _names(folder))}
-    write_whole(folder / NAME, json.dumps(content, indent=1).encode())
+    content = {"step": step, "files": _describe(folder, _file_names(folder))}
+    write_file(folder / NAME, json.dumps(content, indent=1).encode())
 
 
 def find_damage(
-    folder: Path, items: Collection[str] | None = None, part: tuple[int, int] = (0, 1)
+    folder: Path, items: Collection[str] | None = None, every: tuple[int, int] = (0, 1)
 ) -> str | None:
-    """What is wrong with a step's files: the first that is not as its manifest says, or None.
+    """Returns the first difference between a step's files and its manifest, or None.
 
     Args:
-      folder: named by the step's number.
-      items: the top folders to look at; None for all.
-      part: (i, n) looks at every n-th file from the i-th on, so that n processes share the work.
+      folder: the folder of the step, named by its number.
+      items: the folders in it to check; None checks all.
+      every: (i, n) checks every n-th file from the i-th on, so that n processes share the work.
 
     Raises:
-      OSError: if a file is there and can't be read, but for a sector of the disk that is bad: that
-        says nothing of what is in it, and the next time it may be.
+      OSError: if a file exists and cannot be read for a reason other than a bad sector. It may be
+        readable the next time, and nothing is known about its content.
     """
     try:
         manifest = json.loads((folder / NAME).read_bytes())
         expected = {name: dict(entry) for name, entry in manifest["files"].items()}
         step = manifest["step"]
     except FileNotFoundError:
-        return f"no {NAME}: it is no checkpoint, or one of an earlier version"
+        return f"no {NAME}: it is not a checkpoint, or one of an earlier version"
     except OSError as error:
         return _unreadable(error, folder)
     except (*NOT_JSON, TypeError, KeyError, AttributeError):
-        return f"{NAME} is no manifest"
+        return f"{NAME} is not a manifest"
     if str(step) != folder.name:
         return f"it is a copy of step {step}"
-    there = {name.partition("/")[0] for name in expected}
-    items = there if items is None else set(items)
-    if missing := items - there:
+    listed_items = {name.partition("/")[0] for name in expected}
+    items = listed_items if items is None else set(items)
+    if missing := items - listed_items:
         return f"no {sorted(missing)[0]} in {NAME}"
     names = sorted(name for name in expected if name.partition("/")[0] in items)
-    names = names[part[0] :: part[1]]
+    names = names[every[0] :: every[1]]
     try:
-        found = _found(folder, names)
+        actual = _describe(folder, names)
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(folder)} is missing"
     except OSError as error:
         return _unreadable(error, folder)
     for name in names:
-        if name not in found:
+        if name not in actual:
             return f"{name} is missing"
-        # Of a copy between a bucket and a disk, whose sums differ, the sizes are all there is.
-        for key in expected[name].keys() & found[name].keys():
-            if (now := found[name][key]) != (value := expected[name][key]):
-                return f"{name} has {key} {_short(now)}, not {_short(value)}"
+        # A bucket and a disk have different checksums: of a copy between them, sizes are compared.
+        for key in expected[name].keys() & actual[name].keys():
+            if (value := actual[name][key]) != (saved := expected[name][key]):
+                return f"{name} has {key} {_short(value)}, not {_short(saved)}"
     return None
 
 
 def _unreadable(error: OSError, folder: Path) -> str:
-    """What is wrong with the file, if it is the file that is wrong; else raises the error."""
+    """Returns the problem if the error means damage, and raises the error otherwise."""
     if error.errno not in _DAMAGE or error.filename is None:
         raise error
-    return f"{Path(error.filename).relative_to(folder)} can't be read: {error.strerror}"
+    return f"{Path(error.filename).relative_to(folder)} cannot be read: {error.strerror}"
 
 
-def _names(folder: Path) -> list[str]:
-    """What is listed of a step's folder."""
+def _file_names(folder: Path) -> list[str]:
+    """Returns the names of the files that a manifest lists, relative to the folder."""
     if is_remote(folder):
-        return []
+        return []  # `_describe` lists a bucket itself
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     names = [path.relative_to(folder).as_posix() for path in paths]
     return [name for name in names if name not in (*_WRITTEN_LATER, NAME)]
 
 
-def _found(folder: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
-    """{name: its size and sum} of the named files of a folder."""
+def _describe(folder: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Returns {name: size and checksum} of the named files in a folder."""
     if is_remote(folder):
-        return _found_in_bucket(folder)
-    # sha256 lets go of Python's lock, and most of the bytes are in a few large files.
+        return _describe_bucket(folder)
+    # Threads work in parallel, because sha256 releases Python's global lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        described = pool.map(lambda name: _described(folder / name), names)
+        described = pool.map(lambda name: _describe_file(folder / name), names)
         return dict(zip(names, described, strict=True))
 
 
-def _described(path: Path) -> dict[str, Any]:
+def _describe_file(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"size": file.tell(), "sha256": digest}
 
 
-def _found_in_bucket(folder: Path) -> dict[str, dict[str, Any]]:
-    """As the bucket lists its objects, of all of the folder: nothing is downloaded."""
+def _describe_bucket(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns {name: size and checksum} of all objects of a folder, without downloading them."""
     import gcsfs  # pyright: ignore[reportMissingImports]
 
     root = os.fspath(folder).removeprefix("gs://").rstrip("/") + "/"
-    # A listing that gcsfs remembers would be of the time before Orbax wrote.
+    # A cached listing of gcsfs may be older than the files that Orbax wrote.
     bucket = gcsfs.GCSFileSystem(use_listings_cache=False)
     objects = dict(bucket.find(root, detail=True))
-    found = {
+    described = {
         name.removeprefix(root): {"size": int(entry["size"]), "crc32c": entry["crc32c"]}
         for name, entry in objects.items()
     }
-    return {name: entry for name, entry in found.items() if name not in (*_WRITTEN_LATER, NAME)}
+    return {name: entry for name, entry in described.items() if name not in (*_WRITTEN_LATER, NAME)}
 
 
 def _short(value: Any) -> str:

@@ -1,15 +1,14 @@
-"""Checkpoints on disk by Orbax: parameters, the rest of the state, and their description.
+"""Checkpoints by Orbax: parameters, the rest of the training state, and metadata.
 
-A step's folder holds three items: `params`, so that they can be read alone for sampling; `rest`,
-any other pytree of arrays; and `meta`, JSON. Arrays carry no mesh: they are read back onto whatever
-sharding the caller asks for.
+The folder of a step holds three items: `params`, which can be read alone for sampling; `rest`, any
+other tree of arrays; and `meta`, JSON. No mesh is stored: arrays are restored onto the shardings
+that the caller passes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,31 +16,44 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from gpt2_jax.checkpoint.commit import STEP, Folder, PeerFailed, RemoteFolder, wait_for_all
+from gpt2_jax.checkpoint.commit import LocalFolder, PeerFailed, RemoteFolder, wait_for_all
+from gpt2_jax.checkpoint.folders import (
+    check_space,
+    remove_half_written,
+    rename_damaged,
+    step_folders,
+)
 from gpt2_jax.checkpoint.manifest import find_damage
 from gpt2_jax.checkpoint.trees import check_tree
-from gpt2_jax.errors import StorageError, UserError, is_disk_full, shortened, told, warn
-from gpt2_jax.files.storage import is_remote, remove_tree, storage_path
-from gpt2_jax.parallel.distributed import agreed, first_said, is_lost, is_primary, on_primary
+from gpt2_jax.errors import StorageError, UserError, error_text, shortened, warn
+from gpt2_jax.files.disk_full import disk_full_message, is_disk_full
+from gpt2_jax.files.paths import is_remote, resolve_path
+from gpt2_jax.parallel.distributed import (
+    broadcast_from_primary,
+    first_message,
+    is_peer_loss,
+    is_primary,
+    run_on_primary,
+)
 
 _ITEMS = _PARAMS, _REST, _META = "params", "rest", "meta"
-_COMMITTED, _HALF_MADE = "commit_success.txt", ".orbax-checkpoint-tmp"  # Orbax's names
-_LEAN_GB, _FAST_GB = 2, 96  # arrays on their way at a time; 96 is Orbax's default
-_TRIES, _SETTLE_S = 5, 0.2  # of removing what a failed save has written
-_ROOM = 1 << 16  # bytes, more than the folders and small files that a save begins with
+# Gigabytes of arrays in memory at a time while reading or writing; 96 is Orbax's default.
+_LEAN_GB, _FAST_GB = 2, 96
 
 
 class CheckpointStore:
-    """The checkpoints of one run, under `<directory>/<step>/`.
+    """Saves and restores the checkpoints of one run, in `<directory>/<step>/`.
 
     In a run of several processes each must call every method, in the same order.
 
     Args:
-      directory: made when it is missing, unless `read_only`.
-      keep: newest checkpoints kept when another one is saved.
-      lean: holds less memory beside the arrays while it reads or writes them, and takes a little
+      directory: made if it is missing, unless `read_only`.
+      keep: number of newest checkpoints to keep when another one is saved.
+      keep_every: checkpoints of steps that are multiples of this are kept as well; None keeps no
+        others.
+      lean: needs less memory besides the arrays while reading or writing, and takes a little
         longer.
-      read_only: changes nothing, and needs no optimizer state: a model to read has none.
+      read_only: changes nothing, and does not need the item `rest`, which exported models lack.
     """
 
     def __init__(
@@ -49,20 +61,22 @@ class CheckpointStore:
         directory: str | Path,
         *,
         keep: int = 1,
+        keep_every: int | None = None,
         lean: bool = False,
         read_only: bool = False,
     ) -> None:
-        path = storage_path(directory)
+        path = resolve_path(directory)
         self.directory = path if is_remote(path) else path.absolute()
         self._needed = (_PARAMS, _META) if read_only else _ITEMS
         self._read_only = read_only
         self._options = ocp.CheckpointManagerOptions(
             save_interval_steps=0 if read_only else 1,
             max_to_keep=None if read_only else keep,
+            keep_period=None if read_only else keep_every,
             create=not read_only,
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
-            temporary_path_class=RemoteFolder if is_remote(path) else Folder,
+            temporary_path_class=RemoteFolder if is_remote(path) else LocalFolder,
             async_options=ocp.AsyncOptions(
                 barrier_sync_fn=wait_for_all if jax.process_count() > 1 else None
             ),
@@ -71,118 +85,136 @@ class CheckpointStore:
         self._opened: ocp.CheckpointManager | None = None
 
     def steps(self) -> list[int]:
-        """What looks like a committed step, newest first: it may be damaged, or something else."""
-        return sorted((int(path.name) for path in self._folders(committed=True)), reverse=True)
+        """Returns the committed steps, newest first, without checking for damage."""
+        folders = step_folders(self.directory, committed=True)
+        return sorted((int(folder.name) for folder in folders), reverse=True)
 
     def damage(self, step: int) -> str | None:
-        """What is wrong with a step's files, None if they are as they were saved.
+        """Returns what is wrong with the files of a step, or None if they are as they were saved.
 
         Raises:
-          StorageError: if the disk can't tell.
+          StorageError: if the files cannot be read at the moment.
         """
         folder = self.directory / str(step)
-        part = (jax.process_index(), jax.process_count())
-        found = failure = None
+        every = (jax.process_index(), jax.process_count())  # all processes share the work
+        problem = failure = None
         try:
-            found = find_damage(folder, self._needed, part)
+            problem = find_damage(folder, self._needed, every)
         except OSError as error:
-            failure = told(error)
-        if failure := first_said(failure):
-            raise StorageError(f"can't look at checkpoint {folder}, which may be whole: {failure}")
-        return first_said(found)
+            failure = error_text(error)
+        if failure := first_message(failure):
+            raise StorageError(f"cannot check checkpoint {folder}, which may be intact: {failure}")
+        return first_message(problem)
 
     def newest_good(self) -> int | None:
-        """The newest step whose files are as they were saved; None where there is no step at all.
+        """Returns the newest step without damage, or None if there are no steps.
 
-        Newer ones are warned of and, unless the store is only read, moved aside to
-        `<step>.damaged`: Orbax would count them as checkpoints, and such a step could not be saved
-        again.
+        It warns of newer, damaged steps and, unless `read_only`, renames them to `<step>.damaged`.
 
         Raises:
-          StorageError: if there are steps, and all are damaged, or the disk can't tell whether they
-            are. Then nothing is moved.
+          StorageError: if all steps are damaged, or their files cannot be read at the moment. Then
+            nothing is renamed.
         """
-        steps, good, bad = self.steps(), None, dict[int, str]()
-        for i in range(agreed(len(steps))):
-            step = agreed(steps[i] if i < len(steps) else -1)
+        steps, good, damaged = self.steps(), None, dict[int, str]()
+        for i in range(broadcast_from_primary(len(steps))):
+            step = broadcast_from_primary(steps[i] if i < len(steps) else -1)
             if problem := self.damage(step):
-                bad[step] = problem
+                damaged[step] = problem
             else:
                 good = step
                 break
-        if bad and good is None and self._read_only and agreed(int(steps != self.steps())):
-            return self.newest_good()  # a trainer has saved another and removed what was there
-        if bad and good is None:
-            found = "; ".join(f"{step}: {problem}" for step, problem in bad.items())
+        if (
+            damaged
+            and good is None
+            and self._read_only
+            and broadcast_from_primary(int(steps != self.steps()))
+        ):
+            return self.newest_good()  # a trainer has saved another step and removed these
+        if damaged and good is None:
+            problems = "; ".join(f"{step}: {problem}" for step, problem in damaged.items())
             raise StorageError(
-                f"no checkpoint in {self.directory} is whole ({found}): put back what is missing, "
+                f"every checkpoint in {self.directory} is damaged ({problems}): restore the files, "
                 "or move the folder away to start over"
             )
-        on_primary(lambda: [self._set_aside(step, problem, good) for step, problem in bad.items()])
+
+        def report() -> None:
+            for step, problem in damaged.items():
+                self._report_damage(step, problem, good)
+
+        run_on_primary(report)
         return good
 
     def save(self, step: int, params: Any, rest: Any | None, meta: dict[str, Any]) -> None:
-        """Copies the arrays and saves them in the background; a saved step is left as it is.
+        """Copies the arrays and saves them in the background; does nothing for a saved step.
 
-        Call `wait` first: it tells how the save before went.
+        Call `wait` first, which raises if the previous save has failed.
 
         Args:
-          rest: None for a model that is to be read and not to be trained on.
+          step: names the folder.
+          params: a tree of arrays.
+          rest: a tree of arrays, or None for a model that is not to be trained further.
+          meta: what JSON can express.
 
         Raises:
-          StorageError: if this save can't start; see `wait`.
+          StorageError: if this save cannot start; see `wait`.
         """
-        if agreed(int(step in self.steps())):
+        if broadcast_from_primary(int(step in self.steps())):
             return
         args = {_PARAMS: ocp.args.StandardSave(params), _META: ocp.args.JsonSave(meta)}
         if rest is not None:
             args[_REST] = ocp.args.StandardSave(rest)
-        with self._saving():
+        with self._handling_failures():
             if jax.process_count() > 1:
-                on_primary(self._check_room)
+                run_on_primary(lambda: check_space(self.directory))
             self._manager.save(step, args=ocp.args.Composite(**args), force=True)
 
     def wait(self) -> None:
         """Waits until the save in progress, if there is one, is committed.
 
         Raises:
-          StorageError: if it failed. What it has written is removed, and the next may succeed.
+          StorageError: if it failed. Its files are removed, and the next save may succeed.
         """
         if self._opened is not None:
-            with self._saving():
+            with self._handling_failures():
                 self._opened.wait_until_finished()
 
     def saving(self) -> bool:
-        """Whether a save is in progress, or was when process 0 looked."""
+        """Returns whether a save is in progress in process 0."""
         busy = self._opened is not None and self._opened.is_saving_in_progress()
-        return bool(agreed(int(busy)))
+        return bool(broadcast_from_primary(int(busy)))
 
     def meta(self, step: int) -> dict[str, Any]:
-        """The JSON stored with a step."""
+        """Returns the JSON stored with a step.
+
+        Raises:
+          StorageError: if it cannot be read.
+        """
         return self._restore(step, {_META: ocp.args.JsonRestore()})[_META]
 
     def restore_params(self, step: int, abstract: Any) -> Any:
-        """The parameters alone.
+        """Returns the parameters alone.
 
         Args:
-          abstract: ShapeDtypeStructs; their shardings say where the arrays go.
+          step: the step to restore.
+          abstract: a tree of ShapeDtypeStructs, whose shardings say where the arrays go.
 
         Raises:
-          StorageError: if they can't be read, or do not have these names, shapes and dtypes.
+          StorageError: if they cannot be read.
+          UserError: if names, shapes or dtypes are not those of `abstract`.
         """
         return self._restore(step, {_PARAMS: ocp.args.StandardRestore(abstract)})[_PARAMS]
 
     def restore(self, step: int, abstract_params: Any, abstract_rest: Any) -> tuple[Any, Any]:
-        """(params, rest) of a step; see `restore_params`."""
-        asked = {
+        """Returns (params, rest) of a step; see `restore_params`."""
+        items = {
             _PARAMS: ocp.args.StandardRestore(abstract_params),
             _REST: ocp.args.StandardRestore(abstract_rest),
         }
-        restored = self._restore(step, asked)
+        restored = self._restore(step, items)
         return restored[_PARAMS], restored[_REST]
 
     def close(self) -> None:
-        """Waits for the save in progress, however it goes, and lets go of the folder."""
+        """Waits for the save in progress, even if it fails, and releases the folder."""
         manager, self._opened = self._opened, None
         if manager is not None:
             with contextlib.suppress(Exception):
@@ -190,7 +222,7 @@ class CheckpointStore:
 
     @property
     def _manager(self) -> ocp.CheckpointManager:
-        """Opened when it is first needed: Orbax removes what killed saves have left as it opens."""
+        """Opens Orbax's manager on first use, because that removes half-written saves."""
         if self._opened is None:
             params, rest = (
                 ocp.StandardCheckpointHandler(
@@ -209,102 +241,61 @@ class CheckpointStore:
         return self._opened
 
     @contextlib.contextmanager
-    def _saving(self) -> Iterator[None]:
-        """What fails in one process fails in all, and what it leaves is removed."""
-        problem = elsewhere = None
+    def _handling_failures(self) -> Iterator[None]:
+        """Turns a failure in one process into a StorageError in all, and removes its files."""
+        reason = peer_failed = None
         try:
             yield
-        except PeerFailed as error:  # which should say why
-            elsewhere = str(error)
-        except Exception as error:  # of Orbax, TensorStore, JAX, a bucket
-            problem = _reason(error)
-        if problem := first_said(problem) or first_said(elsewhere):
+        except PeerFailed as error:  # the peer itself has the reason
+            peer_failed = str(error)
+        except Exception as error:  # of Orbax, TensorStore, JAX or a bucket
+            reason = _reason(error)
+        if reason := first_message(reason) or first_message(peer_failed):
             self.close()
             if is_primary():
-                self._remove_half_made()
-            raise StorageError(f"can't save a checkpoint in {self.directory}: {problem}")
+                remove_half_written(self.directory)
+            raise StorageError(f"cannot save a checkpoint in {self.directory}: {reason}")
 
-    def _folders(self, *, committed: bool) -> list[Path]:
-        """Folders of steps: those that Orbax has committed, or those that it has not, or not yet.
-
-        On a disk the latter have other names; in a bucket they lack a last file.
-        """
-        folders = [path for path in self.directory.glob("*") if path.is_dir()]
-        steps = [path for path in folders if STEP.fullmatch(path.name)]
-        if is_remote(self.directory):
-            return [path for path in steps if (path / _COMMITTED).exists() == committed]
-        return steps if committed else [path for path in folders if _HALF_MADE in path.name]
-
-    def _check_room(self) -> None:
-        """Fails where process 0 would while all others wait in a collective, which has no end."""
-        if is_remote(self.directory):
-            return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        probe = self.directory / ".room"
-        try:
-            probe.write_bytes(bytes(_ROOM))
-        finally:
-            probe.unlink(missing_ok=True)
-
-    def _remove_half_made(self) -> None:
-        """Makes room at once; else Orbax does as it opens the folder.
-
-        Some of its threads may still be writing after it has told of the failure.
-        """
-        with contextlib.suppress(Exception):
-            for _ in range(_TRIES):
-                for folder in self._folders(committed=False):
-                    with contextlib.suppress(OSError):
-                        remove_tree(folder)
-                time.sleep(_SETTLE_S)
-                if not self._folders(committed=False):
-                    return
-
-    def _set_aside(self, step: int, problem: str, good: int | None) -> None:
-        """Out of the way: Orbax would count it as a checkpoint, and could not save it again."""
+    def _report_damage(self, step: int, problem: str, good: int | None) -> None:
         folder = self.directory / str(step)
         warning = f"checkpoint {folder} is damaged ({problem}): step {good} is used"
         if not self._read_only:
-            aside, others = folder.with_name(f"{step}.damaged"), 1
-            while aside.exists():
-                aside, others = folder.with_name(f"{step}.damaged.{others}"), others + 1
-            folder.rename(aside)
-            warning += f", and {step} is now {aside.name}, to be removed when you have looked at it"
+            renamed = rename_damaged(folder)
+            warning += f", and {step} is now {renamed.name}; remove it once you have looked at it"
         warn(warning)
 
     def _restore(self, step: int, items: dict[str, Any]) -> Any:
+        folder = self.directory / str(step)
         try:
             for name, args in items.items():
                 if name != _META:
-                    where = f"checkpoint {self.directory / str(step)}"
-                    check_tree(where, name, self._stored(step, name), args.item)
+                    check_tree(f"checkpoint {folder}", name, self._stored(step, name), args.item)
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except UserError:
             raise
         except Exception as error:
-            if is_lost(error):
+            if is_peer_loss(error):
                 raise
-            reason = shortened(told(error).partition("[tensorstore_spec")[0], 300)
-            folder = self.directory / str(step)
-            raise StorageError(f"can't read checkpoint {folder}: {reason}") from error
+            reason = shortened(error_text(error).partition("[tensorstore_spec")[0], 300)
+            raise StorageError(f"cannot read checkpoint {folder}: {reason}") from error
 
     def _stored(self, step: int, name: str) -> Any:
-        """What Orbax knows of an item's arrays without reading them."""
+        """Returns shapes and dtypes of an item's arrays, without reading them."""
         with _without_warnings():  # of items that are not needed
             stored = self._manager.item_metadata(step)[name]
         return getattr(stored, "tree", stored)
 
 
 def _reason(error: BaseException) -> str:
-    text = shortened(told(error), 2000)
-    # TensorStore tells of a full disk in its own words, at the end of a long line.
-    full = is_disk_full(error) or "no space left on" in text.lower() or "quota exceeded" in text
-    return "no space left on the disk" if full else shortened(text, 300)
+    """Returns why a save failed, in one short line."""
+    if is_disk_full(error):  # the file that the error names is Orbax's own
+        return disk_full_message(error, place="the disk", remedy="")
+    return shortened(error_text(error), 300)
 
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Orbax warns of what it was asked for, such as to read only, or only some items."""
+    """Silences warnings of Orbax about what is intended, such as to read only some items."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Trees of arrays: whether what was saved is what is asked for."""
+"""Checks that a stored tree of arrays is the one that the config expects."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ import jax
 from gpt2_jax.errors import UserError
 
 
-def check_tree(where: str, item: str, stored: Any, asked: Any) -> None:
-    """Compares before anything is read: Orbax would cast to the dtype asked for without a word.
+def check_tree(checkpoint: str, item: str, stored: Any, expected: Any) -> None:
+    """Compares two trees before any array is read, because Orbax would cast dtypes silently.
 
     Args:
-      where: the checkpoint, as an error names it.
-      item: its part, such as `params`.
-      stored, asked: trees whose leaves have a shape and a dtype.
+      checkpoint: its name in an error message.
+      item: the part of the checkpoint, such as `params`.
+      stored: a tree of what the checkpoint has, whose leaves have a shape and a dtype.
+      expected: the same of what the config expects.
 
     Raises:
-      UserError: naming the first leaf that one of them lacks, or that differs.
+      UserError: naming the first leaf that is missing, unexpected or different.
     """
-    saved, wanted = _by_name(stored), _by_name(asked)
-    if saved.keys() != wanted.keys():
-        differing = sorted(saved.keys() ^ wanted.keys())[0]
-        side = "lacks" if differing in wanted else "has an unexpected"
+    stored_leaves, expected_leaves = _by_name(stored), _by_name(expected)
+    if stored_leaves.keys() != expected_leaves.keys():
+        name = sorted(stored_leaves.keys() ^ expected_leaves.keys())[0]
+        problem = "has no" if name in expected_leaves else "has an unexpected"
         raise UserError(
-            f"{where} {side} {item} leaf {differing}: it was saved by another model config"
+            f"{checkpoint} {problem} {item} leaf {name}: it was saved by another model config"
         )
-    for name, leaf in wanted.items():
-        found = saved[name]
+    for name, leaf in expected_leaves.items():
+        found = stored_leaves[name]
         if tuple(found.shape) != tuple(leaf.shape) or found.dtype != leaf.dtype:
             raise UserError(
-                f"{where}: {item} leaf {name} is {found.dtype}{list(found.shape)}, "
-                f"the config asks for {leaf.dtype}{list(leaf.shape)}"
+                f"{checkpoint}: {item} leaf {name} is {found.dtype}{list(found.shape)}, "
+                f"but the config expects {leaf.dtype}{list(leaf.shape)}"
             )
 
 

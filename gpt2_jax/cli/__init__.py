@@ -1,5 +1,6 @@
-"""The console command `gpt2-jax`: one file a verb; flags in, functions called, text out."""
+"""Implements the console command `gpt2-jax`: each verb parses flags and calls one function."""
 
 MODEL_HELP = (
-    "a run's workdir, one step's folder, a folder in Hugging Face's or OpenAI's format, or a hub id"
+    "a run's workdir, the folder of one step, a folder in Hugging Face's or OpenAI's format, or "
+    "the id of a model on the Hugging Face hub"
 )

@@ -1,4 +1,4 @@
-"""`gpt2-jax doctor`: what is installed, which devices there are, which fast paths are on."""
+"""Implements `gpt2-jax doctor`, which reports on the installation, the devices and a run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from gpt2_jax.errors import StorageError
 from gpt2_jax.parallel.chips import chip_for
 
 HELP = """\
-Show what is installed, which devices JAX finds, which fast paths are on, and what the machine has.
-What is missing is reported, never an error. With --model, look at a run's checkpoints instead: read
-every file and say what is wrong with each step; the exit status is 78 if none is left to use."""
+Show what is installed, which devices JAX finds, which fast paths are available, and the machine's
+cores, memory and free disk. Missing parts are reported and are not an error.
+
+With --model, examine a run's checkpoints instead: read every file and report which steps are good
+and what is wrong with the others. The exit status is 78 if no step is good."""
 EXAMPLES = """\
 gpt2-jax doctor
 gpt2-jax doctor --json
@@ -30,22 +32,26 @@ gpt2-jax doctor --model runs/quickstart"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags."""
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    """Declares the verb's flags."""
     parser.add_argument(
-        "--model", metavar="M", help="a run's workdir, or a step's folder: check its checkpoints"
+        "--json", action="store_true", help="print one JSON document instead of tables"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        help="a run's workdir or the folder of one step, whose checkpoints are examined",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the report; 0 whatever it says, but 78 for a run without a usable checkpoint."""
+    """Prints the report and returns 0, or 78 for a run that has no good checkpoint."""
     if args.model is not None:
-        return _look_at_run(args.model, args.json)
+        return _examine_run(args.model, args.json)
     report = examine()
     if not args.json:
         try:
             from gpt2_jax.cli.doctor_table import show
-        except ImportError:  # without rich there is still the document
+        except ImportError:  # rich is not installed: print the JSON document instead
             pass
         else:
             show(report)
@@ -55,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _look_at_run(model: str, as_json: bool) -> int:
+def _examine_run(model: str, as_json: bool) -> int:
     from gpt2_jax.formats.examine import examine_run
 
     report = examine_run(model)
@@ -68,45 +74,50 @@ def _look_at_run(model: str, as_json: bool) -> int:
 
 
 def _readable(report: dict[str, Any]) -> str:
-    rows = []
+    entries = []
     for step in report["steps"]:
-        good = (
-            "good" if step["resumable"] else "good, to load but not to resume: no optimizer state"
+        state = (
+            "good"
+            if step["resumable"]
+            else "good, but without optimizer state: it cannot be resumed"
         )
-        rows.append(
-            (f"step {step['step']}", f"damaged: {step['problem']}" if step["problem"] else good)
-        )
-    rows += [(other["name"], other["what"]) for other in report["others"]]
-    width = max((len(name) for name, _ in rows), default=0)
-    lines = [report["folder"], *(f"  {name:<{width}}  {said}" for name, said in rows)]
+        if step["problem"]:
+            state = f"damaged: {step['problem']}"
+        entries.append((f"step {step['step']}", state))
+    entries += [(other["name"], other["what"]) for other in report["others"]]
+    width = max((len(name) for name, _ in entries), default=0)
+    lines = [report["folder"], *(f"  {name:<{width}}  {state}" for name, state in entries)]
     good = [step["step"] for step in report["steps"] if step["problem"] is None]
-    none = "no step is good" if report["steps"] else "no step was saved yet, or all are removed"
+    none = "no step is good" if report["steps"] else "no step was saved yet, or all were removed"
     lines.append(f"the newest good step is {good[0]}" if good else none)
     return "\n".join(lines)
 
 
 def examine() -> dict[str, Any]:
-    """The whole report as plain values.
+    """Returns the whole report as plain values.
 
-    Keys: `versions` {package: version or None}, `devices` [{platform, kind, count, memory_bytes,
-    chip}], `fast_paths` {name: {on: bool or None, detail}}, `extras` {name: {installed, missing}},
-    `vocabulary` {name: {ok, detail}}, `machine`, and `problems`, a list of sentences.
+    Its keys are `versions` {package: version or None}, `devices` [{platform, kind, count,
+    memory_bytes, chip}], `fast_paths` {name: {on: bool or None, detail}}, `extras` {name:
+    {installed, missing}}, `vocabulary` {name: {ok, detail}}, `machine`, and `problems`, a list of
+    sentences.
     """
     problems: list[str] = []
 
-    def attempt(what: str, look: Callable[[], Any], otherwise: Any) -> Any:
-        # A broken installation is what this verb is for: any failure is a finding.
+    def attempt(name: str, examine: Callable[[], Any], default: Any) -> Any:
+        # This verb diagnoses broken installations, so any failure belongs in the report.
         try:
-            return look()
+            return examine()
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            problems.append(f"{what}: {reason}")
-            return otherwise
+            problems.append(f"{name}: {reason}")
+            return default
 
     needs = attempt("requirements", requirements, {})
     versions = {"gpt2_jax": gpt2_jax.__version__, "python": platform.python_version()}
     versions |= {name: _version(name) for name in ["jaxlib", *needs.get("", [])]}
-    problems += [f"{name} is not installed" for name, found in versions.items() if found is None]
+    problems += [
+        f"{name} is not installed" for name, version in versions.items() if version is None
+    ]
     devices = attempt("devices", _devices, [])
     return {
         "versions": versions,
@@ -127,9 +138,10 @@ def examine() -> dict[str, Any]:
 
 
 def requirements() -> dict[str, list[str]]:
-    """Names of the packages needed, by extra; the core is under the empty name.
+    """Returns the names of the required packages by extra; the core has the empty name.
 
-    Read from the installed metadata, or from pyproject.toml in a checkout that is not installed.
+    They come from the installed metadata, or from pyproject.toml in a checkout that is not
+    installed.
     """
     try:
         lines = importlib.metadata.requires("gpt2_jax") or []
@@ -140,16 +152,16 @@ def requirements() -> dict[str, list[str]]:
         lines = list(project["dependencies"])
         for extra, needed in project["optional-dependencies"].items():
             lines += [f"{line}; extra == '{extra}'" for line in needed]
-    found: dict[str, list[str]] = {}
+    packages: dict[str, list[str]] = {}
     for line in lines:
         extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", line)
-        names = found.setdefault(extra[1] if extra else "", [])
+        names = packages.setdefault(extra[1] if extra else "", [])
         names += [name for name in _packages(line) if name not in names]
-    return found
+    return packages
 
 
 def _packages(requirement: str) -> list[str]:
-    """`jax[cuda12]>=1` is jax and what jax needs for that extra; an extra of ours adds nothing."""
+    """Returns the packages of `jax[cuda12]>=1`: jax and what it requires for that extra."""
     match = re.match(r"([\w.-]+)\s*(?:\[([\w,\s-]+)\])?", requirement)
     if match is None or match[1].replace("-", "_") == "gpt2_jax":
         return []
@@ -176,7 +188,7 @@ def _version(package: str) -> str | None:
 
 
 def _devices() -> list[dict[str, Any]]:
-    """The devices JAX finds, like ones together."""
+    """Returns the devices that JAX finds, grouped by kind."""
     import jax
 
     groups: dict[tuple[str, str], dict[str, Any]] = {}
@@ -184,7 +196,7 @@ def _devices() -> list[dict[str, Any]]:
         chip = chip_for(device.device_kind)
         try:
             memory = (device.memory_stats() or {}).get("bytes_limit")
-        except Exception:  # not every backend has statistics
+        except Exception:  # some backends have no statistics
             memory = None
         row = {
             "platform": device.platform,
@@ -199,7 +211,7 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _fast_paths(devices: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each path's `on` (None: cannot tell) and why."""
+    """Returns whether each path is `on` (None if that is unknown), and why."""
     platforms = {device["platform"] for device in devices}
     if "tpu" in platforms:
         matrix = {"on": True, "detail": "TPU matrix units"}
@@ -223,11 +235,11 @@ def _fast_paths(devices: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _plans() -> dict[str, Any]:
-    """Whether `gpt2-jax plan` has a compiler for TPU slices."""
+    """Returns whether `gpt2-jax plan` has a compiler for TPU slices."""
     version = _version("libtpu")
     return {
         "on": bool(version),
-        "detail": f"libtpu {version}" if version else "lacks libtpu (extra tpu)",
+        "detail": f"libtpu {version}" if version else "libtpu is not installed (extra tpu)",
     }
 
 
@@ -235,15 +247,15 @@ def _cpu_paths() -> dict[str, dict[str, Any]]:
     try:
         text = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
-        unknown = {"on": None, "detail": f"{platform.machine()}, whose instructions are unknown"}
+        unknown = {"on": None, "detail": f"the instructions of {platform.machine()} are unknown"}
         return {"bf16": unknown, "int8": unknown}
     flags = set(re.findall(r"\b(?:amx|avx512|avx)_?\w*", text))
 
-    def fast(*wanted: str) -> dict[str, Any]:
-        have = [flag for flag in wanted if flag in flags]
+    def fast(*candidates: str) -> dict[str, Any]:
+        available = [flag for flag in candidates if flag in flags]
         return {
-            "on": bool(have),
-            "detail": ", ".join(have) or f"CPU has none of {', '.join(wanted)}",
+            "on": bool(available),
+            "detail": ", ".join(available) or f"CPU has none of {', '.join(candidates)}",
         }
 
     return {
@@ -253,15 +265,15 @@ def _cpu_paths() -> dict[str, dict[str, Any]]:
 
 
 def _cudnn(devices: list[dict[str, Any]]) -> dict[str, Any]:
-    """jax.nn.dot_product_attention's cuDNN path: Ampere or newer, and the cuDNN library."""
+    """Returns whether cuDNN attention is available: it needs Ampere or newer, and cuDNN."""
     gpus = [device for device in devices if device["platform"] == "gpu"]
     if not gpus:
         return {"on": False, "detail": "no NVIDIA GPU"}
     if min(float(gpu["compute_capability"] or 0) for gpu in gpus) < 8.0:
-        return {"on": False, "detail": "needs compute capability 8.0 or more"}
+        return {"on": False, "detail": "needs compute capability 8.0 or higher"}
     library = next((n for n in ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13") if _version(n)), None)
     if library is None:
-        return {"on": None, "detail": "no cuDNN wheel; a cuDNN of the system may do"}
+        return {"on": None, "detail": "no cuDNN wheel is installed; the system may have cuDNN"}
     return {"on": True, "detail": f"{library} {_version(library)}"}
 
 
@@ -273,19 +285,26 @@ def _compilation_cache() -> dict[str, Any]:
 
 
 def _vocabulary() -> dict[str, Any]:
-    """Builds GPT-2's tokenizer, which checks the sha256 of both of its files."""
+    """Returns whether GPT-2's tokenizer can be built, which checks the sha256 of its files."""
     from gpt2_jax.tokenizers.tokenizer import make_tokenizer
 
     tokenizer = make_tokenizer("gpt2")
-    return {"ok": True, "detail": f"{tokenizer.vocab_size:,} tokens, sha256 of both files right"}
+    return {"ok": True, "detail": f"{tokenizer.vocab_size:,} tokens, sha256 of both files verified"}
 
 
 def _machine() -> dict[str, Any]:
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
-    page = os.sysconf("SC_PAGE_SIZE")
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS does not have it
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "memory_bytes": page * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": _memory_bytes(),
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
     }
+
+
+def _memory_bytes() -> int | None:
+    """Returns the size of the machine's memory, or None if the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except ValueError:  # a name that this system does not know
+        return None

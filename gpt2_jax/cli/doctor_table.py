@@ -1,4 +1,4 @@
-"""The report of `gpt2-jax doctor` as tables for a reader."""
+"""Prints the report of `gpt2-jax doctor` as tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints what `doctor.examine` returned on standard output."""
+    """Prints a report of `doctor.examine` on standard output."""
     console = Console(highlight=False)
     for heading, rows in (
         ("machine", _machine(report["machine"])),
@@ -21,7 +21,7 @@ def show(report: dict[str, Any]) -> None:
         ("versions", _versions(report["versions"])),
     ):
         table = Table(box=None, show_header=False, padding=(0, 2))
-        for row in rows or [(Text("none found", "red"),)]:
+        for row in rows or [(Text("none", "red"),)]:
             table.add_row(*row)
         console.print(Text(heading, "bold"))
         console.print(table)
@@ -67,12 +67,12 @@ def _checked(name: str, finding: dict[str, Any]) -> tuple[str | Text, ...]:
 def _extra(name: str, finding: dict[str, Any]) -> tuple[str | Text, ...]:
     if finding["installed"]:
         return (name, Text("installed", "green"))
-    return (name, Text("not installed", "dim"), "lacks " + ", ".join(finding["missing"]))
+    return (name, Text("not installed", "dim"), "missing: " + ", ".join(finding["missing"]))
 
 
 def _versions(versions: dict[str, str | None]) -> list[tuple[str | Text, ...]]:
-    """Two packages a row: the list is long."""
-    cells = [(name, found or Text("missing", "red")) for name, found in versions.items()]
+    """Returns rows of two packages each, because the list is long."""
+    cells = [(name, version or Text("missing", "red")) for name, version in versions.items()]
     half = (len(cells) + 1) // 2
     right = [*cells[half:], ("", "")]
     return [(*left, *other) for left, other in zip(cells[:half], right, strict=False)]

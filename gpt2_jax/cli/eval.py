@@ -1,30 +1,27 @@
-"""`gpt2-jax eval`: score a model on evaluations."""
+"""Implements `gpt2-jax eval`, which scores a model on evaluations."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
-import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gpt2_jax.cli import MODEL_HELP
-from gpt2_jax.errors import StorageError, UserError
+from gpt2_jax.errors import UserError
 from gpt2_jax.evals import sources
 
-if TYPE_CHECKING:
-    from gpt2_jax.config import ModelConfig
-    from gpt2_jax.evals.task import Task
+HELP = """\
+Score a model on evaluations, each by a published protocol, and on texts of your own.
 
-HELP = "Score a model on evaluations, each by a published protocol."
+Each task reads its file in --data. Each number is shown with its standard error, and the protocol
+that it follows is printed below the table."""
 EXAMPLES = """\
 gpt2-jax eval --model runs/small --tasks lambada_openai,hellaswag --data evaluations/
 gpt2-jax eval --model gpt2 --tasks hellaswag --data evaluations/ --download --limit 500 --json
@@ -32,88 +29,89 @@ gpt2-jax eval --model gpt2 --tasks gpt2_paper --data evaluations/ --out runs/gpt
 gpt2-jax eval --model runs/small --text letters.txt --stride 256"""
 
 
-_LINE_EVERY = 30.0  # seconds between lines of progress where there is no terminal
+_LINE_EVERY = 30.0  # seconds between lines of progress without a terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags."""
-    names = ", ".join([*sources.SOURCES, *(f"{group} (a table)" for group in sources.GROUPS)])
+    """Declares the verb's flags."""
+    names = ", ".join(
+        [*sources.SOURCES, *(f"{group} (the paper's table)" for group in sources.GROUPS)]
+    )
     parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
-    parser.add_argument("--tasks", metavar="A,B", help=f"any of {names}")
-    parser.add_argument("--data", metavar="DIR", help="folder with the tasks' files; see docs")
+    parser.add_argument("--tasks", metavar="A,B", help=f"tasks to score, any of: {names}")
     parser.add_argument(
-        "--text", nargs="+", default=[], metavar="FILE", help="perplexity of texts of your own"
+        "--data", metavar="DIR", help="folder with the tasks' files; see docs/evaluation.md"
     )
     parser.add_argument(
-        "--download", action="store_true", help="get files that are missing from the hub"
+        "--text", nargs="+", default=[], metavar="FILE", help="texts whose perplexity to measure"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N examples of each")
+    parser.add_argument(
+        "--download", action="store_true", help="download missing files from the hub"
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="score only the first N examples of each"
+    )
     parser.add_argument(
         "--stride",
         type=int,
         metavar="N",
-        help="tokens scored per window of a long text; default: windows do not overlap",
+        help="tokens scored per window of a long text; by default windows do not overlap",
     )
     parser.add_argument(
-        "--no_detokenize", action="store_true", help="leave texts cut into tokens as they are"
+        "--no_detokenize", action="store_true", help="do not convert tokenized texts to prose"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="keep each example's result here; run again, it goes on"
+        "--out",
+        metavar="DIR",
+        help="keep each example's result here, so that the same command resumes",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document instead of a table"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates; returns the exit status."""
+    """Evaluates the model and returns the exit status."""
     for flag in ("limit", "stride"):
         value = getattr(args, flag)
         if value is not None and value < 1:
             raise UserError(f"--{flag} must be at least 1, not {value}")
-    # Data first: what is missing there is known in an instant.
+    # The data is checked first, so that missing files are reported at once.
     selection, texts = _select(args), _texts(args)
-    from gpt2_jax.evals.language_modeling import Corpus, LanguageModeling, count_words
-    from gpt2_jax.evals.registry import make_task
-    from gpt2_jax.evals.task import Setting
-    from gpt2_jax.formats.load import abstract_params, find
+    from gpt2_jax import experiment
+    from gpt2_jax.evals.results import plain
     from gpt2_jax.parallel.malloc import keep_freed_memory
 
     keep_freed_memory()
-    model = find(args.model)
-    config = model.config.model
-    setting = Setting(
-        Path(args.data or ""),
-        model.tokenizer,
-        config.context_length,
-        args.stride,
-        not args.no_detokenize,
+    report = experiment.evaluate(
+        args.model,
+        selection.run,
+        args.data or "",
+        texts=texts,
+        limit=args.limit,
+        stride=args.stride,
+        detokenize=not args.no_detokenize,
+        out=None if args.out is None else Path(args.out),
+        progress=_progress,
     )
-    tasks = [make_task(name, setting) for name in selection.run]
-    for name, path in texts.items():
-        tasks.append(LanguageModeling(Corpus(name, words=count_words), setting, path))
-    results = _evaluate(tasks, model.read(abstract_params(config)), config, args)
+    results, protocols = report["tasks"], report["protocols"]
     if args.json:
-        document = {
-            "model": args.model,
-            "step": model.step,
-            "limit": args.limit,
-            "tasks": _plain(results),
-            "protocols": {task.name: task.protocol for task in tasks},
-            "not_run": selection.missing,
-        }
-        print(json.dumps(document))
+        print(json.dumps(report | {"tasks": plain(results), "not_run": selection.missing}))
         return 0
     print(_table(results))
     if selection.groups:
         print("\n" + _paper(results, selection.missing))
-    print("\n" + "\n".join(f"{task.name}: {task.protocol}" for task in tasks))
+    print("\n" + "\n".join(f"{name}: {protocol}" for name, protocol in protocols.items()))
     return 0
 
 
 def _select(args: argparse.Namespace) -> sources.Selection:
-    """What to run of the tasks, their data downloaded if that is asked for."""
+    """Returns which tasks to run, after downloading their data if requested."""
     if args.tasks is None:
         if not args.text:
-            raise UserError("nothing to score: name --tasks A,B with --data DIR, or --text FILE")
+            raise UserError(
+                "there is nothing to score: pass --tasks A,B with --data DIR, or --text FILE"
+            )
         return sources.Selection([], [], [])
     if args.data is None:
         raise UserError("--tasks needs data: name its folder with --data DIR")
@@ -123,69 +121,22 @@ def _select(args: argparse.Namespace) -> sources.Selection:
 
 
 def _texts(args: argparse.Namespace) -> dict[str, Path]:
-    """The texts of `--text` by their names."""
+    """Returns the files of `--text` by their names."""
     texts: dict[str, Path] = {}
     for path in map(Path, args.text):
         if not path.is_file():
-            raise UserError(f"--text {path} is no file")
+            raise UserError(f"--text {path} is not a file")
         if path.name in texts or path.name in sources.SOURCES:
-            raise UserError(f"--text {path}: there is another {path.name}; rename one")
+            raise UserError(
+                f"--text {path}: the name {path.name} is taken by another text or a task; rename it"
+            )
         texts[path.name] = path
     return texts
 
 
-def _evaluate(
-    tasks: Sequence[Task], params: Any, config: ModelConfig, args: argparse.Namespace
-) -> dict[str, dict[str, float]]:
-    """Metrics by task; with `--out`, rows and numbers are on disk as soon as they are known."""
-    from gpt2_jax.evals.run import Log, evaluate, model_digest
-    from gpt2_jax.inference.scoring import Scorer
-
-    out = None if args.out is None else Path(args.out)
-    digest = model_digest(params, config) if out is not None else ""
-    scorer = Scorer(params, config)
-    results: dict[str, dict[str, float]] = {}
-    for task in tasks:
-        with contextlib.ExitStack() as stack:
-            log = Log(out, task, digest) if out is not None else None
-            if log is not None:
-                stack.callback(log.close)
-            show = stack.enter_context(_progress(task.name))
-            results[task.name] = evaluate(task, scorer, args.limit, log, show)
-        if out is not None:
-            _write_results(out / "results.json", args.model, digest, _plain(results))
-    return results
-
-
-def _write_results(path: Path, model: str, digest: str, results: dict[str, Any]) -> None:
-    """Writes the numbers, beside those of other tasks that the same model has there already."""
-    try:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        tasks = before["tasks"] if before.get("digest") == digest else {}
-    except (ValueError, RecursionError, LookupError, AttributeError):
-        tasks = {}
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from error
-    document = {"model": model, "digest": digest, "tasks": tasks | results}
-    try:
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StorageError(f"can't write {path}: {error.strerror}") from error
-
-
-def _plain(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    """What JSON has: no NaN, such as one example's standard error, and nothing infinite."""
-    return {
-        name: {key: value if math.isfinite(value) else None for key, value in metrics.items()}
-        for name, metrics in results.items()
-    }
-
-
 @contextlib.contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to tell (examples scored, examples in all): a bar, or a line now and then."""
+    """Shows progress, as a bar on a terminal and as occasional lines otherwise."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -203,8 +154,8 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """A line per number with its standard error."""
-    from gpt2_jax.train.progress import decimals
+    """Returns a line for each number with its standard error."""
+    from gpt2_jax.training.progress import decimals
 
     lines = []
     width = max(18, *(len(task) + 2 for task in results))
@@ -219,14 +170,14 @@ def _table(results: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _paper(results: Mapping[str, Mapping[str, float]], missing: Sequence[str]) -> str:
-    """The results beside the paper's, and what stands between them."""
+    """Returns the results beside the paper's, and what limits the comparison."""
     from gpt2_jax.evals import paper
 
     lines = [*paper.table(results), "", paper.NOTES]
     if missing:
-        lines += ["Not run, for want of data:"]
+        lines += ["Not run because their data is missing:"]
         lines += [
-            f"  {name}: {sources.SOURCES[name].file}, {sources.SOURCES[name].origin}"
+            f"  {name}: {sources.SOURCES[name].file}, from {sources.SOURCES[name].origin}"
             for name in missing
         ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`gpt2-jax plan`: what a run will need, before it runs."""
+"""Implements `gpt2-jax plan`, which estimates what a run will need before it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config
-from gpt2_jax.errors import UserError, shown
+from gpt2_jax.errors import UserError, short_repr
 from gpt2_jax.parallel.chips import chip_named
 from gpt2_jax.planning.topology import (
     SLICES,
@@ -18,60 +18,72 @@ from gpt2_jax.planning.topology import (
     parse_topology,
 )
 
-HELP = """Foretell a run: whether it fits, what moves between devices, how long it takes.
+HELP = """\
+Estimate a run before it runs: whether it fits, what moves between devices, how long it takes.
 
-For a TPU slice it compiles the real training step, on a machine that need not have a TPU (extra
-`tpu`). Memory and transfers are then the compiler's own figures; times are estimates that nobody
-has checked against a clock, and so are ranges. For GPUs, or without libtpu, all is worked out from
-shapes, which is rougher."""
+For a TPU slice, this compiles the real training step; that needs no TPU, but the extra `tpu`.
+Memory and transfers are then the compiler's own figures. Times are estimates that have not been
+checked against measurements, and are therefore ranges. For GPUs, or without libtpu, every figure
+is computed from shapes alone, which is less accurate."""
 EXAMPLES = """\
 gpt2-jax plan --config configs/gpt2_small.py --topology v5e:4x4
 gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:16x16 --config.mesh.data=16
 gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:8x8 --search
 gpt2-jax plan --config configs/gpt2_small.py --chip h100 --devices 8 --price 3"""
 
-# Devices, seconds and dollars alike: more than anyone has.
-_MOST = 1_000_000
+# The limit of devices, seconds and dollars.
+_MAX = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags."""
+    """Declares the verb's flags."""
     parser.add_argument(
-        "--config", required=True, metavar="FILE", help="Python file with the run's knobs"
+        "--config", required=True, metavar="FILE", help="Python file that defines the run's config"
     )
     parser.add_argument(
         "--topology",
         metavar="CHIP:SHAPE",
-        help=f"a TPU slice, such as v5e:4x4; chips: {', '.join(SLICES)}",
+        help=f"a TPU slice, such as v5e:4x4; the chips are {', '.join(SLICES)}",
     )
-    parser.add_argument("--chip", metavar="NAME", help="instead of --topology: h100-sxm, v5e, ...")
-    parser.add_argument("--devices", type=int, metavar="N", help="how many of --chip")
     parser.add_argument(
-        "--analytic", action="store_true", help="for --topology too, work from shapes alone"
+        "--chip", metavar="NAME", help="a chip instead of --topology: h100-sxm, v5e, ..."
+    )
+    parser.add_argument("--devices", type=int, metavar="N", help="the number of chips, with --chip")
+    parser.add_argument(
+        "--analytic", action="store_true", help="estimate from shapes alone, with --topology too"
     )
     parser.add_argument(
         "--search",
         action="store_true",
-        help="try meshes, microbatches and remat; show the best that fit",
+        help="try meshes, microbatches and remat, and show the best that fit",
     )
     parser.add_argument(
-        "--search_count", type=int, default=3, metavar="N", help="how many of them (default: 3)"
+        "--search_count",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how many results --search shows (default: 3)",
     )
     parser.add_argument(
         "--search_seconds",
         type=float,
         default=420,
         metavar="S",
-        help="begin no further compilation after so long (default: 420)",
+        help="start no further compilation after S seconds (default: 420)",
     )
     parser.add_argument(
-        "--price", type=float, metavar="DOLLARS", help="of a chip-hour, to show the run's cost"
+        "--price",
+        type=float,
+        metavar="DOLLARS",
+        help="the price of a chip-hour, to show the cost of the run",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document instead of text"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the forecast; returns the exit status."""
+    """Prints the estimate and returns the exit status."""
     _check(args)
     config = config_lib.load_config(args.config, args.config_overrides)
     topology = parse_topology(args.topology) if args.topology is not None else None
@@ -79,25 +91,30 @@ def run(args: argparse.Namespace) -> int:
     devices = topology.num_devices if topology else args.devices
     name = topology.name if topology else f"{devices} x {chip.name}"
     compile_without_devices()
+    from gpt2_jax.data.token_sets import resolve_vocab_size
     from gpt2_jax.planning import report
     from gpt2_jax.planning.plan import Plan, analytic_plan, compiled_plan
 
+    config = resolve_vocab_size(config)
+
     if topology and not args.analytic and not libtpu_installed():
         print(
-            "no libtpu to compile with, so from shapes alone; pip install 'gpt2_jax[tpu]'",
+            "libtpu is not installed, so this is estimated from shapes alone; to compile for TPUs: "
+            "pip install 'gpt2_jax[tpu]'",
             file=sys.stderr,
         )
         topology = None
+    config = resolve_vocab_size(config)
     compiled: Topology | None = None if args.analytic else topology
 
-    def forecast(choice: Config) -> Plan:
+    def estimate(choice: Config) -> Plan:
         if compiled:
             print(f"compiling for {name}: a minute or two", file=sys.stderr)
             return compiled_plan(choice, compiled)
         return analytic_plan(choice, chip, devices, name)
 
     if not args.search:
-        plan = forecast(config)
+        plan = estimate(config)
         as_json = report.as_json(plan, args.price)
         print(json.dumps(as_json) if args.json else report.as_text(plan, args.price))
         return 0
@@ -106,31 +123,32 @@ def run(args: argparse.Namespace) -> int:
     choices = candidates(config, chip, devices)
     plans = search(
         choices,
-        forecast,
+        estimate,
         count=args.search_count,
         seconds=args.search_seconds,
         log=lambda line: print(line, file=sys.stderr),
     )
     if not plans:
         raise UserError(
-            f"no choice found that fits {name} among {len(choices)}: take more devices or a "
-            "smaller train.batch_size, or give it more than "
-            f"--search_seconds={args.search_seconds:g}"
+            f"none of {len(choices)} choices was found to fit {name}: use more devices, a smaller "
+            f"train.batch_size, or more than --search_seconds={args.search_seconds:g}"
         )
     if args.json:
         print(json.dumps([report.as_json(plan, args.price) for plan in plans]))
     else:
-        print(f"{report.as_table(plans)}\n\nthe first of them:\n")
+        print(f"{report.as_table(plans)}\n\nthe first one in detail:\n")
         print(report.as_text(plans[0], args.price))
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
     if (args.topology is None) == (args.chip is None):
-        raise UserError("give either --topology CHIP:SHAPE or --chip NAME with --devices N")
+        raise UserError("pass either --topology CHIP:SHAPE, or --chip NAME with --devices N")
     if (args.chip is None) != (args.devices is None):
-        raise UserError("--chip and --devices go together")
+        raise UserError("--chip and --devices must be passed together")
     for flag in ("devices", "search_count", "search_seconds", "price"):
         value = getattr(args, flag)
-        if value is not None and not 0 < value <= _MOST:
-            raise UserError(f"--{flag} must be above 0 and at most {_MOST}, not {shown(value)}")
+        if value is not None and not 0 < value <= _MAX:
+            raise UserError(
+                f"--{flag} must be greater than 0 and at most {_MAX}, not {short_repr(value)}"
+            )

@@ -1,4 +1,4 @@
-"""`gpt2-jax prepare`: text to token shards."""
+"""`gpt2-jax prepare`: turns text into token shards."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 from gpt2_jax.errors import UserError
 from gpt2_jax.prepare import engines
 from gpt2_jax.prepare.corpora import CORPORA, get_corpus
+from gpt2_jax.prepare.formats import describe_formats
 from gpt2_jax.prepare.inputs import read_inputs
 from gpt2_jax.prepare.prepare import prepare
-from gpt2_jax.tokenizers.tokenizer import NAMES
+from gpt2_jax.tokenizers.tokenizer import PREPARE_CHOICES
 
 HELP = "turn text into token shards"
 
@@ -34,24 +35,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         nargs="+",
         metavar="PATH",
-        help="text files (each is one document), JSON lines or Parquet (each line or row is one), "
-        "folders of them, quoted patterns, or hub:OWNER/NAME[:CONFIG[:SPLIT]]; .gz and .zst are "
-        "unpacked",
+        help="files, folders of them, quoted patterns, or hub:OWNER/NAME[:CONFIG[:SPLIT]]; a file "
+        f"is {describe_formats()}",
     )
-    parser.add_argument("--corpus", metavar="NAME", help=f"instead of --input: {_CORPORA}")
+    parser.add_argument("--corpus", metavar="NAME", help=f"corpus, instead of --input: {_CORPORA}")
     parser.add_argument(
         "--text_field",
         default="text",
         metavar="NAME",
-        help="field of JSON lines, or column, with the text (default: text)",
+        help="field or column with the text (default: text)",
     )
-    parser.add_argument("--tokenizer", choices=NAMES, default="gpt2", help="default: gpt2")
+    parser.add_argument(
+        "--tokenizer",
+        choices=PREPARE_CHOICES,
+        default="gpt2",
+        help="how text becomes tokens (default: gpt2)",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--val_fraction",
         type=float,
         default=0.1,
-        help="end of the token stream that becomes the val split (default: 0.1; 0: none)",
+        help="fraction at the end of the token stream that becomes the val split (default: 0.1; "
+        "0: no val split)",
     )
     parser.add_argument(
         "--workers",
@@ -63,12 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=engines.NAMES,
         default="processes",
-        help="who encodes: processes of this machine, or Ray, over machines that share the files",
+        help="what encodes: processes of this machine, or Ray, on machines that share the files "
+        "(default: processes)",
     )
     parser.add_argument(
         "--ray_address",
         metavar="ADDRESS",
-        help="Ray cluster, such as auto or HOST:6379 (default: one started here)",
+        help="address of a Ray cluster, such as auto or HOST:6379 (default: start one here)",
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
@@ -76,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prepares the data and prints a summary; returns the exit status."""
     if (args.input is None) == (args.corpus is None):
-        raise UserError("give exactly one of --input PATH... and --corpus NAME")
+        raise UserError("give exactly one of --input PATH... or --corpus NAME")
     if args.corpus is not None:
         corpus = get_corpus(args.corpus)
     else:

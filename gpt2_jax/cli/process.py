@@ -1,4 +1,4 @@
-"""The process that a verb runs in: what libraries may say and where, and how SIGTERM ends it."""
+"""Prepares the process of a verb: the output of libraries, and how SIGTERM ends it."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ from typing import Any, NoReturn
 
 from gpt2_jax.errors import Terminated
 
-# What says which devices to use, and what machines with TPUs set.
-_DEVICES_SAID = ("JAX_PLATFORM", "JAX_FORCE_TPU", "PJRT_", "TPU_", "LIBTPU_", "CLOUD_TPU_")
-# Of the drivers of TPUs: up to v4, and from v5e on.
+# Environment variables that choose devices, or that machines with TPUs set.
+_DEVICE_VARIABLES = ("JAX_PLATFORM", "JAX_FORCE_TPU", "PJRT_", "TPU_", "LIBTPU_", "CLOUD_TPU_")
+# Device files of TPU drivers: up to v4, and from v5e.
 _TPU_FILES = ("accel*", "vfio*")
 
 
 def quiet_libraries() -> None:
-    """Keeps absl's, asyncio's and Orbax's chatter, and XLA's warnings in C++, out of the terminal.
+    """Suppresses the messages of absl, asyncio and Orbax, and XLA's warnings.
 
-    Call it before the verb is imported: XLA reads its level from the environment once, as it loads.
+    Call it before the verb is imported, because XLA reads its level once, when it is loaded.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with contextlib.suppress(ImportError):  # `doctor` runs whatever is missing
-        from absl import logging as absl  # here: it takes as long to import as all else above
+    with contextlib.suppress(ImportError):  # `doctor` must run even if it is missing
+        from absl import logging as absl  # imported here because it is slow to import
 
         absl.set_verbosity(absl.FATAL)
-    # Of a save that failed, which is reported as one, it shows the traceback too.
+    # It would show the traceback of a failed save, which is reported in one line.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if importlib.util.find_spec("libtpu") and only_cpus(os.environ, Path("/dev")):
-        os.environ["JAX_PLATFORMS"] = "cpu"  # else libtpu tells at length that it finds no TPU
+        os.environ["JAX_PLATFORMS"] = (
+            "cpu"  # otherwise libtpu prints long warnings that it finds no TPU
+        )
     shown = sys.unraisablehook
 
     def hook(raised: Any) -> None:
-        # What threads of Orbax's still find to say after it has reported its failure.
+        # Threads of Orbax may raise this after it has reported its failure.
         if str(raised.exc_value) != "Event loop is closed":
             shown(raised)
 
@@ -47,27 +49,29 @@ def quiet_libraries() -> None:
 
 
 def only_cpus(environment: Mapping[str, str], devices: Path) -> bool:
-    """Whether JAX could find nothing but CPUs, whatever it tried.
+    """Returns whether JAX can find no devices other than CPUs.
 
-    So it is where neither `environment` nor the folder `devices` (/dev) tells of a TPU, and there
-    is no plugin, which JAX needs for devices of any other kind.
+    That is so if neither `environment` nor the folder `devices` (/dev) indicates a TPU, and no
+    plugin is installed, which JAX needs for any other kind of device.
     """
-    said = any(value and name.startswith(_DEVICES_SAID) for name, value in environment.items())
+    variables = any(
+        value and name.startswith(_DEVICE_VARIABLES) for name, value in environment.items()
+    )
     files = any(path for pattern in _TPU_FILES for path in devices.glob(pattern))
-    return not (said or files or _has_plugins())
+    return not (variables or files or _has_plugins())
 
 
 def _has_plugins() -> bool:
-    """Whether there is a plugin of JAX, in either of the ways in which it looks for them."""
+    """Returns whether a plugin of JAX is installed, in either of the ways JAX looks for them."""
     by_name = importlib.util.find_spec("jax_plugins")
     return bool(by_name or importlib.metadata.entry_points(group="jax_plugins"))
 
 
 @contextlib.contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises Terminated in the block, and ends the process at once when it comes again.
+    """Makes SIGTERM raise Terminated in the block; a second SIGTERM ends the process at once.
 
-    Where SIGTERM is ignored or answered otherwise, that is left as it is.
+    If SIGTERM is ignored or has another handler, nothing is changed.
     """
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -80,7 +84,7 @@ def sigterm_raises() -> Iterator[None]:
     shown = sys.unraisablehook
 
     def hook(raised: Any) -> None:
-        # What is raised in a callback, such as those of an import, goes no further.
+        # An exception in a callback, as during an import, is not propagated.
         if isinstance(raised.exc_value, Terminated):
             os.kill(os.getpid(), signal.SIGTERM)
         shown(raised)
@@ -95,26 +99,26 @@ def sigterm_raises() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stdout_is_ours() -> Iterator[None]:
-    """In the block only Python writes to standard output; what C++ writes goes to standard error.
+def only_python_prints() -> Iterator[None]:
+    """Sends what C++ code writes to standard output in the block to standard error.
 
-    Gloo does so when processes connect. Where `sys.stdout` is not file descriptor 1, as when a
-    caller has captured it, nothing is changed.
+    Gloo writes there when processes connect. If `sys.stdout` is not file descriptor 1, because a
+    caller has replaced it, nothing is changed.
     """
     outer = sys.stdout
     try:
         is_real = outer.fileno() == 1
-    except OSError:  # it has none
+    except OSError:  # it has no file descriptor
         is_real = False
     if not is_real:
         yield
         return
     outer.flush()
-    with open(os.dup(1), "w", encoding=outer.encoding, errors=outer.errors) as ours:
+    with open(os.dup(1), "w", encoding=outer.encoding, errors=outer.errors) as python_output:
         os.dup2(2, 1)
-        sys.stdout = ours
+        sys.stdout = python_output
         try:
             yield
         finally:
             sys.stdout = outer
-            os.dup2(ours.fileno(), 1)
+            os.dup2(python_output.fileno(), 1)

@@ -1,4 +1,4 @@
-"""`gpt2-jax sample`: generate text from a model."""
+"""Implements `gpt2-jax sample`, which generates text from a model."""
 
 from __future__ import annotations
 
@@ -11,49 +11,78 @@ from typing import Any
 from gpt2_jax.cli import MODEL_HELP
 from gpt2_jax.errors import UserError
 
-HELP = "Generate text from a model, from scratch or after a prompt."
+HELP = "Generate text with a model, with or without a prompt."
 EXAMPLES = """\
 gpt2-jax sample --model runs/quickstart
 gpt2-jax sample --model runs/quickstart --prompt "def " --num_samples 3 --temperature 0.8 --top_k 50
 gpt2-jax sample --model runs/quickstart --prompt "import " --stop ":" --json
 gpt2-jax sample --model runs/quickstart --interactive"""
 
-# They are generated together, each with a cache of its own.
-_MOST_SAMPLES = 10_000
+# All samples are generated together, and each has a cache.
+_MAX_SAMPLES = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags."""
+    """Declares the verb's flags."""
     parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--prompt", metavar="TEXT", help="text to go on from; default: none")
-    source.add_argument("--prompt_file", metavar="FILE", help="UTF-8 file with the prompt")
+    source.add_argument("--prompt", metavar="TEXT", help="the text to continue; default: none")
+    source.add_argument("--prompt_file", metavar="FILE", help="a UTF-8 file with the prompt")
     source.add_argument(
-        "--interactive", action="store_true", help="read prompts from standard input, a line each"
-    )
-    parser.add_argument("--num_samples", type=int, default=1, metavar="N", help="default: 1")
-    parser.add_argument(
-        "--max_new_tokens", type=int, metavar="N", help="default: what the context has room for"
+        "--interactive", action="store_true", help="read prompts from standard input, one per line"
     )
     parser.add_argument(
-        "--temperature", type=float, default=1.0, metavar="T", help="0 is greedy; default: 1"
+        "--num_samples", type=int, default=1, metavar="N", help="how many samples; default: 1"
     )
-    parser.add_argument("--top_k", type=int, default=0, metavar="K", help="0 keeps all; default: 0")
-    parser.add_argument("--top_p", type=float, default=1.0, metavar="P", help="default: 1")
+    parser.add_argument(
+        "--max_new_tokens",
+        type=int,
+        metavar="N",
+        help="the most tokens to generate; default: as many as the context has room for",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="0 is greedy decoding; default: 1",
+    )
+    parser.add_argument(
+        "--top_k",
+        type=int,
+        default=0,
+        metavar="K",
+        help="sample from the K most probable tokens; 0: from all; default: 0",
+    )
+    parser.add_argument(
+        "--top_p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="sample from the fewest tokens whose probability reaches P; default: 1",
+    )
     parser.add_argument(
         "--stop",
         action="append",
         default=[],
         metavar="TEXT",
-        help="end a sample at this text; repeatable",
+        help="end a sample before this text; may be repeated",
     )
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same text; default: 0")
-    parser.add_argument("--stream", action="store_true", help="show text as it comes (one sample)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document a prompt")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the same seed gives the same text; default: 0",
+    )
+    parser.add_argument(
+        "--stream", action="store_true", help="print text while it is generated (one sample)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document per prompt")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Samples; returns the exit status."""
+    """Generates the samples and returns the exit status."""
     _check(args)
     from gpt2_jax import api
     from gpt2_jax.inference.sampling import SamplingOptions
@@ -68,39 +97,43 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not 1 <= args.num_samples <= _MOST_SAMPLES:
+    if not 1 <= args.num_samples <= _MAX_SAMPLES:
         raise UserError(
-            f"--num_samples must be from 1 to {_MOST_SAMPLES}, not {args.num_samples}; "
-            "another --seed gives others"
+            f"--num_samples must be between 1 and {_MAX_SAMPLES}, not {args.num_samples}; another "
+            "--seed gives more"
         )
     if args.stream and args.json:
         raise UserError("--stream and --json exclude each other")
     if args.stream and args.num_samples > 1:
-        raise UserError(f"--stream shows one sample; drop it or --num_samples={args.num_samples}")
+        raise UserError(
+            f"--stream shows one sample: remove it, or --num_samples={args.num_samples}"
+        )
     if not 0 <= args.seed < 2**32:
-        raise UserError(f"--seed must be from 0 to {2**32 - 1}, not {args.seed}")
+        raise UserError(f"--seed must be between 0 and {2**32 - 1}, not {args.seed}")
     if "" in args.stop:
-        raise UserError("--stop needs a text that is not empty")
+        raise UserError("--stop must not be empty: name the text to stop at")
 
 
 def _read_prompt(args: argparse.Namespace) -> str:
     if args.prompt_file is None:
         return args.prompt or ""
     try:
-        # Bytes: reading as text would turn \r\n into \n, which `prepare` does not.
+        # Reading in text mode would convert \r\n to \n, which `prepare` does not.
         return Path(args.prompt_file).read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{args.prompt_file} is not UTF-8 at byte {error.start}") from error
     except OSError as error:
-        raise UserError(f"can't read --prompt_file {args.prompt_file}: {error.strerror}") from error
+        raise UserError(
+            f"cannot read --prompt_file {args.prompt_file}: {error.strerror}"
+        ) from error
 
 
 def _converse(model: Any, args: argparse.Namespace, options: Any) -> int:
-    """A prompt a line until the end of input; a mistake is told and the next line read."""
+    """Answers one prompt per line until the end of input; an error does not end the loop."""
     terminal = sys.stdin.isatty()
     if terminal:
-        print("A prompt a line; Ctrl-D ends.", file=sys.stderr)
-        import readline  # noqa: F401  line editing and history for input()
+        print("Type one prompt per line; Ctrl-D ends.", file=sys.stderr)
+        import readline  # noqa: F401  gives input() line editing and history
     args.stream = not args.json and args.num_samples == 1
     while True:
         try:
@@ -118,21 +151,21 @@ def _converse(model: Any, args: argparse.Namespace, options: Any) -> int:
 
 
 def _answer(model: Any, prompt: str, args: argparse.Namespace, options: Any) -> None:
-    wanted: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "max_new_tokens": args.max_new_tokens,
         "options": options,
         "stop": args.stop,
         "seed": args.seed,
     }
     if args.stream:
-        # The first piece comes before anything is printed, for what is wrong shows by then.
-        pieces = model.stream(prompt, **wanted)
+        # The first piece is generated before anything is printed, so that errors come first.
+        pieces = model.stream(prompt, **settings)
         print(prompt + next(pieces, ""), end="", flush=True)
         for piece in pieces:
             print(piece, end="", flush=True)
         print()
         return
-    samples = model.generate(prompt, num_samples=args.num_samples, **wanted)
+    samples = model.generate(prompt, num_samples=args.num_samples, **settings)
     if args.json:
         fields = [vars(sample) for sample in samples]
         print(json.dumps({"prompt": prompt, "samples": fields}), flush=True)

@@ -1,4 +1,4 @@
-"""What a verb offers, and how the words after it are read: strictly, in either spelling."""
+"""Defines what a verb implements, and parses its flags strictly, in either spelling."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PATHS = ("DIR", "FILE", "PATH", "M")
 
 
 class Verb(Protocol):
-    """What a module `gpt2_jax.cli.<verb>` offers."""
+    """Defines what a module `gpt2_jax.cli.<verb>` implements."""
 
     HELP: str
-    """What the verb does, for its --help."""
+    """The description in its --help: what the verb does."""
     EXAMPLES: str
-    """Command lines, one a line, for its --help."""
+    """The examples in its --help, one command per line."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the verb's flags, spelled with underscores."""
@@ -38,27 +38,27 @@ class Verb(Protocol):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are a UserError: one line, no usage dump."""
+    """Parses flags like argparse, but raises errors as a UserError of one line."""
 
     def __init__(self, **settings: Any) -> None:
-        """Declares --debug; the settings are ArgumentParser's."""
+        """Declares --debug; `settings` are those of ArgumentParser."""
         super().__init__(
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **settings,
         )
-        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        self.add_argument("--debug", action="store_true", help="print the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
-        """Raises UserError."""
+        """Raises UserError with argparse's message."""
         raise UserError(f"{message} (see {self.prog} --help)")
 
     def path_actions(self) -> list[argparse.Action]:
-        """The flags that take a path, as their metavar says."""
+        """Returns the flags that take a path, according to their metavar."""
         return [action for action in self._actions if action.metavar in _PATHS]
 
     def flags(self) -> list[str]:
-        """Every long flag declared so far."""
+        """Returns every long flag declared so far."""
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
 
 
@@ -66,7 +66,7 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
     """Parses the words after a verb into the namespace that `Verb.run` describes.
 
     Raises:
-      UserError: for an unknown flag, a missing or superfluous value, or a value of a wrong type.
+      UserError: if a flag is unknown, or a value is missing, unexpected or of the wrong type.
     """
     parser = Parser(prog=f"gpt2-jax {name}", description=verb.HELP)
     verb.add_arguments(parser)
@@ -74,7 +74,7 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
     parser.epilog = f"examples:\n{indented(verb.EXAMPLES)}"
     if overridable:
         parser.epilog = (
-            "--config.SECTION.KEY=VALUE sets a knob of the config, as often as wanted.\n\n"
+            "--config.SECTION.KEY=VALUE overrides a knob of the config; it may be repeated.\n\n"
             + parser.epilog
         )
     words, overrides = _take_overrides(words) if overridable else (list(words), [])
@@ -89,10 +89,10 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
 
 
 def _check_paths(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuses paths that name nothing, and folders that are files or below one."""
+    """Refuses empty paths, and folders that are files or inside of a file."""
     for action in parser.path_actions():
         flag, value = action.option_strings[0], getattr(args, action.dest)
-        # As an unset shell variable gives; it would mean the current folder.
+        # An unset shell variable gives an empty path, which would mean the current folder.
         if "" in (value if isinstance(value, list) else [value]):
             raise UserError(f"{flag} is empty: name a path")
         if action.metavar == "DIR" and isinstance(value, str):
@@ -108,7 +108,7 @@ def _refuse_files(flag: str, folder: Path) -> None:
 
 
 def _before_dashes(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """(index, name, rest) of each word that looks like a long flag; rest is empty or `=value`."""
+    """Yields (index, name, rest) of each word like a long flag; rest is empty or `=value`."""
     for index, word in enumerate(words):
         if word == "--":
             return
@@ -136,10 +136,13 @@ def _take_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def with_declared_spelling(words: Sequence[str], parser: Parser) -> list[str]:
-    """Spells flags as declared (`--top-k` is `--top_k`) and refuses those that are not.
+    """Returns the words with flags spelled as declared (`--top-k` is `--top_k`).
 
-    Unknown flags are found before argparse looks, which would first complain of a required flag
-    that the misspelled one was meant to be.
+    Unknown flags are refused before argparse runs, which would otherwise report the required flag
+    that a misspelled one was meant to be as missing.
+
+    Raises:
+      UserError: if a flag is unknown.
     """
     declared = {flag.replace("-", "_"): flag for flag in parser.flags()}
     result = list(words)
@@ -148,7 +151,7 @@ def with_declared_spelling(words: Sequence[str], parser: Parser) -> list[str]:
         if flag is not None:
             result[index] = flag + rest
         elif not re.search(r"\s", rest):
-            # With a space in it, argparse takes the word for a value, as of `--prompt "--a=b c"`.
+            # argparse takes a word with a space as a value, as in `--prompt "--a=b c"`.
             raise _unknown(name, parser)
     return result
 
@@ -170,13 +173,13 @@ def _unknown(name: str, parser: Parser) -> UserError:
 
 
 def _knob_hint(name: str) -> str:
-    """Names the knob that a flag `--batch_size` or `--train.batch_size` was meant to be."""
-    from gpt2_jax.config import knobs  # not needed unless someone slips
+    """Returns a hint at the knob that a flag such as `--batch_size` was meant to be."""
+    from gpt2_jax.config import knobs  # imported only after a mistake
 
-    meant = [knob.key for knob in knobs() if name in (knob.key, knob.key.partition(".")[2])]
-    return f"; did you mean '{_OVERRIDE}{meant[0]}'?" if meant else ""
+    keys = [knob.key for knob in knobs() if name in (knob.key, knob.key.partition(".")[2])]
+    return f"; did you mean '{_OVERRIDE}{keys[0]}'?" if keys else ""
 
 
 def indented(text: str) -> str:
-    """The lines of a text, as --help shows examples."""
+    """Returns a text with every line indented, as --help shows examples."""
     return "\n".join(f"  {line}" for line in text.strip().splitlines())

@@ -1,8 +1,8 @@
-"""Every knob of a run, and the strict way from a config file to them.
+"""All knobs of a run, and strict loading of a config file into a checked `Config`.
 
 A config file defines `get_config()`, starts from `default()`, assigns what differs and returns the
 `ml_collections.ConfigDict`. `load_config` runs the file, applies `section.key=value` overrides and
-returns a checked `Config`. Nothing here imports JAX, so that a typo is reported in an instant.
+returns a checked `Config`. Nothing here imports JAX, so that a typo is reported without delay.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from gpt2_jax.config.file import run_config_file
+from gpt2_jax.config.file import run_config_file, split_argument
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
+from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.config.sections import (
     ACTIVATIONS,
     CheckpointConfig,
+    ComputeConfig,
     Config,
     DataConfig,
     EvalConfig,
@@ -34,12 +36,12 @@ from gpt2_jax.config.sections import (
     ScheduleConfig,
     TrainConfig,
 )
-from gpt2_jax.config.shares import read_shares
-from gpt2_jax.errors import UserError, did_you_mean, shown
+from gpt2_jax.errors import UserError, did_you_mean, short_repr
 
 __all__ = [
     "ACTIVATIONS",
     "CheckpointConfig",
+    "ComputeConfig",
     "Config",
     "DataConfig",
     "EvalConfig",
@@ -56,33 +58,32 @@ __all__ = [
     "knobs",
     "load_config",
     "to_dict",
+    "with_vocab_size",
 ]
 
-# What must stay as it was when a run resumes; the rest changes how it goes, not what it computes.
+# Sections and knobs that must not change when a run resumes, because they decide what is learned.
 _FIXED_ON_RESUME = frozenset(
     (
         *("model", "data", "optimizer", "schedule"),
-        *("train.seed", "train.batch_size"),
+        *("compute.prng", "train.seed", "train.batch_size"),
         *("train.spike_threshold", "train.spike_window", "train.max_spikes"),
     )
 )
 
 
 def knobs() -> Iterator[Knob]:
-    """Every knob of `Config` in order, keyed `section.name`."""
+    """Yields every knob of `Config` in order, keyed `section.name`."""
     for section in dataclasses.fields(Config):
         section_type = type(getattr(Config(), section.name))
         hints = typing.get_type_hints(section_type)
         for field in dataclasses.fields(section_type):
             hint = hints[field.name]
-            optional = isinstance(hint, types.UnionType)
-            kind = typing.get_args(hint)[0] if optional else hint
-            meta = dict(field.metadata)
-            yield Knob(f"{section.name}.{field.name}", kind, optional, field.default, **meta)
+            kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+            yield Knob(f"{section.name}.{field.name}", kind, field.default, **field.metadata)
 
 
 def default() -> ml_collections.ConfigDict:
-    """All knobs at their defaults: the locked, type-safe ConfigDict a config file starts from."""
+    """Returns the locked ConfigDict with all defaults that a config file starts from."""
     sections: dict[str, dict[str, Any]] = {}
     for knob in knobs():
         section, name = knob.key.split(".")
@@ -95,13 +96,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Runs a config file's `get_config()` and applies overrides.
 
     Args:
-      path: a Python file that defines `get_config() -> ml_collections.ConfigDict`.
+      path: a Python file that defines `get_config() -> ml_collections.ConfigDict`. If that takes
+        parameters, `FILE:name=value,...` sets them.
       overrides: `section.key=value` strings, applied in order.
 
     Raises:
       UserError: for a missing or broken file, an unknown key, a wrong type or a value out of range.
     """
-    values = _flatten(run_config_file(Path(path)))
+    values = _flatten(run_config_file(*split_argument(path)))
     by_key = {knob.key: knob for knob in knobs()}
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -123,47 +125,59 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
-    """The config as nested plain values, ready for JSON; `from_dict` is its inverse."""
+    """Returns the config as nested plain values for JSON; `from_dict` is its inverse."""
     return dataclasses.asdict(config)
+
+
+def with_vocab_size(config: Config, vocab_size: int) -> Config:
+    """Returns the config with `model.vocab_size` filled in if it is unset.
+
+    Raises:
+      UserError: for a size that does not fit the other knobs.
+    """
+    if config.model.vocab_size is not None:
+        return config
+    model = dataclasses.replace(config.model, vocab_size=vocab_size)
+    config = dataclasses.replace(config, model=model)
+    _check_together(config)
+    return config
 
 
 def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
     """Refuses a config that would not continue the run that `saved` started.
 
     Raises:
-      UserError: naming every field that may not change, or a `train.total_steps` that shrank.
+      UserError: naming every knob that differs and must not, or a `train.total_steps` that shrank.
     """
     old_values, new_values = _flatten(to_dict(saved)), _flatten(to_dict(new))
-    old_meaning, new_meaning = _meaning(old_values), _meaning(new_values)
+    old_normalized, new_normalized = _normalized(old_values), _normalized(new_values)
     changed = [
         f"{key} ({old_values[key]!r} -> {value!r})"
         for key, value in new_values.items()
-        if old_meaning[key] != new_meaning[key]
+        if old_normalized[key] != new_normalized[key]
         and not _FIXED_ON_RESUME.isdisjoint((key, key.split(".")[0]))
     ]
     if changed:
         raise UserError(
-            f"{workdir} holds a run with another config: {', '.join(changed)} may not change on "
+            f"{workdir} holds a run with another config: {', '.join(changed)} must not change on "
             "resume; restore these values or choose another --workdir"
         )
     if new.train.total_steps < saved.train.total_steps:
         raise UserError(
-            f"train.total_steps may grow on resume but not shrink: {workdir} has "
-            f"{saved.train.total_steps}, not {new.train.total_steps}: set it to that again, and to "
-            "stop early give --stop_at_step"
+            f"train.total_steps must be at least {saved.train.total_steps}, as in the run in "
+            f"{workdir}, not {new.train.total_steps}; use --stop_at_step to stop early"
         )
 
 
-def _meaning(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values by key, alike where only the spelling of a folder or of shares differs."""
-    meaning = dict(values)
+def _normalized(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values with folders and mixtures normalized, for comparison."""
+    normalized = dict(values)
     if (path := values["data.path"]) is not None:
-        meaning["data.path"] = posixpath.normpath(path)
+        normalized["data.path"] = posixpath.normpath(path)
     if (mixture := values["data.mixture"]) is not None:
-        meaning["data.mixture"] = list(
-            read_shares(mixture).items()
-        )  # what is drawn follows the order
-    return meaning
+        # A list, because the order of the folders decides which windows are drawn.
+        normalized["data.mixture"] = list(parse_mixture(mixture).items())
+    return normalized
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,9 +186,11 @@ def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     for section, entries in values.items():
         if section not in sections:
             hint = did_you_mean(str(section), sections)
-            raise UserError(f"config has no section {shown(section)}{hint}")
+            raise UserError(f"config has no section {short_repr(section)}{hint}")
         if not isinstance(entries, Mapping):
-            raise UserError(f"config section {section!r} must hold knobs, not {shown(entries)}")
+            raise UserError(
+                f"config section {section!r} must hold knobs, not {short_repr(entries)}"
+            )
         flat.update({f"{section}.{name}": value for name, value in entries.items()})
     return flat
 
@@ -201,45 +217,53 @@ def _unknown_key(key: str, known: Mapping[str, Knob]) -> UserError:
     section, dot, name = key.partition(".")
     if not dot:
         return UserError(f"--config.{key}: overrides are --config.SECTION.KEY=VALUE")
-    # Only the last parts are compared: a section in common makes any two keys look alike.
-    beside = [other.partition(".")[2] for other in known if other.startswith(section + ".")]
+    # Names are compared without sections, because a common section makes any two keys similar.
+    siblings = [other.partition(".")[2] for other in known if other.startswith(section + ".")]
     namesakes = [other for other in known if other.endswith("." + name)]
-    if beside and (close := difflib.get_close_matches(name, beside, n=1)):
-        hint = f"; did you mean '{section}.{close[0]}'?"
-    elif namesakes:
+    if namesakes:
         hint = f"; did you mean {namesakes[0]!r}?"
-    elif beside:
-        hint = "; knobs there: " + ", ".join(beside)
+    elif siblings and (close := difflib.get_close_matches(name, siblings, n=1)):
+        hint = f"; did you mean '{section}.{close[0]}'?"
+    elif siblings:
+        hint = f"; {section} has the knobs {', '.join(siblings)}"
     else:
         hint = did_you_mean(key, known)
-    return UserError(f"unknown config key {shown(key)}{hint}")
+    return UserError(f"unknown config key {short_repr(key)}{hint}")
 
 
 def _check_together(config: Config) -> None:
-    """Checks that need more than one knob."""
-    model, train, schedule = config.model, config.train, config.schedule
+    """Checks knobs against each other."""
+    model, compute, train, schedule = config.model, config.compute, config.train, config.schedule
     if config.data.mixture is not None:
         if config.data.path is not None:
             raise UserError(
-                "data.path and data.mixture exclude each other: --config.data.path=none"
+                "data.path and data.mixture exclude each other: unset one, as with "
+                "--config.data.path=none"
             )
-        read_shares(config.data.mixture)
+        parse_mixture(config.data.mixture)
     if model.d_model % model.num_heads:
         raise UserError(
             f"model.d_model={model.d_model} must be a multiple of model.num_heads={model.num_heads}"
         )
-    if model.padded_vocab_size > MOST:
+    if model.vocab_size is not None and model.padded_vocab_size > MOST:
         raise UserError(
             f"model.vocab_size={model.vocab_size}, padded to a multiple of model.vocab_multiple="
             f"{model.vocab_multiple}, must be at most {MOST}"
         )
-    if model.num_layers % model.scan_unroll:
+    if model.position == "rotary" and model.head_dim % 2:
         raise UserError(
-            f"model.scan_unroll={model.scan_unroll} must divide model.num_layers={model.num_layers}"
+            f"model.position=rotary needs an even head width: model.d_model={model.d_model} / "
+            f"model.num_heads={model.num_heads} is {model.head_dim}"
         )
-    if model.loss_chunk and model.context_length % min(model.loss_chunk, model.context_length):
+    if model.num_layers % compute.scan_unroll:
         raise UserError(
-            f"model.loss_chunk={model.loss_chunk} must divide "
+            f"compute.scan_unroll={compute.scan_unroll} must divide "
+            f"model.num_layers={model.num_layers}"
+        )
+    chunk = min(compute.loss_chunk, model.context_length)
+    if chunk and model.context_length % chunk:
+        raise UserError(
+            f"compute.loss_chunk={compute.loss_chunk} must divide "
             f"model.context_length={model.context_length}, or be 0"
         )
     if train.batch_size % train.accumulation_steps:

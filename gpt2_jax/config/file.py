@@ -1,7 +1,8 @@
-"""A config file is a program: what is run, and what may go wrong in it."""
+"""Running config files, which are Python programs, and reporting their errors."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import runpy
 import traceback
@@ -11,14 +12,26 @@ from typing import Any
 
 import ml_collections
 
-from gpt2_jax.errors import UserError, did_you_mean, shown
+from gpt2_jax.errors import UserError, did_you_mean, short_repr
 
 
-def run_config_file(path: Path) -> Mapping[str, Any]:
-    """The values of what its `get_config()` returns, by section.
+def split_argument(path: str | Path) -> tuple[Path, str]:
+    """Splits `FILE.py:name=value,...` into the file and its argument, empty if there is none."""
+    file, colon, argument = str(path).partition(".py:")
+    return (Path(f"{file}.py"), argument) if colon else (Path(path), "")
+
+
+def run_config_file(path: Path, argument: str = "") -> Mapping[str, Any]:
+    """Returns the values that the file's `get_config()` returns, by section.
+
+    Args:
+      path: the Python file.
+      argument: `name=value,...`, the parameters of `get_config`; each is parsed as the type of its
+        default value.
 
     Raises:
-      UserError: for a file that is missing or fails, with the line that its author can mend.
+      UserError: for a file that is missing or fails, with the line that its author can fix, or for
+        an argument that `get_config` does not take.
     """
     if path.is_dir() or (path.is_file() and path.suffix != ".py"):
         raise UserError(f"--config {path}: expected a Python file, such as configs/quickstart.py")
@@ -29,7 +42,8 @@ def run_config_file(path: Path) -> Mapping[str, Any]:
         namespace = runpy.run_path(str(path))
         if "get_config" not in namespace:
             raise UserError(f"{path} defines no get_config()")
-        result = namespace["get_config"]()
+        get_config = namespace["get_config"]
+        result = get_config(**_parsed(path, get_config, argument))
         if not isinstance(result, ml_collections.ConfigDict):
             raise UserError(
                 f"{path}: get_config() must return gpt2_jax.config.default() with changes"
@@ -37,24 +51,47 @@ def run_config_file(path: Path) -> Mapping[str, Any]:
         return result.to_dict()
     except (UserError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # sys.exit(0), too, would else look like a run that is done
-        # The innermost line that belongs to the config file is the one its author can mend.
+    except BaseException as error:  # includes sys.exit(0), which would look like a finished run
+        # The author can fix the innermost line that belongs to the config file.
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = frames[-1].lineno if frames else getattr(error, "lineno", None)
         where = f"{path}, line {line}" if line else path
         raise UserError(f"{where}: {_reason(error)}") from error
 
 
-# A message may quote a whole value.
+def _parsed(path: Path, get_config: Any, argument: str) -> dict[str, Any]:
+    """Returns `name=value,...` as keyword arguments of the types of the parameters' defaults."""
+    defaults = {name: p.default for name, p in inspect.signature(get_config).parameters.items()}
+    if (required := [name for name, value in defaults.items() if value is inspect._empty]) != []:
+        raise UserError(f"{path}: get_config's parameter {required[0]!r} needs a default value")
+    values: dict[str, Any] = {}
+    for entry in filter(None, argument.split(",")):
+        name, equals, text = (word.strip() for word in entry.partition("="))
+        if name not in defaults or not equals:
+            takes = ", ".join(f"{key}={value}" for key, value in defaults.items()) or "no argument"
+            hint = did_you_mean(name, defaults)
+            raise UserError(f"{path} takes {takes}, not {short_repr(entry)}{hint}")
+        kind = type(defaults[name])
+        truth = {"true": True, "1": True, "false": False, "0": False}
+        try:
+            values[name] = truth[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            raise UserError(
+                f"{path}: {name} must be of the type {kind.__name__}, not {short_repr(text)}"
+            ) from None
+    return values
+
+
+# The message of an exception may quote a whole value.
 _LONGEST_REASON = 300
 
 
 def _reason(error: BaseException) -> str:
-    """What an exception in a config file says, in one line."""
+    """Returns the message of an exception in a config file, in one line."""
     plain = isinstance(error, Exception) and error.args
-    text = str(error.args[0]) if plain else shown(error)
-    # ml_collections lists every field of the section before its did-you-mean, and quotes the text
-    # of a KeyError once more.
+    text = str(error.args[0]) if plain else short_repr(error)
+    # ml_collections lists every field of the section before its did-you-mean, and a KeyError quotes
+    # its message once more.
     text = " ".join(text.replace("\\n", " ").replace("\\'", "'").split()).strip("'")
     text = re.sub(r" Other fields present: .*?(?=Did you mean|$)", " ", text)
     return text[:_LONGEST_REASON]

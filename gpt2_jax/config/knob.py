@@ -1,4 +1,4 @@
-"""One knob of the config: its declaration, and how a value for it is read and checked."""
+"""One knob of the config: its declaration, and how a value for it is parsed and checked."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from gpt2_jax.errors import UserError, did_you_mean, shown
+from gpt2_jax.errors import UserError, did_you_mean, short_repr
 
-# Devices count in int32.
+# Devices use int32 for sizes and counts.
 MOST = 2**31 - 1
 
 
@@ -21,29 +21,45 @@ def knob(
     low: float | None = None,
     high: float = MOST,
     below: float | None = None,
+    changes_function: bool = True,
 ) -> Any:
-    """A dataclass field with its documentation and its allowed values, `low` included."""
+    """Declares a dataclass field with its documentation and its allowed values.
+
+    Args:
+      default: the value if nobody sets it; None means unset, whatever the field's type.
+      help: what the knob does, in one line.
+      choices: the allowed values, if they can be listed.
+      low, high, below: the range of a number: low <= value <= high, and value < below.
+      changes_function: for a field of the model, whether models that differ in it are different
+        functions of their parameters.
+    """
     limits = {"choices": choices, "low": low, "high": high, "below": below}
-    return dataclasses.field(default=default, metadata={"help": help, **limits})
+    metadata = {"help": help, **limits, "changes_function": changes_function}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class Knob:
-    """One leaf of the config: what `--help`, overrides and checks need to know of it."""
+    """Describes one leaf of the config for help texts, overrides and checks."""
 
     key: str
     type: type
-    optional: bool
     default: Any
     help: str
     choices: tuple[Any, ...] | None
     low: float | None
     high: float
     below: float | None
+    changes_function: bool
+
+    @property
+    def optional(self) -> bool:
+        """Returns whether the knob may be unset, which is None."""
+        return self.default is None
 
 
 def parse(knob: Knob, text: str) -> Any:
-    """Reads an override's text as the knob's type."""
+    """Returns the string of an override as a value of the knob's type."""
     if knob.optional and text.lower() in ("none", "null", ""):
         return None
     if knob.type is bool:
@@ -58,12 +74,16 @@ def parse(knob: Knob, text: str) -> Any:
 
 
 def _wrong_type(knob: Knob, value: Any) -> UserError:
-    kind = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[knob.type]
-    return UserError(f"{knob.key} must be {kind}, not {shown(value)}")
+    kind = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}[knob.type]
+    return UserError(f"{knob.key} must be {kind}, not {short_repr(value)}")
 
 
 def checked(knob: Knob, value: Any) -> Any:
-    """The value in the knob's type, or an error that names field, value and allowed range."""
+    """Returns the value in the knob's type.
+
+    Raises:
+      UserError: naming the knob, the value and the allowed range.
+    """
     if value is None and knob.optional:
         return None
     kinds = (int, float) if knob.type is float else (knob.type,)
@@ -72,8 +92,8 @@ def checked(knob: Knob, value: Any) -> Any:
     if knob.choices and value not in knob.choices:
         hint = did_you_mean(str(value), map(str, knob.choices))
         raise UserError(
-            f"{knob.key} must be one of {', '.join(map(str, knob.choices))}, not {shown(value)}"
-            f"{hint}"
+            f"{knob.key} must be one of {', '.join(map(str, knob.choices))}, not "
+            f"{short_repr(value)}{hint}"
         )
     if isinstance(value, (int, float)) and knob.type is not bool:
         _check_range(knob, value)
@@ -85,8 +105,8 @@ def _check_range(knob: Knob, value: float) -> None:
     if not -math.inf < value < math.inf:
         raise UserError(f"{knob.key} must be finite, not {value!r}")
     if knob.low is not None and value < knob.low:
-        raise UserError(f"{knob.key} must be at least {knob.low:g}, not {shown(value)}")
+        raise UserError(f"{knob.key} must be at least {knob.low:g}, not {short_repr(value)}")
     if knob.below is not None and value >= knob.below:
-        raise UserError(f"{knob.key} must be below {knob.below:g}, not {shown(value)}")
+        raise UserError(f"{knob.key} must be below {knob.below:g}, not {short_repr(value)}")
     if value > knob.high:
-        raise UserError(f"{knob.key} must be at most {knob.high}, not {shown(value)}")
+        raise UserError(f"{knob.key} must be at most {knob.high}, not {short_repr(value)}")

@@ -1,40 +1,110 @@
-"""Every knob of a run, by section, with its default, its meaning and its limits."""
+"""Every knob of a run, by section, with its default value, its meaning and its limits."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from gpt2_jax.config.knob import knob
-from gpt2_jax.config.shares import read_shares
+from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.errors import UserError
 
-# Of the MLP, by the names Hugging Face gives them.
+# Names of what other packages implement, and the config cannot import.
+TOKENIZERS = ("gpt2", "byte", "char", "bpe")
+OPTIMIZERS = ("adamw", "lion")
+SCHEDULES = ("cosine", "linear", "constant")
+POSITIONS = ("learned", "rotary", "none")
+NORMS = ("layer", "rms")
+# These are Hugging Face's names.
 ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "quick_gelu", "tanh")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """GPT-2's shape, and how it is computed."""
+    """Determines the function that the model is; equal `ModelConfig`s can share parameters."""
 
     num_layers: int = knob(12, "transformer blocks", low=1)
-    num_heads: int = knob(12, "attention heads; divides d_model", low=1)
+    num_heads: int = knob(12, "attention heads; must divide d_model", low=1)
     d_model: int = knob(768, "width of the residual stream", low=1)
     context_length: int = knob(1024, "tokens the model sees at once", low=1)
-    vocab_size: int = knob(50257, "tokens of the tokenizer, padding excluded", low=1)
-    vocab_multiple: int = knob(128, "the embedding's rows are padded to a multiple of this", low=1)
-    dropout: float = knob(0.0, "probability, after embeddings, attention and MLP", low=0, below=1)
+    vocab_size: int = knob(
+        None, "token ids, padding excluded; unset: as many as the data's tokenizer has", low=1
+    )
+    vocab_multiple: int = knob(
+        128,
+        "the embedding's rows are padded to a multiple of this",
+        low=1,
+        changes_function=False,
+    )
+    dropout: float = knob(
+        0.0,
+        "probability of dropping a value after embeddings, attention and MLP while training",
+        low=0,
+        below=1,
+        changes_function=False,
+    )
+    position: str = knob(
+        "learned",
+        "how positions enter: a learned table, rotated queries and keys, or not at all",
+        choices=POSITIONS,
+    )
+    norm: str = knob("layer", "normalization: LayerNorm or RMSNorm", choices=NORMS)
     mlp_dim: int | None = knob(None, "width of the MLP; unset: 4 d_model", low=1)
     activation: str = knob(
-        "gelu_new", "of the MLP; gelu_new is GELU's tanh form", choices=ACTIVATIONS
+        "gelu_new", "activation of the MLP; gelu_new is GELU's tanh form", choices=ACTIVATIONS
     )
     layer_norm_epsilon: float = knob(1e-5, "added to the variance in norms", low=0)
-    scale_attn_weights: bool = knob(True, "attention scores are divided by sqrt(head width)")
+    scale_attn_weights: bool = knob(True, "divide attention scores by sqrt(head width)")
     scale_attn_by_inverse_layer_idx: bool = knob(
-        False, "attention scores of layer i, from 1, are also divided by i"
+        False, "also divide attention scores of layer i, counted from 1, by i"
     )
-    tie_embeddings: bool = knob(True, "the output matrix is the token embedding")
-    dtype: str = knob("bfloat16", "compute dtype", choices=("float32", "bfloat16"))
-    param_dtype: str = knob("float32", "dtype the parameters are kept in", choices=("float32",))
+    tie_embeddings: bool = knob(True, "use the token embedding as the output matrix")
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Returns the rows of the embedding table: `vocab_size` rounded up to `vocab_multiple`."""
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+    @property
+    def head_dim(self) -> int:
+        """Returns the width of one attention head."""
+        return self.d_model // self.num_heads
+
+    @property
+    def mlp_width(self) -> int:
+        """Returns the width of the MLP: `mlp_dim`, or GPT-2's 4 d_model."""
+        return self.mlp_dim or 4 * self.d_model
+
+    def differences(self, other: ModelConfig) -> dict[str, tuple[Any, Any]]:
+        """Returns {field: (own value, value of the other)} of the fields that change the function.
+
+        Fields that change no output at inference, such as `dropout`, are left out, and an unset
+        `mlp_dim` equals the width that it stands for.
+        """
+        own, others = (
+            dataclasses.replace(config, mlp_dim=config.mlp_width) for config in (self, other)
+        )
+        pairs = {
+            field.name: (getattr(own, field.name), getattr(others, field.name))
+            for field in dataclasses.fields(self)
+            if field.metadata["changes_function"]
+        }
+        return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeConfig:
+    """Determines the speed, memory and rounding of the model, never which function it is."""
+
+    dtype: str = knob(
+        "bfloat16", "dtype of activations and products", choices=("float32", "bfloat16")
+    )
+    precision: str | None = knob(
+        None,
+        "precision of matrix products; unset: highest for float32, whose inputs accelerators would "
+        "otherwise round, and the device's default for bfloat16",
+        choices=("default", "high", "highest"),
+    )
     remat: str = knob(
         "none",
         "what the backward pass recomputes: nothing, all but matrix products, or whole blocks; "
@@ -44,56 +114,53 @@ class ModelConfig:
     scan_unroll: int = knob(1, "layers per iteration of the scan: more is faster to run", low=1)
     attention: str = knob(
         "auto",
-        "attention kernel; auto: splash on TPUs, cudnn on GPUs, reference where neither can run",
+        "attention kernel; auto: splash on TPUs, cudnn on GPUs, and reference if neither can run",
         choices=("auto", "reference", "cudnn", "splash"),
     )
     loss_chunk: int = knob(
-        128, "positions whose logits the loss holds at a time; 0 means the whole sequence", low=0
+        128, "positions whose logits the loss holds at a time; 0: the whole sequence", low=0
+    )
+    prng: str = knob(
+        "threefry2x32",
+        "random bits of dropout; rbg is cheaper on TPUs and draws other masks on other meshes",
+        choices=("threefry2x32", "rbg"),
     )
 
     @property
-    def padded_vocab_size(self) -> int:
-        """Rows of the embedding table: `vocab_size` rounded up to `vocab_multiple`."""
-        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.d_model // self.num_heads
-
-    @property
-    def mlp_width(self) -> int:
-        """Width of the MLP: `mlp_dim`, or GPT-2's 4 d_model."""
-        return self.mlp_dim or 4 * self.d_model
+    def matmul_precision(self) -> str | None:
+        """Returns what `jax.lax` products take as `precision`; None is the device's default."""
+        chosen = self.precision or ("highest" if self.dtype == "float32" else "default")
+        return None if chosen == "default" else chosen
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where the tokens come from."""
+    """Determines where the tokens come from."""
 
     path: str | None = knob(None, "folder of token shards, as `gpt2-jax prepare` writes it")
     mixture: str | None = knob(
-        None, "instead of path: folders and their shares, such as `data/web=0.7,data/books=0.3`"
+        None, "instead of path: folders and their weights, such as `data/web=0.7,data/books=0.3`"
     )
-    tokenizer: str = knob(
-        "gpt2", "tokenizer of the shards", choices=("gpt2", "byte", "char", "bpe")
-    )
+    tokenizer: str = knob("gpt2", "tokenizer of the shards", choices=TOKENIZERS)
     val_fraction: float = knob(
-        0.1, "end of the token stream held out when the folder has no val shards", low=0, below=1
+        0.1,
+        "fraction of the token stream, at its end, to hold out if the folder has no val shards",
+        low=0,
+        below=1,
     )
     isolate_documents: bool = knob(
-        False, "attention stays within a document, and positions start anew at each"
+        False, "keep attention within a document, and restart positions at each document"
     )
 
     @property
-    def shares(self) -> dict[str, int]:
-        """Folder of each set of shards -> its part of the windows drawn, in whole numbers.
+    def weights(self) -> dict[str, int]:
+        """Returns {folder of token shards: its weight among the windows drawn}, in integers.
 
         Raises:
-          UserError: for no folder at all, or a mixture that cannot be read.
+          UserError: for no folder at all, or a mixture that cannot be parsed.
         """
         if self.mixture is not None:
-            return read_shares(self.mixture)
+            return parse_mixture(self.mixture)
         if self.path is None:
             raise UserError(
                 "data.path is not set: name a folder of token shards with --config.data.path=DIR "
@@ -104,30 +171,36 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis of the mesh; one axis may be -1: the devices left over."""
+    """Sets the number of devices along each mesh axis; one may be -1, the remaining devices."""
 
     data: int = knob(-1, "replicas of the model, each with its part of the batch", low=-1)
-    fsdp: int = knob(1, "parts the parameters are cut into, gathered layer by layer", low=-1)
-    tensor: int = knob(1, "parts the heads and the MLP width are cut into", low=-1)
+    fsdp: int = knob(
+        1, "devices that parameters are sharded over, and gathered layer by layer", low=-1
+    )
+    tensor: int = knob(1, "devices that the heads and the MLP width are sharded over", low=-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW."""
+    """Chooses the update rule and its constants."""
 
-    name: str = knob("adamw", "update rule", choices=("adamw",))
-    beta1: float = knob(0.9, "decay of the first moment", low=0, below=1)
-    beta2: float = knob(0.95, "decay of the second moment", low=0, below=1)
-    epsilon: float = knob(1e-8, "added to the root of the second moment", low=0)
+    name: str = knob("adamw", "update rule", choices=OPTIMIZERS)
+    beta1: float = knob(
+        0.9, "decay of the first moment; of lion, the weight in its update", low=0, below=1
+    )
+    beta2: float = knob(
+        0.95, "decay of the second moment; of lion, of its momentum", low=0, below=1
+    )
+    epsilon: float = knob(1e-8, "added to the root of the second moment; adamw only", low=0)
     weight_decay: float = knob(0.1, "decoupled decay of kernels and embeddings", low=0)
     grad_clip: float = knob(1.0, "largest global gradient norm; 0 turns clipping off", low=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-    """Learning rate by optimizer update: linear warmup, then decay until `train.total_steps`."""
+    """Sets the learning rate of each update: linear warmup, then decay to `train.total_steps`."""
 
-    name: str = knob("cosine", "shape after warmup", choices=("cosine", "linear", "constant"))
+    name: str = knob("cosine", "shape after warmup", choices=SCHEDULES)
     learning_rate: float = knob(6e-4, "peak learning rate", low=0)
     min_learning_rate: float = knob(6e-5, "learning rate at the end of the decay", low=0)
     warmup_steps: int = knob(2000, "updates from 0 to the peak; the first is not zero", low=0)
@@ -135,48 +208,61 @@ class ScheduleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How much, how often, from where."""
+    """Sets the batch, the length of the run, its seed and its starting point."""
 
     batch_size: int = knob(512, "sequences per step, over all devices and microbatches", low=1)
-    accumulation_steps: int = knob(1, "microbatches a step is cut into to save memory", low=1)
+    accumulation_steps: int = knob(
+        1, "microbatches that a step is split into to save memory", low=1
+    )
     total_steps: int = knob(100_000, "steps of the whole run", low=1)
-    seed: int = knob(0, "of initialization, data order and dropout", low=0, high=2**32 - 1)
+    seed: int = knob(0, "seed of initialization, data order and dropout", low=0, high=2**32 - 1)
     init_from: str | None = knob(None, "model whose parameters a new run starts from")
     init_resize: bool = knob(
-        False, "init_from may have other sizes of context and vocabulary: rows are cropped or grown"
+        False, "crop or grow the context and vocabulary rows of init_from to this model's"
     )
     max_bad_steps: int = knob(
         10, "steps in a row with a non-finite loss or gradient before the run stops", low=1
     )
     spike_threshold: float = knob(
         0.0,
-        "an update is skipped if its loss is more than this many deviations (1.4826 MAD) above the "
-        "median of the last accepted ones; 0: never",
+        "skip an update if its loss is more than this many deviations (1.4826 MAD) above the "
+        "median of the last accepted losses; 0: never",
         low=0,
     )
     spike_window: int = knob(
-        128, "accepted losses the median is of; until there are as many, none is skipped", low=8
+        128,
+        "accepted losses that the median is taken of; nothing is skipped before there are as many",
+        low=8,
     )
     max_spikes: int = knob(
         5,
-        "spikes skipped in a row; after them losses are taken as they come until one is in range, "
-        "because a change that lasts would else be refused for ever",
+        "spikes to skip in a row; then losses are accepted until one is in range again, because "
+        "otherwise a lasting change would be refused forever",
         low=1,
     )
     hang_timeout: float = knob(
         1800.0,
-        "seconds without progress, such as a step, that end the run; it must have time to compile "
-        "and to save; 0: never",
+        "seconds without progress, such as a step, after which the run ends; must be longer than "
+        "compiling or saving takes; 0: never",
         low=0,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When to save, and how many to keep."""
+    """Determines when to save, and which checkpoints to keep."""
 
     every: int = knob(1000, "steps between checkpoints; the last step is always saved", low=1)
-    keep: int = knob(3, "newest checkpoints kept", low=1)
+    every_minutes: float = knob(
+        0.0,
+        "also save once this many minutes have passed since the last save, checked every log.every "
+        "steps; 0: never",
+        low=0,
+    )
+    keep: int = knob(3, "newest checkpoints to keep", low=1)
+    keep_every: int | None = knob(
+        None, "also keep, forever, the checkpoints of steps that are multiples of this", low=1
+    )
     max_failures: int = knob(
         5, "saves in a row that may fail, as on a full disk, before the run stops", low=1
     )
@@ -184,23 +270,31 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """The validation pass and the sample texts beside it."""
+    """Determines the validation, and what else runs with it."""
 
-    every: int = knob(1000, "steps between validations; 0 means only at the end", low=0)
-    batches: int = knob(-1, "batches of the fixed validation pass; -1 is the full set", low=-1)
-    sample_tokens: int = knob(64, "tokens of the sample text written beside it; 0: none", low=0)
-    tasks: str = knob("", "evaluations to run beside it, such as `hellaswag,lambada_openai`")
-    data: str | None = knob(None, "folder with their files; see docs/evaluation.md")
-    limit: int | None = knob(None, "only the first examples of each; unset: all", low=1)
+    every: int = knob(1000, "steps between validations; 0: only at the end", low=0)
+    batches: int = knob(-1, "batches of the fixed validation pass; -1: the full set", low=-1)
+    sample_tokens: int = knob(64, "tokens of the sample text at every validation; 0: none", low=0)
+    tasks: str = knob("", "tasks to score at every validation, such as `hellaswag,lambada_openai`")
+    data: str | None = knob(None, "folder with the tasks' files; see docs/evaluation.md")
+    limit: int | None = knob(None, "examples of each task to score; unset: all", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
-    """What is written down along the way."""
+    """Determines what is recorded while training, and where."""
 
-    every: int = knob(10, "steps between rows of metrics", low=1)
+    every: int = knob(10, "steps between lines of metrics", low=1)
     tensorboard: bool = knob(True, "also write TensorBoard events")
+    wandb: str | None = knob(
+        None, "Weights & Biases project to log to as well; needs the extra wandb"
+    )
     norms_every: int = knob(100, "steps between per-layer norms; 0: none", low=0)
+    goodput_every: int = knob(
+        100,
+        "steps between lines that say where the time since this start went; 0: only at the end",
+        low=0,
+    )
     histograms_every: int = knob(0, "steps between weight histograms; 0: none", low=0)
     profile_at: int = knob(-1, "step at which a profiler trace starts; -1: none", low=-1)
     profile_steps: int = knob(5, "steps the profiler trace covers", low=1)
@@ -208,9 +302,10 @@ class LogConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole run. See each section for its knobs."""
+    """Describes a whole run; each section lists its knobs."""
 
     model: ModelConfig = ModelConfig()
+    compute: ComputeConfig = ComputeConfig()
     data: DataConfig = DataConfig()
     mesh: MeshConfig = MeshConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -222,5 +317,5 @@ class Config:
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of one step over all devices and microbatches."""
+        """Returns the tokens of one step over all devices and microbatches."""
         return self.train.batch_size * self.model.context_length

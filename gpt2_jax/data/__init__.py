@@ -1,1 +1,1 @@
-"""Text to tokens to batches: tokenizers, corpora, token shards and the loader."""
+"""Turns token shards into batches: shard files, meta.json, loaders, mixtures, documents."""

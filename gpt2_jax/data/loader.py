@@ -1,8 +1,8 @@
-"""Tokens to batches: a batch is a pure function of (seed, step), however many hosts share it.
+"""Turns tokens into batches, each a pure function of (seed, step) for any number of hosts.
 
-There is no iterator state to save: the cursor is the step. A process makes only the rows that its
-devices hold, which it asks of the batch's sharding. Process numbers do not tell: with tensor
-parallelism over processes, several of them hold the same rows.
+There is no iterator state to save, because the step is the only cursor. A process makes only the
+rows that its devices hold, which the sharding of the batch says. The number of a process does not
+say it: with tensor parallelism across processes, several of them hold the same rows.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from gpt2_jax.errors import UserError
 
 
 class Batch(NamedTuple):
-    """B sequences of T tokens: NumPy arrays on the host, jax.Arrays once placed."""
+    """Holds B sequences of T tokens, in NumPy arrays on the host or in jax.Arrays on devices."""
 
     inputs: Any
-    """int32 [B, T]: what the model reads."""
+    """int32 [B, T], the tokens that the model reads."""
     targets: Any
-    """int32 [B, T]: what it should predict at each position, inputs moved on by one token."""
+    """int32 [B, T], the token to predict at each position: the inputs shifted by one token."""
     weights: Any
-    """float32 [B, T]: how much each target counts in the loss; 0 where there is none."""
+    """float32 [B, T], how much each target counts in the loss; 0 if there is no target."""
     segments: Any = None
-    """int32 [B, T]: which document each token is of; None where a row counts as one."""
+    """int32 [B, T], the document of each token in its row; None if each row is one document."""
 
     @classmethod
-    def of_windows(cls, windows: np.ndarray) -> Batch:
-        """Windows [B, T + 1] as rows, every target of weight 1."""
+    def from_windows(cls, windows: np.ndarray) -> Batch:
+        """Returns a batch of windows [B, T + 1], with weight 1 for every target."""
         inputs, targets = windows[:, :-1].astype(np.int32), windows[:, 1:].astype(np.int32)
         return cls(inputs, targets, np.ones(inputs.shape, np.float32))
 
 
 class BatchSource(Protocol):
-    """Batches by number, made of rows by number."""
+    """Makes any rows of any batch, both given by number."""
 
     batch_size: int
     context_length: int
 
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
-        """The named rows of the global batch `step`, as NumPy arrays [len(row_indices), T]."""
+        """Returns the given rows of global batch `step`, as NumPy arrays [len(row_indices), T]."""
         ...
 
 
 class TrainLoader:
-    """Endless shuffled windows; each epoch covers every window once and cuts at other places.
+    """Draws shuffled windows without end; every epoch covers each window once.
 
-    An epoch has n = (len(tokens) - T) // T windows. All its windows are moved by one offset in
-    [0, T), drawn from (seed, epoch), so that the borders between windows differ every time.
+    An epoch has n = (len(tokens) - T) // T windows. All its windows are shifted by the same offset
+    in [0, T), drawn from (seed, epoch), so that every epoch cuts the tokens elsewhere.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class TrainLoader:
           tokens: the train split.
           batch_size: B, sequences in the global batch.
           context_length: T.
-          seed: of the order and the offsets, from 0 to 2^32 - 1.
-          folder: where the tokens are from, which `origins` repeats.
+          seed: seed of the order and the offsets, from 0 to 2^32 - 1.
+          folder: the folder of the tokens, which `origins` repeats.
 
         Raises:
-          UserError: when the tokens do not fill one window.
+          UserError: if there are too few tokens for one window.
         """
         self.batch_size = batch_size
         self.context_length = context_length
@@ -88,55 +88,56 @@ class TrainLoader:
             raise UserError(
                 f"the train split has {len(tokens)} tokens, but model.context_length="
                 f"{context_length} needs at least {2 * context_length}: prepare more text, or "
-                "train with a shorter context"
+                "reduce model.context_length"
             )
         self._tokens, self._seed, self._folder = tokens, seed, folder
-        # Only numbers go through grain; reading rows here keeps a step to one pass over B windows.
+        # Only numbers pass through grain: rows are read here, all B windows of a step in one pass.
         windows = grain.MapDataset.range(self.windows_per_epoch).seed(seed).shuffle()
         self._order = windows.repeat()
 
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
-        """The named rows of global batch `step`: pure in (seed, step, row)."""
+        """Returns the given rows of global batch `step`, a pure function of (seed, step, row)."""
         first = step * self.batch_size
-        return Batch.of_windows(self.windows([first + row for row in row_indices]))
+        return Batch.from_windows(self.windows([first + row for row in row_indices]))
 
     def windows(self, positions: Sequence[int]) -> np.ndarray:
-        """The windows drawn as these numbers, uint16 [n, T + 1]: inputs and the last target."""
+        """Returns the windows drawn as these numbers, uint16 [n, T + 1], targets included."""
         windows = np.empty((len(positions), self.context_length + 1), TOKEN_DTYPE)
         self._tokens.fill(zip(map(self.window_start, positions), windows, strict=True))
         return windows
 
     def origins(self, step: int) -> list[tuple[str, int]]:
-        """(folder, first token in its train split) of every row of global batch `step`."""
+        """Returns (folder, first token in its train split) for every row of global batch `step`."""
         first = step * self.batch_size
         return [self.origin(first + row) for row in range(self.batch_size)]
 
     def origin(self, position: int) -> tuple[str, int]:
-        """(folder, first token) of the window drawn as number `position`."""
+        """Returns (folder, first token) for the window drawn as number `position`."""
         return self._folder, self.window_start(position)
 
     def window_start(self, position: int) -> int:
-        """The token at which the window begins that is drawn as number `position`, from 0 on."""
+        """Returns the first token of the window drawn as number `position`, from 0 on."""
         offset = _offset(self._seed, position // self.windows_per_epoch, self.context_length)
         return cast(int, self._order[position]) * self.context_length + offset
 
 
 @functools.lru_cache(maxsize=16)
 def _offset(seed: int, epoch: int, context_length: int) -> int:
-    # Python's hash() differs from run to run, and a generator's stream may from version to version.
+    """Returns by how many tokens the windows of an epoch are shifted."""
+    # Python's hash() differs between runs, and a generator's stream may differ between versions.
     digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
     return int.from_bytes(digest[:8], "little") % context_length
 
 
 class EvalWindows:
-    """One fixed pass in order, in which every token but the first is a target exactly once.
+    """Makes one pass in order, in which every token but the first is a target exactly once.
 
-    Window i reads tokens iT .. iT+T-1 and predicts iT+1 .. iT+T. What the last window and the last
-    batch lack is padded with id 0 and weight 0.
+    Window i reads tokens iT .. iT+T-1 and predicts iT+1 .. iT+T. The last window and the last batch
+    are padded with id 0 and weight 0.
     """
 
     def __init__(self, tokens: TokenArray, *, batch_size: int, context_length: int) -> None:
-        """Fixes the pass.
+        """Takes the tokens and the shape of batches.
 
         Args:
           tokens: the val split.
@@ -144,23 +145,23 @@ class EvalWindows:
           context_length: T.
 
         Raises:
-          UserError: for fewer than two tokens.
+          UserError: if there are fewer than two tokens.
         """
         if len(tokens) < 2:
             raise UserError(
-                f"the val split has {len(tokens)} tokens, scoring needs at least 2: prepare more "
-                "text or raise val_fraction"
+                f"the val split has {len(tokens)} tokens, but must have at least 2 to be scored: "
+                "prepare more text, or a larger val_fraction"
             )
         self.batch_size = batch_size
         self.context_length = context_length
         self._tokens = tokens
 
     def __len__(self) -> int:
-        """Batches in the pass."""
+        """Returns the number of batches in the pass."""
         return -(-(len(self._tokens) - 1) // (self.context_length * self.batch_size))
 
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
-        """The named rows of batch `step`; rows past the end have weight 0 throughout."""
+        """Returns the given rows of batch `step`; rows past the end have weight 0 everywhere."""
         shape = (len(row_indices), self.context_length)
         batch = Batch(
             np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.float32)
@@ -185,22 +186,22 @@ def place(
     sharding: jax.sharding.Sharding,
     global_shape: tuple[int, int],
 ) -> Batch:
-    """Puts one global batch on the devices; each process makes the rows its own devices hold.
+    """Puts one global batch on the devices; each process makes the rows that its devices hold.
 
     Args:
-      batch_rows: the named rows of the global batch, as NumPy arrays [rows, T].
-      sharding: of [B, T] arrays.
+      batch_rows: returns the given rows of the global batch, as NumPy arrays [rows, T].
+      sharding: the sharding of [B, T] arrays.
       global_shape: (B, T).
 
     Returns:
       A Batch of jax.Arrays [B, T] with that sharding.
 
     Raises:
-      UserError: when the sharding cannot divide B rows evenly.
+      UserError: if the sharding cannot divide B rows evenly.
     """
     rows = rows_to_make(sharding, global_shape)
     local = batch_rows(rows)
-    # With every device here the rows are all there, and one call moves the arrays together.
+    # If this process has all devices, it has made all rows, and one call moves all arrays.
     if sharding.is_fully_addressable:
         return jax.device_put(local, sharding)
     position = {row: i for i, row in enumerate(rows)}
@@ -208,7 +209,7 @@ def place(
     def array(values: np.ndarray) -> jax.Array:
         def shard(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(global_shape[0])
-            # A device's rows follow one another, here as in the global batch.
+            # A device's rows are consecutive in the global batch, and therefore here.
             return values[position[start] : position[start] + stop - start, index[1]]
 
         return jax.make_array_from_callback(global_shape, sharding, shard)
@@ -218,10 +219,10 @@ def place(
 
 @functools.lru_cache(maxsize=64)
 def rows_to_make(sharding: jax.sharding.Sharding, global_shape: tuple[int, int]) -> tuple[int, ...]:
-    """The rows of a global batch that this process's devices hold, in ascending order.
+    """Returns the rows of a global batch that this process's devices hold, in ascending order.
 
     Raises:
-      UserError: when the sharding cannot divide B rows evenly.
+      UserError: if the sharding cannot divide B rows evenly.
     """
     try:
         indices = sharding.addressable_devices_indices_map(global_shape).values()
@@ -244,58 +245,59 @@ def device_batches(
     stop_step: int | None = None,
     prefetch: int = 2,
 ) -> Generator[Batch]:
-    """Batches start_step, start_step + 1, ... on the devices, `prefetch` of them made ahead.
+    """Yields batches start_step, start_step + 1, ... on the devices, made ahead by a thread.
 
-    A thread makes them, so that the device never waits for the host; an error in it is raised here.
-    Closing the iterator ends the thread.
+    The device therefore does not wait for the host. An error in the thread is raised here, and
+    closing the iterator ends the thread.
 
     Args:
-      source: a TrainLoader or an EvalWindows.
-      sharding: of [B, T] arrays.
+      source: a TrainLoader, an EvalWindows, or another source of batches.
+      sharding: the sharding of [B, T] arrays.
       start_step: number of the first batch.
-      stop_step: number after the last, None to go on for ever.
-      prefetch: batches that may wait, at least 1.
+      stop_step: number after that of the last batch; None for no end.
+      prefetch: the most batches that are ready and not yet taken, at least 1.
     """
     if prefetch < 1:
         raise ValueError(f"prefetch must be at least 1, not {prefetch}")
     shape = (source.batch_size, source.context_length)
-    rows_to_make(sharding, shape)  # Refuses a bad division now, not in the thread.
+    rows_to_make(sharding, shape)  # raises for a bad division here rather than in the thread
     ready: queue.SimpleQueue[Batch | BaseException | None] = queue.SimpleQueue()
-    # A place is taken before a batch is made, so that no more than `prefetch` ever lie on devices.
-    room = threading.Semaphore(prefetch)
+    # Acquired before a batch is made, so that no more than `prefetch` batches wait on the devices.
+    slots = threading.Semaphore(prefetch)
     closed = threading.Event()
 
     def produce() -> None:
         step = start_step
         try:
             while stop_step is None or step < stop_step:
-                room.acquire()
+                slots.acquire()
                 if closed.is_set():
                     return
                 ready.put(place(functools.partial(source.rows, step), sharding, shape))
                 step += 1
             ready.put(None)
-        except BaseException as error:  # The consumer raises it, whatever it is.
+        except BaseException as error:  # whatever it is, the consumer raises it
             ready.put(error)
 
     thread = threading.Thread(target=produce, name="batches", daemon=True)
-    return _consume(ready, room, closed, thread)
+    return _consume(ready, slots, closed, thread)
 
 
 def _consume(
     ready: queue.SimpleQueue[Batch | BaseException | None],
-    room: threading.Semaphore,
+    slots: threading.Semaphore,
     closed: threading.Event,
     thread: threading.Thread,
 ) -> Generator[Batch]:
+    """Starts the thread, yields what it makes, and ends it."""
     thread.start()
     try:
         while (item := ready.get()) is not None:
-            room.release()
+            slots.release()
             if isinstance(item, BaseException):
                 raise item
             yield item
     finally:
         closed.set()
-        room.release()  # The thread may be waiting for room; now it finds `closed` set.
+        slots.release()  # the thread may be waiting for a slot, and now finds `closed` set
         thread.join()

@@ -1,36 +1,36 @@
-"""`meta.json`: what a folder of token shards holds, and with which tokenizer it was made."""
+"""`meta.json`, which says what a folder of token shards holds and how it was made."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.files.atomic import write_file
 
 META = "meta.json"
-# A shard lies in the folder itself.
+# A plain name, because shards are in the folder itself.
 _FILE_NAME = re.compile(r"\w[\w.-]{0,250}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_REMEDY = "remove the folder and prepare the data anew"
+_REMEDY = "remove the folder and prepare the data again"
 
 
 def read_meta(path: str | Path) -> dict[str, Any] | None:
-    """The folder's meta.json, None where there is none.
+    """Returns the content of the folder's meta.json, or None if there is none.
 
     Raises:
-      UserError: when it is not JSON, or lacks what `write_meta` documents.
+      UserError: if it is not JSON, or not what `write_meta` describes.
     """
     file = Path(path) / META
     try:
         meta = json.loads(file.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:  # the last for "[[[[..."
+    except (OSError, ValueError, RecursionError) as error:  # the last for deeply nested lists
         raise UserError(f"{file} cannot be read ({error}): {_REMEDY}") from None
     problem = _meta_problem(meta)
     if problem:
@@ -39,7 +39,7 @@ def read_meta(path: str | Path) -> dict[str, Any] | None:
 
 
 def write_meta(path: str | Path, meta: Mapping[str, Any]) -> None:
-    """Writes meta.json in one step.
+    """Writes meta.json atomically.
 
     Args:
       path: the folder.
@@ -51,34 +51,35 @@ def write_meta(path: str | Path, meta: Mapping[str, Any]) -> None:
     if problem:
         raise ValueError(f"malformed meta: {problem}")
     file = Path(path) / META
-    temporary = file.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8") as out:
-        json.dump(meta, out, indent=1)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, file)
+    write_file(file, json.dumps(meta, indent=1).encode())
 
 
 def check_sha256(path: str | Path, meta: Mapping[str, Any]) -> None:
     """Reads every shard that the meta lists and compares its sha256.
 
+    Args:
+      path: the folder.
+      meta: the content of its meta.json.
+
     Raises:
-      UserError: naming the first that differs or can't be read.
+      UserError: naming the first shard that differs or cannot be read.
     """
     for split in meta["splits"].values():
         for shard in split["shards"]:
             file = Path(path) / shard["file"]
             try:
                 with open(file, "rb") as content:
-                    found = hashlib.file_digest(content, "sha256").hexdigest()
+                    actual = hashlib.file_digest(content, "sha256").hexdigest()
             except OSError as error:
                 raise UserError(f"{file} cannot be read ({error.strerror}): {_REMEDY}") from None
-            if found != shard["sha256"]:
-                raise UserError(f"{file} is damaged, its sha256 is not {META}'s: {_REMEDY}")
+            if actual != shard["sha256"]:
+                raise UserError(
+                    f"{file} is damaged, because its sha256 is not that in {META}: {_REMEDY}"
+                )
 
 
 def _missing(values: Any, kinds: Mapping[str, type]) -> str | None:
-    """The first key that is absent or of another type, None when all are there."""
+    """Returns the first key that is missing or of another type, or None if there is none."""
     for key, kind in kinds.items():
         if not isinstance(values, Mapping) or not isinstance(values.get(key), kind):
             return key
@@ -86,15 +87,15 @@ def _missing(values: Any, kinds: Mapping[str, type]) -> str | None:
 
 
 def _meta_problem(meta: Any) -> str | None:
-    """What is wrong with a meta.json's content; None when nothing is."""
+    """Returns what is wrong with the content of a meta.json, or None if it is valid."""
     if key := _missing(meta, {"tokenizer": dict, "vocab_size": int, "splits": dict}):
         return f"no {key}"
-    # What `prepare` compares; other programs' folders may do without.
+    # Needed only to recognize what `prepare` made: other programs' folders may have no source.
     source = meta.get("source", {})
-    if not isinstance(source, Mapping) or not isinstance(part := source.get("part_bytes", 1), int):
+    if not isinstance(source, Mapping) or not isinstance(size := source.get("part_bytes", 1), int):
         return "no part_bytes in source"
-    if part < 1:
-        return f"part_bytes is {part}"
+    if size < 1:
+        return f"part_bytes is {size}, but must be at least 1"
     for name, split in meta["splits"].items():
         kinds = {"tokens": int, "bytes": int, "documents": int, "shards": list}
         if key := _missing(split, kinds):
@@ -103,7 +104,7 @@ def _meta_problem(meta: Any) -> str | None:
             if key := _missing(shard, {"file": str, "tokens": int, "sha256": str}):
                 return f"no {key} in a shard of split {name!r:.40}"
             if not _FILE_NAME.fullmatch(shard["file"]):
-                return f"{shard['file']!r:.40} is no shard's name"
+                return f"{shard['file']!r:.40} is not a valid file name"
             if not _SHA256.fullmatch(shard["sha256"]):
-                return f"{shard['sha256']!r:.40} is no sha256"
+                return f"{shard['sha256']!r:.40} is not a sha256"
     return None

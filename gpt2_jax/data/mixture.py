@@ -1,4 +1,4 @@
-"""Batches drawn from several sets of tokens in fixed proportions."""
+"""Batches drawn from several data sets in fixed proportions."""
 
 from __future__ import annotations
 
@@ -12,60 +12,63 @@ from gpt2_jax.errors import UserError
 
 
 class MixtureLoader:
-    """Windows of several loaders in turn, each going through its own shuffled epochs.
+    """Draws windows from several loaders, each of which goes through its own shuffled epochs.
 
-    Windows come in rounds. A round has as many of each set as its share says, spread evenly, so
-    that after any number of windows each of n sets is at most n / 2 away from its part. Which set a
-    window is of, and the how manieth of it, follows from its number alone: a batch is a pure
-    function of (seed, step) here too.
+    Windows come in rounds. A round has as many windows of each set as the set's weight, spread
+    evenly, so that after any number of windows each of n sets is at most n / 2 windows from its
+    exact proportion. The set of a window, and its number within the set, follow from the window's
+    number alone, so a batch is a pure function of (seed, step) here too.
     """
 
-    def __init__(self, loaders: Sequence[TrainLoader], shares: Sequence[int]) -> None:
+    def __init__(self, loaders: Sequence[TrainLoader], weights: Sequence[int]) -> None:
         """Lays out a round.
 
         Args:
-          loaders: of equal batch size and context length.
-          shares: windows of each in a round, at least 1.
+          loaders: one per set, all with the same batch size and context length.
+          weights: windows of each set in a round, at least 1.
 
         Raises:
-          UserError: when the loaders do not fit together.
+          UserError: if the loaders differ in batch size or context length.
         """
         self.batch_size, self.context_length = loaders[0].batch_size, loaders[0].context_length
         if any(
             (each.batch_size, each.context_length) != (self.batch_size, self.context_length)
             for each in loaders
         ):
-            raise UserError("the sets of a mixture must have one batch size and context length")
-        self._loaders, self._shares = loaders, shares
-        self._sets = _spread(shares)
-        is_set = self._sets[:, None] == np.arange(len(shares))
+            raise UserError(
+                "all sets of a mixture must have the same batch size and context length"
+            )
+        self._loaders, self._weights = loaders, weights
+        self._sets = _spread(weights)
+        is_set = self._sets[:, None] == np.arange(len(weights))
+        # The number of each window of the round within its set.
         self._ranks = (np.cumsum(is_set, axis=0) - 1)[np.arange(len(self._sets)), self._sets]
 
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
-        """The named rows of global batch `step`, as NumPy arrays [len(row_indices), T]."""
+        """Returns the given rows of global batch `step`, as NumPy arrays [len(row_indices), T]."""
         first = step * self.batch_size
         drawn = [self.draw(first + row) for row in row_indices]
         windows = np.empty((len(drawn), self.context_length + 1), TOKEN_DTYPE)
         for number, loader in enumerate(self._loaders):
-            mine = [i for i, (which, _) in enumerate(drawn) if which == number]
-            windows[mine] = loader.windows([drawn[i][1] for i in mine])
-        return Batch.of_windows(windows)
+            of_set = [i for i, (which, _) in enumerate(drawn) if which == number]
+            windows[of_set] = loader.windows([drawn[i][1] for i in of_set])
+        return Batch.from_windows(windows)
 
     def origins(self, step: int) -> list[tuple[str, int]]:
-        """(folder, first token in its train split) of every row of global batch `step`."""
+        """Returns (folder, first token in its train split) for every row of global batch `step`."""
         first = step * self.batch_size
         drawn = [self.draw(first + row) for row in range(self.batch_size)]
         return [self._loaders[which].origin(position) for which, position in drawn]
 
     def draw(self, position: int) -> tuple[int, int]:
-        """(set, number within it) of the window drawn as number `position`, from 0 on."""
-        rounds, place = divmod(position, len(self._sets))
-        which = int(self._sets[place])
-        return which, rounds * self._shares[which] + int(self._ranks[place])
+        """Returns (set, number within it) for the window drawn as number `position`, from 0 on."""
+        rounds, index = divmod(position, len(self._sets))
+        which = int(self._sets[index])
+        return which, rounds * self._weights[which] + int(self._ranks[index])
 
 
-def _spread(shares: Sequence[int]) -> np.ndarray:
-    """The set of each window of a round [sum(shares)]: every set's windows at even distances."""
-    places = [(np.arange(share) + 0.5) / share for share in shares]
-    sets = np.repeat(np.arange(len(shares)), shares)
-    return sets[np.argsort(np.concatenate(places), kind="stable")]
+def _spread(weights: Sequence[int]) -> np.ndarray:
+    """Returns the set of each window of a round, [sum(weights)], at even distances for each set."""
+    times = [(np.arange(weight) + 0.5) / weight for weight in weights]
+    sets = np.repeat(np.arange(len(weights)), weights)
+    return sets[np.argsort(np.concatenate(times), kind="stable")]

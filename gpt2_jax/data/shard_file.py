@@ -1,4 +1,4 @@
-"""One file of tokens: how it is written, what is checked when it is found, how it is read.
+"""One file of tokens: how it is written, checked and read.
 
 A shard is 256 little-endian int32 (magic 20240520, version 1, token count, zeros), then that many
 little-endian uint16: the format of llm.c's GPT-2 data and of the public FineWeb shards. nanoGPT's
@@ -23,29 +23,32 @@ VERSION = 1
 HEADER_BYTES = 256 * 4
 TOKEN_DTYPE = np.dtype("<u2")
 MAX_VOCAB_SIZE = 2**16
-# What else llm.c writes with a header of this kind.
+# Magic numbers of other files that llm.c writes with such a header.
 _OTHER_MAGIC = {
     20240801: "Llama 3 tokens, uint32",
     20240522: "multiple-choice questions of an evaluation",
 }
-# nanoGPT's names; any other file must start with the header.
+# The names that nanoGPT uses; any other file must start with the header.
 _HEADERLESS = ("train.bin", "val.bin")
-# Fewer tokens do not tell one type of integers from another.
+# The most that one read asks for on a system without preadv.
+_LARGEST_PREAD = 1 << 30
+# With fewer tokens, the width of the integers cannot be told.
 _FEW = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardFile:
-    """A file of tokens, as it was when `open_shard` looked at it.
+    """Describes a file of tokens, as it was when `open_shard` read its header.
 
-    It is opened anew for every read. Were it mapped, a file that is cut off meanwhile would kill
-    the process with SIGBUS; mapped or held open, a thousand shards would need as many descriptors.
+    The file is opened again for every read. If it were mapped into memory, truncating it would kill
+    the process with SIGBUS; if it stayed open, a thousand shards would need a thousand descriptors.
 
     Attributes:
       path: the file.
-      tokens: how many it holds.
-      start: bytes before the first of them.
-      size, mtime_ns: of the whole file; another size or time later is an error.
+      tokens: number of tokens in it.
+      start: bytes before the first token.
+      size: bytes of the whole file; if it changes later, reading raises an error.
+      mtime_ns: time of the last change; if it changes later, reading raises an error.
     """
 
     path: Path
@@ -55,108 +58,132 @@ class ShardFile:
     mtime_ns: int
 
     def __len__(self) -> int:
-        """Tokens in the file."""
+        """Returns the number of tokens in the file."""
         return self.tokens
 
     def fill(self, wanted: Iterable[tuple[int, np.ndarray]]) -> None:
-        """Fills each contiguous uint16 array with the tokens from the index beside it on.
+        """Fills arrays with tokens.
+
+        Args:
+          wanted: pairs of the first token and a contiguous uint16 array to fill from there on.
 
         Raises:
-          UserError: for a file that is gone or not what it was; the arrays are of no use then.
+          UserError: if the file is missing or has changed; the arrays are not valid then.
         """
-        whole = True
+        complete = True
         try:
             with open(self.path, "rb", buffering=0) as file:
                 for first, array in wanted:
                     offset = self.start + first * TOKEN_DTYPE.itemsize
-                    whole &= _read_at(file.fileno(), array, offset)
-                # After the reads: what changed in the middle of them shows, too.
+                    complete &= _read_at(file.fileno(), array, offset)
+                # Comes after the reads, so that a change in the middle of them is noticed, too.
                 now = os.fstat(file.fileno())
         except OSError as error:
-            gone = isinstance(error, FileNotFoundError)
-            raise self._lost("is gone" if gone else f"cannot be read: {error.strerror}") from None
+            missing = isinstance(error, FileNotFoundError)
+            problem = "is missing" if missing else f"cannot be read: {error.strerror}"
+            raise self._unreadable(problem) from None
         if now.st_size != self.size:
-            raise self._lost(f"has changed: it had {self.size:,} bytes and has {now.st_size:,}")
+            raise self._unreadable(
+                f"has changed: it had {self.size:,} bytes and has {now.st_size:,}"
+            )
         if now.st_mtime_ns != self.mtime_ns:
             when = datetime.datetime.fromtimestamp(now.st_mtime).isoformat(" ", "seconds")
-            raise self._lost(f"has changed: it was written to at {when}")
-        if not whole:
-            raise self._lost("ended too early")
+            raise self._unreadable(f"has changed: it was written to at {when}")
+        if not complete:
+            raise self._unreadable("ended too early")
 
-    def _lost(self, what: str) -> UserError:
+    def _unreadable(self, problem: str) -> UserError:
+        """Returns the error for a file with this problem."""
         return UserError(
-            f"{self.path}, whose tokens are being read, {what}; put it back as it was and run the "
-            "same command again"
+            f"{self.path}, whose tokens are being read, {problem}; restore it and run the same "
+            "command again"
         )
 
 
 def _read_at(file: int, array: np.ndarray, offset: int) -> bool:
-    """Fills the array; False where the file ends before."""
+    """Fills the array and returns whether the file has enough bytes for it."""
     rest = array.view(np.uint8).data
-    # One call reads 2 GiB at most, and nothing at the end of the file.
-    while len(rest) and (count := os.preadv(file, [rest], offset)):
+    # One call reads at most 2 GiB, and reads nothing at the end of the file.
+    while len(rest) and (count := _read_some(file, rest, offset)):
         rest, offset = rest[count:], offset + count
     return not len(rest)
 
 
+def _read_some(file: int, buffer: memoryview, offset: int) -> int:
+    """Reads into the buffer from its start on; returns the number of bytes."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file, [buffer], offset)
+    # macOS before version 11 has only pread, which copies and refuses 2 GiB or more.
+    content = os.pread(file, min(len(buffer), _LARGEST_PREAD), offset)
+    buffer[: len(content)] = content
+    return len(content)
+
+
 def open_shard(path: Path) -> ShardFile:
-    """Looks at a file: its header, if it has one, must agree with its size.
+    """Returns the description of a file, whose header, if any, must agree with its size.
 
     Raises:
-      UserError: for a file that cannot be read or is no shard.
+      UserError: if the file cannot be read or is not a shard.
     """
     try:
         if not path.is_file():  # opening a pipe would wait for someone to write to it
-            raise UserError(f"{path} is not a file that can be read: take it away, or copy it anew")
+            raise UserError(f"{path} is not a regular file: remove it, or copy it again")
         with open(path, "rb", buffering=0) as file:
             stat = os.fstat(file.fileno())
             head = file.read(HEADER_BYTES)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if not head:
-        raise UserError(f"{path} is empty: make it anew with gpt2-jax prepare")
+        raise UserError(f"{path} is empty: make it again with gpt2-jax prepare")
     start = _header_bytes(path, stat.st_size, head)
     tokens = (stat.st_size - start) // TOKEN_DTYPE.itemsize
     return ShardFile(path, tokens, start, stat.st_size, stat.st_mtime_ns)
 
 
 def _header_bytes(path: Path, size: int, head: bytes) -> int:
-    """Bytes before the first token: 0 for nanoGPT's files."""
+    """Returns the bytes before the first token, which are 0 for nanoGPT's files."""
     header = np.frombuffer(head[: len(head) // 4 * 4], "<i4")
     magic = int(header[0]) if len(header) else None
     if magic in _OTHER_MAGIC:
         raise UserError(
-            f"{path} is no GPT-2 data: its header says {_OTHER_MAGIC[magic]} (llm.c's {magic}); "
-            "prepare the text with gpt2-jax prepare, or take the file away"
+            f"{path} is not GPT-2 data: its header says {_OTHER_MAGIC[magic]} (llm.c's {magic}); "
+            "prepare the text with gpt2-jax prepare, or remove the file"
         )
     if magic != MAGIC:
         _check_headerless(path, size, head)
         return 0
     if len(header) < 256:
-        raise UserError(f"{path} is cut off in its header: {size} bytes; make or copy it anew")
+        raise UserError(
+            f"{path} is truncated in its header: it has {size} bytes; make or copy it again"
+        )
     version, count = int(header[1]), int(header[2])
     if version != VERSION:
-        raise UserError(f"{path} has version {version} of the shard format; only 1 is known")
+        raise UserError(
+            f"{path} has version {version} of the shard format, but it must be 1: make it again"
+        )
     if count < 1:
-        raise UserError(f"{path} holds {count} tokens by its header: make or copy it anew")
+        raise UserError(f"{path} has {count} tokens according to its header: make or copy it again")
     expected = HEADER_BYTES + count * TOKEN_DTYPE.itemsize
     if size != expected:
         raise UserError(
-            f"{path} is corrupt: {count} tokens by its header are {expected} bytes, the file has "
-            f"{size}; make or copy it anew"
+            f"{path} is corrupt: it must have {expected} bytes for the {count} tokens of its "
+            f"header, but has {size}; make or copy it again"
         )
     return HEADER_BYTES
 
 
 def _check_headerless(path: Path, size: int, head: bytes) -> None:
+    """Raises UserError if a file without a header cannot be nanoGPT's."""
     if path.name not in _HEADERLESS:
         raise UserError(
-            f"{path} is not a token shard: it does not start with {MAGIC} (only nanoGPT's "
-            "train.bin and val.bin may have no header)"
+            f"{path} is not a token shard, because it does not start with {MAGIC} (only nanoGPT's "
+            "train.bin and val.bin may have no header): remove it, or make it again"
         )
     if size % TOKEN_DTYPE.itemsize:
-        raise UserError(f"{path} has an odd size, {size} bytes: it is no array of uint16")
-    # Of wider integers, the upper half of each would pass for a token 0.
+        raise UserError(
+            f"{path} has an odd size, {size} bytes, but must be an array of uint16: make it again"
+        )
+    # In an array of wider integers, the upper half of each would be read as a token 0.
     tokens = np.frombuffer(head, TOKEN_DTYPE)
     if len(tokens) >= _FEW and tokens.any() and not tokens[1::2].any():
         raise UserError(
@@ -169,12 +196,12 @@ def write_shard(path: str | Path, arrays: Iterable[np.ndarray], count: int) -> s
     """Writes one shard and returns its sha256.
 
     Args:
-      path: the file; it is whole only once this returns.
+      path: the file, which is complete only when this returns.
       arrays: the tokens [n_i] in order, each id below 65536.
-      count: tokens in all of them.
+      count: number of tokens in all arrays.
 
     Raises:
-      UserError: for ids that uint16 cannot hold.
+      UserError: if an id does not fit in uint16.
     """
     header = np.zeros(256, "<i4")
     header[:3] = MAGIC, VERSION, count

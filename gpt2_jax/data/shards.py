@@ -1,4 +1,4 @@
-"""Folders of token shards: the stream of one split, checked against meta.json. No JAX."""
+"""Folders of token shards, each split of which is one stream. Nothing here imports JAX."""
 
 from __future__ import annotations
 
@@ -19,83 +19,95 @@ SPLITS = ("train", "val")
 
 
 class TokenArray:
-    """A read-only stream of tokens over the concatenation of shards, or of arrays in memory."""
+    """Reads the concatenation of shards, or of arrays in memory, as one stream of tokens."""
 
     def __init__(
-        self, parts: Sequence[ShardFile | np.ndarray], start: int = 0, stop: int | None = None
+        self, sources: Sequence[ShardFile | np.ndarray], start: int = 0, stop: int | None = None
     ) -> None:
-        """Joins `parts`, files or uint16 arrays [n_i] in order; takes tokens start .. stop-1."""
-        self._parts = parts
+        """Joins files or uint16 arrays [n_i] in order.
+
+        Args:
+          sources: the files or arrays.
+          start: the first token of the stream, counted in all sources.
+          stop: the token after the last one; None for the end of the sources.
+        """
+        self._sources = sources
         self._begins = [0]
-        for part in parts:
-            self._begins.append(self._begins[-1] + len(part))
+        for source in sources:
+            self._begins.append(self._begins[-1] + len(source))
         self._start, self._stop = start, self._begins[-1] if stop is None else stop
 
     def __len__(self) -> int:
-        """Tokens in the stream."""
+        """Returns the number of tokens in the stream."""
         return self._stop - self._start
 
     def read(self, start: int, length: int) -> np.ndarray:
-        """Tokens start .. start+length-1 as uint16 [length]; see `fill`."""
+        """Returns tokens start .. start+length-1 as uint16 [length]; raises what `fill` does."""
         if length < 0:
-            raise IndexError(f"{length} tokens")
+            raise IndexError(f"cannot read {length} tokens")
         tokens = np.empty(length, TOKEN_DTYPE)
         self.fill([(start, tokens)])
         return tokens
 
     def fill(self, wanted: Iterable[tuple[int, np.ndarray]]) -> None:
-        """Fills each contiguous uint16 array with the tokens from the index beside it on.
+        """Fills arrays with tokens, and opens each file once however many arrays it fills.
 
-        A file is opened once, however many arrays are filled from it.
+        Args:
+          wanted: pairs of the first token and a contiguous uint16 array to fill from there on.
 
         Raises:
-          IndexError: outside the stream.
-          UserError: for a file that is gone or was changed; see `ShardFile`.
+          IndexError: if tokens outside the stream are requested.
+          UserError: if a file is missing or has changed; see `ShardFile`.
         """
-        by_part: dict[int, list[tuple[int, np.ndarray]]] = {}
+        by_source: dict[int, list[tuple[int, np.ndarray]]] = {}
         for start, array in wanted:
             if not 0 <= start <= start + len(array) <= len(self):
                 raise IndexError(f"tokens {start}..{start + len(array)} of {len(self)}")
-            for part, first, piece in self._pieces(self._start + start, array):
-                by_part.setdefault(part, []).append((first, piece))
-        for number, pieces in by_part.items():
-            part = self._parts[number]
-            if isinstance(part, ShardFile):
-                part.fill(pieces)
+            for number, first, view in self._views(self._start + start, array):
+                by_source.setdefault(number, []).append((first, view))
+        for number, views in by_source.items():
+            source = self._sources[number]
+            if isinstance(source, ShardFile):
+                source.fill(views)
             else:
-                for first, piece in pieces:
-                    piece[:] = part[first : first + len(piece)]
+                for first, view in views:
+                    view[:] = source[first : first + len(view)]
 
-    def part(self, start: int, stop: int) -> TokenArray:
-        """Tokens start .. stop-1 as a TokenArray over the same parts."""
-        return TokenArray(self._parts, self._start + start, self._start + stop)
+    def slice(self, start: int, stop: int) -> TokenArray:
+        """Returns tokens start .. stop-1 as a stream over the same sources."""
+        return TokenArray(self._sources, self._start + start, self._start + stop)
 
-    def _pieces(self, start: int, array: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-        """(part, first token in it, what to fill of the array) for each part that is touched."""
-        part = bisect.bisect_right(self._begins, start) - 1
+    def _views(self, start: int, array: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Yields (source, first token in it, view of the array) for every source of the tokens."""
+        number = bisect.bisect_right(self._begins, start) - 1
         while len(array):
-            count = min(len(array), self._begins[part + 1] - start)
+            count = min(len(array), self._begins[number + 1] - start)
             if count:
-                yield part, start - self._begins[part], array[:count]
-            start, array, part = start + count, array[count:], part + 1
+                yield number, start - self._begins[number], array[:count]
+            start, array, number = start + count, array[count:], number + 1
 
 
 def open_tokens(path: str | Path, split: str, *, val_fraction: float = 0.1) -> TokenArray:
-    """The tokens of one split of a folder.
+    """Returns the tokens of one split of a folder.
 
-    Takes files named `*train*.bin` and `*val*.bin` in sorted order. In a folder without val files
-    the stream is cut at int(n * (1 - val_fraction)), as nanoGPT's prepare scripts do: train is what
-    comes before, val the rest.
+    The files are those named `*train*.bin` and `*val*.bin`, in sorted order. In a folder without
+    val files the stream is cut at int(n * (1 - val_fraction)), as in nanoGPT's prepare scripts: the
+    train split is the part before, the val split the rest.
+
+    Args:
+      path: the folder.
+      split: "train" or "val".
+      val_fraction: size of the val split in a folder without val files.
 
     Raises:
-      UserError: when files are missing, corrupt or not as meta.json says, or the split is empty.
+      UserError: if files are missing, corrupt or not as meta.json says, or the split is empty.
     """
     if split not in SPLITS:
         raise UserError(f"split must be train or val, not {split!r}")
     folder = Path(path)
     files = _token_files(folder)
     meta = read_meta(folder)
-    # Val shards that meta.json knows and the folder lost are an error below, not another split.
+    # If meta.json lists val shards that are missing, that is an error below and not another split.
     has_val = bool(files["val"]) or bool(meta and meta["splits"].get("val"))
     source = split if has_val else "train"
     if not files[source]:
@@ -109,22 +121,27 @@ def open_tokens(path: str | Path, split: str, *, val_fraction: float = 0.1) -> T
     tokens = TokenArray(shards)
     if not has_val:
         cut = int(len(tokens) * (1 - val_fraction))
-        tokens = tokens.part(0, cut) if split == "train" else tokens.part(cut, len(tokens))
+        tokens = tokens.slice(0, cut) if split == "train" else tokens.slice(cut, len(tokens))
     if not len(tokens):
         raise UserError(
             f"{folder} has no val files, and data.val_fraction={val_fraction:g} leaves no {split} "
-            "tokens: choose another"
+            "tokens: choose another fraction"
         )
     return tokens
 
 
 def check_vocab(tokens: TokenArray, vocab_size: int) -> None:
-    """Looks at slices over the whole stream, its start and its end for ids not below `vocab_size`.
+    """Checks slices across the whole stream for ids that are not below `vocab_size`.
 
-    A spot check of about a quarter of a million tokens: ids out of range give NaN or, worse, clamp.
+    This samples about a quarter of a million tokens. It matters because ids out of range give NaN
+    or, worse, are clamped without an error.
+
+    Args:
+      tokens: the stream, of which the start and the end are among the slices.
+      vocab_size: the number of ids.
 
     Raises:
-      UserError: naming the id and where it is.
+      UserError: naming the id and its position.
     """
     length = min(4096, len(tokens))
     starts = np.linspace(0, len(tokens) - length, 64).astype(np.int64).tolist()
@@ -132,21 +149,22 @@ def check_vocab(tokens: TokenArray, vocab_size: int) -> None:
     tokens.fill(zip(starts, slices, strict=True))
     for start, ids in zip(starts, slices, strict=True):
         if len(ids) and ids.max() >= vocab_size:
-            where = start + int(ids.argmax())
+            position = start + int(ids.argmax())
             raise UserError(
-                f"token {where} is id {ids.max()}, but the vocabulary has ids 0 to "
-                f"{vocab_size - 1}: model.vocab_size and data.tokenizer must fit the data"
+                f"token {position} has the id {ids.max()}, but ids must be from 0 to "
+                f"{vocab_size - 1}: set model.vocab_size and data.tokenizer to those of the data"
             )
 
 
 def fingerprint(*paths: str | Path) -> str:
-    """A sha256 in hex that tells folders of tokens apart, without reading them all.
+    """Returns a sha256 in hex that distinguishes folders of tokens without reading them fully.
 
-    Of one folder, over the shards' sums in meta.json, or without it over each file's name, size and
-    64 slices of 4 KB: a change between those goes unnoticed. Of several, over theirs in this order.
+    For one folder it covers the shards' sums in meta.json. Without meta.json it covers the name and
+    size of each file and 64 slices of 4 KB, so a change between these goes unnoticed. For several
+    folders it covers their fingerprints in this order.
 
     Raises:
-      UserError: for a folder that is missing, or a file in it that cannot be read or is no shard.
+      UserError: if a folder is missing, or a file in it cannot be read or is not a shard.
     """
     digest = hashlib.sha256()
     if len(paths) != 1:
@@ -164,22 +182,26 @@ def fingerprint(*paths: str | Path) -> str:
 
 
 def _token_files(folder: Path) -> dict[str, list[Path]]:
+    """Returns the files of each split in sorted order."""
     if not folder.is_dir():
         raise UserError(
             f"no data folder {folder}: make it with gpt2-jax prepare --out {folder}, "
-            "or name another"
+            "or choose another"
         )
     files: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for file in sorted(folder.glob("*.bin")):
         splits = [split for split in SPLITS if split in file.name]
         if len(splits) == 2:
-            raise UserError(f"{file} names both train and val: rename it to name one of them")
+            raise UserError(
+                f"{file} has both train and val in its name: rename it to have one of them"
+            )
         for split in splits:
             files[split].append(file)
     return files
 
 
 def _digest_slices(file: Path, update: Callable[[bytes], None]) -> None:
+    """Gives the name, the size and 64 slices of a file to `update`."""
     size = open_shard(file).size
     update(os.fsencode(file.name) + f" {size}\n".encode())
     try:
@@ -197,12 +219,13 @@ def _check_against_meta(
     shards: Iterable[ShardFile],
     meta: Mapping[str, Any],
 ) -> None:
+    """Raises UserError unless the folder has exactly the shards in meta.json, by name and size."""
     listed = meta["splits"].get(split, {}).get("shards", [])
-    promised = {shard["file"]: shard["tokens"] for shard in listed}
-    found = {shard.path.name: len(shard) for shard in shards}
-    for name in sorted(promised.keys() | found.keys()):
-        if promised.get(name) != found.get(name):
+    expected = {shard["file"]: shard["tokens"] for shard in listed}
+    actual = {shard.path.name: len(shard) for shard in shards}
+    for name in sorted(expected.keys() | actual.keys()):
+        if expected.get(name) != actual.get(name):
             raise UserError(
-                f"{folder / name} has {found.get(name, 'no')} tokens, but {META} says "
-                f"{promised.get(name, 'none')}: prepare the data anew, or remove what was added"
+                f"{folder / name} has {actual.get(name, 'no')} tokens, but {META} says "
+                f"{expected.get(name, 'none')}: prepare the data again, or remove added files"
             )

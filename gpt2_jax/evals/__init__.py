@@ -1,1 +1,1 @@
-"""Parameters to numbers: perplexity and the evaluations of the GPT-2 paper."""
+"""Scores models: perplexity, the evaluations of the GPT-2 paper, and the tasks of lm-eval."""

@@ -1,7 +1,8 @@
-"""The Children's Book Test (Hill et al. 2015): the word that is missing from a sentence."""
+"""Scores the Children's Book Test (Hill et al. 2015): which word is missing from a sentence."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,15 +21,15 @@ _BLANK = "XXXXX"
 
 
 class ChildrensBookTest(Task):
-    """Which of ten words makes it and the rest of the sentence most probable.
+    """Chooses the word that makes itself and the rest of its sentence most probable.
 
-    Data: the validation files of the original release, since a book of the test files is part of
-    what GPT-2 was trained on (paper, section 3.2): 20 numbered sentences, then `21 sentence with
-    XXXXX<tab>answer<tab><tab>choice|choice...` and an empty line; 2,000 questions.
+    The data are the validation files of the original release, because GPT-2 was trained on a book
+    of the test files (paper, section 3.2). Each of the 2,000 questions has 20 numbered sentences,
+    then `21 sentence with XXXXX<tab>answer<tab><tab>choice|choice...` and an empty line.
     """
 
     def __init__(self, kind: str, setting: Setting) -> None:
-        """Takes the kind of the missing words: CN (common nouns) or NE (named entities)."""
+        """Reads the questions whose missing words are common nouns (CN) or named entities (NE)."""
         self.name = f"cbt_{kind.lower()}"
         self.protocol = (
             "the GPT-2 paper's: the choice that is most probable together with the rest of its "
@@ -38,25 +39,25 @@ class ChildrensBookTest(Task):
         self.path = setting.file(self.name)
         self.requests: list[Request] = []
         self._answers: list[int] = []
-        written = CBT.detokenize if setting.detokenize else str
+        detokenize = CBT.detokenize if setting.detokenize else str
         encode = setting.tokenizer.encode
         for question in read_questions(self.path):
             choices = question.choices
-            texts = [written(question.sentence.replace(_BLANK, choice)) for choice in choices]
-            # What all choices have in common belongs to the context; a word is never cut.
+            texts = [detokenize(question.sentence.replace(_BLANK, choice)) for choice in choices]
+            # The common prefix of all choices, up to a word boundary, belongs to the context.
             columns = zip(*texts, strict=False)
-            alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, columns)
-            shared = "".join(letters[0] for letters in alike).rpartition(" ")[0]
+            equal = itertools.takewhile(lambda letters: len(set(letters)) == 1, columns)
+            prefix = "".join(letters[0] for letters in equal).rpartition(" ")[0]
             context = encode_prompt(
-                setting.tokenizer, f"{written(question.story)} {shared}".strip()
+                setting.tokenizer, f"{detokenize(question.story)} {prefix}".strip()
             )
-            # Tokens begin with the space, so that context and choice are encoded separately.
-            endings = [encode(f" {text[len(shared) :].strip()}") for text in texts]
+            # Tokens begin with the space, so context and choice can be encoded separately.
+            endings = [encode(f" {text[len(prefix) :].strip()}") for text in texts]
             self.requests.append(Request(tuple(context), tuple(map(tuple, endings))))
             self._answers.append(choices.index(question.answer))
 
     def row(self, index: int, likelihoods: Sequence[Likelihood]) -> Row:
-        """Log-probabilities of the choices, the one chosen, and the right one."""
+        """Returns the log-probabilities of the choices, the chosen index and the correct one."""
         totals = np.array([likelihood.total for likelihood in likelihoods])
         return {
             "logprobs": totals.tolist(),
@@ -65,12 +66,12 @@ class ChildrensBookTest(Task):
         }
 
     def metrics(self, rows: Sequence[Row]) -> dict[str, float]:
-        """`acc`."""
+        """Returns `acc`."""
         return mean("acc", [row["choice"] == row["answer"] for row in rows])
 
 
 class Question(NamedTuple):
-    """The sentences before, a sentence with a blank, what may stand in it, and what does."""
+    """Holds the story before a sentence with a blank, the choices for it, and the answer."""
 
     story: str
     sentence: str
@@ -79,10 +80,10 @@ class Question(NamedTuple):
 
 
 def read_questions(path: Path) -> list[Question]:
-    """The questions of a file.
+    """Returns the questions of a file.
 
     Raises:
-      UserError: for a file that can't be read or is not of this form, with the line.
+      UserError: if the file cannot be read or is malformed; the message names the line.
     """
     questions: list[Question] = []
     story: list[str] = []
@@ -96,9 +97,13 @@ def read_questions(path: Path) -> list[Question]:
         if _BLANK not in sentence or answer not in choices or not distinct:
             raise UserError(
                 f"{path}, line {number}: expected a sentence with {_BLANK}, its answer and two or "
-                "more different choices with the answer among them, separated by tabs"
+                "more different choices that include the answer, separated by tabs"
             )
         questions.append(Question(" ".join(story), sentence, choices, answer))
     if not questions:
-        raise UserError(f"{path} has no questions: lines with tabs")
+        raise UserError(f"{path} has no questions: expected lines with tabs")
     return questions
+
+
+COMMON_NOUNS = functools.partial(ChildrensBookTest, "CN")
+NAMED_ENTITIES = functools.partial(ChildrensBookTest, "NE")

@@ -1,4 +1,4 @@
-"""What general-purpose compressors make of a text: the yardstick for bits per byte."""
+"""Compresses a text with general-purpose compressors, to compare with a model's bits per byte."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import lzma
 
 
 def compressed_bits_per_byte(text: bytes) -> dict[str, float]:
-    """Bits per byte of `gzip -9` and `xz -9` on the text."""
+    """Returns the bits per byte of `gzip -9` and `xz -9` on the text."""
     if not text:
         raise ValueError("no bytes to compress")
     return {

@@ -1,13 +1,13 @@
-"""Detokenizers that can be undone: tokenized corpora as their text once looked, and back.
+"""Converts tokenized corpora to ordinary prose, and back without loss.
 
-WikiText, the Penn Treebank, the One Billion Word benchmark and the Children's Book Test come cut
-into tokens: `It did n't help , he said .` The GPT-2 paper (section 3.1) scores them through
-"invertible de-tokenizers" that it does not print; these are ours. As nothing is lost, the
-probability of the text is that of the tokens, and may be divided by their number.
+WikiText, the Penn Treebank, the One Billion Word benchmark and the Children's Book Test are
+distributed as tokens: `It did n't help , he said .` The GPT-2 paper (section 3.1) scores them
+through "invertible de-tokenizers" that it does not print; these are ours. Because nothing is lost,
+the probability of the text is that of the tokens and may be divided by their number.
 
-It is a check, not the rules, that makes this hold for any line of tokens whatsoever: tokens are
-joined only where `retokenize` finds the same tokens again, and a token that it would not leave as
-it is, even alone, gets a backslash in front.
+A check, not the rules, guarantees this for any line of tokens: tokens are joined only if
+`retokenize` recovers the same tokens, and a token that `retokenize` would change even when it
+stands alone is written with a backslash in front.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 _MARK = "\\"
-_LONGEST = 16  # tokens joined at most: no line then takes quadratic time
+_LONGEST = 16  # at most this many tokens are joined, so that no line takes quadratic time
 
 
 class Detokenizer:
-    """Joins tokens as prose is written, and cuts prose into the same tokens."""
+    """Joins tokens into prose, and splits the prose into the same tokens."""
 
     def __init__(
         self, *, cut: str, joined: str, written: Mapping[str, tuple[str, str]] | None = None
@@ -28,10 +28,10 @@ class Detokenizer:
         """Takes the rules of a corpus, as verbose regular expressions.
 
         Args:
-          cut: matches a token in written text; what it matches nowhere is a word.
-          joined: matches two tokens, `before after`, that are written without the space. An opening
-            straight quotation mark is written « here, a closing one ».
-          written: {name of a group in `cut`: (token, how it is written)}.
+          cut: matches a token in prose; text that it does not match is a word.
+          joined: matches two tokens, `before after`, that prose writes without a space. An opening
+            straight quotation mark appears as « here, and a closing one as ».
+          written: {name of a group in `cut`: (token, its form in prose)}.
         """
         written = written or {}
         self._written = {token: text for token, text in written.values()}
@@ -41,22 +41,22 @@ class Detokenizer:
         self._joined = re.compile(joined, re.VERBOSE | re.IGNORECASE)
 
     def detokenize(self, text: str) -> str:
-        """The text without the spaces that tokenization put there, line by line.
+        """Returns the text without the spaces that tokenization added, line by line.
 
         Args:
-          text: lines of tokens; what white space is between them does not matter.
+          text: lines of tokens, separated by any white space.
         """
         return "\n".join(self._detokenized(line.split()) for line in text.split("\n"))
 
     def retokenize(self, text: str) -> str:
-        """The inverse: tokens with a space between any two, line by line."""
+        """Returns the tokens of prose, separated by spaces, line by line: the inverse."""
         return "\n".join(
             " ".join(token for chunk in line.split() for token in self._tokens(chunk))
             for line in text.split("\n")
         )
 
     def _detokenized(self, tokens: Sequence[str]) -> str:
-        runs: list[list[str]] = []  # tokens that the rules would join
+        runs: list[list[str]] = []  # groups of tokens that the rules would join
         before, opened = "", False
         for token in tokens:
             name = token
@@ -70,21 +70,21 @@ class Detokenizer:
         return " ".join(piece for run in runs for piece in self._pieces(run))
 
     def _pieces(self, run: Sequence[str]) -> Iterator[str]:
-        """The run in the longest pieces from which it can be told again, or marked tokens."""
+        """Yields the longest pieces from which the tokens can be recovered, or marked tokens."""
         while run:
             sizes = range(min(len(run), _LONGEST), 0, -1)
-            size = next((size for size in sizes if self._holds(run[:size])), 0)
+            size = next((size for size in sizes if self._is_recovered(run[:size])), 0)
             yield self._text(run[:size]) if size else _MARK + run[0]
             run = run[max(size, 1) :]
 
-    def _holds(self, chunk: Sequence[str]) -> bool:
+    def _is_recovered(self, chunk: Sequence[str]) -> bool:
         return self._tokens(self._text(chunk)) == [*chunk]
 
     def _text(self, chunk: Sequence[str]) -> str:
         return "".join(self._written.get(token, token) for token in chunk)
 
     def _tokens(self, chunk: str) -> list[str]:
-        """The tokens of what is written without a space."""
+        """Returns the tokens of prose that has no spaces."""
         if chunk.startswith(_MARK):
             return [chunk.removeprefix(_MARK)]
         return [
@@ -93,7 +93,7 @@ class Detokenizer:
         ]
 
 
-# A period that belongs to the word: abbreviations and initials.
+# Words that include their period: abbreviations and initials.
 _ABBREVIATIONS = r"""
     (?<!\w) (?-i: Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Rev|Gen|Col|Capt|Lt|Sgt|Maj|Gov|Sen|Rep|Mt|Ft|No|Vol
         |vs|etc|Inc|Corp|Co|Ltd|Bros|Jan|Feb|Mar|Apr|Aug|Sept|Oct|Nov|Dec )\.
@@ -102,11 +102,11 @@ _ABBREVIATIONS = r"""
 _MARKS = r"\.\.\. | [.,:;!?%()\[\]{}$£€]"
 _CLOSING, _OPENING = r"\.\.\. | [.,:;!?%)\]}]", r"[(\[{$£€]"
 
-# Moses style: ' begins what is cut off, as in didn 't, and quotation marks are straight.
+# Moses style: a token may begin with ', as in didn 't, and quotation marks are straight.
 _MOSES = rf""" {_ABBREVIATIONS} | {_MARKS} | " | '\w+ | (?<=s)'(?!\w) """
 _MOSES_JOINED = rf"""
     .*\ (?: {_CLOSING} | » ) | (?: {_OPENING} | « )\ .*
-    | .*[\w.%)\]>»]\ '\w+ | .*s\ '  # what is cut off, and the possessive of a plural
+    | .*[\w.%)\]>»]\ '\w+ | .*s\ '  # contractions, and the possessive of a plural
 """
 
 WIKITEXT = Detokenizer(
@@ -120,7 +120,7 @@ WIKITEXT = Detokenizer(
 )
 """WikiText-2 and -103 (Merity et al. 2016), whose separators inside words are @-@, @,@ and @.@."""
 
-# Bounded, as are initials: else a single endless token took quadratic time.
+# Repetitions are bounded, as for initials: otherwise one long token would take quadratic time.
 _NUMBER = r"(?<!\d) \d{1,20} (?: [.,:] \d{1,20} ){1,8} (?!\d)"
 
 LM1B = Detokenizer(
@@ -129,7 +129,7 @@ LM1B = Detokenizer(
 )
 """The One Billion Word benchmark (Chelba et al. 2013)."""
 
-# Treebank style: n't and 's are cut off.
+# Treebank style: n't and 's are tokens of their own.
 _CUT_OFF = r"(?: n't | '(?: s|re|ve|ll|d|m ) ) (?!\w)"
 
 PTB = Detokenizer(

@@ -1,4 +1,4 @@
-"""HellaSwag (Zellers et al. 2019): which of four endings is the real one."""
+"""Scores HellaSwag (Zellers et al. 2019): which of four endings is the real one."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _KEYS = {"activity_label": str, "ctx_a": str, "ctx_b": str, "endings": list}
 
 
 class HellaSwag(Task):
-    """The ending that the model finds most probable, as lm-eval's `hellaswag` scores it.
+    """Chooses the ending that the model finds most probable, as lm-eval's `hellaswag` does.
 
-    Data: `hellaswag_val.jsonl`, the fields of the original release a line: activity_label, ctx_a,
-    ctx_b, endings, label; the validation set has 10,042.
+    The data are `hellaswag_val.jsonl`, whose 10,042 lines have the fields of the original release:
+    activity_label, ctx_a, ctx_b, endings, label.
     """
 
     name = "hellaswag"
     protocol = (
         "lm-eval's: activity and context, brackets removed; acc: the ending of the highest "
-        "log-probability is the real one; acc_norm: of the highest per character"
+        "log-probability is the real one; acc_norm: the ending of the highest per character is"
     )
 
     def __init__(self, setting: Setting) -> None:
@@ -33,9 +33,9 @@ class HellaSwag(Task):
         self.path = setting.file(self.name)
         for number, row in enumerate(read_jsonl(self.path, _KEYS), start=1):
             if not all(isinstance(ending, str) for ending in row["endings"]):
-                raise UserError(f"{self.path}, line {number}: 'endings' must be texts")
+                raise UserError(f"{self.path}, line {number}: 'endings' must be strings")
             if "label" not in row:
-                raise UserError(f"{self.path}, line {number}: there is no 'label'")
+                raise UserError(f"{self.path}, line {number}: the key 'label' is missing")
             label = str(row["label"])
             if not label.isdecimal() or int(label) >= len(row["endings"]):
                 raise UserError(f"{self.path}, line {number}: no ending has the label {label}")
@@ -49,7 +49,7 @@ class HellaSwag(Task):
             self._labels.append(int(label))
 
     def row(self, index: int, likelihoods: Sequence[Likelihood]) -> Row:
-        """Log-probabilities of the endings, the one chosen by each rule, and the real one."""
+        """Returns log-probabilities of the endings, the choice by each rule, and the real one."""
         totals = np.array([likelihood.total for likelihood in likelihoods])
         return {
             "logprobs": totals.tolist(),
@@ -59,13 +59,13 @@ class HellaSwag(Task):
         }
 
     def metrics(self, rows: Sequence[Row]) -> dict[str, float]:
-        """`acc` and `acc_norm`."""
+        """Returns `acc` and `acc_norm`."""
         return mean("acc", [row["choice"] == row["label"] for row in rows]) | mean(
             "acc_norm", [row["choice_norm"] == row["label"] for row in rows]
         )
 
 
 def _clean(text: str) -> str:
-    """Without the brackets that the WikiHow part of the data carries, such as [step]."""
+    """Removes the brackets in the WikiHow part of the data, such as [step]."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")

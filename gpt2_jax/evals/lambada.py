@@ -1,6 +1,6 @@
-"""LAMBADA (Paperno et al. 2016): the last word of a passage, which takes all of it to know.
+"""Scores LAMBADA (Paperno et al. 2016): the last word of a passage, given all that precedes it.
 
-Two protocols are published under one name, and differ by ten points and more.
+Two protocols are published under this name, and their accuracies differ by more than ten points.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 
 class Lambada(Task):
-    """The last word, all its tokens, as lm-eval's `lambada_openai` scores it.
+    """Scores all tokens of the last word, as lm-eval's `lambada_openai` does.
 
-    Data: `lambada_test.jsonl`, an object {"text"} a line; OpenAI's version of the test set, which
-    never was cut into tokens, has 5,153.
+    The data are `lambada_test.jsonl`, OpenAI's untokenized version of the test set: 5,153 lines,
+    each an object {"text"}.
     """
 
     name = "lambada_openai"
@@ -33,12 +33,12 @@ class Lambada(Task):
         self.requests = [_last_word(setting.tokenizer, text) for text in _texts(self.path)]
 
     def row(self, index: int, likelihoods: Sequence[Likelihood]) -> Row:
-        """Log-probability of the word, and whether greedy decoding finds it."""
+        """Returns the log-probability of the word, and whether greedy decoding produces it."""
         (word,) = likelihoods
         return {"logprob": word.total, "greedy": bool(word.greedy.all())}
 
     def metrics(self, rows: Sequence[Row]) -> dict[str, float]:
-        """`acc` and `perplexity`."""
+        """Returns `acc` and `perplexity`."""
         nats = [-row["logprob"] for row in rows]
         return mean("acc", [row["greedy"] for row in rows]) | perplexity(
             *ratio(nats, [1] * len(rows))
@@ -46,19 +46,19 @@ class Lambada(Task):
 
 
 class LambadaGPT2(Task):
-    """The last token, and the last word without stop words: the GPT-2 paper's numbers.
+    """Scores the last token, and the last word without stop words: the GPT-2 paper's numbers.
 
-    OpenAI scored whether the last token is the most probable one, not the last word, on texts that
+    OpenAI scored whether the last token, not the last word, is the most probable one, on texts that
     begin with a newline and have straight quotation marks (openai/gpt-2, thread 131). The paper
-    reports its best accuracy with "a stop-word filter" and says no more of it: here the first token
-    of the word must be the most probable of all but those that are a stop word after a space.
+    reports its best accuracy with "a stop-word filter" without describing it: here the first token
+    of the word must be the most probable among those that are not a space and a stop word.
     """
 
     name = "lambada_gpt2"
     protocol = (
         "the GPT-2 paper's, as far as it is known: texts after a newline, with straight quotation "
         "marks; acc and perplexity: of the last token alone; acc_filtered: of the whole last word, "
-        "where stop words can't win (the list is ours)"
+        "where stop words are excluded (the list is ours)"
     )
 
     def __init__(self, setting: Setting) -> None:
@@ -68,17 +68,17 @@ class LambadaGPT2(Task):
         self.excluded = _stop_tokens(setting.tokenizer)
 
     def row(self, index: int, likelihoods: Sequence[Likelihood]) -> Row:
-        """Log-probability of the last token, whether it wins, and whether the word does."""
+        """Returns the log-probability of the last token, and what is most probable."""
         (word,) = likelihoods
         return {
             "logprob": float(word.logprobs[-1]),
             "greedy": bool(word.greedy[-1]),
-            # Only the beginning of the word can be a stop word.
+            # Only the first token of the word can be a stop word.
             "filtered": bool(word.allowed[0] and word.greedy[1:].all()),
         }
 
     def metrics(self, rows: Sequence[Row]) -> dict[str, float]:
-        """`acc`, `acc_filtered` and `perplexity`."""
+        """Returns `acc`, `acc_filtered` and `perplexity`."""
         nats = [-row["logprob"] for row in rows]
         return (
             mean("acc", [row["greedy"] for row in rows])
@@ -91,13 +91,13 @@ def _texts(path: Path) -> list[str]:
     texts = []
     for number, row in enumerate(read_jsonl(path, {"text": str}), start=1):
         if not row["text"].strip():
-            raise UserError(f"{path}, line {number}: a text without a word")
+            raise UserError(f"{path}, line {number}: the text has no word")
         texts.append(row["text"])
     return texts
 
 
 def _last_word(tokenizer: Tokenizer, text: str) -> Request:
-    """The passage up to its last space, and the rest."""
+    """Returns the passage up to its last space as the context, and the rest as continuation."""
     context, space, word = text.rpartition(" ")
     context, continuation = encode_pair(tokenizer, context, space + word)
     return Request(context, (continuation,))
@@ -110,13 +110,13 @@ def _straight(text: str) -> str:
 
 
 def _stop_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids of the tokens that are a space and a stop word, in any case."""
-    found = []
+    """Returns the ids of the tokens that are a space and a stop word, in any case."""
+    stop_tokens = []
     for token in range(tokenizer.vocab_size):
         text = tokenizer.decode([token])
         if text.startswith(" ") and text[1:].lower() in STOP_WORDS:
-            found.append(token)
-    return tuple(found)
+            stop_tokens.append(token)
+    return tuple(stop_tokens)
 
 
 _FUNCTION_WORDS = """
@@ -135,4 +135,4 @@ _FUNCTION_WORDS = """
     won wouldn shan shouldn couldn
 """
 STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
-"""English function words: what can hardly be the word that a whole passage leads to."""
+"""English function words, which are unlikely to be the word that a passage leads up to."""

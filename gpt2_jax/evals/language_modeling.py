@@ -1,12 +1,13 @@
-"""Perplexity on the corpora of the GPT-2 paper: per token, per original word, in bits per byte.
+"""Scores the corpora of the GPT-2 paper: perplexity per token and per word, and bits per byte.
 
-How a number came about is part of it: words and bytes are those of the original file whatever is
-done to its text, and the protocol says where the text is cut.
+Words and bytes are counted in the original file, however its text is processed, and the protocol
+says how the text is split into windows, so that numbers can be compared.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,15 +23,15 @@ from gpt2_jax.inference.scoring import Likelihood, windows
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """A test set as its authors distribute it.
+    """Describes a test set as its authors distribute it.
 
     Attributes:
-      name: of the task.
-      detokenizer: for corpora that were cut into tokens.
-      words: text -> how many words it has; None where that says nothing.
-      part: which part of the file is scored, for the protocol.
-      by_line: lines have nothing to do with each other, and each is scored by itself.
-      read: path -> text.
+      name: the name of the task.
+      detokenizer: converts the text to prose; None for corpora that are prose already.
+      words: returns how many words a text has; None if word perplexity is not reported.
+      part: names the part of the file that is scored, for the protocol.
+      by_line: whether each line is scored by itself, because lines are unrelated.
+      read: reads the text of a file.
     """
 
     name: str
@@ -42,20 +43,20 @@ class Corpus:
 
 
 def count_tokens(text: str) -> int:
-    """Tokens of a corpus that was cut into them, the ends of lines included as is usual there."""
+    """Returns how many tokens a tokenized corpus has, including line ends as is usual."""
     return len(text.split()) + text.removesuffix("\n").count("\n") + 1
 
 
 def count_words(text: str) -> int:
-    """What stands between white space."""
+    """Returns how many words, separated by white space, a text has."""
     return len(text.split())
 
 
 class LanguageModeling(Task):
-    """All of a text, in windows, each token once after as many as the stride leaves it."""
+    """Scores every token of a text once, in windows whose overlap the stride decides."""
 
     def __init__(self, corpus: Corpus, setting: Setting, path: Path | None = None) -> None:
-        """Reads the corpus from its place in the data folder, or from another file."""
+        """Reads the corpus from the data folder, or from another file."""
         self.path = path or setting.file(corpus.name)
         text = corpus.read(self.path)
         self._words = corpus.words(text) if corpus.words else None
@@ -70,7 +71,9 @@ class LanguageModeling(Task):
         T, tokenizer = setting.context_length, setting.tokenizer
         stride = setting.stride or T
         if not 1 <= stride <= T:
-            raise UserError(f"--stride must be from 1 to the model's context of {T}, not {stride}")
+            raise UserError(
+                f"--stride must be between 1 and the model's context of {T}, not {stride}"
+            )
         first = encode_prompt(tokenizer, "")[0]
         self.requests: list[Request] = []
         for text in texts:
@@ -81,17 +84,17 @@ class LanguageModeling(Task):
         ]
 
         self.name = corpus.name
-        said = [
+        protocol = [
             "each line by itself" if corpus.by_line else f"{corpus.part} as one text",
             f"windows of {T} tokens, " + (f"stride {stride}" if stride < T else "no overlap"),
             "our invertible detokenizer" if detokenizer else "the text as it is",
         ]
         if corpus.detokenizer:
-            said.append("words: the original's tokens and ends of lines")
-        self.protocol = ", ".join(said)
+            protocol.append("words: the original's tokens and line ends")
+        self.protocol = ", ".join(protocol)
 
     def row(self, index: int, likelihoods: Sequence[Likelihood]) -> Row:
-        """Cost of a window in nats, its tokens, and the bytes they stand for."""
+        """Returns the nats of a window, its tokens, and the bytes they stand for."""
         (text,) = likelihoods
         return {
             "nats": -text.total,
@@ -100,30 +103,30 @@ class LanguageModeling(Task):
         }
 
     def metrics(self, rows: Sequence[Row]) -> dict[str, float]:
-        """`word_perplexity` where there are words, `token_perplexity` and `bits_per_byte`.
+        """Returns `word_perplexity` if words are counted, `token_perplexity` and `bits_per_byte`.
 
-        Of a part of the text, words and bytes are taken in proportion. The standard errors take
-        windows for independent.
+        If only a part of the text is scored, words and bytes are taken in proportion. The standard
+        errors treat windows as independent.
         """
         nats = [row["nats"] for row in rows]
         per_byte, error = ratio(nats, [row["bytes"] for row in rows])
-        # The text that is scored may be shorter than the file it was made of.
+        # The scored text may be shorter than the file that it was made from.
         whole, error = per_byte * sum(self._scored), error * sum(self._scored)
-        found = perplexity(*ratio(nats, [row["tokens"] for row in rows]), "token_perplexity")
+        metrics = perplexity(*ratio(nats, [row["tokens"] for row in rows]), "token_perplexity")
         if self._words:
             words = perplexity(whole / self._words, error / self._words, "word_perplexity")
-            found = words | found
+            metrics = words | metrics
         bits = self._bytes * math.log(2)
-        return found | {"bits_per_byte": whole / bits, "bits_per_byte_stderr": error / bits}
+        return metrics | {"bits_per_byte": whole / bits, "bits_per_byte_stderr": error / bits}
 
 
 def read_last_twentieth(path: Path) -> str:
-    """The text of the last twentieth of a file's bytes: the usual test set of enwik8 and text8.
+    """Returns the last twentieth of a file's bytes as text: the usual test set of enwik8 and text8.
 
-    Characters that the cuts fall into are left out.
+    Characters that are split by either end of this range are left out.
 
     Raises:
-      UserError: for a file that can't be read, or is not UTF-8 elsewhere.
+      UserError: if the file cannot be read, or is not UTF-8 for any other reason.
     """
     try:
         with open(path, "rb") as file:
@@ -131,23 +134,27 @@ def read_last_twentieth(path: Path) -> str:
             file.seek(size - size // 20)
             data = file.read()
     except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
     if not data:
-        raise UserError(f"{path} has less than the 20 bytes of which the last is scored")
+        raise UserError(f"{path} has fewer than 20 bytes, so its last twentieth is empty")
     begin = next((i for i, byte in enumerate(data[:4]) if byte & 0xC0 != 0x80), 0)
     try:
         return data[begin:].decode("utf-8")
     except UnicodeDecodeError as error:
         if error.reason == "unexpected end of data" and error.start > 0:
             return data[begin : begin + error.start].decode("utf-8")
-        raise UserError(f"can't read {path}: {error}") from error
+        raise UserError(f"cannot read {path}: {error}") from error
 
 
-CORPORA = (
-    Corpus("wikitext2", detokenize.WIKITEXT, count_tokens),
-    Corpus("wikitext103", detokenize.WIKITEXT, count_tokens),
-    Corpus("ptb", detokenize.PTB, count_tokens),
-    Corpus("lm1b", detokenize.LM1B, count_tokens, by_line=True),
-    Corpus("enwik8", part="the last twentieth of the file", read=read_last_twentieth),
-    Corpus("text8", part="the last twentieth of the file", read=read_last_twentieth),
+# Each takes a Setting and makes the task.
+WIKITEXT2, WIKITEXT103, PTB, LM1B, ENWIK8, TEXT8 = (
+    functools.partial(LanguageModeling, corpus)
+    for corpus in (
+        Corpus("wikitext2", detokenize.WIKITEXT, count_tokens),
+        Corpus("wikitext103", detokenize.WIKITEXT, count_tokens),
+        Corpus("ptb", detokenize.PTB, count_tokens),
+        Corpus("lm1b", detokenize.LM1B, count_tokens, by_line=True),
+        Corpus("enwik8", part="the last twentieth of the file", read=read_last_twentieth),
+        Corpus("text8", part="the last twentieth of the file", read=read_last_twentieth),
+    )
 )

@@ -1,4 +1,4 @@
-"""The GPT-2 paper's zero-shot table (Radford et al. 2019, table 3), to compare with."""
+"""Compares results with the GPT-2 paper's zero-shot table (Radford et al. 2019, table 3)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 SIZES = ("124M", "355M", "774M", "1558M")
-"""True counts; the paper says 117M, 345M, 762M and 1542M."""
+"""The actual numbers of parameters; the paper says 117M, 345M, 762M and 1542M."""
 
 
 class PaperRow(NamedTuple):
-    """A number of the table.
+    """Holds a column of the paper's table and the metric to compare it with.
 
     Attributes:
-      label: of its column in the paper.
-      task, metric: what it is to be compared with.
-      figures: of the four sizes, as printed: accuracies in percent.
+      label: the heading of the column.
+      task, metric: the number of ours that it is compared with.
+      figures: the paper's numbers for the four sizes, as printed: accuracies are in percent.
     """
 
     label: str
@@ -40,15 +40,16 @@ TABLE = (
 )
 
 NOTES = """\
-The paper's figures: Radford et al., Language Models are Unsupervised Multitask Learners (2019),
-table 3. It prints neither its detokenizers nor its stop words, nor how it cut texts into windows or
-which part of enwik8, text8 and 1BW it measured: here they are ours, and figures may differ for that
-alone. Where two rows stand beside one figure, it is not settled which of them the paper measured.
-The authors of this program have not run it on the released weights."""
+The paper's figures are from Radford et al., Language Models are Unsupervised Multitask Learners
+(2019), table 3. The paper describes neither its detokenizers and stop words, nor how it splits
+texts into windows, nor which parts of enwik8, text8 and 1BW it measures: this program makes its
+own choices, and figures may differ for that reason alone. If two rows are shown beside one figure,
+it is not known which of them the paper measured. This program's authors have not run it on the
+released weights."""
 
 
 def table(results: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Lines of a table: each number that there is beside the paper's four."""
+    """Returns the lines of a table: each available number beside the paper's four."""
     head = f"{'':18}{'metric':17}{'this model':>12}   " + "".join(f"{size:>8}" for size in SIZES)
     lines = [head + "   (paper)"]
     for label, task, metric, figures in TABLE:

@@ -1,10 +1,11 @@
-"""Validation: the loss over a fixed set of windows, the same every time."""
+"""Computes the validation loss over a fixed set of windows, the same every time."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,18 +16,19 @@ from gpt2_jax.config import Config
 from gpt2_jax.data.documents import IsolatedDocuments
 from gpt2_jax.data.loader import EvalWindows, device_batches
 from gpt2_jax.data.shards import TokenArray
+from gpt2_jax.data.token_sets import TokenSets
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
-from gpt2_jax.train.step import batch_sharding, compile_eval_step
+from gpt2_jax.training.step import batch_sharding, compile_eval_step
 
 
 class Perplexity:
-    """Evaluator: `eval/loss` (nats per token), `eval/perplexity` and `eval/bits_per_byte`.
+    """Evaluates `eval/loss` (nats per token), `eval/perplexity` and `eval/bits_per_byte`.
 
-    The tokens are read in non-overlapping windows of the context length, each token but the first
-    of all scored once. Bits per byte divides by the UTF-8 bytes of the scored tokens, so that
-    models with different tokenizers compare; what the model spends on end-of-text tokens counts,
-    though they stand for no bytes.
+    The tokens are read in non-overlapping windows of the context length, so that each token except
+    the very first is scored once. Bits per byte divides by the UTF-8 bytes of the scored tokens, so
+    that models with different tokenizers can be compared; the loss on end-of-text tokens counts
+    although they stand for no bytes.
     """
 
     def __init__(
@@ -39,12 +41,15 @@ class Perplexity:
         abstract_params: Any,
         compiled: Perplexity | None = None,
     ) -> None:
-        """Compiles the pass.
+        """Compiles the evaluation step.
 
         Args:
+          config: of the run.
           tokens: the validation split; `eval.batches` limits how much of it is scored.
+          tokenizer: gives the bytes of each token.
+          mesh, rules: how arrays are sharded.
           abstract_params: ShapeDtypeStructs with the shardings that the parameters will have.
-          compiled: the same for other tokens, whose compiled step is used again.
+          compiled: an evaluator of other tokens whose compiled step is reused.
         """
         batch_size = config.train.batch_size // config.train.accumulation_steps
         T = config.model.context_length
@@ -64,26 +69,27 @@ class Perplexity:
         self._eval_step = (
             compiled._eval_step
             if compiled
-            else compile_eval_step(
-                config.model, batch_size, mesh, rules, abstract_params, segments=isolate
-            )
+            else compile_eval_step(config, batch_size, mesh, rules, abstract_params)
         )
 
     def __call__(self, params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, float]]:
-        """Yields the three numbers for these parameters; none where there is nothing to score."""
+        """Yields the three numbers for these parameters, or none if there is nothing to score."""
         loss = self.loss(params, tick)
         if loss is not None:
             yield from _numbers(loss, self.bytes_per_token)
 
     def loss(self, params: Any, tick: Callable[[], None]) -> float | None:
-        """Nats per token; None where there is nothing to score. Calls `tick` before each batch."""
+        """Returns nats per token, or None if there is nothing to score.
+
+        Calls `tick` before each batch.
+        """
         batches = device_batches(self._batches, self._sharding, stop_step=self._num_batches)
         sums: list[tuple[float, float]] = []
         pending = None
         with contextlib.closing(batches):
             for batch in batches:
                 tick()
-                # One batch computes while the sums of the one before are read: no more pile up.
+                # One batch is computed while the sums of the one before are read.
                 started = self._eval_step(params, batch)
                 sums += [_floats(pending)] if pending else []
                 pending = started
@@ -94,18 +100,19 @@ class Perplexity:
 
 
 class MixturePerplexity:
-    """Evaluator for several sets: `eval/NAME/loss` of each, the three numbers for their mixture.
+    """Evaluates `eval/NAME/loss` of several sets, and the three numbers of their mixture.
 
-    The loss of the mixture is that of a token drawn from the sets by their shares, whatever the
-    sizes of their validation splits; bits per byte divides it by such a token's bytes.
+    The loss of the mixture is the expected loss of a token drawn from the sets by their weights,
+    whatever the sizes of their validation splits; bits per byte divides it by the expected bytes
+    of such a token.
     """
 
-    def __init__(self, sets: Mapping[str, Perplexity], shares: Sequence[float]) -> None:
-        """Takes an evaluator by name, and the share of each in the mixture."""
-        self._sets, self._shares = sets, np.array(shares) / np.sum(shares)
+    def __init__(self, sets: Mapping[str, Perplexity], weights: Sequence[float]) -> None:
+        """Takes evaluators by name, and the weight of each in the mixture."""
+        self._sets, self._weights = sets, np.array(weights) / np.sum(weights)
 
     def __call__(self, params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, float]]:
-        """Yields the numbers for these parameters; none where there is nothing to score."""
+        """Yields the numbers for these parameters, or none if there is nothing to score."""
         losses = [each.loss(params, tick) for each in self._sets.values()]
         scored = [loss for loss in losses if loss is not None]
         if len(scored) < len(losses):
@@ -113,7 +120,36 @@ class MixturePerplexity:
         for name, loss in zip(self._sets, scored, strict=True):
             yield f"eval/{name}/loss", loss
         per_token = [each.bytes_per_token for each in self._sets.values()]
-        yield from _numbers(float(self._shares @ scored), float(self._shares @ per_token))
+        yield from _numbers(float(self._weights @ scored), float(self._weights @ per_token))
+
+
+def make_validation(
+    config: Config, sets: TokenSets, mesh: Mesh, rules: Rules, abstract_params: Any
+) -> Perplexity | MixturePerplexity:
+    """Makes the evaluator of a run's validation splits; sets of a mixture share one program.
+
+    Args:
+      config: of the run.
+      sets: its data.
+      mesh, rules: how the parameters are sharded.
+      abstract_params: ShapeDtypeStructs with the shardings that the parameters will have.
+    """
+    evaluators: list[Perplexity] = []
+    for tokens in sets.val_tokens.values():
+        first = evaluators[0] if evaluators else None
+        evaluators.append(
+            Perplexity(config, tokens, sets.tokenizer, mesh, rules, abstract_params, first)
+        )
+    if len(evaluators) == 1:
+        return evaluators[0]
+    names = _short_names(list(sets.val_tokens))
+    return MixturePerplexity(dict(zip(names, evaluators, strict=True)), sets.weights)
+
+
+def _short_names(paths: Sequence[str]) -> list[str]:
+    """Returns the folders' own names, or the whole paths if two folders share a name."""
+    names = [Path(path).name for path in paths]
+    return names if len(set(names)) == len(names) else list(paths)
 
 
 def _numbers(loss: float, bytes_per_token: float) -> Iterator[tuple[str, float]]:

@@ -1,42 +1,34 @@
-"""Every task by its name, made ready for a model."""
+"""Makes any task by its name, ready to be scored."""
 
 from __future__ import annotations
 
-import functools
+import importlib
 from collections.abc import Callable
 
 from gpt2_jax.errors import UserError
-from gpt2_jax.evals.cloze import ChildrensBookTest
-from gpt2_jax.evals.hellaswag import HellaSwag
-from gpt2_jax.evals.lambada import Lambada, LambadaGPT2
-from gpt2_jax.evals.language_modeling import CORPORA, LanguageModeling
+from gpt2_jax.evals.sources import SOURCES
 from gpt2_jax.evals.task import Setting, Task
 
-TASKS: dict[str, Callable[[Setting], Task]] = {
-    "lambada_openai": Lambada,
-    "lambada_gpt2": LambadaGPT2,
-    "hellaswag": HellaSwag,
-    "cbt_cn": functools.partial(ChildrensBookTest, "CN"),
-    "cbt_ne": functools.partial(ChildrensBookTest, "NE"),
-    **{corpus.name: functools.partial(LanguageModeling, corpus) for corpus in CORPORA},
-}
-"""Name -> the task in a setting."""
+
+def task_factory(name: str) -> Callable[[Setting], Task]:
+    """Imports and returns what makes the task of that name; see `Source.task`."""
+    module, _, attribute = SOURCES[name].task.partition(":")
+    return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
 
 
 def make_task(name: str, setting: Setting) -> Task:
-    """The task of that name, all of whose requests the model has room for.
+    """Returns the task of that name, after checking that its requests fit the model's context.
 
     Raises:
-      UserError: for a file that is missing or malformed, or an example that is too long: before
-        anything is computed.
+      UserError: if a file is missing or malformed, or an example is too long: before anything is
+        computed.
     """
-    task = TASKS[name](setting)
+    task = task_factory(name)(setting)
     for number, request in enumerate(task.requests, start=1):
         longest = max(map(len, request.continuations))
         if longest > setting.context_length:
             raise UserError(
-                f"{name}: what is to be scored of example {number} in {task.path} has {longest} "
-                f"tokens, more than the model's context of {setting.context_length}; "
-                f"leave {name} out"
+                f"{name}: what is scored in example {number} of {task.path} has {longest} tokens, "
+                f"more than the model's context of {setting.context_length}: leave {name} out"
             )
     return task

@@ -1,9 +1,8 @@
-"""Runs a task: its requests through the scorer, its rows to disk, its numbers from the rows."""
+"""Runs a task: scores its requests, keeps each example's result, and computes the metrics."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -16,13 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from gpt2_jax.config import ModelConfig
+from gpt2_jax.config import Config
 from gpt2_jax.errors import NOT_JSON, StorageError, UserError
 from gpt2_jax.evals.task import Row, Task
+from gpt2_jax.files.disk_full import is_disk_full
 from gpt2_jax.inference.scoring import Scorer
 from gpt2_jax.parallel.rules import Rules
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def evaluate(
@@ -32,21 +30,23 @@ def evaluate(
     log: Log | None = None,
     show: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:
-    """The task's metrics, and `count`, how many requests they are of.
+    """Returns the task's metrics, and `count`, the number of requests that were scored.
 
     Args:
-      limit: only the first so many requests.
-      log: what it has already is not scored again.
-      show: told (requests scored, requests in all).
+      task: the task.
+      scorer: scores with the model.
+      limit: how many requests to score, from the first; all by default.
+      log: keeps each result; results that it already has are not scored again.
+      show: called with (requests scored, requests in all).
     """
     requests = task.requests[:limit]
     kept = log.rows if log is not None else {}
     rows = {index: row for index, row in kept.items() if index < len(requests)}
     missing = [index for index in range(len(requests)) if index not in rows]
-    wanted = [requests[index] for index in missing]
+    pending = [requests[index] for index in missing]
     show(len(rows), len(requests))
-    for found, likelihoods in scorer.score(wanted, task.excluded):
-        index = missing[found]
+    for position, likelihoods in scorer.score(pending, task.excluded):
+        index = missing[position]
         rows[index] = task.row(index, likelihoods)
         if log is not None:
             log.write(index, rows[index])
@@ -55,27 +55,32 @@ def evaluate(
 
 
 class TaskEvaluator:
-    """Evaluator of the training loop: `eval/<task>/<metric>` for each task."""
+    """Evaluates tasks in the training loop, as `eval/<task>/<metric>`."""
 
     def __init__(
         self,
         tasks: Sequence[Task],
-        config: ModelConfig,
+        config: Config,
         mesh: Mesh,
         rules: Rules,
         limit: int | None = None,
     ) -> None:
-        """Takes tasks made for this model, and how its parameters will lie.
+        """Takes tasks made for this model, and how its parameters are sharded.
 
         Args:
-          limit: only the first so many requests of each.
+          tasks: see `Task`.
+          config: of the run.
+          mesh, rules: how the parameters are sharded.
+          limit: how many requests of each task to score, from the first; all by default.
         """
         self._tasks, self._config, self._limit = tasks, config, limit
         self._mesh, self._rules = mesh, rules
 
     def __call__(self, params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, float]]:
         """Yields the numbers for these parameters, without their standard errors."""
-        scorer = Scorer(params, self._config, mesh=self._mesh, rules=self._rules)
+        scorer = Scorer(
+            params, self._config.model, self._config.compute, mesh=self._mesh, rules=self._rules
+        )
         for task in self._tasks:
             metrics = evaluate(task, scorer, self._limit, show=lambda *_: tick())
             for name, value in metrics.items():
@@ -84,18 +89,20 @@ class TaskEvaluator:
 
 
 class Log:
-    """A task's rows on disk, `<task>.jsonl`, from which a stopped evaluation goes on."""
+    """Keeps a task's results in `<task>.jsonl`, from which an interrupted evaluation resumes."""
 
     def __init__(self, folder: Path, task: Task, model: str) -> None:
-        """Reads what is there, and leaves it open to write.
+        """Reads the existing results and opens the file for more.
 
         Args:
+          folder: of the file; it is made if it is missing.
+          task: the task that is scored.
           model: `model_digest` of the model that is scored.
 
         Raises:
-          UserError: for rows of another model, of other data or another protocol, a file that is
-            no log, or a folder that can't be written.
-          StorageError: where there is no room.
+          UserError: if the file has results of another model, other data or another protocol, or is
+            not such a log, or the folder cannot be written.
+          StorageError: if the disk is full.
         """
         self.rows: dict[int, Row] = {}
         self._path = folder / f"{task.name}.jsonl"
@@ -111,42 +118,46 @@ class Log:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             content = self._path.read_bytes() if self._path.exists() else b""
-            # A run that was killed may have left half a line.
-            whole = content[: content.rfind(b"\n") + 1]
+            # A process that was killed may have left an incomplete line.
+            complete = content[: content.rfind(b"\n") + 1]
             lines = []
-            for number, line in enumerate(whole.splitlines(), start=1):
+            for number, line in enumerate(complete.splitlines(), start=1):
                 try:
                     lines.append(json.loads(line))
                 except NOT_JSON as error:
                     raise UserError(
-                        f"{self._path}, line {number}: no row; remove that line to go on"
+                        f"{self._path}, line {number} is not JSON: remove that line to resume"
                     ) from error
             if content and (not lines or lines[0].keys() != header.keys()):
                 raise ValueError("no header")
             if lines and lines[0] != header:
                 changed = next(key for key in header if lines[0][key] != header[key])
                 raise UserError(
-                    f"{self._path} has results of {_OTHER[changed]}: remove it, or choose another "
-                    "--out"
+                    f"{self._path} has results of {_CHANGES[changed]}: remove it, or choose "
+                    "another --out"
                 )
             for row in lines[1:]:
                 self.rows[row.pop("index")] = row
             self._file = open(self._path, "ab")  # noqa: SIM115
-            os.truncate(self._path, len(whole))
+            os.truncate(self._path, len(complete))
         except OSError as error:
             raise self._failed(error) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(f"{self._path} is no log of an evaluation: remove it") from error
+            raise UserError(f"{self._path} is not the log of an evaluation: remove it") from error
         if not lines:
             self._append(header)
 
     def write(self, index: int, row: Row) -> None:
-        """Adds the row of a request; StorageError where there is no room."""
+        """Appends the result of a request.
+
+        Raises:
+          StorageError: if the disk is full.
+        """
         self._append({"index": index, **row})
 
     def close(self) -> None:
         """Closes the file."""
-        with contextlib.suppress(OSError):  # what could not be written has been said
+        with contextlib.suppress(OSError):  # a failure to write was reported when it happened
             self._file.close()
 
     def _append(self, value: dict[str, Any]) -> None:
@@ -157,24 +168,25 @@ class Log:
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> Exception:
-        kind = StorageError if error.errno in _NO_ROOM else UserError
-        return kind(f"can't write {self._path}: {error.strerror}")
+        kind = StorageError if is_disk_full(error) else UserError
+        return kind(f"cannot write {self._path}: {error.strerror}")
 
 
-_OTHER = {
+# Key of the header -> what it means if that key has changed.
+_CHANGES = {
     "task": "another task",
     "model": "another model",
     "data": "other data",
-    "settings": "another protocol, or of requests cut otherwise",
+    "settings": "another protocol, or of requests that were split differently",
 }
 
 
-def model_digest(params: Any, config: ModelConfig) -> str:
-    """Tells a model from others: by its config, and the sums and some values of each tensor."""
-    digest = hashlib.sha256(repr(config).encode())
+def model_digest(params: Any, config: Config) -> str:
+    """Returns a hash of a model's config and of the sums and some values of each tensor."""
+    digest = hashlib.sha256(repr((config.model, config.compute)).encode())
     for leaf in jax.tree.leaves(params):
         bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
-        # Sums wrap around: any one value that differs shows.
+        # Sums wrap around, so that a change of any single value changes the digest.
         digest.update(np.asarray(bits.sum(dtype=jnp.uint32)).tobytes())
         digest.update(np.asarray(leaf.reshape(-1)[:: max(1, leaf.size // 64)]).tobytes())
     return digest.hexdigest()

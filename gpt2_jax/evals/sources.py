@@ -1,101 +1,112 @@
-"""Where each evaluation's data is: a file of the data folder, and the hub dataset that has it too.
+"""Lists every evaluation: its class, its data file, and the hub dataset that has the same data.
 
-Imports nothing heavy, so that a command line is answered at once.
+To add a task, write its class in a module beside this one, and its entry in `SOURCES`. This module
+names the classes without importing them, so that `--help` and typos are answered at once.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError, did_you_mean
+from gpt2_jax.files.atomic import write_file
+from gpt2_jax.files.extras import import_extra
 
-Rows = Iterable[Mapping[str, Any]]
+Records = Iterable[Mapping[str, Any]]
 
 
 class Hub(NamedTuple):
-    """A dataset on the Hugging Face hub: id, configuration, split, and how its rows are written."""
+    """Describes a dataset on the Hugging Face hub, and how its records become lines of a file."""
 
     dataset: str
     config: str | None
     split: str
-    lines: Callable[[Rows], Iterator[str]]
+    lines: Callable[[Records], Iterator[str]]
 
 
 class Source(NamedTuple):
-    """A task's data.
+    """Describes a task and its data.
 
     Attributes:
+      task: `module:attribute` in this package of what makes the task from a `Setting`: its class,
+        or a partial application of it.
       file: path inside the data folder, as in the archive that the authors distribute.
       origin: that archive.
-      hub: None where no dataset has the same text in a form that `datasets` still reads.
+      hub: None if no dataset has the same text in a form that `datasets` still reads.
     """
 
+    task: str
     file: str
     origin: str
     hub: Hub | None = None
 
 
-def _json_lines(*keys: str) -> Callable[[Rows], Iterator[str]]:
-    def lines(rows: Rows) -> Iterator[str]:
-        for row in rows:
-            yield json.dumps({key: row[key] for key in keys}, ensure_ascii=False)
+def _json_lines(*keys: str) -> Callable[[Records], Iterator[str]]:
+    def lines(records: Records) -> Iterator[str]:
+        for record in records:
+            yield json.dumps({key: record[key] for key in keys}, ensure_ascii=False)
 
     return lines
 
 
-def _wikitext(rows: Rows) -> Iterator[str]:
-    for row in rows:
-        # Empty lines are " " in the archive, and nothing here.
-        yield row["text"].removesuffix("\n") or " "
+def _wikitext_lines(records: Records) -> Iterator[str]:
+    for record in records:
+        # An empty line is " " in the archive, but an empty string in the dataset.
+        yield record["text"].removesuffix("\n") or " "
 
 
-def _cbt(rows: Rows) -> Iterator[str]:
-    for row in rows:
-        for number, sentence in enumerate(row["sentences"], start=1):
+def _cbt_lines(records: Records) -> Iterator[str]:
+    for record in records:
+        for number, sentence in enumerate(record["sentences"], start=1):
             yield f"{number} {sentence}"
-        number = len(row["sentences"]) + 1
-        yield f"{number} {row['question']}\t{row['answer']}\t\t{'|'.join(row['options'])}"
+        number = len(record["sentences"]) + 1
+        choices = "|".join(record["options"])
+        yield f"{number} {record['question']}\t{record['answer']}\t\t{choices}"
         yield ""
 
 
-_LAMBADA = Source(
-    "lambada_test.jsonl",
-    "OpenAI's version of LAMBADA",
-    Hub("EleutherAI/lambada_openai", "default", "test", _json_lines("text")),
-)
+def _lambada(task: str) -> Source:
+    hub = Hub("EleutherAI/lambada_openai", "default", "test", _json_lines("text"))
+    return Source(task, "lambada_test.jsonl", "OpenAI's version of LAMBADA", hub)
+
+
+def _cbt(task: str, kind: str) -> Source:
+    hub = Hub("cam-cst/cbt", kind, "validation", _cbt_lines)
+    return Source(task, f"cbtest_{kind}_valid_2000ex.txt", "CBTest.tgz, folder data", hub)
+
+
+def _wikitext(task: str, name: str) -> Source:
+    hub = Hub("Salesforce/wikitext", f"{name}-v1", "test", _wikitext_lines)
+    return Source(task, f"{name}/wiki.test.tokens", f"{name}-v1.zip", hub)
+
+
 _SWAG_KEYS = ("activity_label", "ctx_a", "ctx_b", "endings", "label")
 
 
-def _childrens(kind: str) -> Source:
-    hub = Hub("cam-cst/cbt", kind, "validation", _cbt)
-    return Source(f"cbtest_{kind}_valid_2000ex.txt", "CBTest.tgz, folder data", hub)
-
-
-def _wiki(name: str) -> Source:
-    hub = Hub("Salesforce/wikitext", f"{name}-v1", "test", _wikitext)
-    return Source(f"{name}/wiki.test.tokens", f"{name}-v1.zip", hub)
-
-
 SOURCES: dict[str, Source] = {
-    "lambada_openai": _LAMBADA,
-    "lambada_gpt2": _LAMBADA,
+    "lambada_openai": _lambada("lambada:Lambada"),
+    "lambada_gpt2": _lambada("lambada:LambadaGPT2"),
     "hellaswag": Source(
+        "hellaswag:HellaSwag",
         "hellaswag_val.jsonl",
         "the HellaSwag repository",
         Hub("Rowan/hellaswag", None, "validation", _json_lines(*_SWAG_KEYS)),
     ),
-    "cbt_cn": _childrens("CN"),
-    "cbt_ne": _childrens("NE"),
-    "wikitext2": _wiki("wikitext-2"),
-    "wikitext103": _wiki("wikitext-103"),
-    "ptb": Source("ptb.test.txt", "Mikolov's simple-examples.tgz, folder data"),
-    "enwik8": Source("enwik8", "mattmahoney.net/dc/enwik8.zip"),
-    "text8": Source("text8", "mattmahoney.net/dc/text8.zip"),
+    "cbt_cn": _cbt("cloze:COMMON_NOUNS", "CN"),
+    "cbt_ne": _cbt("cloze:NAMED_ENTITIES", "NE"),
+    "wikitext2": _wikitext("language_modeling:WIKITEXT2", "wikitext-2"),
+    "wikitext103": _wikitext("language_modeling:WIKITEXT103", "wikitext-103"),
+    "ptb": Source(
+        "language_modeling:PTB", "ptb.test.txt", "Mikolov's simple-examples.tgz, folder data"
+    ),
+    "enwik8": Source("language_modeling:ENWIK8", "enwik8", "mattmahoney.net/dc/enwik8.zip"),
+    "text8": Source("language_modeling:TEXT8", "text8", "mattmahoney.net/dc/text8.zip"),
     "lm1b": Source(
+        "language_modeling:LM1B",
         "news.en.heldout-00000-of-00050",
         "the One Billion Word benchmark, folder heldout-monolingual.tokenized.shuffled",
     ),
@@ -108,16 +119,16 @@ GROUPS: dict[str, Sequence[str]] = {
         *("enwik8", "text8", "wikitext103", "lm1b"),
     )
 }
-"""Names for several tasks, of which those run that have data."""
+"""Names for several tasks; those that have data are run."""
 
 
 class Selection(NamedTuple):
-    """What a list of tasks comes to in a data folder.
+    """Holds which tasks of a list can run with the data of a folder.
 
     Attributes:
-      run: tasks by name.
-      groups: those that were asked for.
-      missing: their tasks that have no data.
+      run: the names of the tasks to run.
+      groups: the groups in the list.
+      missing: the tasks of these groups that have no data.
     """
 
     run: list[str]
@@ -126,15 +137,16 @@ class Selection(NamedTuple):
 
 
 def select(names: str, folder: Path) -> Selection:
-    """Finds the data of a list such as `hellaswag,gpt2_paper`.
+    """Returns which tasks of a list such as `hellaswag,gpt2_paper` have data in a folder.
 
     Raises:
-      UserError: for an unknown name, a task by its own name without data, or no task at all.
+      UserError: if a name is unknown, a task that is listed by its own name has no data, or no task
+        is left.
     """
     run: list[str] = []
     missing: list[str] = []
-    asked = _split(names)
-    for name in asked:
+    requested = _split(names)
+    for name in requested:
         for member in GROUPS.get(name, [name]):
             if (folder / SOURCES[member].file).is_file():
                 run.append(member)
@@ -145,65 +157,74 @@ def select(names: str, folder: Path) -> Selection:
     if not run:
         files = sorted({SOURCES[name].file for name in missing})
         raise UserError(f"{folder} has none of the files of {names}: {', '.join(files)}")
-    groups = [name for name in asked if name in GROUPS]
+    groups = [name for name in requested if name in GROUPS]
     return Selection(list(dict.fromkeys(run)), groups, list(dict.fromkeys(missing)))
 
 
+def select_of_config(config: Config) -> list[str]:
+    """Returns the tasks that `eval.tasks` names, all of which have data in `eval.data`.
+
+    Raises:
+      UserError: if a task is unknown or its data is missing.
+    """
+    if not config.eval.tasks:
+        return []
+    if config.eval.data is None:
+        raise UserError("eval.tasks needs data: name its folder with --config.eval.data=DIR")
+    return select(config.eval.tasks, Path(config.eval.data)).run
+
+
 def _split(names: str) -> list[str]:
-    """The names of a list; UserError for an unknown one or none."""
+    """Returns the names of a comma-separated list; raises UserError if one is unknown."""
     known = [*SOURCES, *GROUPS]
-    asked = [name.strip() for name in names.split(",") if name.strip()]
-    for name in asked:
+    requested = [name.strip() for name in names.split(",") if name.strip()]
+    for name in requested:
         if name not in known:
-            hint = did_you_mean(name, known) or f"; there are: {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"; the tasks are: {', '.join(known)}"
             raise UserError(f"unknown task {name!r}{hint}")
-    if not asked:
-        raise UserError(f"no task named; there are: {', '.join(known)}")
-    return asked
+    if not requested:
+        raise UserError(f"no task was named; the tasks are: {', '.join(known)}")
+    return requested
 
 
 def _without_data(name: str, folder: Path) -> str:
+    """Returns the error message for a task whose file is missing."""
     source = SOURCES[name]
     if folder.exists() and not folder.is_dir():
         return f"{folder} is a file: name the folder that has the data"
-    get = ", or let `gpt2-jax eval --download` get it" if source.hub else ""
+    download = ", or run `gpt2-jax eval --download`" if source.hub else ""
     path = folder / source.file
-    return f"{name} needs {path}, which is not there: take it from {source.origin}{get}"
+    return f"{name} needs {path}, which is missing: take it from {source.origin}{download}"
 
 
 def download(names: str, folder: Path, show: Callable[[str], None]) -> None:
-    """Writes the files of these tasks that are not there and that the hub has.
+    """Downloads the files of these tasks that are missing and that the hub has.
 
     Args:
-      names: as `select` takes them.
-      show: told of each file.
+      names: a list of tasks, as for `select`.
+      folder: the data folder.
+      show: called with a line about each file.
 
     Raises:
-      UserError: for an unknown name, without the `eval` extra, or where a dataset can't be read.
+      UserError: if a name is unknown, the `eval` extra is not installed, or a dataset cannot be
+        read or a file cannot be written.
     """
     members = [member for name in _split(names) for member in GROUPS.get(name, [name])]
     for source in dict.fromkeys(SOURCES[member] for member in members):
         path = folder / source.file
         if source.hub is None or path.is_file():
             continue
-        try:
-            import datasets  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise UserError(
-                "--download needs the package datasets: pip install 'gpt2_jax[eval]'"
-            ) from error
+        datasets = import_extra("datasets", extra="eval", needed_by="--download")
         hub = source.hub
-        show(f"{path}: from {hub.dataset}")
+        show(f"downloading {path} from {hub.dataset}")
         try:
-            rows: Any = datasets.load_dataset(hub.dataset, hub.config, split=hub.split)
-            text = "".join(line + "\n" for line in hub.lines(rows))
-        except Exception as error:  # of the network, the hub and the format, of many kinds
+            records: Any = datasets.load_dataset(hub.dataset, hub.config, split=hub.split)
+            text = "".join(line + "\n" for line in hub.lines(records))
+        except Exception as error:  # the network, the hub and the format have many kinds of errors
             reason = " ".join(str(error).split())
-            raise UserError(f"can't get {hub.dataset}: {reason}") from error
+            raise UserError(f"cannot download {hub.dataset}: {reason}") from error
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(temporary, path)
+            write_file(path, text.encode())
         except OSError as error:
-            raise UserError(f"can't write {path}: {error.strerror}") from error
+            raise UserError(f"cannot write {path}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""What an evaluation is: requests to score, a row for each, and numbers from the rows."""
+"""Defines an evaluation: requests to score, a result for each, and metrics from the results."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from gpt2_jax.inference.scoring import Likelihood
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 Row = dict[str, Any]
+"""The result of one request, as plain values."""
 
 
 class Setting(NamedTuple):
-    """What a task is made ready for.
+    """Holds what a task needs to know to prepare its requests.
 
     Attributes:
-      folder: where the tasks' files are.
+      folder: the folder with the tasks' files.
       tokenizer, context_length: of the model.
-      stride: of the windows that long texts are read in; None: windows that do not overlap.
-      detokenize: whether corpora that were cut into tokens are put together again.
+      stride: tokens scored per window of a long text; None for windows that do not overlap.
+      detokenize: whether tokenized corpora are converted to prose.
     """
 
     folder: Path
@@ -36,57 +37,65 @@ class Setting(NamedTuple):
     detokenize: bool = True
 
     def file(self, task: str) -> Path:
-        """Where a task's data is."""
+        """Returns the path of a task's data."""
         return self.folder / SOURCES[task].file
 
 
 class Task(Protocol):
-    """One evaluation on one data set; made from a Setting, UserError for a file that is not one."""
+    """Scores a model on one data set.
+
+    A task is made from a Setting, and raises UserError if its file is missing or malformed.
+    """
 
     name: str
-    """What `--tasks` calls it."""
+    """The name of the task in `--tasks`."""
     protocol: str
-    """Whose rules the numbers follow, for the footnote under the table."""
+    """The rules that the numbers follow, for the footnote under the table."""
     path: Path
-    """The file its data is from."""
+    """The file that the data is read from."""
     requests: Sequence[Request]
-    """What is scored, in the order of the data."""
+    """The requests to score, in the order of the data."""
     excluded: Sequence[int] = ()
-    """Ids of tokens that `Likelihood.allowed` does not let win."""
+    """The ids of tokens that `Likelihood.allowed` leaves out of the comparison."""
 
     def row(self, index: int, likelihoods: Sequence[Likelihood]) -> Row:
-        """What is kept of request `index`: plain values."""
+        """Returns the result of request `index` as plain values."""
         ...
 
     def metrics(self, rows: Sequence[Row]) -> dict[str, float]:
-        """The numbers to report, each with its `_stderr`, from the rows of all requests."""
+        """Returns the metrics, each with its `_stderr`, from the results of all requests."""
         ...
 
 
 def read_text(path: Path) -> str:
-    """A file's text; UserError where it can't be read, is not UTF-8 or has nothing in it."""
+    """Returns a file's text.
+
+    Raises:
+      UserError: if the file cannot be read, is not UTF-8 or is empty.
+    """
     try:
-        # Not in text mode, which changes the ends of lines.
+        # Text mode would convert line ends.
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"can't read {path}: byte {error.start} is not UTF-8") from error
+        raise UserError(f"cannot read {path}: byte {error.start} is not UTF-8") from error
     if not text.strip():
         raise UserError(f"{path} is empty")
     return text
 
 
 def read_jsonl(path: Path, keys: Mapping[str, type]) -> Iterator[dict[str, Any]]:
-    """The objects of a file, one a line; empty lines are passed over.
+    """Yields the objects of a file with one JSON object per line; empty lines are skipped.
 
     Args:
-      keys: what each must have, and of which type.
+      path: the file.
+      keys: the keys that each object must have, with their types.
 
     Raises:
-      UserError: for a file that can't be read or has no line, or a line that is not such an object.
+      UserError: if the file cannot be read or is empty, or a line is not such an object.
     """
-    # Not splitlines: a text may hold characters that Python takes for the end of a line.
+    # Not splitlines, which also splits at characters that may occur in a text, such as U+2028.
     lines = read_text(path).split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -94,7 +103,7 @@ def read_jsonl(path: Path, keys: Mapping[str, type]) -> Iterator[dict[str, Any]]
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not JSON: {error}") from error
+            raise UserError(f"{path}, line {number} is not JSON: {error}") from error
         try:
             wrong = [key for key, kind in keys.items() if not isinstance(value[key], kind)]
         except (LookupError, TypeError) as error:
@@ -108,15 +117,15 @@ def read_jsonl(path: Path, keys: Mapping[str, type]) -> Iterator[dict[str, Any]]
 
 
 def mean(name: str, values: Sequence[float]) -> dict[str, float]:
-    """`name`, and `name_stderr`, the standard error of the mean."""
+    """Returns the mean as `name`, and its standard error as `name_stderr`."""
     return dict(zip((name, f"{name}_stderr"), ratio(values, [1] * len(values)), strict=True))
 
 
 def ratio(amounts: Sequence[float], units: Sequence[float]) -> tuple[float, float]:
-    """(sum of amounts per unit, its standard error), as for independent pairs.
+    """Returns (sum of amounts / sum of units, its standard error), for independent pairs.
 
-    The error is that of the ratio estimator (Cochran, Sampling Techniques, 1977, section 6.4); NaN
-    for a single pair.
+    The error is that of the ratio estimator (Cochran, Sampling Techniques, 1977, section 6.4); it
+    is NaN for a single pair.
     """
     y, x = np.asarray(amounts, np.float64), np.asarray(units, np.float64)
     value = y.sum() / x.sum()
@@ -127,6 +136,6 @@ def ratio(amounts: Sequence[float], units: Sequence[float]) -> tuple[float, floa
 
 
 def perplexity(nats: float, error: float, name: str = "perplexity") -> dict[str, float]:
-    """exp of nats per unit, infinite past what floats hold; and its error to first order."""
+    """Returns exp(nats), infinity if it overflows, and its standard error to first order."""
     value = math.exp(nats) if nats < 700 else math.inf
     return {name: value, f"{name}_stderr": value * error}

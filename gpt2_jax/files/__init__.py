@@ -1,1 +1,1 @@
-"""Bytes on disks and in buckets: whole writes, paths, locks, full disks, optional packages."""
+"""Bytes on disks and in buckets: atomic writes, paths, locks, full disks, optional packages."""

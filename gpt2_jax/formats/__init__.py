@@ -1,1 +1,1 @@
-"""Models as other programs store them, and `load`, the one way to open any model."""
+"""Reads and writes models in every supported format; `load.load` opens any of them."""

@@ -1,7 +1,7 @@
-"""Models in Hugging Face's format: a folder of config.json, safetensors and tokenizer files.
+"""Reads and writes Hugging Face's format: a folder of config.json, safetensors and tokenizer files.
 
-What a config asks for is done or refused by name, never passed over. PyTorch pickles are refused:
-opening one runs whatever code it holds.
+Every key of a config that changes the function is either honored or refused by name, never ignored.
+PyTorch pickles are refused, because opening one runs whatever code it contains.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
 
-# Knob of ModelConfig -> (key of GPT2Config, its default there).
+# Knob of ModelConfig -> (key of GPT2Config, default of that key in transformers).
 _KEYS: dict[str, tuple[str, Any]] = {
     "num_layers": ("n_layer", 12),
     "num_heads": ("n_head", 12),
@@ -43,14 +43,14 @@ _KEYS: dict[str, tuple[str, Any]] = {
     "scale_attn_by_inverse_layer_idx": ("scale_attn_by_inverse_layer_idx", False),
     "tie_embeddings": ("tie_word_embeddings", True),
 }
-# Other names that GPT2Config has for its keys.
+# Alternative names that GPT2Config accepts for its keys.
 _ALIASES = {
     "num_hidden_layers": "n_layer",
     "num_attention_heads": "n_head",
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",
 }
-# Activations that transformers has under more than one name.
+# Names under which transformers has the same activation again.
 _ACTIVATION_ALIASES = {
     "gelu_pytorch_tanh": "gelu_new",
     "gelu_python_tanh": "gelu_new",
@@ -58,18 +58,20 @@ _ACTIVATION_ALIASES = {
     "gelu_python": "gelu",
     "swish": "silu",
 }
-# Keys that change the function in ways this model does not have, with the value that does not.
-# `reorder_and_upcast_attn` needs no place here: scores are always float32.
+# Knobs that Hugging Face's GPT-2 does not have, with the only value that it can compute.
+_EXPORTABLE = {"position": "learned", "norm": "layer"}
+# Keys that change the function in ways this model cannot, with the value that changes nothing.
+# `reorder_and_upcast_attn` is not among them, because scores are always float32.
 _REFUSED = {"add_cross_attention": False, "pruned_heads": {}, "quantization_config": None}
 
-# Buffers that old checkpoints hold beside the weights: the causal mask, and what it masks with.
+# Old checkpoints store two buffers beside the weights: the causal mask and the masking value.
 _BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 _PREFIX = "transformer."
 _DTYPES = ("F32", "F16", "BF16")  # each exact in float32
 
 
 def recognizes(folder: Path) -> bool:
-    """Whether a folder looks like a model in this format."""
+    """Returns whether a folder looks like a model in this format."""
     patterns = ("*.safetensors", _INDEX, *_PICKLES)
     if any(any(folder.glob(pattern)) for pattern in patterns):
         return True
@@ -78,44 +80,44 @@ def recognizes(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> Config:
-    """The config of a model in float32; all but `model` and the tokenizer's name are defaults.
+    """Returns the config of a model, computed in float32; sections other than `model` are defaults.
 
     Raises:
-      UserError: for weights that are missing, and a config that is missing, broken, or asks for
-        what GPT-2 does not have.
+      UserError: if the weights are missing, or the config is missing, malformed or asks for a
+        feature that GPT-2 does not have.
     """
-    _files(folder)  # what is worst is said first: there may be only a pickle
+    _files(folder)  # the worst problem is reported first: the folder may hold only a pickle
     values, path = _read_config(folder), folder / "config.json"
     model = {knob: values.get(key, default) for knob, (key, default) in _KEYS.items()}
     activation = str(model["activation"])
     model["activation"] = _ACTIVATION_ALIASES.get(activation, activation)
     if model["activation"] not in config_lib.ACTIVATIONS:
         raise UserError(
-            f"{path}: activation_function={model['activation']!r} is not supported; these are: "
-            f"{', '.join(config_lib.ACTIVATIONS)}"
+            f"{path}: activation_function={model['activation']!r} is not supported; supported "
+            f"activations: {', '.join(config_lib.ACTIVATIONS)}"
         )
     return interchange.imported_config(model, path)
 
 
 def read_model_tokenizer(folder: Path, config: Config) -> Tokenizer:
-    """The tokenizer of a model's folder; see `read_tokenizer`."""
+    """Returns the tokenizer of a model's folder; see `read_tokenizer`."""
     eos = _read_config(folder).get("eos_token_id")
     return read_tokenizer(folder, config.model.vocab_size, eos)
 
 
 def read_params(folder: Path, config: ModelConfig, abstract: Any) -> Any:
-    """Scanned parameters from a folder's safetensors, on the shardings of `abstract`.
+    """Reads scanned parameters from a folder's safetensors onto the shardings of `abstract`.
 
     Raises:
-      UserError: for files that are missing, broken or unsafe, or hold another model.
+      UserError: if files are missing, damaged or unsafe, or hold a different model.
     """
     source = _Safetensors(folder)
     if config.tie_embeddings and "lm_head.weight" in source.shapes:
-        # Some exporters write the shared tensor twice.
+        # Some exporters write the tied tensor twice.
         if not np.array_equal(source.read("lm_head.weight"), source.read("wte.weight")):
             raise UserError(
-                f"{folder}: config.json ties the embeddings, but lm_head.weight is not wte.weight: "
-                'set "tie_word_embeddings": false if the head is meant to be its own'
+                f"{folder}: config.json ties the embeddings, but lm_head.weight differs from "
+                'wte.weight: set "tie_word_embeddings": false if the head has its own weights'
             )
         del source.shapes["lm_head.weight"]
     return interchange.read_params(source, _name, config, abstract, str(folder))
@@ -127,8 +129,15 @@ def write(folder: Path, config: ModelConfig, params: Any, tokenizer: Tokenizer) 
     Weights are float32 in one file. `GPT2LMHeadModel.from_pretrained(folder)` loads them.
 
     Raises:
-      StorageError: for a disk that is full.
+      UserError: if the model has a feature that Hugging Face's GPT-2 does not have.
+      StorageError: if the weights cannot be written, as on a full disk.
     """
+    for knob, value in _EXPORTABLE.items():
+        if getattr(config, knob) != value:
+            raise UserError(
+                f"model.{knob}={getattr(config, knob)} is not part of Hugging Face's GPT-2: only "
+                f"models with model.{knob}={value} can be exported"
+            )
     end = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
     content = {
         "architectures": ["GPT2LMHeadModel"],
@@ -152,78 +161,83 @@ def write(folder: Path, config: ModelConfig, params: Any, tokenizer: Tokenizer) 
     try:
         save_file(named, folder / _WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:
-        raise StorageError(f"can't write {folder / _WEIGHTS}: {error}") from error
-    # safetensors makes a file that only its owner may read.
+        raise StorageError(f"cannot write {folder / _WEIGHTS}: {error}") from error
+    # safetensors creates a file that only its owner may read.
     shutil.copymode(folder / "config.json", folder / _WEIGHTS)
 
 
 def _name(path: tuple[str, ...], layer: int | None) -> str:
-    """transformers' name of a leaf, without the prefix: h.0.attn.c_attn.weight."""
-    parts = [{"kernel": "weight", "scale": "weight"}.get(part, part) for part in path]
-    if len(parts) == 1:  # tables have no parts
-        parts.append("weight")
+    """Returns the name transformers gives a leaf, without the prefix: h.0.attn.c_attn.weight."""
+    names = [{"kernel": "weight", "scale": "weight"}.get(name, name) for name in path]
+    if len(names) == 1:  # an embedding table is a leaf at the top of the tree
+        names.append("weight")
     if layer is not None:
-        parts.insert(1, str(layer))
-    return ".".join(parts)
+        names.insert(1, str(layer))
+    return ".".join(names)
 
 
 class _Safetensors:
-    """The tensors of a folder's safetensors files, under names without the prefix."""
+    """Reads the tensors of a folder's safetensors files, by their names without the prefix."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads the headers; safetensors itself checks that they and the file agree."""
+        """Reads the headers; safetensors itself checks that they match the file."""
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._places: dict[str, tuple[Path, str]] = {}
-        for path, wanted in _files(folder).items():
+        self._locations: dict[str, tuple[Path, str]] = {}
+        for path, indexed in _files(folder).items():
             with _opened(path) as file:
                 names = set(file.keys())
-                if wanted is not None and (lacking := sorted(wanted - names)):
-                    raise UserError(f"{path} lacks the tensor {lacking[0]}, which the index names")
-                for full in sorted(names if wanted is None else wanted):
-                    self._add(path, full, file.get_slice(full))
+                if indexed is not None and (missing := sorted(indexed - names)):
+                    raise UserError(
+                        f"{path} does not have the tensor {missing[0]}, which the index lists in it"
+                    )
+                for full_name in sorted(names if indexed is None else indexed):
+                    self._add(path, full_name, file.get_slice(full_name))
 
-    def _add(self, path: Path, full: str, header: Any) -> None:
-        name = full.removeprefix(_PREFIX)
+    def _add(self, path: Path, full_name: str, header: Any) -> None:
+        name = full_name.removeprefix(_PREFIX)
         if _BUFFER.fullmatch(name):
             return
-        if name in self._places:
-            raise UserError(f"{path} holds {name} twice, as {full} and {self._places[name][1]}")
+        if name in self._locations:
+            raise UserError(
+                f"{path} holds {name} twice, as {full_name} and {self._locations[name][1]}"
+            )
         if header.get_dtype() not in _DTYPES:
             raise UserError(
-                f"{path}: {full} is {header.get_dtype()}; only {', '.join(_DTYPES)} can be read"
+                f"{path}: {full_name} has the dtype {header.get_dtype()}; it must be one "
+                f"of {', '.join(_DTYPES)}"
             )
         self.shapes[name] = tuple(header.get_shape())
-        self._places[name] = path, full
+        self._locations[name] = path, full_name
 
     def read(self, name: str) -> np.ndarray:
-        path, full = self._places[name]
+        path, full_name = self._locations[name]
         with _opened(path) as file:
-            return file.get_tensor(full)
+            return file.get_tensor(full_name)
 
 
 def _files(folder: Path) -> dict[Path, set[str] | None]:
-    """Weight files -> the tensors an index expects in each, or None without an index."""
+    """Returns {weight file: the tensors that an index expects in it, or None without an index}."""
     index = folder / _INDEX
     if index.is_file():
-        wanted: dict[Path, set[str] | None] = {}
+        indexed: dict[Path, set[str] | None] = {}
         for name, file in _weight_map(index).items():
-            # The index comes from elsewhere: it may name files of this folder and no others.
+            # The index is untrusted: it must not name files outside this folder.
             if Path(file).name != file or not file.endswith(".safetensors"):
                 raise UserError(f"{index} names {file!r}, which is not a file of its folder")
-            wanted.setdefault(folder / file, set()).add(name)  # pyright: ignore
-        return wanted
+            indexed.setdefault(folder / file, set()).add(name)  # pyright: ignore
+        return indexed
     if (folder / _WEIGHTS).is_file():
         return {folder / _WEIGHTS: None}
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return {found[0]: None}
-    if found:
-        raise UserError(f"{folder} has {len(found)} safetensors files and no {_INDEX}")
+    weight_files = sorted(folder.glob("*.safetensors"))
+    if len(weight_files) == 1:
+        return {weight_files[0]: None}
+    if weight_files:
+        raise UserError(f"{folder} has {len(weight_files)} safetensors files but no {_INDEX}")
     pickles = [path.name for pattern in _PICKLES for path in sorted(folder.glob(pattern))]
     if pickles:
         raise UserError(
             f"{folder} has only a PyTorch pickle ({pickles[0]}), and opening one runs the code in "
-            'it; where you trust it, convert it: python -c "from transformers import '
+            'it; if you trust it, convert it: python -c "from transformers import '
             f"GPT2LMHeadModel as M; M.from_pretrained('{folder}').save_pretrained('SAFE')\""
         )
     raise UserError(f"{folder} has a config.json but no {_WEIGHTS}")
@@ -240,7 +254,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 class _opened:
-    """`safe_open` whose failures are one line that names the file."""
+    """Opens a safetensors file; failures are a UserError that names the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -250,14 +264,14 @@ class _opened:
             self._file = safe_open(self._path, framework="np")
             return self._file.__enter__()
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{self._path} is not a whole safetensors file: {error}") from error
+            raise UserError(f"{self._path} is not a complete safetensors file: {error}") from error
 
     def __exit__(self, *error: Any) -> None:
         self._file.__exit__(*error)
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:
-    """config.json with its aliases resolved, once it is known to be a GPT-2's."""
+    """Returns config.json with its aliases resolved, after checking that it describes a GPT-2."""
     path = folder / "config.json"
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,8 @@
-"""A model as other programs' files hold it: a config in their words, and named matrices.
+"""Converts between scanned parameters and the named matrices of other programs' files.
 
-Hugging Face's and OpenAI's files have one tensor per layer where training has a stacked leaf, and
-flat kernels, [in, out], where ours keep heads apart. Both are reshapes: no value changes.
+Hugging Face's and OpenAI's files have one tensor per layer, while scanned parameters stack the
+layers of a leaf, and they have flat kernels [in, out], while our kernels have an axis of
+heads. The conversion stacks and reshapes; no value changes.
 """
 
 from __future__ import annotations
@@ -15,61 +16,70 @@ import jax
 import numpy as np
 
 from gpt2_jax import config as config_lib
-from gpt2_jax.config import Config, ModelConfig
+from gpt2_jax.config import ComputeConfig, Config, ModelConfig
 from gpt2_jax.errors import UserError
 
-# Leaf of the parameter tree and layer, None outside the blocks -> the name in a file.
+# (path of a leaf, layer or None outside the blocks) -> the name of its tensor in a file.
 Naming = Callable[[tuple[str, ...], int | None], str]
 
 
 class TensorSource(Protocol):
-    """Tensors by name, each read when it is asked for."""
+    """Gives tensors by name, each read when it is requested."""
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of each."""
+        """Returns the shape of every tensor by name."""
         ...
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, in a dtype that float32 holds exactly."""
+        """Reads one tensor, in a dtype that float32 represents exactly."""
         ...
 
 
 def imported_config(model: Mapping[str, Any], where: Path) -> Config:
-    """The config of a model that was not trained here: float32; what is not `model` is default.
+    """Returns the config of a model that another program made, computed in float32.
+
+    Args:
+      model: the values of the section `model`.
+      where: the file that they come from, for error messages.
 
     Raises:
-      UserError: for values that no model can have; `where` is the file they come from.
+      UserError: if a value is out of range.
     """
-    values = {**model, "dtype": "float32"}
-    context = values["context_length"]
-    if isinstance(context, int) and context % ModelConfig().loss_chunk:
-        values["loss_chunk"] = 0  # the loss takes whole chunks; any length is one
+    compute: dict[str, Any] = {"dtype": "float32"}
+    context = model["context_length"]
+    if isinstance(context, int) and context % ComputeConfig().loss_chunk:
+        compute["loss_chunk"] = 0  # chunks must divide the context; 0 takes all of it as one
     try:
-        return config_lib.from_dict({"model": values})
+        return config_lib.from_dict({"model": model, "compute": compute})
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
 
 class _Leaf(NamedTuple):
+    """Describes a leaf of the scanned parameters, and the tensors it has in a file."""
+
     path: tuple[str, ...]
-    shape: tuple[int, ...]  # of one tensor in a file
-    layers: tuple[int | None, ...]
+    shape: tuple[int, ...]  # the shape of one of its tensors in a file
+    layers: tuple[int | None, ...]  # one tensor for each; (None,) outside the blocks
 
 
 def read_params(
     source: TensorSource, naming: Naming, config: ModelConfig, abstract: Any, where: str
 ) -> Any:
-    """Assembles scanned parameters, leaf by leaf; the padded rows of tables are zero.
+    """Assembles scanned parameters, leaf by leaf; the padding rows of tables are zero.
 
     Args:
+      source: the tensors of the file.
+      naming: gives the name of each leaf's tensors.
+      config: the model.
       abstract: ShapeDtypeStructs with the shardings to put the leaves on.
-      where: what the errors call the source.
+      where: the name of the source in error messages.
 
     Raises:
-      UserError: for a tensor that is missing, superfluous or of another shape.
+      UserError: if a tensor is missing, unexpected or has the wrong shape.
     """
-    if config.num_layers > len(source.shapes):  # known before there is a name for each of them
+    if config.num_layers > len(source.shapes):  # checked before a huge list of names is made
         raise UserError(
             f"{where} has {len(source.shapes)} tensors, too few for the {config.num_layers} layers "
             "of its config"
@@ -81,12 +91,12 @@ def read_params(
         names = [naming(leaf.path, layer) for layer in leaf.layers]
         whole = np.zeros(target.shape, target.dtype)
         if leaf.layers == (None,):
-            rows = source.read(names[0])
-            whole[: rows.shape[0]] = rows.reshape(-1, *target.shape[1:])
+            tensor = source.read(names[0])
+            whole[: tensor.shape[0]] = tensor.reshape(-1, *target.shape[1:])
         else:
             for i, name in enumerate(names):
                 whole[i] = source.read(name).reshape(target.shape[1:])
-        # Every process cuts out what its devices hold.
+        # Every process takes the slices that its own devices hold.
         return jax.make_array_from_callback(
             target.shape, target.sharding, lambda index: whole[index]
         )
@@ -99,9 +109,9 @@ def read_params(
 def named_tensors(
     params: Any, naming: Naming, config: ModelConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, tensor) of everything, padding stripped: the inverse of `read_params`.
+    """Yields (name, tensor) of every tensor without its padding: the inverse of `read_params`.
 
-    On the CPU the tensors are views of the parameters and take no memory of their own.
+    On the CPU the tensors are views of the parameters and take no additional memory.
     """
     for path, array in _with_paths(params):
         leaf = _leaf(path, array, config)
@@ -128,15 +138,15 @@ def _leaf(path: tuple[str, ...], leaf: Any, config: ModelConfig) -> _Leaf:
 def _check(source: TensorSource, expected: dict[str, tuple[int, ...]], where: str) -> None:
     if missing := [name for name in expected if name not in source.shapes]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"{where} lacks the tensor {missing[0]}{more}")
+        raise UserError(f"{where} does not have the tensor {missing[0]}{more}")
     if extra := [name for name in source.shapes if name not in expected]:
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-        raise UserError(f"{where} has a tensor that GPT-2 has no place for: {extra[0]}{more}")
+        raise UserError(f"{where} has a tensor that GPT-2 does not have: {extra[0]}{more}")
     for name, shape in expected.items():
         if tuple(source.shapes[name]) != shape:
             raise UserError(
-                f"{where}: {name} has the shape {list(source.shapes[name])}, its config asks for "
-                f"{list(shape)}"
+                f"{where}: {name} has the shape {list(source.shapes[name])}, but its config "
+                f"requires {list(shape)}"
             )
 
 

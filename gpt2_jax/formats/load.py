@@ -1,4 +1,4 @@
-"""load(M), the one door to a model: from its folder to config, parameters and tokenizer.
+"""Opens any model, whatever its format, with `load(M)` or `open_model(M)`.
 
 M is a run's workdir, the folder of one step, a folder in Hugging Face's format or of OpenAI's
 release, or the id of a model on the Hugging Face hub.
@@ -9,56 +9,39 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
+from typing import Any
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.checkpoint.store import CheckpointStore
-from gpt2_jax.config import Config, ModelConfig
-from gpt2_jax.errors import NOT_JSON, StorageError, UserError
-from gpt2_jax.files.storage import is_remote, storage_path
+from gpt2_jax.config import Config
+from gpt2_jax.errors import StorageError, UserError
+from gpt2_jax.files.extras import import_extra
+from gpt2_jax.files.paths import is_remote, resolve_path
 from gpt2_jax.formats import huggingface, openai
-from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.model.build import abstract_params
 from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_OF_A_RUN = ("checkpoints", "saved_step", "metrics.jsonl")
+_FORMATS = (openai, huggingface)
+# Files and folders that only the workdir of a run has.
+_RUN_FILES = ("checkpoints", "saved_step", "metrics.jsonl")
 _HUB_FILES = ["*.json", "*.safetensors", "merges.txt"]
 
 
-class Model(NamedTuple):
-    """A model that was found and whose parameters are still to be read.
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Holds a model as data: its parameters, its tokenizer, and the config that produced them.
 
     Attributes:
-      config: the whole config of the run that made it; of a model from elsewhere, `model` and
-        `data.tokenizer` say what it is and the rest is default.
-      tokenizer: the tokenizer it was trained with.
-      step: training step of the parameters; 0 where that is not known.
-      path: the folder they are in.
-      read: reads scanned parameters onto the shardings of `abstract_params(config.model)` or of a
-        tree like it.
-    """
-
-    config: Config
-    tokenizer: Tokenizer
-    step: int
-    path: Path
-    read: Callable[[Any], Any]
-
-
-class Loaded(NamedTuple):
-    """What a model folder holds.
-
-    Attributes:
-      config, tokenizer, step, path: see `Model`.
+      config: the whole config of the run that made it; for a model from another program, only
+        `model`, `compute.dtype` and `data.tokenizer` differ from the defaults.
       params: scanned parameters (`h` stacked over layers), float32.
+      tokenizer: the tokenizer it was trained with.
+      step: the training step of the parameters; 0 if it is unknown.
+      path: the folder it was read from.
     """
 
     config: Config
@@ -68,105 +51,100 @@ class Loaded(NamedTuple):
     path: Path
 
 
-def load(model: str | Path) -> Loaded:
-    """Reads a model's parameters, whole on the first device, its config and its tokenizer.
+@dataclasses.dataclass(frozen=True)
+class ModelReader:
+    """Describes a model whose parameters have not been read yet.
+
+    Attributes:
+      config, tokenizer, step, path: see `Model`.
+      read_params: reads the scanned parameters onto the shardings of a tree of ShapeDtypeStructs,
+        such as `abstract_params(config.model)`.
+    """
+
+    config: Config
+    tokenizer: Tokenizer
+    step: int
+    path: Path
+    read_params: Callable[[Any], Any]
+
+    def read(self) -> Model:
+        """Returns the model, with all of its parameters on the first device."""
+        params = self.read_params(abstract_params(self.config.model))
+        return Model(self.config, params, self.tokenizer, self.step, self.path)
+
+
+def load(model: str | Path) -> Model:
+    """Returns a model, with all of its parameters on the first device.
 
     Args:
-      model: see the top of this file; of a workdir, the newest good step is read.
+      model: see the top of this file; for a workdir, the newest good step is read.
 
     Raises:
       UserError: if the folder is not a model.
-      StorageError: if no checkpoint is whole, or the step that was named is not.
+      StorageError: if no checkpoint is good, or the requested step is damaged.
     """
-    found = find(model)
-    params = found.read(abstract_params(found.config.model))
-    return Loaded(found.config, params, found.tokenizer, found.step, found.path)
+    with open_model(model) as reader:
+        return reader.read()
 
 
-def find(model: str | Path) -> Model:
-    """Like `load`, up to the parameters."""
+@contextlib.contextmanager
+def open_model(model: str | Path) -> Iterator[ModelReader]:
+    """Opens a model as `load` does, but its parameters are read only on request, in the block."""
     path = _local(model)
     if not _is_native(path):
-        for format_ in (openai, huggingface):
+        for format_ in _FORMATS:
             if format_.recognizes(path):
-                return _foreign(path, format_)
-    return _native(path)
+                yield _foreign(path, format_)
+                return
+    directory, step = locate(path)
+    with contextlib.closing(CheckpointStore(directory, lean=True, read_only=True)) as store:
+        yield _native(store, step)
 
 
-def _foreign(path: Path, format_: Any) -> Model:
+def _foreign(path: Path, format_: Any) -> ModelReader:
     config = format_.read_config(path)
     tokenizer = format_.read_model_tokenizer(path, config)
     data = dataclasses.replace(config.data, tokenizer=tokenizer.name)
-    read = functools.partial(format_.read_params, path, config.model)
-    return Model(dataclasses.replace(config, data=data), tokenizer, 0, path, read)
+    read_params = functools.partial(format_.read_params, path, config.model)
+    return ModelReader(dataclasses.replace(config, data=data), tokenizer, 0, path, read_params)
 
 
-def _native(path: Path) -> Model:
-    directory, step = locate(path)
-    with contextlib.closing(CheckpointStore(directory, read_only=True)) as store:
-        if step is None:
-            step = store.newest_good()
-        elif problem := store.damage(step):
-            raise StorageError(f"checkpoint {directory / str(step)} is damaged ({problem})")
-        if step is None:
-            raise StorageError(
-                f"{directory} has no checkpoint: the run has saved none yet, or they were removed"
-            )
-        meta = store.meta(step)
-
-    def read(abstract: Any) -> Any:
-        with contextlib.closing(CheckpointStore(directory, lean=True, read_only=True)) as store:
-            return store.restore_params(step, abstract)
-
+def _native(store: CheckpointStore, step: int | None) -> ModelReader:
+    directory = store.directory
+    if step is None:
+        step = store.newest_good()
+    elif problem := store.damage(step):
+        raise StorageError(f"checkpoint {directory / str(step)} is damaged ({problem})")
+    if step is None:
+        raise StorageError(
+            f"{directory} has no good checkpoint: the run has not saved one yet, or all of them "
+            "were removed"
+        )
+    meta = store.meta(step)
     config, tokenizer = config_lib.from_dict(meta["config"]), tokenizer_from_dict(meta["tokenizer"])
-    return Model(config, tokenizer, step, directory / str(step), read)
+    read_params = functools.partial(store.restore_params, step)
+    return ModelReader(config, tokenizer, step, directory / str(step), read_params)
 
 
-def write_native(folder: Path, loaded: Loaded) -> None:
-    """Writes a model as a workdir of one step without an optimizer's state: to load, not to resume.
+def write_native(folder: Path, model: Model) -> None:
+    """Writes a model as a workdir with one step.
+
+    The step has no optimizer state: it can be loaded, but not resumed.
 
     Raises:
-      StorageError: if that fails.
+      StorageError: if the step cannot be written.
     """
-    meta = {"config": config_lib.to_dict(loaded.config), "tokenizer": loaded.tokenizer.to_dict()}
+    meta = {"config": config_lib.to_dict(model.config), "tokenizer": model.tokenizer.to_dict()}
     with contextlib.closing(CheckpointStore(folder / "checkpoints", lean=True)) as store:
-        store.save(loaded.step, loaded.params, None, meta)
+        store.save(model.step, model.params, None, meta)
         store.wait()
 
 
-def abstract_params(config: ModelConfig) -> Any:
-    """A model's scanned parameters as ShapeDtypeStructs, whole on the first device."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    tokens = jax.ShapeDtypeStruct((1, config.context_length), jnp.int32)
-    variables = jax.eval_shape(GPT2(config).init, jax.random.key(0), tokens)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        nn.unbox(variables["params"]),
-    )
-
-
-def read_run_config(workdir: str | Path) -> Config | None:
-    """The config a workdir's run was started with, or None for a workdir without a run.
-
-    Raises:
-      UserError: if config.json is not a config.
-    """
-    path = storage_path(workdir) / "config.json"
-    if not path.exists():
-        return None
-    try:
-        return config_lib.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (UserError, *NOT_JSON, AttributeError) as error:
-        raise UserError(
-            f"{path} is not a run's config ({error}); remove it: it is written anew on resume"
-        ) from error
-
-
 def _local(model: str | Path) -> Path:
-    """The folder of a model; what is no folder may be the id of a model on the hub."""
+    """Returns the folder of a model, downloading it from the hub if the name is not a folder."""
     if not str(model):
         raise UserError("the model's path is empty: name a run's workdir or another model")
-    path = storage_path(model)
+    path = resolve_path(model)
     if path.exists():
         return path
     problem = (
@@ -175,16 +153,15 @@ def _local(model: str | Path) -> Path:
     )
     if not _HUB_ID.fullmatch(str(model)):
         raise UserError(problem)
+    hub = import_extra(
+        "huggingface_hub",
+        extra="hub",
+        needed_by=f"{problem}; if {model} is a model on the Hugging Face hub, fetching it",
+    )
     try:
-        from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UserError(
-            f"{problem}; if {model} is a model on the Hugging Face hub: pip install gpt2_jax[hub]"
-        ) from None
-    try:
-        # Files in subfolders are the same weights for other programs.
-        folder = snapshot_download(str(model), allow_patterns=_HUB_FILES, ignore_patterns="*/*")
-    except (OSError, ValueError) as error:  # what the hub's own errors derive from
+        # Files in subfolders are the same weights in the formats of other programs.
+        folder = hub.snapshot_download(str(model), allow_patterns=_HUB_FILES, ignore_patterns="*/*")
+    except (OSError, ValueError) as error:  # the bases of the hub's own errors
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{problem}; the Hugging Face hub says: {reason}") from error
     return Path(folder)
@@ -195,9 +172,9 @@ def _is_native(path: Path) -> bool:
 
 
 def locate(path: Path) -> tuple[Path, int | None]:
-    """(folder of checkpoints, one step or None for the newest) of a model in our own format."""
+    """Returns (folder of checkpoints, step or None for the newest) of a model in our own format."""
     folder = path if is_remote(path) else path.resolve()  # the name of "." is empty
-    if any((folder / name).exists() for name in _OF_A_RUN):
+    if any((folder / name).exists() for name in _RUN_FILES):
         return folder / "checkpoints", None
     if folder.name.isdigit() and (folder / "params").is_dir():
         return folder.parent, int(folder.name)
@@ -205,5 +182,5 @@ def locate(path: Path) -> tuple[Path, int | None]:
         return folder, None
     raise UserError(
         f"{path} is not a model: a run's workdir has a checkpoints/ folder, a step's folder is "
-        "named by its number, Hugging Face's has a config.json, OpenAI's an hparams.json"
+        "named by its number, Hugging Face's has a config.json, and OpenAI's has an hparams.json"
     )

@@ -1,4 +1,4 @@
-"""OpenAI's released GPT-2 checkpoints: model.ckpt.*, hparams.json, encoder.json, vocab.bpe."""
+"""Reads OpenAI's released checkpoints: model.ckpt.*, hparams.json, encoder.json, vocab.bpe."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import NOT_JSON, UserError
 from gpt2_jax.formats import interchange
 from gpt2_jax.formats.tensor_bundle import TensorBundle
-from gpt2_jax.tokenizers import bpe
-from gpt2_jax.tokenizers.tokenizer import GPT2Tokenizer, Tokenizer
+from gpt2_jax.tokenizers import vocabulary
+from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 _HPARAMS = "hparams.json"
-# Key of hparams.json -> knob.
+# Key of hparams.json -> knob of ModelConfig.
 _KEYS = {
     "n_vocab": "vocab_size",
     "n_ctx": "context_length",
@@ -28,15 +29,15 @@ _KEYS = {
 
 
 def recognizes(folder: Path) -> bool:
-    """Whether a folder looks like one of OpenAI's release."""
+    """Returns whether a folder looks like one of OpenAI's releases."""
     return (folder / _HPARAMS).is_file()
 
 
 def read_config(folder: Path) -> Config:
-    """The config of a released model, in float32.
+    """Returns the config of a released model, computed in float32.
 
     Raises:
-      UserError: for an hparams.json that is broken or knows more than GPT-2's five numbers.
+      UserError: if hparams.json is malformed or has keys beyond GPT-2's five.
     """
     path = folder / _HPARAMS
     try:
@@ -44,33 +45,35 @@ def read_config(folder: Path) -> Config:
         unknown = sorted(values.keys() - _KEYS.keys())
         model = {knob: values[key] for key, knob in _KEYS.items()}
     except (*NOT_JSON, LookupError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is not GPT-2's: {error}") from error
+        raise UserError(f"{path} is not the hparams.json of a GPT-2: {error}") from error
     if unknown:
         raise UserError(f"{path}: {unknown[0]} is not one of GPT-2's hyperparameters")
     return interchange.imported_config(model, path)
 
 
 def read_model_tokenizer(folder: Path, config: Config) -> Tokenizer:
-    """GPT-2's tokenizer, which the folder's own files may not contradict."""
+    """Returns GPT-2's tokenizer, after checking that the folder's vocabulary files are GPT-2's."""
     for name in ("encoder.json", "vocab.bpe"):
         path = folder / name
-        if path.is_file() and _sha256(path.read_bytes()) != _sha256(bpe.gpt2_file(name)):
-            raise UserError(f"{path} is not GPT-2's: a vocabulary of one's own can't be read here")
+        if path.is_file() and _sha256(path.read_bytes()) != _sha256(vocabulary.gpt2_file(name)):
+            raise UserError(
+                f"{path} differs from GPT-2's own file: other vocabularies are not supported here"
+            )
     return GPT2Tokenizer(config.model.vocab_size)
 
 
 def read_params(folder: Path, config: ModelConfig, abstract: Any) -> Any:
-    """Scanned parameters from a folder's model.ckpt, on the shardings of `abstract`.
+    """Reads scanned parameters from a folder's model.ckpt onto the shardings of `abstract`.
 
     Raises:
-      UserError: for files that are missing or broken, or hold another model.
+      UserError: if files are missing or damaged, or hold a different model.
     """
     source = _Checkpoint(_prefix(folder))
     return interchange.read_params(source, _name, config, abstract, str(folder))
 
 
 class _Checkpoint:
-    """The model's variables; convolution kernels lose their leading axis of one."""
+    """Reads the model's variables; convolution kernels lose their leading axis of size one."""
 
     def __init__(self, prefix: Path) -> None:
         self._bundle = TensorBundle(prefix)
@@ -85,19 +88,21 @@ class _Checkpoint:
 
 
 def _prefix(folder: Path) -> Path:
-    """The checkpoint that the folder holds, without the endings of its files."""
-    found = sorted(folder.glob("*.index"))
-    if len(found) != 1:
-        raise UserError(f"{folder} has {len(found)} *.index files, expected one: model.ckpt.index")
-    return found[0].with_suffix("")
+    """Returns the path of the folder's checkpoint without the suffixes of its files."""
+    indexes = sorted(folder.glob("*.index"))
+    if len(indexes) != 1:
+        raise UserError(
+            f"{folder} has {len(indexes)} *.index files, expected one: model.ckpt.index"
+        )
+    return indexes[0].with_suffix("")
 
 
 def _name(path: tuple[str, ...], layer: int | None) -> str:
-    """The variable of a leaf: model/h0/attn/c_attn/w."""
-    parts = [{"kernel": "w", "bias": "b", "scale": "g"}.get(part, part) for part in path]
+    """Returns the variable of a leaf: model/h0/attn/c_attn/w."""
+    names = [{"kernel": "w", "bias": "b", "scale": "g"}.get(name, name) for name in path]
     if layer is not None:
-        parts[0] = f"h{layer}"
-    return "/".join(["model", *parts])
+        names[0] = f"h{layer}"
+    return "/".join(["model", *names])
 
 
 def _sha256(content: bytes) -> str:

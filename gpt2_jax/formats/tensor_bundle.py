@@ -1,8 +1,8 @@
-"""TensorFlow's checkpoint format ("tensor bundle"), read without TensorFlow.
+"""Reads TensorFlow's checkpoint format ("tensor bundle") without TensorFlow.
 
 An index file in LevelDB's table format maps each variable's name to a protocol buffer with its
-dtype, its shape and its place in the data files. The checksums of the index are compared; those of
-the data are not, which would take minutes. TensorFlow's sources describe both formats:
+dtype, its shape and its position in the data files. The checksums of the index are verified; those
+of the data are not, because that would take minutes. TensorFlow's sources describe both formats:
 core/protobuf/tensor_bundle.proto and core/lib/io/table_format.txt.
 """
 
@@ -21,12 +21,14 @@ from gpt2_jax.errors import UserError
 
 _FOOTER_BYTES = 48
 _MAGIC = 0xDB4775248B80FB57
-_TRAILER_BYTES = 5  # after each block: how it is compressed, and a checksum
+_TRAILER_BYTES = 5  # after each block: its type of compression and a checksum
 _DT_FLOAT, _DT_HALF = 1, 19
 _DTYPES = {_DT_FLOAT: np.dtype("<f4"), _DT_HALF: np.dtype("<f2")}
 
 
 class _Entry(NamedTuple):
+    """Describes a variable; `offset` and `size` are bytes in data file number `shard`."""
+
     dtype: int
     shape: tuple[int, ...]
     shard: int
@@ -35,29 +37,33 @@ class _Entry(NamedTuple):
 
 
 class TensorBundle:
-    """The variables of a checkpoint.
-
-    Args:
-      prefix: path of its files without their endings `.index` and `.data-00000-of-00001`.
+    """Reads the variables of a checkpoint.
 
     Attributes:
-      shapes: shape of every floating-point variable by name.
-
-    Raises:
-      UserError: for files that are missing, broken or cut short.
+      shapes: the shape of every floating-point variable by name.
     """
 
     def __init__(self, prefix: Path) -> None:
+        """Reads the index and checks that the data files hold every variable.
+
+        Args:
+          prefix: the path of the files without `.index` and `.data-00000-of-00001`.
+
+        Raises:
+          UserError: if files are missing, damaged or truncated.
+        """
         index = prefix.with_name(prefix.name + ".index")
         try:
             records = dict(_table(index.read_bytes()))
             header = _fields(records.pop(b""))  # BundleHeaderProto: num_shards 1, endianness 2
             num_shards = operator.index(header[1])
             if header.get(2):
-                raise ValueError("big-endian")
+                raise ValueError("big-endian files are not supported")
             entries = {name.decode(): _entry(value) for name, value in records.items()}
         except (OSError, ValueError, LookupError, TypeError, struct.error) as error:
-            raise UserError(f"{index} is not a TensorFlow checkpoint's: {error}") from error
+            raise UserError(
+                f"{index} is not the index of a TensorFlow checkpoint: {error}"
+            ) from error
         self._data, self._num_shards = prefix.with_name(f"{prefix.name}.data"), num_shards
         self._entries = {name: entry for name, entry in entries.items() if entry.dtype in _DTYPES}
         self.shapes = {name: entry.shape for name, entry in self._entries.items()}
@@ -65,7 +71,7 @@ class TensorBundle:
             self._check(name, entry)
 
     def read(self, name: str) -> np.ndarray:
-        """One variable, mapped from its file."""
+        """Returns one variable, memory-mapped from its file."""
         entry = self._entries[name]
         return np.memmap(
             self._file(entry),
@@ -84,26 +90,29 @@ class TensorBundle:
         if not path.is_file():
             raise UserError(f"{path} is missing: it holds {name}")
         if entry.size != math.prod(entry.shape) * _DTYPES[entry.dtype].itemsize:
-            raise UserError(f"{path}: {name} has {entry.size} bytes, its shape asks for others")
+            raise UserError(
+                f"{path}: {name} has {entry.size} bytes, which its shape {list(entry.shape)} does "
+                "not need"
+            )
         if entry.offset + entry.size > path.stat().st_size:
-            raise UserError(f"{path} is cut short: {name} ends past its end")
+            raise UserError(f"{path} is truncated: {name} ends past the end of the file")
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of a LevelDB table without compression, in order."""
+    """Yields (key, value) of an uncompressed LevelDB table, in order."""
     footer = content[-_FOOTER_BYTES:]
     if len(footer) < _FOOTER_BYTES or struct.unpack("<Q", footer[-8:])[0] != _MAGIC:
-        raise ValueError("its last bytes are not those of a table")
+        raise ValueError("it does not end with the footer of a table")
     _, _, at = _handle(footer, 0)
     for _, value in _block(content, *_handle(footer, at)[:2]):
         yield from _block(content, *_handle(value, 0)[:2])
 
 
 def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of one block; each key says how much it shares with the one before."""
+    """Yields (key, value) of one block; each key is stored as what differs from the one before."""
     block = content[offset : offset + size]
     if len(content) < offset + size + _TRAILER_BYTES:
-        raise ValueError("a block ends past the end")
+        raise ValueError("a block ends past the end of the file")
     if content[offset + size] != 0:
         raise ValueError("compressed blocks are not supported")
     (checksum,) = struct.unpack_from("<I", content, offset + size + 1)
@@ -122,7 +131,7 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
 
 
 def _handle(data: bytes, at: int) -> tuple[int, int, int]:
-    """(offset, size) of a block, and where the next handle starts."""
+    """Returns (offset, size) of a block, and the position after its handle."""
     offset, at = _varint(data, at)
     size, at = _varint(data, at)
     return offset, size, at
@@ -141,7 +150,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a protocol buffer: numbers, or bytes for what has a length."""
+    """Yields (field number, value) of a protocol buffer: an integer or bytes."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -155,7 +164,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, Any]]:
             length = 8 if wire == 1 else 4
             value, at = int.from_bytes(data[at : at + length], "little"), at + length
         else:
-            raise ValueError(f"wire type {wire}")
+            raise ValueError(f"wire type {wire} is not supported")
         yield number, value
 
 
@@ -164,7 +173,7 @@ def _fields(data: bytes) -> dict[int, Any]:
 
 
 def _entry(data: bytes) -> _Entry:
-    """BundleEntryProto: dtype 1, shape 2, shard_id 3, offset 4, size 5, slices 7."""
+    """Parses a BundleEntryProto: dtype 1, shape 2, shard_id 3, offset 4, size 5, slices 7."""
     fields = _fields(data)
     if 7 in fields:
         raise ValueError("partitioned variables are not supported")
@@ -184,7 +193,7 @@ _CRC32C = [_crc32c_of_byte(byte) for byte in range(256)]
 
 
 def _masked_crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli), rotated and offset as LevelDB stores it; indexes are kilobytes."""
+    """Returns the CRC-32C (Castagnoli), rotated and offset as LevelDB stores it."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 0xFF]

@@ -1,1 +1,1 @@
-"""Logits to text and scores: sampling, generation with a KV cache, batched scoring."""
+"""Turns logits into text and scores: sampling, generation with a KV cache, batched scoring."""

@@ -1,7 +1,6 @@
-"""Text from a model: prefill, then a jitted loop over blocks of tokens with a static cache.
+"""Generates text: prefill, then a jitted loop over blocks of tokens with a static cache.
 
-Shapes are bucketed to powers of two, so that a session of many prompts compiles a few programs, not
-one each.
+Shapes are padded to powers of two, so that many prompts share a few compiled programs.
 """
 
 from __future__ import annotations
@@ -15,24 +14,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt2_jax.config import ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.inference.sampling import SamplingOptions, sample
 from gpt2_jax.model.cache import KVCache, init_cache
-from gpt2_jax.model.gpt2 import GPT2, unstack
-from gpt2_jax.tokenizers.tokenizer import StreamDecoder, Tokenizer
+from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.model.params import cast, unstack
+from gpt2_jax.tokenizers.streaming import StreamDecoder
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 _SMALLEST_BUCKET = 16
-_BLOCK = 16  # tokens between two looks from the host: fewer stream more smoothly, more run faster
+_BLOCK = 16  # tokens per call from the host: fewer stream more smoothly, more run faster
 
 
 @dataclasses.dataclass
 class Sample:
-    """One generated text.
+    """Holds one generated text.
 
     Attributes:
-      text: what follows the prompt, without the stop string that ended it.
-      tokens: the generated ids, those of the end of text or the stop string included.
+      text: the text after the prompt, without the stop string that ended it.
+      tokens: the generated ids, including those of the end-of-text token or the stop string.
       finish_reason: "stop" (end of text or a stop string) or "length".
     """
 
@@ -41,64 +41,54 @@ class Sample:
     finish_reason: str
 
 
-def decode_params(params: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """Scanned training parameters made ready to decode: unrolled, in the compute dtype."""
-    return compute_params(unstack(params, config.num_layers), config)
-
-
-def compute_params(params: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """Parameters in the compute dtype, cast once.
-
-    Norms stay as they are, since they compute in float32 whatever the compute dtype.
-    """
-
-    def ready(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        is_norm = any(str(entry.key).startswith("ln_") for entry in path)
-        return leaf if is_norm else leaf.astype(config.dtype)
-
-    return jax.tree_util.tree_map_with_path(ready, params)
+def decode_params(model: GPT2, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns scanned parameters in the form for decoding: unrolled, in the compute dtype."""
+    return cast(unstack(params, model.config.num_layers), model.compute.dtype)
 
 
 def generate_tokens(
+    model: GPT2,
     params: Mapping[str, Any],
-    config: ModelConfig,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     options: SamplingOptions = SamplingOptions(),
     seed: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Yields int32 [B, n] blocks of new tokens, max_new_tokens columns in all unless left early.
+    """Yields int32 [B, n] blocks of new tokens, max_new_tokens columns in total.
 
     Args:
-      params: of `decode_params`.
-      prompts: token ids of each row, at least one each; rows may differ in length.
+      model: a module of `build_decoder`.
+      params: parameters of `decode_params`.
+      prompts: token ids of each row, at least one per row; rows may differ in length.
+      max_new_tokens: tokens to generate for each row.
+      options: temperature, top_k and top_p.
       seed: the same seed, options and prompts give the same tokens.
 
     Raises:
-      UserError: if the longest prompt and max_new_tokens do not fit the context together.
+      UserError: if the longest prompt and max_new_tokens together exceed the context.
     """
     longest = max(map(len, prompts))
-    check_length(config, longest, max_new_tokens)
-    config = dataclasses.replace(config, attention="reference", dropout=0.0)
-    padded = np.zeros((len(prompts), bucket(longest, config.context_length)), np.int32)
+    context = model.config.context_length
+    check_length(context, longest, max_new_tokens)
+    padded = np.zeros((len(prompts), bucket(longest, context)), np.int32)
     for row, prompt in zip(padded, prompts, strict=True):
         row[: len(prompt)] = prompt
     lengths = jnp.asarray([len(prompt) for prompt in prompts], jnp.int32)
-    num_slots = bucket(max(longest + max_new_tokens, padded.shape[1]), config.context_length)
+    num_slots = bucket(max(longest + max_new_tokens, padded.shape[1]), context)
 
     key = jax.random.key(seed)
-    cache, logits = _prefill(params, config, jnp.asarray(padded), lengths, num_slots)
+    cache, logits = _prefill(model, params, jnp.asarray(padded), lengths, num_slots)
     for start in range(0, max_new_tokens, _BLOCK):
         count = min(_BLOCK, max_new_tokens - start)
         cache, logits, block = _decode_block(
-            params, config, options, cache, logits, key, jnp.int32(start), jnp.int32(count)
+            model, params, options, cache, logits, key, jnp.int32(start), jnp.int32(count)
         )
         yield np.asarray(block)[:, :count]
 
 
 def generate(
+    model: GPT2,
     params: Mapping[str, Any],
-    config: ModelConfig,
     tokenizer: Tokenizer,
     prompts: Sequence[str | Sequence[int]],
     *,
@@ -107,18 +97,22 @@ def generate(
     stop: Sequence[str] = (),
     seed: int = 0,
 ) -> Iterator[list[tuple[str, Sample | None]]]:
-    """Continues each prompt; yields, block by block, a row's (new text, Sample or None).
+    """Continues each prompt; yields, block by block, each row's (new text, Sample or None).
 
-    Text that may turn out to begin a stop string, or is half a character, is held back until it is
-    certain; the pieces of a row joined are exactly its Sample's text. A finished row goes on to
-    yield ("", its Sample).
+    Text that may be the beginning of a stop string, or is an incomplete character, is held back
+    until it is certain; the joined pieces of a row are exactly its Sample's text. A finished row
+    continues to yield ("", its Sample).
 
     Args:
-      params: of `decode_params`.
-      prompts: texts, or token ids of texts; an empty text starts from the end-of-text token, or a
-        newline where the tokenizer has none.
-      max_new_tokens: default: as many as the context has room for.
-      stop: texts that end a sample; they are not part of it.
+      model: a module of `build_decoder`.
+      params: parameters of `decode_params`.
+      tokenizer: the tokenizer of the model.
+      prompts: strings or token ids; an empty string starts from the end-of-text token, or from a
+        newline if the tokenizer has none.
+      max_new_tokens: by default, as many as the context has room for.
+      options: temperature, top_k and top_p.
+      stop: strings that end a sample and are not part of it.
+      seed: the same seed gives the same samples.
 
     Raises:
       UserError: if a prompt does not fit the context.
@@ -131,10 +125,10 @@ def generate(
     ]
     longest = max(map(len, encoded))
     if max_new_tokens is None:
-        check_length(config, longest, 1)
-        max_new_tokens = config.context_length - longest
+        check_length(model.config.context_length, longest, 1)
+        max_new_tokens = model.config.context_length - longest
     rows = [_Row(tokenizer, stop) for _ in prompts]
-    for block in generate_tokens(params, config, encoded, max_new_tokens, options, seed):
+    for block in generate_tokens(model, params, encoded, max_new_tokens, options, seed):
         yield [(row.push(tokens), row.sample) for row, tokens in zip(rows, block, strict=True)]
         if all(row.sample for row in rows):
             return
@@ -142,43 +136,43 @@ def generate(
 
 
 def generate_text(
+    model: GPT2,
     params: Mapping[str, Any],
-    config: ModelConfig,
     tokenizer: Tokenizer,
     prompts: Sequence[str | Sequence[int]],
     **options: Any,
 ) -> list[Sample]:
-    """The Samples of `generate`, one a prompt, once all are finished."""
+    """Returns the Samples of `generate`, one for each prompt, when all are finished."""
     final: list[Sample] = []
-    for pieces in generate(params, config, tokenizer, prompts, **options):
+    for pieces in generate(model, params, tokenizer, prompts, **options):
         final = [sample for _, sample in pieces if sample]
     return final
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """Token ids of a prompt; an empty one becomes end of text, or a newline where there is none."""
+    """Returns the token ids of a prompt; of an empty one, end of text or else a newline."""
     if prompt:
         return tokenizer.encode(prompt)
     return tokenizer.encode("\n") if tokenizer.eot is None else [tokenizer.eot]
 
 
-def check_length(config: ModelConfig, prompt_tokens: int, max_new_tokens: int) -> None:
-    """Refuses what the context has no room for.
+def check_length(context_length: int, prompt_tokens: int, max_new_tokens: int) -> None:
+    """Checks that the context has room for a prompt and its continuation.
 
     Raises:
-      UserError: with the counts.
+      UserError: with the counts, if it does not.
     """
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
-    if prompt_tokens + max_new_tokens > config.context_length:
+    if prompt_tokens + max_new_tokens > context_length:
         raise UserError(
             f"prompt of {prompt_tokens} tokens + max_new_tokens={max_new_tokens} exceed "
-            f"the model's context of {config.context_length}; shorten the prompt or ask for less"
+            f"the model's context of {context_length}; shorten the prompt or lower max_new_tokens"
         )
 
 
 def bucket(length: int, limit: int) -> int:
-    """The power of two, at least 16, that `length` is padded to; at most `limit`."""
+    """Returns the padded size for `length`: a power of two from 16 on, but at most `limit`."""
     size = _SMALLEST_BUCKET
     while size < length:
         size *= 2
@@ -186,7 +180,7 @@ def bucket(length: int, limit: int) -> int:
 
 
 class _Row:
-    """One sample as it grows: tokens to certain text, and when to stop."""
+    """Turns the tokens of one sample into certain text, and decides when it ends."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
         self._eot, self._stop = tokenizer.eot, [text for text in stop if text]
@@ -196,7 +190,7 @@ class _Row:
         self.sample: Sample | None = None
 
     def push(self, tokens: Sequence[int]) -> str:
-        """Takes the next tokens; returns the text that became certain."""
+        """Takes the next tokens and returns the text that became certain."""
         for token in map(int, tokens):
             if self.sample:
                 return ""
@@ -206,13 +200,13 @@ class _Row:
             before = len(self._text)
             self._text += self._decoder.push(token)
             # A stop string that ends here may have begun up to its length earlier.
-            found = [self._text.find(s, max(0, before - len(s) + 1)) for s in self._stop]
-            if ends := [at for at in found if at >= 0]:
-                return self._end("stop", min(ends))
+            starts = [self._text.find(s, max(0, before - len(s) + 1)) for s in self._stop]
+            if matches := [start for start in starts if start >= 0]:
+                return self._end("stop", min(matches))
         return self._emit(len(self._text) - self._held_back())
 
     def finish(self) -> str:
-        """Ends the row for want of room; returns the text still held back."""
+        """Ends the row because there is no more room; returns the text still held back."""
         if self.sample:
             return ""
         self._text += self._decoder.finish()
@@ -227,29 +221,28 @@ class _Row:
         return piece
 
     def _held_back(self) -> int:
-        """Characters at the end that begin some stop string."""
+        """Returns the number of characters at the end that may begin a stop string."""
         starts = [stop[:n] for stop in self._stop for n in range(1, len(stop))]
         return max((len(start) for start in starts if self._text.endswith(start)), default=0)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "num_slots"))
+@functools.partial(jax.jit, static_argnames=("model", "num_slots"))
 def _prefill(
-    params: Any, config: ModelConfig, tokens_BxP: jax.Array, lengths_B: jax.Array, num_slots: int
+    model: GPT2, params: Any, tokens_BxP: jax.Array, lengths_B: jax.Array, num_slots: int
 ) -> tuple[KVCache, jax.Array]:
-    """(cache holding the prompts, logits [B, V] after each prompt's last token)."""
-    model = GPT2(config, scanned=False)
-    cache: Any = init_cache(config, tokens_BxP.shape[0], num_slots)
+    """Returns (the cache with the prompts, logits [B, V] after each prompt's last token)."""
+    cache: Any = init_cache(model.config, model.compute.dtype, tokens_BxP.shape[0], num_slots)
     hidden_BxPxD, cache = model.apply({"params": params}, tokens_BxP, cache)
     last_BxD = jnp.take_along_axis(hidden_BxPxD, (lengths_B - 1)[:, None, None], axis=1)
     logits: Any = model.apply({"params": params}, last_BxD, method=GPT2.unembed)
-    # Slots past a row's length hold what its padding left there: masked now, overwritten later.
+    # Slots past a row's length hold its padding, which is masked now and overwritten later.
     return cache._replace(lengths=lengths_B), logits[:, 0]
 
 
-@functools.partial(jax.jit, static_argnames=("config", "options"), donate_argnames=("cache",))
+@functools.partial(jax.jit, static_argnames=("model", "options"), donate_argnames=("cache",))
 def _decode_block(
+    model: GPT2,
     params: Any,
-    config: ModelConfig,
     options: SamplingOptions,
     cache: KVCache,
     logits_BxV: jax.Array,
@@ -257,10 +250,9 @@ def _decode_block(
     start: jax.Array,
     count: jax.Array,
 ) -> tuple[KVCache, jax.Array, jax.Array]:
-    """Draws `count` tokens a row: (cache, logits after them, tokens [B, _BLOCK] zero-padded)."""
-    model = GPT2(config, scanned=False)
+    """Draws `count` tokens per row: (cache, logits after them, tokens [B, _BLOCK] zero-padded)."""
 
-    def one(i: jax.Array, carry: Any) -> Any:
+    def draw(i: jax.Array, carry: Any) -> Any:
         cache, logits_BxV, block = carry
         token_B = sample(logits_BxV, jax.random.fold_in(key, start + i), options)
         block = jax.lax.dynamic_update_slice(block, token_B[:, None], (0, i))
@@ -270,4 +262,4 @@ def _decode_block(
         return cache, logits_Bx1xV[:, 0], block
 
     block = jnp.zeros((logits_BxV.shape[0], _BLOCK), jnp.int32)
-    return jax.lax.fori_loop(0, count, one, (cache, logits_BxV, block))
+    return jax.lax.fori_loop(0, count, draw, (cache, logits_BxV, block))

@@ -1,4 +1,4 @@
-"""From logits to a token: temperature, top-k, top-p. Pure functions, in the order they apply."""
+"""Draws tokens from logits: temperature, then top-k, then top-p, as pure functions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gpt2_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class SamplingOptions:
-    """How the next token is chosen; the defaults sample from the model's own distribution.
+    """Says how to choose the next token; the defaults sample from the model's own distribution.
 
     Attributes:
-      temperature: logits are divided by it; 0 takes the most probable token (ties: the lowest id).
-      top_k: only the k most probable tokens stay, exactly k (ties: lowest ids first); 0 keeps all.
-      top_p: after top_k and renormalized, the fewest tokens whose probability reaches p stay: the
-        token that crosses p included, so 0 leaves the most probable one and 1 leaves all (Holtzman
-        et al. 2020).
+      temperature: divides the logits; 0 takes the most probable token (of equals, the lowest id).
+      top_k: keeps exactly the k most probable tokens (of equals, the lowest ids); 0 keeps all.
+      top_p: keeps, after top_k and renormalization, the fewest tokens whose total probability
+        reaches p, including the token that crosses p: 0 keeps only the most probable token, 1 keeps
+        all (Holtzman et al. 2020).
     """
 
     temperature: float = 1.0
@@ -27,7 +27,7 @@ class SamplingOptions:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        # Below and above, logits in float32 would become infinite, or all the same.
+        # Beyond these limits, float32 logits would become infinite or all equal.
         if self.temperature != 0 and not 1e-30 <= self.temperature <= 1e30:
             raise UserError(
                 f"temperature must be 0 (greedy) or from 1e-30 to 1e30, not {self.temperature}"
@@ -39,12 +39,12 @@ class SamplingOptions:
 
 
 def sample(logits_BxV: jax.Array, key: jax.Array, options: SamplingOptions) -> jax.Array:
-    """Draws one token a row, [B] int32.
+    """Draws one token for each row and returns them, [B] int32.
 
     Args:
       logits_BxV: float32, without padded rows.
       key: a PRNG key; rows draw independently.
-      options: static; compiled into the program.
+      options: static, because they are compiled into the program.
     """
     if options.temperature == 0:
         return jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
@@ -56,18 +56,18 @@ def sample(logits_BxV: jax.Array, key: jax.Array, options: SamplingOptions) -> j
 
 
 def kept_logits(logits_BxV: jax.Array, options: SamplingOptions) -> tuple[jax.Array, jax.Array]:
-    """The tokens that top_k and top_p keep, most probable first.
+    """Returns the tokens that top_k and top_p keep, most probable first.
 
-    Only the top k are ever sorted: a sort of the whole vocabulary costs a hundred times more.
+    Only the top k are sorted: sorting the whole vocabulary costs a hundred times more.
 
     Returns:
-      (logits after temperature [B, N], -inf where a token is dropped; token ids [B, N]), N = top_k
-      or V.
+      (logits after temperature [B, N], -inf for tokens that are dropped; token ids [B, N]), with N
+      = top_k or V.
     """
     num_kept = min(options.top_k or logits_BxV.shape[-1], logits_BxV.shape[-1])
     kept_BxN, ids_BxN = jax.lax.top_k(logits_BxV / options.temperature, num_kept)
     probs_BxN = jax.nn.softmax(kept_BxN, axis=-1)
     before_BxN = jnp.cumsum(probs_BxN, axis=-1) - probs_BxN
-    # The first token always stays. At p = 1 all do, whatever rounding makes of the sum.
+    # The first token always stays. At p = 1 all stay, whatever the sum is rounded to.
     within_BxN = (before_BxN < options.top_p) | (options.top_p == 1) | (jnp.arange(num_kept) == 0)
     return jnp.where(within_BxN, kept_BxN, -jnp.inf), ids_BxN

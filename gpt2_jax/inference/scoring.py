@@ -1,7 +1,7 @@
-"""Log-likelihoods of continuations, in batches: what every evaluation is made of.
+"""Computes log-likelihoods of continuations in batches, for all evaluations.
 
 Continuations of one context share its computation: the context goes through the model once, into a
-KV cache, and the continuations go on from copies of it. Only positions that predict something get
+KV cache, and the continuations start from copies of it. Only positions that predict a target get
 logits.
 """
 
@@ -18,29 +18,31 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gpt2_jax.config import MeshConfig, ModelConfig
+from gpt2_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from gpt2_jax.inference import batching
 from gpt2_jax.inference.batching import Budget, Piece, Request, Shape
-from gpt2_jax.inference.generate import compute_params, encode_prompt
+from gpt2_jax.inference.generate import encode_prompt
+from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.cache import KVCache, bytes_per_slot, init_cache
 from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.model.params import cast as cast_params
 from gpt2_jax.parallel.mesh import BATCH_AXES, batch_shards, make_mesh
-from gpt2_jax.parallel.rules import Rules, entered
+from gpt2_jax.parallel.rules import Rules, sharding_context
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
-# Tokens of a batch, padding included: enough to keep the chip busy, few enough to fit.
+# Tokens of a batch, padding included: enough to keep the chip busy, and few enough to fit.
 _TOKENS_PER_BATCH = {"cpu": 4096, "gpu": 65536, "tpu": 65536}
-_CACHE_BYTES = 2**32  # of a batch on each device, at most
-_LOGIT_ROWS = 256  # positions whose logits are held at a time: more leave the caches
+_CACHE_BYTES = 2**32  # the most bytes of KV cache on each device
+_LOGIT_ROWS = 256  # positions whose logits exist at a time; more do not fit the processor's caches
 
 
 class Likelihood(NamedTuple):
-    """What a model thinks of a continuation.
+    """Holds the probabilities that a model gives a continuation.
 
     Attributes:
-      logprobs: of each token after all before it, in nats, float32 [n].
+      logprobs: log-probability of each token given those before it, in nats, float32 [n].
       greedy: whether each token is the most probable one, bool [n].
-      allowed: whether each is the most probable of those that are not excluded, bool [n].
+      allowed: whether each is the most probable of the tokens that are not excluded, bool [n].
     """
 
     logprobs: np.ndarray
@@ -49,15 +51,16 @@ class Likelihood(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Log-probability of the whole continuation, in nats."""
+        """Returns the log-probability of the whole continuation, in nats."""
         return float(self.logprobs.sum(dtype=np.float64))
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[Any, Any]:
-    """Token ids of a context and of what follows it, cut where the context's own tokens end.
+    """Returns the token ids of a context and of its continuation, encoded as one text.
 
-    Spaces at the end of the context count to the continuation, as tokens begin with them, and an
-    empty context is the end-of-text token (lm-eval's convention).
+    They are split where the tokens of the context alone end. Spaces at the end of the context count
+    as part of the continuation, because tokens begin with them; an empty context becomes the
+    end-of-text token (lm-eval's convention).
     """
     end = len(context.rstrip())
     context, continuation = context[:end], context[end:] + continuation
@@ -68,20 +71,21 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
 
 
 def windows(tokens: Sequence[int], first: int, context_length: int, stride: int) -> list[Request]:
-    """Requests that score every token of a text once, each after as many as fit.
+    """Returns requests that score every token of a text once, with as much context as fits.
 
     Args:
-      tokens: of the whole text; all are scored.
-      first: the token that stands before the text.
+      tokens: token ids of the whole text, all of which are scored.
+      first: the token that precedes the text.
+      context_length: the model's context.
       stride: tokens scored per window; `context_length` for windows that do not overlap.
 
     Returns:
-      The first window scores `context_length` tokens, each further one `stride`, the last the rest
-      after a full context.
+      The first window scores `context_length` tokens, each further one `stride`, and the last the
+      rest, with a full context.
     """
     requests = []
     text = (first, *tokens)
-    start = 1  # of what is not scored yet
+    start = 1  # of the tokens that are not scored yet
     while start < len(text):
         size = context_length if start == 1 else stride
         end = min(start + size, len(text))
@@ -93,33 +97,38 @@ def windows(tokens: Sequence[int], first: int, context_length: int, stride: int)
 
 
 class Scorer:
-    """Scores requests with one model; a mesh's devices each take their part of every batch."""
+    """Scores requests with one model; each device of a mesh takes its part of every batch."""
 
     def __init__(
         self,
         params: Mapping[str, Any],
         config: ModelConfig,
+        compute: ComputeConfig,
         *,
         mesh: Mesh | None = None,
         rules: Rules | None = None,
         tokens_per_batch: int | None = None,
     ) -> None:
-        """Takes scanned parameters, as `load` reads them.
+        """Prepares a model for scoring.
 
         Args:
-          mesh: where the parameters lie, as training has them; all its processes must score the
-            same. Default: the local devices, each of which gets the whole model.
-          rules: how the model is cut over the mesh; default: as training does.
-          tokens_per_batch: default: by the kind of device.
+          params: scanned parameters, as `load` reads them.
+          config: the model's config.
+          compute: dtype and precision to score with.
+          mesh: the mesh on which training has the parameters; all its processes must score the same
+            requests. By default, the local devices each get the whole model.
+          rules: how the model is sharded over the mesh; by default, as in training.
+          tokens_per_batch: tokens of a batch; by default, chosen by the kind of device.
         """
-        self.config = dataclasses.replace(config, attention="reference", dropout=0.0, scan_unroll=1)
-        self._params = compute_params(params, config)
+        self.config = config
+        self._model = build_decoder(config, compute, scanned=True)
+        self._params = cast_params(params, compute.dtype)
         if mesh is None:
             mesh = make_mesh(MeshConfig(), jax.local_devices())
             self._params = jax.device_put(self._params, NamedSharding(mesh, PartitionSpec()))
         self._mesh, self._rules, shards = mesh, rules or Rules(), batch_shards(mesh)
         default = _TOKENS_PER_BATCH.get(mesh.devices.flat[0].platform, 4096) * shards
-        slots = _CACHE_BYTES // bytes_per_slot(self.config) * shards
+        slots = _CACHE_BYTES // bytes_per_slot(config, compute.dtype) * shards
         self._budget = Budget(tokens_per_batch or default, slots, shards)
 
     def score(
@@ -128,23 +137,24 @@ class Scorer:
         """Yields (index of a request, a Likelihood per continuation), longest requests first.
 
         Args:
-          excluded: ids of tokens that `Likelihood.allowed` does not let win.
+          requests: what to score.
+          excluded: ids of tokens that do not count for `Likelihood.allowed`.
 
         Raises:
           UserError: for a continuation longer than the context.
         """
-        pieces = [*batching.pieces(requests, self.config.context_length)]
-        found: dict[int, list[Likelihood | None]] = {}
+        pieces = [*batching.split_requests(requests, self.config.context_length)]
+        unfinished: dict[int, list[Likelihood | None]] = {}
         pending: tuple[list[Piece], Any] | None = None
         banned_V = np.isin(np.arange(self.config.vocab_size), excluded)
-        for shape, rows, batch in batching.batches(pieces, self._budget):
-            # One batch computes while the one before is read.
+        for shape, rows, batch in batching.make_batches(pieces, self._budget):
+            # The results of a batch are read while the next one computes.
             started = batch, self._start(shape, rows, batch, banned_V if excluded else None)
             if pending is not None:
-                yield from self._finish(*pending, requests, found)
+                yield from self._finish(*pending, requests, unfinished)
             pending = started
         if pending is not None:
-            yield from self._finish(*pending, requests, found)
+            yield from self._finish(*pending, requests, unfinished)
 
     def _start(
         self, shape: Shape, rows: int, batch: list[Piece], banned_V: np.ndarray | None
@@ -166,33 +176,34 @@ class Scorer:
             jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
             for array in (prefixes, lengths, chunks, targets)
         ]
-        with entered(self._mesh, self._rules):
-            return _likelihoods(self._params, self.config, self._rules, *arrays, banned_V)
+        with sharding_context(self._mesh, self._rules):
+            return _likelihoods(self._model, self._params, self._rules, *arrays, banned_V)
 
     def _finish(
         self,
         batch: list[Piece],
         result: Any,
         requests: Sequence[Request],
-        found: dict[int, list[Likelihood | None]],
+        unfinished: dict[int, list[Likelihood | None]],
     ) -> Iterator[tuple[int, list[Likelihood]]]:
         arrays = [np.asarray(array) for array in result]
         complete = []
         for row, piece in enumerate(batch):
-            ours = found.setdefault(piece.index, [None] * len(requests[piece.index].continuations))
-            for number, which in enumerate(piece.numbers):
-                size = len(piece.continuations[number])
-                ours[which] = Likelihood(*(array[row, number, :size] for array in arrays))
-            if None not in ours:
+            count = len(requests[piece.index].continuations)
+            likelihoods = unfinished.setdefault(piece.index, [None] * count)
+            for i, number in enumerate(piece.numbers):
+                size = len(piece.continuations[i])
+                likelihoods[number] = Likelihood(*(array[row, i, :size] for array in arrays))
+            if None not in likelihoods:
                 complete.append(piece.index)
         for index in complete:
-            yield index, cast(list[Likelihood], found.pop(index))
+            yield index, cast(list[Likelihood], unfinished.pop(index))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "rules"))
+@functools.partial(jax.jit, static_argnames=("model", "rules"))
 def _likelihoods(
+    model: GPT2,
     params: Any,
-    config: ModelConfig,
     rules: Rules,
     prefixes_BxP: jax.Array,
     lengths_B: jax.Array,
@@ -200,50 +211,49 @@ def _likelihoods(
     targets_BxGxE: jax.Array,
     banned_V: jax.Array | None,
 ) -> tuple[jax.Array, ...]:
-    """The arrays of a Likelihood for every target, [B, G, E], whole on every device.
+    """Returns the arrays of a Likelihood for every target, [B, G, E], replicated on every device.
 
-    G is continuations of a request, E tokens of a continuation, P tokens of a prefix, R = B G rows
-    that continue, C positions whose logits are held at a time.
+    G counts continuations of a request, E tokens of a continuation, P tokens of a prefix, R = B G
+    rows that continue, and C positions whose logits exist at a time.
     """
-    del rules  # in force where this is called from; here so that others compile anew
-    model = GPT2(config)
+    del rules  # in force at the caller; an argument here so that other rules compile again
     B, G, E = chunks_BxGxE.shape
     P = prefixes_BxP.shape[1]
     chunks_RxE = chunks_BxGxE.reshape(B * G, E)
     if P == 0:
         hidden, _ = model.apply({"params": params}, chunks_RxE)
     else:
-        # Padding may lie beyond the last position; what is there is masked, and never a target.
-        room = dataclasses.replace(config, context_length=P + E)
-        empty: Any = init_cache(room, B, stacked=True)
+        # Padding may lie beyond the last position, where it is masked and never a target.
+        room = dataclasses.replace(model.config, context_length=P + E)
+        empty: Any = init_cache(room, model.compute.dtype, B, stacked=True)
         filled: Any = model.apply({"params": params}, prefixes_BxP, empty)[1]
         keys_and_values = jax.tree.map(
             lambda x_LxBxSxHxK: jnp.repeat(x_LxBxSxHxK, G, axis=1), filled.layers
         )
-        # What the prefixes' padding left in further slots is masked by these lengths.
+        # These lengths mask the padding that prefixes have left in further slots.
         cache = KVCache(keys_and_values, jnp.repeat(lengths_B, G))
         hidden, _ = model.apply({"params": params}, chunks_RxE, cache)
     hidden_RxExD: Any = hidden
     per_slice = max(1, _LOGIT_ROWS // (B * G))
     size = math.gcd(E, 2 ** int(math.log2(per_slice)))
 
-    def one(piece: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-        hidden_RxCxD, targets_RxC = piece
+    def of_chunk(chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        hidden_RxCxD, targets_RxC = chunk
         logits: Any = model.apply({"params": params}, hidden_RxCxD, method=GPT2.unembed)
         picked_RxC = jnp.take_along_axis(logits, targets_RxC[..., None], axis=-1)[..., 0]
         largest_RxC = logits.max(axis=-1)
         sums_RxC = jnp.exp(logits - largest_RxC[..., None]).sum(axis=-1)
-        # Not argmax, which is slow on CPUs: a token as probable as the most probable one counts.
+        # argmax is slow on CPUs. A token that ties with the most probable one counts, too.
         greedy_RxC = allowed_RxC = picked_RxC == largest_RxC
         if banned_V is not None:
             rivals_RxC = logits.max(axis=-1, where=~banned_V, initial=-jnp.inf)
             allowed_RxC = (picked_RxC >= rivals_RxC) & ~banned_V[targets_RxC]
         return picked_RxC - largest_RxC - jnp.log(sums_RxC), greedy_RxC, allowed_RxC
 
-    def cut(x: jax.Array) -> jax.Array:
-        """[R, E, ...] -> [E / size, R, size, ...]."""
+    def split(x: jax.Array) -> jax.Array:
+        """Reshapes [R, E, ...] to [E / size, R, size, ...]."""
         return jnp.moveaxis(x.reshape(B * G, E // size, size, *x.shape[2:]), 1, 0)
 
-    slices = jax.lax.map(one, (cut(hidden_RxExD), cut(targets_BxGxE.reshape(B * G, E))))
-    found = [jnp.moveaxis(x, 0, 1).reshape(B, G, E) for x in slices]
-    return tuple(jax.lax.with_sharding_constraint(x, PartitionSpec()) for x in found)
+    slices = jax.lax.map(of_chunk, (split(hidden_RxExD), split(targets_BxGxE.reshape(B * G, E))))
+    whole = [jnp.moveaxis(x, 0, 1).reshape(B, G, E) for x in slices]
+    return tuple(jax.lax.with_sharding_constraint(x, PartitionSpec()) for x in whole)

@@ -1,1 +1,1 @@
-"""Tokens to logits to loss: GPT-2, its attention, its KV cache and what a token costs."""
+"""Computes logits and losses of tokens: GPT-2, its attention, its KV cache and its cost."""

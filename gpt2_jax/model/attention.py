@@ -1,7 +1,7 @@
-"""Causal attention, by a readable reference and by fused kernels, with and without a cache.
+"""Computes causal attention, by a readable reference or by fused kernels.
 
-One rule masks every case: a query in slot s sees the slots 0..s. So it holds for whole sequences,
-for ragged prompts and for one token after a cache of thousands.
+One rule masks every case: a query in slot s sees the slots 0..s. It covers whole sequences, ragged
+prompts and a single token behind a cache of thousands.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gpt2_jax.config import ModelConfig
+from gpt2_jax.config import ComputeConfig, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.model.layout import on_each_device
 
@@ -30,20 +30,26 @@ def reference_attention(
     segments_BxT: jax.Array | None,
     scale: float,
     dropout: Dropout,
+    precision: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """softmax(scale q k^T) v, scores and softmax in float32 (Vaswani et al. 2017, 3.2.1).
+    """Returns softmax(scale q k^T) v, with scores and softmax in float32 (Vaswani et al. 2017).
 
     Args:
-      slots_BxT: slot of each query; it sees slots 0..slot. Leading axis B or 1.
-      segments_BxT: int32; a query sees the slots of its own number only. None: all are of one.
-      scale: 1 / sqrt(K) in GPT-2.
+      slots_BxT: slot of each query, which sees the slots 0..slot; the leading axis is B or 1.
+      segments_BxT: int32; a query sees only slots of its own segment. None means one segment.
+      scale: factor of the scores, 1 / sqrt(K) in GPT-2.
       dropout: applied to the attention probabilities.
+      precision: precision of both products; see `ComputeConfig.matmul_precision`.
 
     Returns:
       ([B, T, H, K] in the dtype of v, the probabilities [B, H, T, S] in float32 before dropout).
     """
     scores_BxHxTxS = jnp.einsum(
-        "bthk,bshk->bhts", q_BxTxHxK * scale, k_BxSxHxK, preferred_element_type=jnp.float32
+        "bthk,bshk->bhts",
+        q_BxTxHxK * scale,
+        k_BxSxHxK,
+        precision=precision,
+        preferred_element_type=jnp.float32,
     )
     slots_S = jnp.arange(k_BxSxHxK.shape[1])
     seen_Bx1xTxS = slots_S <= slots_BxT[:, None, :, None]
@@ -51,7 +57,8 @@ def reference_attention(
         seen_Bx1xTxS &= (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
     probs_BxHxTxS = jax.nn.softmax(jnp.where(seen_Bx1xTxS, scores_BxHxTxS, _MASKED), axis=-1)
     dropped_BxHxTxS = dropout(probs_BxHxTxS).astype(v_BxSxHxK.dtype)
-    return jnp.einsum("bhts,bshk->bthk", dropped_BxHxTxS, v_BxSxHxK), probs_BxHxTxS
+    mixed_BxTxHxK = jnp.einsum("bhts,bshk->bthk", dropped_BxHxTxS, v_BxSxHxK, precision=precision)
+    return mixed_BxTxHxK, probs_BxHxTxS
 
 
 def fused_attention(
@@ -62,12 +69,12 @@ def fused_attention(
     scale: float,
     kernel: str,
 ) -> jax.Array:
-    """The same for whole sequences by a kernel that never holds the scores, and cannot show them.
+    """Returns the same for whole sequences, by a kernel that never stores the scores.
 
-    XLA cannot divide such a kernel over devices: each runs it on its own rows and heads.
+    XLA cannot divide such a kernel over devices, so each device runs it on its own rows and heads.
 
     Args:
-      segments_BxT: int32; a query sees the slots of its own number only. None: all are of one.
+      segments_BxT: int32; a query sees only slots of its own segment. None means one segment.
       kernel: "cudnn" or "splash".
 
     Returns:
@@ -92,12 +99,12 @@ def _cudnn(q, k, v, segments, scale):
 
 
 def _splash(q, k, v, segments, scale, interpret=False):
-    """Splash attention, JAX's kernel for TPUs: causal blocks that are all masked are left out."""
-    # Here and not above: Pallas takes half a second to import.
+    """Runs splash attention, JAX's kernel for TPUs, which skips fully masked blocks."""
+    # Imported here, because Pallas takes half a second to import.
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     T, H = q.shape[1:3]
-    # The largest of MaxText's block sizes; the same for all of its passes.
+    # The largest of MaxText's block sizes that divides T, for all passes.
     block = next(size for size in (512, 256, _LANES) if T % size == 0)
     sizes = splash.BlockSizes(
         block_q=block,
@@ -118,47 +125,48 @@ def _splash(q, k, v, segments, scale, interpret=False):
     return jnp.swapaxes(jax.vmap(kernel)(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, ids), 1, 2)
 
 
-_LANES = 128  # of a TPU's vector registers: splash takes blocks of as many tokens
+_LANES = 128  # of a TPU's vector register; splash needs blocks of a multiple of it
 _KERNELS = {"cudnn": _cudnn, "splash": _splash}
 
 
-def choose(config: ModelConfig) -> str:
-    """The kernel that `model.attention` means: "splash", "cudnn" or "reference".
+def choose(model: ModelConfig, compute: ComputeConfig) -> str:
+    """Returns the kernel that `compute.attention` selects: "splash", "cudnn" or "reference".
 
-    Where a mesh is in force its devices count, else those that JAX would use.
+    Considers the devices of the mesh in force, or without a mesh, those that JAX would use.
 
     Raises:
-      UserError: if a kernel is asked for by name where it can't compute this model.
+      UserError: if the config names a kernel that cannot compute this model on these devices.
     """
-    if config.attention == "reference":
+    if compute.attention == "reference":
         return "reference"
     missing = {
-        kernel: [reason for reason, holds in needs(config).items() if not holds]
+        kernel: [need for need, is_met in needs(model, compute).items() if not is_met]
         for kernel, needs in (("splash", _splash_needs), ("cudnn", _cudnn_needs))
     }
-    if config.attention == "auto":
-        return next((kernel for kernel, reasons in missing.items() if not reasons), "reference")
-    if reasons := missing[config.attention]:
-        raise UserError(f"model.attention={config.attention} {reasons[0]}; use auto or reference")
-    return config.attention
+    if compute.attention == "auto":
+        return next((kernel for kernel, needs in missing.items() if not needs), "reference")
+    if needs := missing[compute.attention]:
+        raise UserError(
+            f"compute.attention={compute.attention} needs {needs[0]}; use auto or reference"
+        )
+    return compute.attention
 
 
-def _cudnn_needs(config: ModelConfig) -> dict[str, bool]:
+def _cudnn_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
+    width = model.head_dim
     return {
-        "needs a GPU of compute capability 8.0 or more": _compute_capability() >= 8,
-        "needs model.dtype=bfloat16": config.dtype == "bfloat16",
-        "needs a head width that is a multiple of 8 up to 128": config.head_dim % 8 == 0
-        and config.head_dim <= 128,
-        "needs model.dropout=0": config.dropout == 0,
+        "a GPU of compute capability 8.0 or more": _compute_capability() >= 8,
+        "compute.dtype=bfloat16": compute.dtype == "bfloat16",
+        "a head width that is a multiple of 8 up to 128": width % 8 == 0 and width <= 128,
+        "model.dropout=0": model.dropout == 0,
     }
 
 
-def _splash_needs(config: ModelConfig) -> dict[str, bool]:
+def _splash_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
     return {
-        "needs a TPU": _platform() == "tpu",
-        f"needs a context_length that is a multiple of {_LANES}": config.context_length % _LANES
-        == 0,
-        "needs model.dropout=0": config.dropout == 0,
+        "a TPU": _platform() == "tpu",
+        f"a context_length that is a multiple of {_LANES}": model.context_length % _LANES == 0,
+        "model.dropout=0": model.dropout == 0,
     }
 
 
@@ -169,7 +177,7 @@ def _platform() -> str:
 
 
 def _compute_capability() -> float:
-    """The least of the GPUs'; 0 where there is none."""
+    """Returns the lowest compute capability of the local GPUs; 0 without a GPU."""
     if jax.default_backend() != "gpu" or _platform() == "tpu":
         return 0.0
     return min(float(getattr(gpu, "compute_capability", 0)) for gpu in jax.local_devices())

@@ -1,4 +1,4 @@
-"""The key-value cache: an explicit pytree, a plain argument and a plain result."""
+"""Holds the key-value cache: an explicit pytree that programs take and return."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ LayerCache = tuple[jax.Array, jax.Array]
 
 
 class KVCache(NamedTuple):
-    """Keys and values of the tokens seen so far.
+    """Holds the keys and values of the tokens seen so far.
 
-    Decoding keeps the layers apart, so that each is updated in place; scanned blocks take them
-    stacked, as their parameters are.
+    Decoding keeps the layers in separate arrays, so that each is updated in place; scanned blocks
+    need them stacked, like their parameters.
 
     Slot s of a row holds the token at position s, whatever the length of the other rows: prompts
-    are padded on the right, and what the padding left in slots past `lengths` is masked until real
-    tokens overwrite it.
+    are padded on the right, and slots past `lengths`, which hold padding, are masked until real
+    tokens overwrite them.
 
     Attributes:
-      layers: for each layer (keys, values), both [B, S, H, K]; or one such pair, [L, B, S, H, K].
-      lengths: [B] int32, tokens held for each row.
+      layers: (keys, values) of each layer, both [B, S, H, K]; or one stacked pair, [L, B, S, H, K].
+      lengths: [B] int32, number of tokens that each row holds.
     """
 
     layers: tuple[LayerCache, ...] | LayerCache
@@ -32,25 +32,34 @@ class KVCache(NamedTuple):
 
     @property
     def stacked(self) -> bool:
-        """Whether the layers are one pair of arrays."""
+        """Returns whether the layers are stacked in one pair of arrays."""
         return not isinstance(self.layers[0], tuple)
 
 
-def bytes_per_slot(config: ModelConfig) -> int:
-    """Bytes that one token of one sequence takes in the cache, all layers together."""
-    return 2 * config.num_layers * config.d_model * jnp.dtype(config.dtype).itemsize
+def bytes_per_slot(config: ModelConfig, dtype: str) -> int:
+    """Returns the bytes that one token of one sequence needs in the cache, over all layers."""
+    return 2 * config.num_layers * config.d_model * jnp.dtype(dtype).itemsize
 
 
 def init_cache(
-    config: ModelConfig, batch_size: int, num_slots: int | None = None, *, stacked: bool = False
+    config: ModelConfig,
+    dtype: str,
+    batch_size: int,
+    num_slots: int | None = None,
+    *,
+    stacked: bool = False,
 ) -> KVCache:
-    """An empty cache in the compute dtype, of `num_slots` (default: the context) for each row.
+    """Returns an empty cache.
 
     Args:
-      stacked: for scanned blocks.
+      config: config of the model.
+      dtype: dtype of keys and values, which is the compute dtype.
+      batch_size: number of rows.
+      num_slots: tokens that each row has room for; by default the context length.
+      stacked: whether the layers are stacked, as scanned blocks need them.
 
     Raises:
-      ValueError: for more slots than the model has positions.
+      ValueError: if there are more slots than the model has positions, or none.
     """
     num_slots = config.context_length if num_slots is None else num_slots
     if not 0 < num_slots <= config.context_length:
@@ -62,23 +71,23 @@ def init_cache(
         shape = (config.num_layers, *shape)
 
     def layer() -> LayerCache:
-        # Every buffer is its own: a donated cache may not hold one array twice.
-        return jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)
+        # Each call makes new buffers: a donated cache must not hold one array twice.
+        return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
 
     layers = layer() if stacked else tuple(layer() for _ in range(config.num_layers))
     return KVCache(layers, jnp.zeros((batch_size,), jnp.int32))
 
 
 def append(layer: LayerCache, new: LayerCache, lengths_B: jax.Array) -> LayerCache:
-    """Writes T new keys and values behind those held; there must be room for them.
+    """Writes T new keys and values behind those that each row holds; there must be room.
 
     Args:
       layer: (keys, values) of one layer, [B, S, H, K].
-      new: (keys, values), [B, T, H, K].
-      lengths_B: slots in use before the write.
+      new: the new (keys, values), [B, T, H, K].
+      lengths_B: number of slots in use before the write.
 
     Returns:
-      The layer's (keys, values) with the new ones in slots lengths..lengths+T-1 of each row.
+      The layer's (keys, values), the new ones in slots lengths..lengths+T-1 of each row.
     """
 
     def write(slots_SxHxK: jax.Array, new_TxHxK: jax.Array, start: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The lookup of rows of an embedding table, with a gradient that loses no frequent token."""
+"""Looks up embeddings, with a gradient that stays exact for frequent tokens."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from gpt2_jax.parallel.mesh import BATCH_AXES
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def lookup(table_VxD: jax.Array, ids: jax.Array, axes: Axes, dtype: Any) -> jax.Array:
-    """Rows of the table in the compute dtype: [..., D] of int32 ids [B, ...].
+    """Returns embeddings [..., D] of int32 ids [B, ...] in the compute dtype.
 
-    The table is gathered whole, cut by tensor parallelism at most: XLA would otherwise look up all
-    rows of the batch in every part. Its gradient sums in the table's own dtype. A token that occurs
-    hundreds of times in a batch would stop adding up in bfloat16.
+    Each device gathers the whole table, or its part under tensor parallelism; XLA would otherwise
+    look up all ids of the batch in every part. The gradient is summed in the table's own dtype,
+    because in bfloat16 the sum of a token that occurs hundreds of times would stop growing.
 
     Args:
+      table_VxD: the embedding table.
+      ids: token ids or positions.
       axes: logical names of the table's axes.
+      dtype: the compute dtype.
     """
     return gather(table_VxD, axes, dtype)[ids]
 
@@ -36,9 +39,9 @@ def _backward(axes: Axes, dtype: Any, residuals: Any, dx: jax.Array) -> tuple[ja
     def program(ids, dx):
         return (jnp.zeros((1, *table.shape), table.dtype).at[0, ids].add(dx.astype(table.dtype)),)
 
-    # A device adds up its own rows first. XLA would rather exchange the rows of all devices.
-    rows = ("batch",) if len(ids) > 1 else ()  # positions may be one row for the whole batch
-    d_tables = on_each_device(program, [rows, rows], [rows], BATCH_AXES)(ids, dx)[0]
+    # Each device sums its own rows first; XLA would exchange the rows of all devices.
+    batch = ("batch",) if len(ids) > 1 else ()  # positions may be one row for the whole batch
+    d_tables = on_each_device(program, [batch, batch], [batch], BATCH_AXES)(ids, dx)[0]
     return constrain(d_tables.sum(0), axes), None
 
 

@@ -1,8 +1,8 @@
-"""How arrays lie on the mesh, by logical names of their axes; without a mesh all of it is void.
+"""Lays arrays out on the mesh by the logical names of their axes; without a mesh it does nothing.
 
-FSDP keeps every matrix cut over devices that also divide the batch. A device gathers the part of a
-layer that it computes with, in the compute dtype, and lets it go again; the gradient goes the other
-way, summed over the devices and cut.
+FSDP shards every matrix over devices that also divide the batch. A device gathers the layer that it
+computes with, in the compute dtype, and frees it afterwards; the gradient is reduced and scattered
+in the opposite direction.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ Axes = tuple[str | None, ...]
 
 
 def constrain(x: jax.Array, axes: Axes) -> jax.Array:
-    """Fixes how x lies on the mesh, by logical names; no mesh in force leaves x as it is.
+    """Returns x, constrained to the mesh axes of its logical names; unchanged without a mesh.
 
     Raises:
-      ValueError: for a name without a rule, which flax by itself would pass over.
+      ValueError: for a name without a rule, which flax alone would ignore.
     """
     return spmd.with_logical_constraint(x, axes, fallback=spmd.RulesFallback.RAISE_ERROR)
 
 
 def gather(w: jax.Array, axes: Axes, dtype: Any) -> jax.Array:
-    """A parameter in the compute dtype, whole but for what tensor parallelism cuts.
+    """Returns a parameter in the compute dtype, gathered over all but the tensor axis.
 
-    The first constraint has the cast done before the gather, which then moves half as much.
+    The first constraint makes XLA cast before it gathers, which then moves half as many bytes.
     """
     w = w.astype(dtype)
     if jax.sharding.get_abstract_mesh().empty:
@@ -39,7 +39,7 @@ def gather(w: jax.Array, axes: Axes, dtype: Any) -> jax.Array:
 
 
 def _gathered(name: str | None) -> str | None:
-    """The name of an axis that stays cut; None for one that is cut over devices of the batch."""
+    """Returns the name of an axis that stays sharded; None if batch axes shard it."""
     (over,) = spmd.logical_to_mesh_axes((name,)) or (None,)
     return None if set(jax.tree.leaves(over)) & set(BATCH_AXES) else name
 
@@ -50,13 +50,13 @@ def on_each_device(
     out_axes: Sequence[Axes],
     over: Sequence[str] | None = None,
 ) -> Callable[..., Any]:
-    """f as the program of one device on its parts of the arrays; f itself without a mesh in force.
+    """Returns f as a program that each device runs on its shards; f itself without a mesh.
 
     Args:
-      f: takes arrays, returns a tuple of arrays.
-      in_axes, out_axes: logical names of each array's axes; axes left out are whole.
-      over: the mesh axes that f takes the part of, all unless named. An array cut over another one
-        still looks whole to f, and XLA sees to that cut.
+      f: takes arrays and returns a tuple of arrays.
+      in_axes, out_axes: logical names of each array's axes; axes without a name are not sharded.
+      over: the mesh axes over which f sees shards; by default all. Along other mesh axes an array
+        looks whole to f, and XLA divides the work.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
@@ -66,11 +66,11 @@ def on_each_device(
         in_specs=tuple(map(spmd.logical_to_mesh_axes, in_axes)),
         out_specs=tuple(map(spmd.logical_to_mesh_axes, out_axes)),
         axis_names=set(mesh.axis_names if over is None else over),
-        check_vma=False,  # Pallas kernels do not say over which axes their results vary
+        check_vma=False,  # Pallas kernels do not declare over which axes their results vary
     )
 
 
 def sum_over_batch(x: jax.Array) -> jax.Array:
-    """The sum over the devices of the batch axes, inside `on_each_device`."""
+    """Returns the sum over the devices of the batch axes; for use inside `on_each_device`."""
     mesh = jax.sharding.get_abstract_mesh()
     return x if mesh.empty else jax.lax.psum(x, BATCH_AXES)

@@ -1,8 +1,8 @@
-"""Weighted next-token cross-entropy that never holds [B, T, V] in float32.
+"""Computes the weighted next-token cross-entropy without storing [B, T, V] in float32.
 
-Logits exist for one chunk of positions at a time. The forward pass already knows each chunk's
-gradient (softmax minus one-hot, times the weight), so it forms the products with it while the chunk
-is at hand, and the backward pass only scales them: the logits are computed once, not twice.
+Logits exist for one chunk of positions at a time. The forward pass already knows the gradient of
+each chunk's logits (softmax minus one-hot, times the weight), so it also computes the products with
+it, and the backward pass only scales them: the logits are computed once, not twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gpt2_jax.parallel.mesh import BATCH_AXES
 _TABLE_AXES = ("vocab", "embed")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def weighted_cross_entropy(
     hidden_BxTxD: jax.Array,
     table_VxD: jax.Array,
@@ -27,30 +27,32 @@ def weighted_cross_entropy(
     weights_BxT: jax.Array,
     vocab_size: int,
     chunk: int,
+    precision: str | None = None,
 ) -> jax.Array:
-    """sum over positions of weight * -log softmax(hidden table^T)[target], in nats.
+    """Returns the sum over positions of weight * -log softmax(hidden table^T)[target], in nats.
 
     Args:
       hidden_BxTxD: hidden states in the compute dtype.
       table_VxD: the embedding table, V >= vocab_size; it is cast to the compute dtype.
       targets_BxT: int32 ids below vocab_size.
-      weights_BxT: float32; 0 ignores a position. Not differentiated.
-      vocab_size: rows of the table past it are padding and take no probability.
-      chunk: positions at a time, a divisor of T; 0 means all.
+      weights_BxT: float32; 0 ignores a position. The loss is not differentiated by them.
+      vocab_size: rows of the table past it are padding and get no probability.
+      chunk: positions whose logits exist at a time, a divisor of T; 0 means all.
+      precision: precision of the products; see `ComputeConfig.matmul_precision`.
 
     Returns:
-      float32 scalar. Divide by the sum of weights for the mean.
+      A float32 scalar; divide it by the sum of weights for the mean.
     """
-    return _sweep(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk)[0]
+    arrays = (hidden_BxTxD, table_VxD, targets_BxT, weights_BxT)
+    return _sweep(*arrays, vocab_size, chunk, precision)[0]
 
 
-def _forward(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk):
-    return _sweep(
-        hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk, gradients=True
-    )
+def _forward(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk, precision):
+    arrays = (hidden_BxTxD, table_VxD, targets_BxT, weights_BxT)
+    return _sweep(*arrays, vocab_size, chunk, precision, gradients=True)
 
 
-def _backward(vocab_size, chunk, gradients, cotangent):
+def _backward(vocab_size, chunk, precision, gradients, cotangent):
     d_hidden_BxTxD, d_table_VxD = gradients
     return (
         (d_hidden_BxTxD * cotangent).astype(d_hidden_BxTxD.dtype),
@@ -63,17 +65,28 @@ def _backward(vocab_size, chunk, gradients, cotangent):
 weighted_cross_entropy.defvjp(_forward, _backward)
 
 
-def _sweep(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk, gradients=False):
-    """(loss, (d_hidden, d_table) or None).
+def _sweep(
+    hidden_BxTxD,
+    table_VxD,
+    targets_BxT,
+    weights_BxT,
+    vocab_size,
+    chunk,
+    precision,
+    gradients=False,
+):
+    """Returns (loss, (d_hidden, d_table), or None without gradients).
 
-    A device sums the table's gradient over the chunks of its rows before it adds other devices':
-    left to XLA, every chunk would be a reduction of [V, D].
+    Each device sums the table's gradient over the chunks of its own rows before the devices reduce
+    it; XLA alone would reduce [V, D] in every chunk.
     """
     batch = ("batch",)
 
     def program(hidden, table, targets, weights):
         gradient: Any
-        loss, gradient = _local_sweep(hidden, table, targets, weights, vocab_size, chunk, gradients)
+        loss, gradient = _local_sweep(
+            hidden, table, targets, weights, vocab_size, chunk, precision, gradients
+        )
         if not gradients:
             return (sum_over_batch(loss),)
         d_hidden, d_table = gradient
@@ -89,16 +102,19 @@ def _sweep(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk,
     return loss, (d_hidden, constrain(d_tables.sum(0), _TABLE_AXES))
 
 
-def _local_sweep(hidden_BxTxD, table, targets_BxT, weights_BxT, vocab_size, chunk, gradients):
-    """(loss, (d_hidden, d_table) or None) of one device's rows, chunk by chunk along T."""
+def _local_sweep(
+    hidden_BxTxD, table, targets_BxT, weights_BxT, vocab_size, chunk, precision, gradients
+):
+    """Returns the same for the rows of one device, chunk by chunk along T."""
     dtype = hidden_BxTxD.dtype
+    product = functools.partial(jnp.einsum, precision=precision)
     padded_V = jnp.arange(table.shape[0]) >= vocab_size
 
-    def one(hidden_BxCxD, targets_BxC, weights_BxC):
-        # A training step keeps its logits in the compute dtype, which halves what it writes; all
-        # that sums over them is float32. Validation reports what unrounded logits give.
+    def of_chunk(hidden_BxCxD, targets_BxC, weights_BxC):
+        # A training step keeps its logits in the compute dtype, which halves what it writes; sums
+        # over them are float32. Validation does not round its logits.
         logits_dtype = dtype if gradients else jnp.float32
-        logits_BxCxV = jnp.einsum(
+        logits_BxCxV = product(
             "bcd,vd->bcv", hidden_BxCxD, table, preferred_element_type=logits_dtype
         )
         logits_BxCxV = jnp.where(padded_V, jnp.finfo(logits_dtype).min, logits_BxCxV)
@@ -110,22 +126,24 @@ def _local_sweep(hidden_BxTxD, table, targets_BxT, weights_BxT, vocab_size, chun
         probs_BxCxV = jnp.exp(logits_BxCxV.astype(jnp.float32) - lse_BxC[..., None])
         onehot_BxCxV = targets_BxC[..., None] == jnp.arange(table.shape[0])
         d_logits_BxCxV = ((probs_BxCxV - onehot_BxCxV) * weights_BxC[..., None]).astype(dtype)
-        d_hidden_BxCxD = jnp.einsum("bcv,vd->bcd", d_logits_BxCxV, table)
-        d_table_VxD = jnp.einsum(
+        d_hidden_BxCxD = product("bcv,vd->bcd", d_logits_BxCxV, table)
+        d_table_VxD = product(
             "bcv,bcd->vd", d_logits_BxCxV, hidden_BxCxD, preferred_element_type=jnp.float32
         )
         return loss, d_hidden_BxCxD, d_table_VxD
 
     B, T, D = hidden_BxTxD.shape
     if chunk == 0 or chunk >= T:
-        loss, d_hidden, d_table = one(hidden_BxTxD, targets_BxT, weights_BxT)
+        loss, d_hidden, d_table = of_chunk(hidden_BxTxD, targets_BxT, weights_BxT)
         return loss, ((d_hidden, d_table) if gradients else None)
 
     def body(carry, i):
-        cut = functools.partial(
+        slice_chunk = functools.partial(
             jax.lax.dynamic_slice_in_dim, start_index=i * chunk, slice_size=chunk, axis=1
         )
-        loss, d_hidden, d_table = one(cut(hidden_BxTxD), cut(targets_BxT), cut(weights_BxT))
+        loss, d_hidden, d_table = of_chunk(
+            slice_chunk(hidden_BxTxD), slice_chunk(targets_BxT), slice_chunk(weights_BxT)
+        )
         total, d_total = carry
         return (total + loss, d_total if d_table is None else d_total + d_table), d_hidden
 

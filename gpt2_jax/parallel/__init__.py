@@ -1,1 +1,1 @@
-"""Where arrays live: processes, the device mesh, sharding rules and what a chip can do."""
+"""Decides where arrays live: processes, the device mesh, sharding rules, and what chips can do."""

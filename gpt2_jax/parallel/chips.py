@@ -1,7 +1,8 @@
-"""What a chip can do at best: the one table that MFU, planning and `gpt2-jax doctor` read.
+"""Peak figures of accelerators: the one table that MFU, planning and `gpt2-jax doctor` read.
 
 Figures are per JAX device (one entry of `jax.devices()`), dense (without structured sparsity) and
-as the vendor states them; no chip sustains its peak. No JAX here: planning runs without devices.
+as the vendor states them; no chip sustains its peak. Nothing here imports JAX, because
+planning runs without devices.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ _GIGA = 1e9
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Peak figures of one accelerator.
+    """Holds the peak figures of one accelerator.
 
     Attributes:
       name: short and unique, such as `h100-sxm` or `v5e`.
-      matches: regular expressions; one of them matches the whole `device_kind`, letter case aside.
+      matches: regular expressions, one of which matches the whole `device_kind`; case is ignored.
       peak_bf16_flops: dense bfloat16 matrix FLOP/s with float32 accumulation (on V100, which has no
         bfloat16, float16).
-      hbm_bytes: memory.
+      hbm_bytes: size of the memory.
       hbm_bandwidth: bytes/s between memory and compute.
       link_bandwidth: bytes/s that leave the device over all its NVLink or ICI links together, one
-        direction (vendors quote the sum of both); PCIe where there is no such link.
-      clock_hz: boost clock, where the source states one.
+        direction (vendors quote the sum of both); PCIe if there is no such link.
+      clock_hz: boost clock; None if the source does not state one.
       source: the document the figures come from.
-      usable_hbm_bytes: what a program may take of the memory, as libtpu 0.0.51 states it; None
-        where the runtime decides.
+      usable_hbm_bytes: memory that a program may use, as libtpu 0.0.51 states it; None if the
+        runtime decides.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Chip:
 
     @property
     def available_bytes(self) -> int:
-        """What a program may take of the memory; all of it where that is not known better."""
+        """Returns the memory that a program may use; all of it if nothing else is known."""
         return self.usable_hbm_bytes or self.hbm_bytes
 
 
@@ -63,7 +64,7 @@ def _chip(
     clock_mhz: float | None = None,
     usable: float | None = None,
 ) -> Chip:
-    """A row in the datasheets' units: TFLOP/s, GiB, GB/s, GB/s of both directions, MHz, GiB."""
+    """Makes an entry from datasheet units: TFLOP/s, GiB, GB/s, GB/s both ways, MHz, GiB."""
     return Chip(
         name=name,
         matches=matches,
@@ -78,12 +79,12 @@ def _chip(
 
 
 _TPU_DOCS = "Google Cloud TPU documentation, key specifications of "
-# Of 128 x 128 units that do 2 FLOPs a cycle in each cell: v5e has four, v5p eight; v6e two of
-# 256 x 256.
+# A matrix unit has 128 x 128 cells of 2 FLOPs per cycle each; v5e has four units, v5p eight, and
+# v6e two of 256 x 256 cells.
 _TPU_CLOCK = "clock: the peak over the matrix units' FLOPs per cycle"
 _NVIDIA = "NVIDIA, "
 
-# NVIDIA's "GB" of memory are GiB as the driver reports them, less about half a per cent for ECC.
+# NVIDIA's "GB" of memory are GiB as the driver reports them, less about half a percent for ECC.
 # Where a datasheet gives only the figure with sparsity, tflops is half of it.
 CHIPS: tuple[Chip, ...] = (
     _chip(
@@ -248,12 +249,12 @@ CHIPS: tuple[Chip, ...] = (
 )
 
 
-# What is meant by a name that says no variant.
-_USUAL = {"h100": "h100-sxm", "a100": "a100-80gb"}
+# Variants that are meant by a name without one.
+_DEFAULT_VARIANTS = {"h100": "h100-sxm", "a100": "a100-80gb"}
 
 
 def chip_for(device_kind: str) -> Chip | None:
-    """The table's row for a `jax.Device.device_kind`; None for CPUs and chips it does not know."""
+    """Returns the chip of a `jax.Device.device_kind`; None for CPUs and unknown chips."""
     for chip in CHIPS:
         if any(
             re.fullmatch(pattern, device_kind.strip(), re.IGNORECASE) for pattern in chip.matches
@@ -263,13 +264,13 @@ def chip_for(device_kind: str) -> Chip | None:
 
 
 def chip_named(name: str) -> Chip:
-    """The row of the table of chips.
+    """Returns the chip of this name, such as `v5e` or `h100`.
 
     Raises:
-      UserError: for a name it does not have.
+      UserError: if the table has no such chip.
     """
     by_name = {chip.name: chip for chip in CHIPS}
-    name = _USUAL.get(name, name)
+    name = _DEFAULT_VARIANTS.get(name, name)
     if name not in by_name:
         raise UserError(
             f"--chip must be one of {', '.join(by_name)}, not {name!r}{did_you_mean(name, by_name)}"

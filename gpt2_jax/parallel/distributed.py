@@ -1,4 +1,4 @@
-"""Process start-up, who writes, and what processes agree on."""
+"""Starts processes together, and passes values and failures between them."""
 
 from __future__ import annotations
 
@@ -15,45 +15,53 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gpt2_jax.errors import PeersLost, StorageError, UserError, is_disk_full, no_room, told
+from gpt2_jax.errors import PeersLost, StorageError, UserError, error_text
+from gpt2_jax.files.disk_full import disk_full_message, is_disk_full
 
-# Who says how many processes a run has, and which of them this one is. mpirun inside a Slurm job
-# starts its daemons as a Slurm step, so Open MPI is asked first; a Slurm job that runs the command
-# without srun has no step, and is one process however many tasks it was given.
+# Variables in which a launcher states the number of processes and the index of this one. mpirun
+# inside a Slurm job starts its daemons as a Slurm step, so Open MPI comes before Slurm; a Slurm job
+# that runs the command without srun has no step, and is one process however many tasks it has.
 _LAUNCHERS = (
     ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
 )
-# What the runtime's errors begin with when a peer or a device is gone. Others, such as
-# RESOURCE_EXHAUSTED and INVALID_ARGUMENT, would come again.
-_LOST = ("UNKNOWN:", "INTERNAL:", "UNAVAILABLE:", "ABORTED:", "CANCELLED:", "DEADLINE_EXCEEDED:")
+# The runtime's errors begin with these when a peer or a device is gone. Others, such as
+# RESOURCE_EXHAUSTED and INVALID_ARGUMENT, would occur again.
+_PEER_LOSS = (
+    "UNKNOWN:",
+    "INTERNAL:",
+    "UNAVAILABLE:",
+    "ABORTED:",
+    "CANCELLED:",
+    "DEADLINE_EXCEEDED:",
+)
 _TIMEOUT = "GPT2_JAX_START_TIMEOUT"
 _TIMEOUT_S = 300
-# How long a process that ends waits for the others to end, before it takes them for dead.
+# How long a process that ends waits for the others to end, before it considers them dead.
 _SHUTDOWN_S = 60
-_LONGEST_SAID = 1000  # bytes
+_MAX_MESSAGE = 1000  # bytes
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 
 
 def initialize() -> None:
     """Joins this process to the others of the run; call it before anything else touches a device.
 
-    There are others where `JAX_NUM_PROCESSES` (with `JAX_PROCESS_ID` and
-    `JAX_COORDINATOR_ADDRESS`), Open MPI, a Slurm step or a TPU slice says so; then a line on
-    standard error tells which process this is. Elsewhere it does nothing. The launcher also tells
-    where process 0 is reached, unless `JAX_COORDINATOR_ADDRESS` does. If they have not all met
-    after 300 seconds, or as many as `GPT2_JAX_START_TIMEOUT` says, the process ends with the exit
-    status of `PeersLost`.
+    A run has several processes if `JAX_NUM_PROCESSES` (with `JAX_PROCESS_ID` and
+    `JAX_COORDINATOR_ADDRESS`), Open MPI, a Slurm step or a TPU slice says so; a line on standard
+    error then states the index of this process. Otherwise nothing happens. The launcher also gives
+    the address of process 0, unless `JAX_COORDINATOR_ADDRESS` does. If the processes have not all
+    connected after 300 seconds, or `GPT2_JAX_START_TIMEOUT` seconds, this process ends with the
+    exit status of `PeersLost`.
 
     Raises:
-      UserError: if a variable is missing or makes no sense.
-      PeersLost: if the address can't be used.
+      UserError: if a variable is missing or not valid.
+      PeersLost: if the address cannot be used.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS") or None
     if address and not re.fullmatch(r".+:\d+", address):
         raise UserError(f"JAX_COORDINATOR_ADDRESS={address} in the environment must be HOST:PORT")
-    count, process = _place()
+    count, process = _launched_as()
     if address and count is None:
         raise UserError(
             f"JAX_COORDINATOR_ADDRESS={address} is set in the environment, but not how many "
@@ -64,9 +72,9 @@ def initialize() -> None:
     timeout_s = _number(_TIMEOUT) or _TIMEOUT_S
     this = "this process" if process is None else f"process {process}"
     late = (
-        f"{this} and the {count - 1} other(s) of this run have not met at "
-        f"{address or 'their coordinator'} in {timeout_s} s: start all {count}, let the port of "
-        f"process 0 be reached from everywhere, or give them longer with {_TIMEOUT}"
+        f"{this} and the {count - 1} other(s) of this run have not connected to "
+        f"{address or 'their coordinator'} in {timeout_s} s: start all {count}, make the port of "
+        f"process 0 reachable from all machines, or allow more seconds with {_TIMEOUT}"
     )
     try:
         with _deadline(timeout_s, late):
@@ -79,11 +87,11 @@ def initialize() -> None:
             )
     except ValueError as error:
         raise UserError(
-            f"can't join the {count} processes of this run: {error} (the environment needs "
+            f"cannot join the {count} processes of this run: {error} (the environment needs "
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID)"
         ) from error
     except RuntimeError as error:
-        raise PeersLost(f"can't join the {count} processes of this run: {error}") from error
+        raise PeersLost(f"cannot join the {count} processes of this run: {error}") from error
     print(
         f"process {jax.process_index()} of {jax.process_count()}: "
         f"{jax.local_device_count()} of {jax.device_count()} devices",
@@ -91,8 +99,8 @@ def initialize() -> None:
     )
 
 
-def _place() -> tuple[int | None, int | None]:
-    """(processes, number of this one), None for what nobody has said."""
+def _launched_as() -> tuple[int | None, int | None]:
+    """Returns (number of processes, index of this one); None for what no launcher states."""
     for count_name, process_name in _LAUNCHERS:
         count = _number(count_name)
         if count is not None:
@@ -101,10 +109,10 @@ def _place() -> tuple[int | None, int | None]:
 
 
 def _tpu_hosts() -> int | None:
-    """Hosts of the TPU slices this process is on, None where there is no TPU.
+    """Returns the number of hosts of the TPU slices this process is on; None without a TPU.
 
-    On a machine with TPU chips JAX puts "tpu" into its platforms as it is imported. GKE then lists
-    the hosts of a slice in the environment, Compute Engine in the metadata of the machine.
+    On a machine with TPU chips JAX adds "tpu" to its platforms when it is imported. GKE lists the
+    hosts of a slice in the environment, Compute Engine in the metadata of the machine.
     """
     if "tpu" not in (getattr(jax.config, "jax_platforms", None) or ""):
         return None
@@ -126,13 +134,16 @@ def _metadata(key: str) -> str | None:
 def _number(name: str) -> int | None:
     text = os.environ.get(name)
     if text is not None and not text.isdigit():
-        raise UserError(f"{name} in the environment must be a whole number, not {text!r}")
+        raise UserError(f"{name} in the environment must be an integer, not {text!r}")
     return None if text is None else int(text)
 
 
 @contextlib.contextmanager
 def _deadline(seconds: int, message: str) -> Iterator[None]:
-    """Ends the process with a line if the block takes longer: JAX waits in C++ and then aborts."""
+    """Ends the process with a message if the block takes longer.
+
+    JAX would wait in C++ and then abort without one.
+    """
 
     def end() -> None:
         os.write(sys.stderr.fileno(), f"error: {message}\n".encode())
@@ -148,90 +159,89 @@ def _deadline(seconds: int, message: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def peers_expected() -> Iterator[None]:
-    """Tells what a lost peer does to this process from what is wrong with the program.
+def report_lost_peers() -> Iterator[None]:
+    """Turns an error that a lost peer causes into `PeersLost`; other errors pass unchanged.
 
     Raises:
-      PeersLost: for a failure of the runtime in a run of several processes, if it is of a kind that
-        a peer or a device causes.
+      PeersLost: if the block fails because a peer or a device is gone; see `is_peer_loss`.
     """
     try:
         yield
     except Exception as error:
-        if not is_lost(error):
+        if not is_peer_loss(error):
             raise
         reason = str(error).partition("\n")[0]
         raise PeersLost(
-            f"process {jax.process_index()} lost another of the run, or a device: start all again "
+            f"process {jax.process_index()} lost another process or a device: start all again "
             f"({reason[:300]})"
         ) from error
 
 
-def is_lost(error: Exception) -> bool:
-    """Whether an error is of a kind that a peer or a device that is gone causes."""
+def is_peer_loss(error: Exception) -> bool:
+    """Returns whether an error says that another process, or a device, is gone."""
     kinds = (jax.errors.JaxRuntimeError, ValueError)  # some collectives raise the latter
     several = jax.process_count() > 1
-    return several and isinstance(error, kinds) and str(error).startswith(_LOST)
+    return several and isinstance(error, kinds) and str(error).startswith(_PEER_LOSS)
 
 
-def agreed(value: int) -> int:
-    """The value that process 0 has, in all; each process must ask."""
+def broadcast_from_primary(value: int) -> int:
+    """Returns the value of process 0 in all processes, each of which must call this."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
 
 
-def first_said(text: str | None) -> str | None:
-    """What the first process with something to say says, in all; each process must ask."""
+def first_message(message: str | None) -> str | None:
+    """Returns the message of the first process that has one, in all; each must call this."""
     if jax.process_count() == 1:
-        return text
-    said = np.zeros(_LONGEST_SAID, np.uint8)
-    content = np.frombuffer((text or "").encode()[:_LONGEST_SAID], np.uint8)
-    said[: len(content)] = content
-    rows = multihost_utils.process_allgather(said)
-    texts = [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows]
-    return next((text for text in texts if text), None)
+        return message
+    padded = np.zeros(_MAX_MESSAGE, np.uint8)
+    content = np.frombuffer((message or "").encode()[:_MAX_MESSAGE], np.uint8)
+    padded[: len(content)] = content
+    gathered = multihost_utils.process_allgather(padded)
+    messages = [bytes(line).rstrip(b"\0").decode(errors="ignore") for line in gathered]
+    return next((message for message in messages if message), None)
 
 
-def on_primary(action: Callable[[], object]) -> None:
-    """Runs an action in process 0 while the others wait for it; each process must ask.
+def run_on_primary(action: Callable[[], object]) -> None:
+    """Runs an action in process 0 while the others wait; each process must call this.
 
     Raises:
-      UserError: in all, if the action raised one.
-      StorageError: in all, if it raised one, or an OSError.
+      UserError: in all processes, if the action raised one.
+      StorageError: in all processes, if the action raised one, or an OSError.
     """
-    mistake = failure = None
+    user_error = storage_error = None
     if is_primary():
         try:
             action()
         except UserError as error:
-            mistake = told(error)
+            user_error = error_text(error)
         except StorageError as error:
-            failure = told(error)
+            storage_error = error_text(error)
         except OSError as error:
-            failure = no_room(error) if is_disk_full(error) else told(error)
-    if (mistake := first_said(mistake)) is not None:
-        raise UserError(mistake)
-    if (failure := first_said(failure)) is not None:
-        raise StorageError(failure)
+            storage_error = disk_full_message(error) if is_disk_full(error) else error_text(error)
+    if (message := first_message(user_error)) is not None:
+        raise UserError(message)
+    if (message := first_message(storage_error)) is not None:
+        raise StorageError(message)
 
 
-def check_shared(folder: Path) -> None:
-    """Refuses a folder that is not the same one in all processes; each must ask.
+def check_shared_folder(folder: Path) -> None:
+    """Checks that a folder is the same one in all processes, each of which must call this.
 
     Raises:
-      UserError: in a process that does not find there what process 0 has left.
+      UserError: in a process that does not see a file that process 0 has written there.
     """
     if jax.process_count() == 1:
         return
-    note = folder / f".shared.{agreed(os.getpid())}"
-    on_primary(lambda: note.write_text(""))
-    multihost_utils.sync_global_devices("a note has been left")
-    found = note.exists()
-    multihost_utils.sync_global_devices("a note has been looked for")
+    marker = folder / f".shared.{broadcast_from_primary(os.getpid())}"
+    run_on_primary(lambda: marker.write_text(""))
+    multihost_utils.sync_global_devices("the marker has been written")
+    exists = marker.exists()
+    multihost_utils.sync_global_devices("the marker has been looked for")
     if is_primary():
-        note.unlink(missing_ok=True)
-    if not found:
+        marker.unlink(missing_ok=True)
+    if not exists:
         raise UserError(
             f"--workdir {folder} is another folder in process {jax.process_index()} than in "
             "process 0: name one that all machines share, such as gs://BUCKET/RUN"
@@ -239,5 +249,5 @@ def check_shared(folder: Path) -> None:
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that logs and writes shared files."""
+    """Returns whether this process is the one that logs and writes shared files."""
     return jax.process_index() == 0

@@ -1,4 +1,4 @@
-"""What becomes of the memory that a step on the CPU frees."""
+"""Keeps the memory that a step on the CPU frees, so that the next step can use it again."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import jax
 # Parameters of mallopt(3), as glibc's malloc.h numbers them.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
-# Blocks above this go back at once, or the heap of a model of gigabytes breaks into fragments.
+# Larger blocks go back to the kernel, because the heap of a model of gigabytes would fragment.
 _LARGEST_KEPT_BYTES = 128 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Has malloc keep what it frees, where steps run on the CPU; returns whether it does.
+    """Makes malloc keep freed memory if steps run on the CPU; returns whether it does.
 
-    XLA allocates the temporaries of a step anew in every step. glibc hands blocks of that size back
+    XLA allocates the temporaries of a step again in every step. glibc returns blocks of that size
     to the kernel, which maps and clears them again page by page: 20,000 page faults and a quarter
-    of the time of a step of `configs/quickstart.py`. From one arena that is never trimmed they cost
-    neither. Call it before JAX starts its threads, each of which would bring an arena of its own.
+    of the time of a step of `configs/quickstart.py`. One arena that is never trimmed avoids both.
+    Call this before JAX starts its threads, because each would get an arena of its own.
 
-    Does nothing where JAX may have an accelerator, or with another C library.
+    Does nothing if JAX may have an accelerator, or with another C library.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or not _cpu_only():
@@ -34,7 +34,7 @@ def keep_freed_memory() -> bool:
 
 
 def _cpu_only() -> bool:
-    """Whether JAX will compute on the CPU, told without starting its backends."""
+    """Returns whether JAX will compute on the CPU, without starting its backends."""
     if platforms := jax.config.values["jax_platforms"]:
         return platforms == "cpu"
     plugins = importlib.metadata.entry_points(group="jax_plugins")

@@ -1,8 +1,7 @@
-"""Which mesh axis each logical axis of the model is cut over, checked.
+"""Maps the logical axes of the model's arrays to mesh axes, with checks.
 
-Flax leaves an array unsharded, without a word, where a name matches no rule or its mesh axis is
-already taken. Here every name must have a rule, every rule a user, and no array may name one mesh
-axis twice.
+Flax silently leaves an array unsharded if a name matches no rule or its mesh axis is already taken.
+Here every name must have a rule, every rule must be used, and no array may use a mesh axis twice.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -25,7 +24,7 @@ MeshAxes = str | tuple[str, ...] | None
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Logical axis -> mesh axis (or axes, or None for whole on every device)."""
+    """Maps each logical axis to a mesh axis, to several, or to None: whole on every device."""
 
     # Parameters.
     vocab: MeshAxes = "tensor"
@@ -34,7 +33,7 @@ class Rules:
     heads: MeshAxes = "tensor"
     head_dim: MeshAxes = None
     mlp: MeshAxes = "tensor"
-    vector: MeshAxes = None  # biases and norms: to gather them costs more than to keep them
+    vector: MeshAxes = None  # biases and norms: gathering them costs more than keeping them
     layers: MeshAxes = None
     # Activations.
     batch: MeshAxes = BATCH_AXES
@@ -44,11 +43,11 @@ class Rules:
     act_mlp: MeshAxes = "tensor"
 
     def pairs(self) -> tuple[tuple[str, MeshAxes], ...]:
-        """The rules as flax takes them."""
+        """Returns the rules in flax's form."""
         return tuple((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
 
     def mesh_axes(self, spec: PartitionSpec) -> PartitionSpec:
-        """The mesh axes of one array's logical names.
+        """Returns the mesh axes for the logical names of one array.
 
         Raises:
           ValueError: for a name without a rule, or two names on one mesh axis.
@@ -61,45 +60,51 @@ class Rules:
         taken = [axis for entry in axes for axis in _as_tuple(entry)]
         twice = sorted({axis for axis in taken if taken.count(axis) > 1})
         if twice:
-            raise ValueError(f"{spec} is cut over mesh axis {twice[0]!r} twice")
+            raise ValueError(f"{spec} uses mesh axis {twice[0]!r} twice")
         return PartitionSpec(*axes)
 
 
 _ACTIVATIONS = ("batch", "length", "act_embed", "act_heads", "act_mlp")
 
 
-def shardings(boxed: Any, mesh: Mesh | AbstractMesh, rules: Rules) -> Any:
-    """The NamedSharding of every leaf of an abstract tree whose parameters carry logical names.
+def shardings(
+    boxed: Any, mesh: Mesh | AbstractMesh, rules: Rules, *, unused: Collection[str] = ()
+) -> Any:
+    """Returns the NamedSharding of every leaf of a tree whose parameters carry logical names.
 
     Args:
       boxed: tree of `jax.eval_shape`, with flax's partitioning boxes still on.
+      mesh: to shard over.
+      rules: see `Rules`.
+      unused: logical axes that this variant of the model does not have; every other rule must match
+        a parameter.
 
     Raises:
       ValueError: for unknown, unused or colliding names.
-      UserError: for a dimension that its mesh axes do not divide; with meshes that would do.
+      UserError: for a dimension that its mesh axes do not divide; the message lists meshes that do.
     """
     leaves = _leaves(boxed, rules)
     used = {name for leaf in leaves for name in leaf.names}
-    unused = {name for name, _ in rules.pairs()} - used - set(_ACTIVATIONS)
-    if unused:
-        raise ValueError(f"sharding rules that match no parameter: {sorted(unused)}")
+    unmatched = {name for name, _ in rules.pairs()} - used - {*_ACTIVATIONS, *unused}
+    if unmatched:
+        raise ValueError(f"sharding rules that match no parameter: {sorted(unmatched)}")
     for leaf in leaves:
         if problem := leaf.problem(mesh.shape):
             valid = divisible_meshes(boxed, rules, mesh.size)
-            instead = " or ".join("x".join(map(str, sizes)) for sizes in valid[:6])
+            choices = " or ".join("x".join(map(str, sizes)) for sizes in valid[:6])
             raise UserError(
-                f"{problem}; of the meshes (data x fsdp x tensor) of {mesh.size} devices these "
-                f"divide this model: {instead}"
+                f"{problem}; meshes (data x fsdp x tensor) of {mesh.size} devices that divide this "
+                f"model: {choices}"
             )
     specs = [jax.sharding.NamedSharding(mesh, leaf.spec) for leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(nn.unbox(boxed)), specs)
 
 
 def divisible_meshes(boxed: Any, rules: Rules, num_devices: int) -> list[tuple[int, int, int]]:
-    """The (data, fsdp, tensor) meshes of as many devices that divide every parameter.
+    """Returns the (data, fsdp, tensor) meshes of so many devices that divide every parameter.
 
-    Those that keep the least of the state on a device come first, less tensor parallelism before
-    more.
+    Meshes that keep the least of the state on each device come first, and among these the ones with
+    less tensor parallelism.
     """
     leaves = _leaves(boxed, rules)
     sizes = divisors(num_devices)
@@ -119,7 +124,7 @@ def divisible_meshes(boxed: Any, rules: Rules, num_devices: int) -> list[tuple[i
 
 @dataclasses.dataclass(frozen=True)
 class _Leaf:
-    """One parameter, or one of the optimizer's arrays: its shape and what each axis is cut over."""
+    """Describes a parameter or an array of the optimizer: its shape, names and mesh axes."""
 
     path: str
     shape: tuple[int, ...]
@@ -127,15 +132,15 @@ class _Leaf:
     spec: PartitionSpec
 
     def problem(self, axis_sizes: Mapping[str, int]) -> str | None:
-        """The first dimension that the mesh does not divide, in words; None when it divides all."""
+        """Returns a message about the first dimension that the mesh does not divide, or None."""
         for size, name, entry in zip(self.shape, self.names, self.spec, strict=False):
             axes = _as_tuple(entry)
-            parts = math.prod(axis_sizes[axis] for axis in axes)
-            if size % parts:
-                fix = f", unless model.vocab_multiple={math.lcm(128, parts)}"
+            num_shards = math.prod(axis_sizes[axis] for axis in axes)
+            if size % num_shards:
+                multiple = f", unless model.vocab_multiple={math.lcm(128, num_shards)}"
                 return (
-                    f"mesh.{'*'.join(axes)}={parts} does not divide axis {name!r} of {self.path}, "
-                    f"which is {size}{fix if name == 'vocab' else ''}"
+                    f"mesh.{'*'.join(axes)}={num_shards} does not divide axis {name!r} of "
+                    f"{self.path}, which is {size}{multiple if name == 'vocab' else ''}"
                 )
         return None
 
@@ -156,8 +161,8 @@ def _leaves(boxed: Any, rules: Rules) -> list[_Leaf]:
 
 
 @contextlib.contextmanager
-def entered(mesh: Mesh, rules: Rules) -> Iterator[None]:
-    """The mesh and the rules as one context to trace a step in: the constraints then take hold."""
+def sharding_context(mesh: Mesh, rules: Rules) -> Iterator[None]:
+    """Puts mesh and rules into force: programs that are traced inside obey their constraints."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(rules.pairs()):
         yield
 

@@ -1,1 +1,1 @@
-"""Config and topology to a forecast: will it fit, what moves, how long will it take."""
+"""Predicts from a config and a topology whether a run fits, what it moves and how long it takes."""

@@ -1,4 +1,4 @@
-"""Compiles the real training step for devices that are not there, and reads what it will need."""
+"""Compiles the training step for devices that are not present, and reads what it will need."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.planning import collectives
-from gpt2_jax.planning.classify import contents
+from gpt2_jax.planning.classify import classify_transfer
 from gpt2_jax.planning.hlo import Program
 from gpt2_jax.planning.memory import Memory, state_bytes
 from gpt2_jax.planning.topology import Topology, captured_stderr
 from gpt2_jax.planning.transfers import Transfer
-from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import abstract_state
-from gpt2_jax.train.step import compile_train_step
+from gpt2_jax.training.optimizer import make_optimizer
+from gpt2_jax.training.state import abstract_state
+from gpt2_jax.training.step import compile_train_step
 
-# Without these libtpu 0.0.51 cannot print a program for chips with SparseCores, to which it gives
-# lookups.
+# Without these options, libtpu 0.0.51 gives lookups to SparseCores on chips that have them, and
+# cannot print the program.
 _SPARSE_CORES = ("v5p", "v6e")
-_READABLE = {
+_PRINTABLE = {
     "xla_tpu_offload_gather_to_sparsecore": "false",
     "xla_tpu_enable_offloading_gather_to_sparsecore": "false",
     "xla_tpu_enable_offloading_scatter_to_sparsecore": "false",
@@ -37,16 +37,16 @@ _READABLE = {
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """What the compiler says of a step on one device.
+    """Holds the compiler's figures for a step on one device.
 
     Attributes:
-      memory: that it takes.
-      links: bytes/s a device can send along each mesh axis at best.
-      transfers: between devices, in a step.
-      cycles: XLA's estimate for what a device computes, kernels left out; 0 where it has none.
-      kernels: (op_name, runs) of kernels that XLA knows nothing of.
-      rematerializations: XLA's warnings that it moves an array the long way round.
-      compile_seconds: wall clock.
+      memory: the memory that the step needs.
+      links: peak bytes/s that a device can send along each mesh axis.
+      transfers: the transfers between devices in a step.
+      cycles: XLA's estimate of the cycles that a device computes, without kernels; 0 if unknown.
+      kernels: (op_name, runs) of kernels whose cost XLA does not know.
+      rematerializations: number of arrays that XLA warns it reshards by gathering them whole.
+      compile_seconds: wall-clock time of the compilation.
     """
 
     memory: Memory
@@ -60,11 +60,11 @@ class CompiledStep:
 
 @dataclasses.dataclass(frozen=True)
 class DoesNotFit:
-    """What the compiler says of a step that it refuses.
+    """Holds the compiler's figures for a step that does not fit the memory.
 
     Attributes:
-      memory: that it would take, which is known roughly.
-      compile_seconds: wall clock.
+      memory: a rough figure of the memory that the step would need.
+      compile_seconds: wall-clock time of the compilation.
     """
 
     memory: Memory
@@ -72,31 +72,32 @@ class DoesNotFit:
 
 
 def compile_step(config: Config, topology: Topology) -> CompiledStep | DoesNotFit:
-    """Compiles the step of this config for a TPU slice.
+    """Compiles the training step of a config for a TPU slice.
 
     Raises:
-      UserError: for a mesh that does not divide the model or the batch, or without libtpu.
+      UserError: if the mesh does not divide the model or the batch, or libtpu is not installed.
     """
     mesh, rules = mesh_lib.make_mesh(config.mesh, topology.devices()), Rules()
     mesh_lib.check_batch(config.train, mesh)
     optimizer = make_optimizer(config)
     abstract = abstract_state(config, optimizer, mesh, rules)
     state = state_bytes(abstract)
-    readable = _READABLE if topology.chip.name in _SPARSE_CORES else {}
-    began = time.monotonic()
+    options = _PRINTABLE if topology.chip.name in _SPARSE_CORES else {}
+    start = time.monotonic()
     try:
         with captured_stderr() as warnings:
-            compiled = compile_train_step(config, optimizer, mesh, rules, abstract, readable)
+            compiled = compile_train_step(config, optimizer, mesh, rules, abstract, options)
     except jax.errors.JaxRuntimeError as error:
         needed, available = _out_of_memory(error)
         memory = Memory(state, needed, available, fits=False)
-        return DoesNotFit(memory, time.monotonic() - began)
-    seconds = time.monotonic() - began
-    program, carried = Program(compiled.as_text()), partial(contents, config, abstract.params)
+        return DoesNotFit(memory, time.monotonic() - start)
+    seconds = time.monotonic() - start
+    program = Program(compiled.as_text())
+    classify = partial(classify_transfer, config, abstract.params)
     return CompiledStep(
         memory=_memory(compiled.memory_analysis(), state, topology.chip),
         links=topology.axis_bandwidth(mesh),
-        transfers=tuple(collectives.transfers(program, mesh_lib.describe(mesh), carried)),
+        transfers=tuple(collectives.transfers(program, mesh_lib.describe(mesh), classify)),
         cycles=program.cycles(),
         kernels=tuple(program.kernels()),
         rematerializations=sum("full rematerialization" in line for line in warnings),
@@ -105,14 +106,14 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep | DoesNotFi
 
 
 def _memory(statistics: Any, state: dict[str, int], chip: Chip) -> Memory:
-    # Gradients are temporary too.
+    # The compiler counts gradients as temporary arrays, too.
     activations = max(statistics.temp_size_in_bytes - state["gradients"], 0)
     peak = statistics.peak_memory_in_bytes
     return Memory(state | {"activations": activations}, peak, chip.available_bytes, fits=True)
 
 
 def _out_of_memory(error: Exception) -> tuple[int, int]:
-    """(bytes needed, bytes available) of the compiler's refusal; other errors go on."""
+    """Returns (bytes needed, bytes available) from the compiler's error; raises other errors."""
     match = re.search(
         r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)", str(error)
     )

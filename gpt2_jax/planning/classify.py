@@ -1,4 +1,4 @@
-"""What a collective carries, told by the shapes of its arrays."""
+"""Classifies what a collective transfers by the shapes of its arrays."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from gpt2_jax.parallel.mesh import rows_per_device
 from gpt2_jax.planning.hlo import Array
 
 
-def contents(config: Config, params: Any, kind: str, arrays: Sequence[Array]) -> str:
-    """What a collective carries, told by the shapes of its arrays.
+def classify_transfer(config: Config, params: Any, kind: str, arrays: Sequence[Array]) -> str:
+    """Returns what a collective transfers, as `Transfer.of` names it, by the shapes of its arrays.
 
-    A parameter may travel whole or in parts, one layer or all, with one axis split in two by FSDP.
-    What has no parameter's shape is an activation if it has an axis of tokens, and else a padded
-    parameter.
+    A parameter may move whole or sharded, one layer or all, with one axis split in two by FSDP. An
+    array without a parameter's shape is an activation if one of its axes counts tokens; otherwise
+    it is a padded parameter.
+
+    Args:
+      config: config of the run.
+      params: abstract parameters with their shardings.
+      kind: one of `transfers.KINDS`.
+      arrays: the arrays that the collective transfers.
     """
-    # Norms, biases and sums of losses: their latency counts only.
+    # Norms, biases and sums of losses are so small that only their latency counts.
     small = 16 * config.model.mlp_width
     large = [array for array in arrays if array.elements > small]
     if not large:
@@ -28,7 +34,10 @@ def contents(config: Config, params: Any, kind: str, arrays: Sequence[Array]) ->
     shapes = set().union(*map(_shapes, jax.tree.leaves(params)))
     mesh = jax.tree.leaves(params)[0].sharding.mesh
     rows = rows_per_device(config.train, mesh.shape)
-    lengths = {config.model.context_length, config.model.loss_chunk or config.model.context_length}
+    lengths = {
+        config.model.context_length,
+        config.compute.loss_chunk or config.model.context_length,
+    }
     tokens = lengths | {rows * length for length in lengths}
     for array in large:
         if tokens & set(array.dims) and shapes.isdisjoint(_unsplit(array.dims, lengths)):
@@ -37,7 +46,7 @@ def contents(config: Config, params: Any, kind: str, arrays: Sequence[Array]) ->
 
 
 def _unsplit(dims: Sequence[int], lengths: set[int]) -> set[tuple[int, ...]]:
-    """The shape as it is, and with any two axes made one that are none of tokens."""
+    """Returns the shape, and all shapes with two axes merged that do not count tokens."""
     axes = [i for i, size in enumerate(dims) if size not in lengths]
     merged = {
         _plain(
@@ -49,18 +58,18 @@ def _unsplit(dims: Sequence[int], lengths: set[int]) -> set[tuple[int, ...]]:
 
 
 def _shapes(leaf: Any) -> set[tuple[int, ...]]:
-    """Shapes that a parameter may have on its way: whole or cut, all layers or one."""
-    found = set()
+    """Returns the shapes a parameter may move in: whole or sharded, all layers or one."""
+    shapes = set()
     spec, mesh = leaf.sharding.spec, leaf.sharding.mesh
     for cut in ((), ("fsdp",), ("tensor",), ("fsdp", "tensor")):
         dims = [
             size // (mesh.shape[axis] if axis in cut else 1)
             for size, axis in itertools.zip_longest(leaf.shape, spec)
         ]
-        found |= {_plain(dims), _plain(dims[1:])}
-    return found
+        shapes |= {_plain(dims), _plain(dims[1:])}
+    return shapes
 
 
 def _plain(dims: Sequence[int]) -> tuple[int, ...]:
-    """The dimensions in order of size, those of 1 left out: layouts permute them."""
+    """Returns the dimensions above 1 in order of size, because layouts permute them."""
     return tuple(sorted(size for size in dims if size > 1))

@@ -1,4 +1,4 @@
-"""The collectives of a compiled program, read as transfers along the axes of its mesh."""
+"""Reads the collectives of a compiled program as transfers along the axes of its mesh."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from gpt2_jax.planning.transfers import KINDS, Transfer
 def transfers(
     program: Program,
     axis_sizes: Mapping[str, int],
-    contents: Callable[[str, Sequence[Array]], str],
+    classify: Callable[[str, Sequence[Array]], str],
 ) -> list[Transfer]:
-    """Every transfer of a step.
+    """Returns every transfer of a step.
 
     Args:
-      axis_sizes: of the mesh the program was compiled for, in order.
-      contents: from a kind and the arrays it is about, what they are of.
+      program: the compiled program.
+      axis_sizes: sizes of the axes of the mesh that it was compiled for, in order.
+      classify: (kind, arrays) -> what the arrays are, as `Transfer.of` names it.
     """
-    found: dict[str, Transfer] = {}
+    by_channel: dict[str, Transfer] = {}
     for computation, instructions in program.computations.items():
         for instruction in instructions:
             if _kind(instruction) not in KINDS:
                 continue
-            # An asynchronous gather stands in every fusion that it runs beside, under one channel.
+            # An asynchronous gather appears, with its channel, in every fusion it overlaps with.
             channel = re.search(r"channel_id=(\d+)", instruction.text)
             key = channel.group(1) if channel else instruction.name
-            if key not in found:
-                found[key] = _transfer(program, computation, instruction, axis_sizes, contents)
-    return [transfer for transfer in found.values() if transfer.group > 1]
+            if key not in by_channel:
+                by_channel[key] = _transfer(program, computation, instruction, axis_sizes, classify)
+    return [transfer for transfer in by_channel.values() if transfer.group > 1]
 
 
 def _transfer(
@@ -41,7 +42,7 @@ def _transfer(
     computation: str,
     instruction: Instruction,
     axis_sizes: Mapping[str, int],
-    contents: Callable[[str, Sequence[Array]], str],
+    classify: Callable[[str, Sequence[Array]], str],
 ) -> Transfer:
     kind, arrays = _kind(instruction), instruction.arrays
     starts = instruction.opcode.endswith("-start")
@@ -52,11 +53,11 @@ def _transfer(
     if kind == "reduce-scatter":
         arrays = tuple(Array(array.dtype, (group, *array.dims)) for array in arrays)
     elif kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
-        kind = "reduce-scatter"  # this is how a TPU program spells it
+        kind = "reduce-scatter"  # a TPU program expresses it so
     runs, neighbours = program.runs[computation], program.computations[computation]
     return Transfer(
         kind=kind,
-        of=contents(kind, arrays),
+        of=classify(kind, arrays),
         axes=axes,
         group=group,
         count=runs,
@@ -70,12 +71,12 @@ def _kind(instruction: Instruction) -> str:
 
 
 def _groups(text: str, axis_sizes: Mapping[str, int]) -> list[list[int]]:
-    """Devices that exchange, by their number in the mesh: the first group, or a permute's pairs.
+    """Returns the devices of the first group, or of each pair of a permute, by index in the mesh.
 
-    XLA writes groups as lists, as an order of all devices cut into groups, or as axes of a mesh.
+    XLA writes groups as lists, as an order of all devices divided into groups, or as mesh axes.
 
     Raises:
-      ValueError: for any other way.
+      ValueError: for any other notation.
     """
     if match := re.search(r"source_target_pairs=\{(\{.*?\})\}", text):
         return [[int(n) for n in pair] for pair in re.findall(r"\{(\d+),(\d+)\}", match.group(1))]
@@ -98,7 +99,7 @@ def _groups(text: str, axis_sizes: Mapping[str, int]) -> list[list[int]]:
     raise ValueError(f"unknown replica_groups: {text[text.index('replica_groups') :][:200]}")
 
 
-# All devices in an order: counted through a grid whose axes are then permuted.
+# An order of all devices: a grid in counting order, whose axes are then permuted.
 _ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
 
 
@@ -113,7 +114,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _axes(groups: Sequence[Sequence[int]], axis_sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """The mesh axes along which the devices of a group differ."""
+    """Returns the mesh axes along which the devices of a group differ."""
     sizes = list(axis_sizes.values())
     coordinates = [np.unravel_index(np.asarray(group), sizes) for group in groups]
     return tuple(

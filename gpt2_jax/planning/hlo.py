@@ -1,8 +1,9 @@
-"""An optimized XLA program, read from its text: its instructions and how often each one runs.
+"""Reads the instructions of an optimized XLA program from its text, and how often each one runs.
 
 XLA's own `cost_analysis()` counts the body of a loop once. Here each instruction counts as often as
-it runs: a scan is a `while` whose trip count stands as a constant in its condition. Written for
-programs compiled for TPUs (libtpu 0.0.5x); those for CPUs and GPUs read too, without cycles.
+it runs: a scan is a `while` whose condition holds its trip count as a constant. This is written for
+programs compiled for TPUs (libtpu 0.0.5x); programs for CPUs and GPUs can be read, but have no
+cycles.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 _DTYPE_BITS = {"pred": 8, "bf16": 16} | {
     f"{kind}{bits}": bits for kind in "usfc" for bits in (2, 4, 8, 16, 32, 64, 128)
 }
-# XLA's mark for "not estimated" lies near 2^60.
+# XLA marks a missing estimate with a number near 2^60.
 _MOST_CYCLES = 2**50
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?(\S+) \(.*\{$")
@@ -32,25 +33,25 @@ _CALLED = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """The shape of one array of an instruction's result."""
+    """Describes one array of an instruction's result."""
 
     dtype: str
     dims: tuple[int, ...]
 
     @property
     def elements(self) -> int:
-        """How many numbers it has."""
+        """Returns the number of elements."""
         return math.prod(self.dims)
 
     @property
     def bytes(self) -> int:
-        """How many bytes those take, padding left out."""
+        """Returns the bytes of the elements, without padding."""
         return self.elements * _DTYPE_BITS.get(self.dtype, 0) // 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a computation: `name = arrays opcode(operands), attributes`."""
+    """Holds one instruction: `name = arrays opcode(operands), attributes`."""
 
     name: str
     arrays: tuple[Array, ...]
@@ -59,23 +60,23 @@ class Instruction:
 
     @functools.cached_property
     def called(self) -> dict[str, str]:
-        """Computations it runs, {name: role}, such as `body` and `condition` of a while."""
-        found = {}
+        """Returns {computation that it runs: role}, such as `body` or `condition` of a while."""
+        called = {}
         for match in _CALLED.finditer(self.text):
             role = match.group(0).split("=")[0]
             names = match.group(1) or match.group(2)
-            found |= {name.strip().lstrip("%"): role for name in names.split(",")}
-        return found
+            called |= {name.strip().lstrip("%"): role for name in names.split(",")}
+        return called
 
     @property
     def op_name(self) -> str:
-        """The path in the traced program that it comes from, "" where XLA does not say."""
+        """Returns its path in the traced program; "" if XLA gives none."""
         match = re.search(r'op_name="([^"]*)"', self.text)
         return match.group(1) if match else ""
 
 
 class Program:
-    """An optimized program as computations of instructions, each with the times it runs."""
+    """Holds an optimized program as computations, each a list of instructions."""
 
     def __init__(self, text: str) -> None:
         """Reads the text of `jax.stages.Compiled.as_text()`."""
@@ -87,7 +88,7 @@ class Program:
 
     @functools.cached_property
     def runs(self) -> dict[str, int]:
-        """How often each computation runs in a step, those inside fusions included."""
+        """Returns how often each computation runs in a step, including those inside fusions."""
         runs: dict[str, int] = collections.defaultdict(int)
         pending = [(self._entry, 1)]
         while pending:
@@ -102,7 +103,7 @@ class Program:
 
     @functools.cached_property
     def _inside(self) -> frozenset[str]:
-        """Computations that are part of one instruction: of a fusion or a reduction."""
+        """Returns the computations that are part of one instruction, as of a fusion."""
         inside: set[str] = set()
         for instructions in self.computations.values():
             for instruction in instructions:
@@ -111,7 +112,7 @@ class Program:
         return frozenset(inside)
 
     def _trip_count(self, loop: Instruction) -> int:
-        """The largest integer constant that the condition compares with; 1 where there is none."""
+        """Returns the largest integer constant in the loop's condition; 1 if it has none."""
         condition = next(name for name, role in loop.called.items() if role == "condition")
         pending, constants = [condition], [1]
         while pending:
@@ -121,36 +122,36 @@ class Program:
                     constants += map(int, re.findall(r"constant\((\d+)\)", instruction.text))
         return max(constants)
 
-    def _steps(self) -> Iterator[tuple[Instruction, int]]:
-        """Every instruction that is scheduled by itself, with its runs."""
+    def _scheduled(self) -> Iterator[tuple[Instruction, int]]:
+        """Yields every instruction that is scheduled by itself, and how often it runs."""
         for name, instructions in self.computations.items():
             if name not in self._inside:
                 for instruction in instructions:
                     yield instruction, self.runs[name]
 
     def cycles(self) -> int:
-        """XLA's estimate of the cycles a TPU core computes in a step, without kernels of Pallas."""
+        """Returns XLA's estimate of the cycles of a TPU core in a step, without Pallas kernels."""
         total = 0
-        for instruction, times in self._steps():
+        for instruction, times in self._scheduled():
             match = re.search(r'"estimated_cycles":"(\d+)"', instruction.text)
             if match and int(match.group(1)) < _MOST_CYCLES:
                 total += times * int(match.group(1))
         return total
 
     def kernels(self) -> list[tuple[str, int]]:
-        """(op_name, runs) of every kernel that XLA did not write: Pallas on a TPU."""
+        """Returns (op_name, runs) of every kernel that is not XLA's: Pallas on a TPU."""
         return [
             (instruction.op_name, times)
-            for instruction, times in self._steps()
+            for instruction, times in self._scheduled()
             if instruction.opcode == "custom-call" and '"tpu_custom_call"' in instruction.text
         ]
 
 
 def _computations(text: str) -> Iterator[tuple[str, bool, list[Instruction]]]:
-    """(name, whether it is the entry, instructions) of each computation.
+    """Yields (name, whether it is the entry, instructions) of each computation.
 
-    An instruction may go over many lines, for a kernel's metadata has newlines in it; among them
-    may be one that begins with `}}`. A computation ends with a line that is exactly `}`.
+    An instruction may span many lines, because a kernel's metadata contains newlines; one of them
+    may begin with `}}`. A computation ends with a line that is exactly `}`.
     """
     name, is_entry = "", False
     lines: list[str] = []
@@ -172,7 +173,7 @@ def _instruction(line: str) -> Instruction | None:
     if match is None:
         return None
     name, text = match.groups()
-    # Layouts have parentheses too, but no lower-case word before them.
+    # Layouts contain parentheses, too, but never behind a lower-case word.
     opcode = _OPCODE.search(text)
     if opcode is None:
         return None

@@ -1,4 +1,4 @@
-"""What a device's memory has to hold: the state to the byte, activations from a fit."""
+"""Estimates the memory of a device: the state to the byte, activations from a fit."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from gpt2_jax.config import Config
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules
-from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import TrainState, abstract_state, bytes_per_device
+from gpt2_jax.training.optimizer import make_optimizer
+from gpt2_jax.training.state import TrainState, abstract_state, bytes_per_device
 
-# Bytes of activations that the backward pass needs per token, layer and unit of width; fitted to
-# programs compiled for v5e and v5p, 124M and 1.5B, with splash attention.
+# Bytes of activations that the backward pass needs per token, layer and unit of width, fitted to
+# programs of 124M and 1.5B parameters compiled for v5e and v5p with splash attention.
 _ACTIVATION_BYTES = {"none": 92.0, "dots": 21.0, "full": 5.0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """What a step needs of one device's memory, in bytes.
+    """Holds the memory that a step needs on one device, in bytes.
 
     Attributes:
-      by_kind: parameters, optimizer, gradients, and activations with all else that lives only
-        within a step. Of a step that the compiler refuses, activations are not known.
+      by_kind: bytes of parameters, optimizer, gradients and activations, which include everything
+        else that lives only within a step. If the step does not fit, activations are unknown.
       needed: the most that is in use at one time.
-      available: what a program may take.
-      fits: in the compiler's word, where there is one.
+      available: what a program may use.
+      fits: whether the step fits; the compiler decides, if there is a compiled step.
     """
 
     by_kind: dict[str, int]
@@ -37,7 +37,7 @@ class Memory:
 
 
 def state_bytes(abstract: TrainState) -> dict[str, int]:
-    """Bytes a device holds of the state, and of gradients while they are made."""
+    """Returns the bytes that a device holds of the state, and of gradients during a step."""
     parameters = bytes_per_device(abstract.params)
     return {
         "parameters": parameters,
@@ -47,25 +47,25 @@ def state_bytes(abstract: TrainState) -> dict[str, int]:
 
 
 def analytic_memory(config: Config, chip: Chip, num_devices: int) -> Memory:
-    """The memory of so many devices, from shapes alone.
+    """Returns the memory of each of so many devices, from shapes alone.
 
     Raises:
-      UserError: for a mesh that does not divide the model.
+      UserError: if the mesh does not divide the model.
     """
     mesh = mesh_lib.abstract_mesh(config.mesh, num_devices)
-    memory = dict(_state_bytes(_of_state(config), num_devices))
+    memory = dict(_state_bytes(_without_step_knobs(config), num_devices))
     if config.train.accumulation_steps > 1:
-        memory["gradients"] *= 2  # of the microbatch, and their sum
+        memory["gradients"] *= 2  # those of the microbatch, and their sum
     memory["activations"] = _activation_bytes(config, mesh.shape)
     needed, available = sum(memory.values()), chip.available_bytes
     return Memory(memory, needed, available, fits=needed <= available)
 
 
-def _of_state(config: Config) -> Config:
-    """The config without what leaves the state as it is, so that a search asks once for a mesh."""
+def _without_step_knobs(config: Config) -> Config:
+    """Returns the config with knobs that do not affect the state reset, as a key of the cache."""
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, remat="none"),
+        compute=dataclasses.replace(config.compute, remat="none"),
         train=dataclasses.replace(config.train, accumulation_steps=1),
     )
 
@@ -80,9 +80,9 @@ def _activation_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:
     model, tensor = config.model, axis_sizes["tensor"]
     rows = mesh_lib.rows_per_device(config.train, axis_sizes)
     tokens = rows * model.context_length
-    per_layer = tokens * model.num_layers * model.d_model * _ACTIVATION_BYTES[model.remat]
-    # Tensor parallelism cuts what lies between the residual stream's additions, which is most.
+    per_layer = tokens * model.num_layers * model.d_model * _ACTIVATION_BYTES[config.compute.remat]
+    # Tensor parallelism shards what lies between the additions to the residual stream: most of it.
     vocab = model.padded_vocab_size / tensor
-    logits = rows * (model.loss_chunk or model.context_length) * vocab * 8
-    table = 3 * vocab * model.d_model * 4  # the embedding's gradients are whole on every device
+    logits = rows * (config.compute.loss_chunk or model.context_length) * vocab * 8
+    table = 3 * vocab * model.d_model * 4  # every device has whole gradients of the embedding
     return int(per_layer / tensor + logits + table)

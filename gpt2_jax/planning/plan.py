@@ -1,4 +1,4 @@
-"""The forecast of a run: what it needs, what it moves, how long it takes."""
+"""Plans a run: what it needs, what it transfers, and how long it takes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.planning.aot import DoesNotFit, compile_step
-from gpt2_jax.planning.estimate import Estimate, Range, from_program, from_shapes
+from gpt2_jax.planning.estimate import Estimate, Range, estimate_from_program, estimate_from_shapes
 from gpt2_jax.planning.memory import Memory, analytic_memory
 from gpt2_jax.planning.topology import Topology
-from gpt2_jax.planning.transfers import Transfer, on_paper
+from gpt2_jax.planning.transfers import Transfer, minimum_transfers
 
 COMPILED = "compiled for the topology; times uncalibrated"
 ANALYTIC = "analytic: from shapes alone, nothing was compiled; times and activations are rough"
@@ -22,17 +22,18 @@ ANALYTIC = "analytic: from shapes alone, nothing was compiled; times and activat
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A forecast; ranges are (best, worst).
+    """Holds the figures of a planned run; ranges are (best case, worst case).
 
     Attributes:
-      topology: name of the slice, or chip and count.
-      chip: of which its devices are.
-      axis_sizes: of the mesh.
-      memory: of one device.
-      estimate: of a step's time; None where the compiler refuses the step.
-      transfers: of a step that was compiled.
-      rematerializations: in it, XLA's warnings that it moves an array the long way round.
-      compile_seconds: None where nothing was compiled.
+      topology: name of the slice, or the number of chips and their name.
+      config: config of the run.
+      chip: figures of one device.
+      axis_sizes: sizes of the mesh axes.
+      memory: memory of one device.
+      estimate: times of a step; None if the compiler says that the step does not fit.
+      transfers: transfers of a compiled step; None if nothing was compiled.
+      rematerializations: see `CompiledStep`.
+      compile_seconds: time of the compilation; None if nothing was compiled.
     """
 
     topology: str
@@ -47,63 +48,63 @@ class Plan:
 
     @property
     def method(self) -> str:
-        """COMPILED or ANALYTIC."""
+        """Returns COMPILED or ANALYTIC."""
         return ANALYTIC if self.compile_seconds is None else COMPILED
 
     @property
     def devices(self) -> int:
-        """How many take part."""
+        """Returns the number of devices."""
         return math.prod(self.axis_sizes.values())
 
     @property
     def layout(self) -> str:
-        """The mesh in words."""
+        """Returns a description of the mesh."""
         return " x ".join(f"{axis} {size}" for axis, size in self.axis_sizes.items())
 
     @property
     def rows_per_device(self) -> int:
-        """Sequences of a microbatch on one device."""
+        """Returns the sequences of a microbatch on one device."""
         return mesh_lib.rows_per_device(self.config.train, self.axis_sizes)
 
     @property
     def parameters(self) -> int:
-        """Of the model, padding left out."""
+        """Returns the parameters of the model, without padding."""
         return num_params(self.config.model)
 
     @property
     def flops_per_step(self) -> float:
-        """6N + 6LTd per token, over all devices; recomputation is not counted."""
+        """Returns the FLOPs of a step over all devices: 6N + 6LTd per token, without remat."""
         return flops_per_token(self.config.model) * self.config.tokens_per_step
 
     @property
     def traffic_ratio(self) -> float | None:
-        """Bytes of gathered parameters and reduced gradients, over what the layout needs on paper.
+        """Returns the bytes of parameters and gradients that move, divided by the layout's minimum.
 
-        None where it needs none, or nothing was compiled.
+        Returns None if the layout needs no transfers, or nothing was compiled.
         """
-        paper = _weight_bytes(on_paper(self.config, self.axis_sizes))
-        if self.transfers is None or not paper:
+        minimum = _weight_bytes(minimum_transfers(self.config, self.axis_sizes))
+        if self.transfers is None or not minimum:
             return None
-        return _weight_bytes(self.transfers) / paper
+        return _weight_bytes(self.transfers) / minimum
 
     @property
     def step_seconds(self) -> Range | None:
-        """Of one step; None, as all that follows from it, where there is no estimate."""
+        """Returns the time of a step; without an estimate, None, like all figures that follow."""
         return self.estimate and self.estimate.step_seconds
 
     @property
     def exposed_seconds(self) -> Range | None:
-        """Of one step, waiting for transfers."""
+        """Returns the time of a step that is spent waiting for transfers."""
         return self.estimate and self.estimate.exposed_seconds
 
     @property
     def tokens_per_second(self) -> Range | None:
-        """Over all devices."""
+        """Returns the tokens per second over all devices."""
         return self._from_seconds(lambda seconds: self.config.tokens_per_step / seconds)
 
     @property
     def mfu(self) -> Range | None:
-        """Share of the devices' peak that `flops_per_step` come to."""
+        """Returns the share of the devices' peak FLOP/s that `flops_per_step` amount to."""
         peak = self.chip.peak_bf16_flops
         return self._from_seconds(
             lambda seconds: self.flops_per_step / seconds / self.devices / peak
@@ -111,12 +112,12 @@ class Plan:
 
     @property
     def days(self) -> Range | None:
-        """Of the whole run."""
+        """Returns the days of the whole run."""
         return self._from_seconds(lambda seconds: self.config.train.total_steps * seconds / 86400)
 
     @property
     def chip_hours(self) -> Range | None:
-        """Of the whole run, over all devices."""
+        """Returns the chip-hours of the whole run, over all devices."""
         return self.days and (24 * self.devices * self.days[0], 24 * self.devices * self.days[1])
 
     def _from_seconds(self, figure: Callable[[float], float]) -> Range | None:
@@ -127,10 +128,10 @@ class Plan:
 
 
 def compiled_plan(config: Config, topology: Topology) -> Plan:
-    """The forecast of the compiled step.
+    """Returns the plan of a compiled step.
 
     Raises:
-      UserError: for a mesh that does not divide the model or the batch, or without libtpu.
+      UserError: if the mesh does not divide the model or the batch, or libtpu is not installed.
     """
     step = compile_step(config, topology)
     mesh = mesh_lib.abstract_mesh(config.mesh, topology.num_devices)
@@ -147,27 +148,32 @@ def compiled_plan(config: Config, topology: Topology) -> Plan:
         return plan
     return dataclasses.replace(
         plan,
-        estimate=from_program(config, chip, axis_sizes, step),
+        estimate=estimate_from_program(config, chip, axis_sizes, step),
         transfers=step.transfers,
         rematerializations=step.rematerializations,
     )
 
 
 def analytic_plan(config: Config, chip: Chip, num_devices: int, name: str) -> Plan:
-    """The forecast from shapes alone.
+    """Returns the plan from shapes alone.
 
     Args:
-      name: of the devices, for the plan.
+      config: config of the run; its `model.vocab_size` must be set.
+      chip: figures of one device.
+      num_devices: number of devices.
+      name: name of the devices, for the plan.
 
     Raises:
-      UserError: for a mesh that does not divide the model or the batch.
+      UserError: if the mesh does not divide the model or the batch.
     """
     mesh = mesh_lib.abstract_mesh(config.mesh, num_devices)
     mesh_lib.check_batch(config.train, mesh)
     axis_sizes = mesh_lib.describe(mesh)
     memory = analytic_memory(config, chip, num_devices)
-    return Plan(name, config, chip, axis_sizes, memory, from_shapes(config, chip, axis_sizes))
+    return Plan(
+        name, config, chip, axis_sizes, memory, estimate_from_shapes(config, chip, axis_sizes)
+    )
 
 
 def _weight_bytes(transfers: Iterable[Transfer]) -> float:
-    return sum(one.bytes for one in transfers if one.of in ("parameters", "gradients"))
+    return sum(t.bytes for t in transfers if t.of in ("parameters", "gradients"))

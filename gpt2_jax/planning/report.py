@@ -1,4 +1,4 @@
-"""A plan as text for people, and as plain values for programs."""
+"""Formats a plan as text for people, or as plain values for programs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpt2_jax.planning.plan import COMPILED, Plan
-from gpt2_jax.planning.transfers import Transfer, summed
+from gpt2_jax.planning.transfers import Transfer, merge_transfers
 
 _GIB = 2**30
 _MIB = 2**20
 
 
 def as_json(plan: Plan, dollars_per_chip_hour: float | None = None) -> dict[str, Any]:
-    """Plain values, ranges as [low, high]; `dollars` only with a price."""
+    """Returns plain values, ranges as [low, high]; `dollars` is there only with a price."""
     config, memory = plan.config, plan.memory
     values = {
         "topology": plan.topology,
@@ -25,14 +25,14 @@ def as_json(plan: Plan, dollars_per_chip_hour: float | None = None) -> dict[str,
         "memory_bytes": memory.by_kind,
         "needed_bytes": memory.needed,
         "available_bytes": memory.available,
-        "collectives": None if plan.transfers is None else _rows(plan.transfers),
+        "collectives": None if plan.transfers is None else _collectives(plan.transfers),
         "traffic_ratio": plan.traffic_ratio,
         "rematerializations": plan.rematerializations,
         "flops_per_step": plan.flops_per_step,
         "tokens_per_step": config.tokens_per_step,
         "rows_per_device": plan.rows_per_device,
         "accumulation_steps": config.train.accumulation_steps,
-        "remat": config.model.remat,
+        "remat": config.compute.remat,
         "parameters": plan.parameters,
         "total_steps": config.train.total_steps,
         "compile_seconds": plan.compile_seconds,
@@ -51,12 +51,12 @@ def as_json(plan: Plan, dollars_per_chip_hour: float | None = None) -> dict[str,
 
 
 def as_text(plan: Plan, dollars_per_chip_hour: float | None = None) -> str:
-    """The whole plan."""
+    """Returns the whole plan as lines of text."""
     config = plan.config
     lines = [
         ("topology", f"{plan.topology}, {plan.devices} devices"),
         ("mesh", plan.layout),
-        ("model", f"{plan.parameters:,} parameters, remat {config.model.remat}"),
+        ("model", f"{plan.parameters:,} parameters, remat {config.compute.remat}"),
         (
             "batch",
             f"{config.tokens_per_step:,} tokens a step: {plan.rows_per_device} sequences a device, "
@@ -69,10 +69,12 @@ def as_text(plan: Plan, dollars_per_chip_hour: float | None = None) -> str:
         lines += _transfers(plan.transfers)
     if plan.traffic_ratio is not None:
         lines.append(
-            ("", f"parameters and gradients: {plan.traffic_ratio:.2f} of what must move on paper")
+            ("", f"parameters and gradients: {plan.traffic_ratio:.2f} of the layout's minimum")
         )
     if plan.rematerializations:
-        lines.append(("", f"{plan.rematerializations} arrays move the long way round (XLA warns)"))
+        lines.append(
+            ("", f"{plan.rematerializations} arrays are gathered whole to reshard them (XLA warns)")
+        )
     lines.append(("FLOPs", f"{plan.flops_per_step:.3g} a step (6N + 6LTd per token)"))
     if plan.step_seconds is not None:
         lines += _times(plan, dollars_per_chip_hour)
@@ -83,7 +85,7 @@ def as_text(plan: Plan, dollars_per_chip_hour: float | None = None) -> str:
 
 
 def as_table(plans: Sequence[Plan]) -> str:
-    """A line for each plan, for `--search`."""
+    """Returns a table with a line for each plan, for `--search`."""
     head = (
         f"{'mesh':<28}{'remat':<7}{'rows':>5}{'micro':>6}{'GiB':>8}{'tokens/s':>20}{'MFU':>12}"
         f"{'days':>14}"
@@ -91,23 +93,23 @@ def as_table(plans: Sequence[Plan]) -> str:
     return "\n".join([head, *map(_line, plans)])
 
 
-def _rows(transfers: Sequence[Transfer]) -> list[dict[str, Any]]:
+def _collectives(transfers: Sequence[Transfer]) -> list[dict[str, Any]]:
     return [
         {
-            "kind": one.kind,
-            "axis": "+".join(one.axes),
-            "of": one.of,
-            "asynchronous": one.asynchronous,
-            "count": one.count,
-            "bytes": one.bytes,
+            "kind": transfer.kind,
+            "axis": "+".join(transfer.axes),
+            "of": transfer.of,
+            "asynchronous": transfer.asynchronous,
+            "count": transfer.count,
+            "bytes": transfer.bytes,
         }
-        for one in summed(transfers)
+        for transfer in merge_transfers(transfers)
     ]
 
 
 def _line(plan: Plan) -> str:
     layout = (
-        f"{plan.layout:<28}{plan.config.model.remat:<7}{plan.rows_per_device:>5}"
+        f"{plan.layout:<28}{plan.config.compute.remat:<7}{plan.rows_per_device:>5}"
         f"{plan.config.train.accumulation_steps:>6}{plan.memory.needed / _GIB:>8.1f}"
     )
     if plan.tokens_per_second is None or plan.mfu is None or plan.days is None:
@@ -154,7 +156,7 @@ def _memory(plan: Plan) -> str:
     excess = memory.needed - memory.available
     left = f"{_size(abs(excess))} {'to spare' if memory.fits else 'too much'}"
     if not memory.fits and plan.method == COMPILED:
-        left = f"temporaries alone are {left}" if excess > 0 else "the compiler says"
+        left = f"temporaries alone are {left}" if excess > 0 else "according to the compiler"
     advice = "" if memory.fits else _advice(plan)
     sizes = f"{_size(memory.needed)} of {_size(memory.available)} a device"
     return f"{verdict}: {sizes}, {left}{advice}"
@@ -163,25 +165,25 @@ def _memory(plan: Plan) -> str:
 def _advice(plan: Plan) -> str:
     state = sum(plan.memory.by_kind[kind] for kind in ("parameters", "optimizer"))
     if state > plan.memory.available:
-        return "; the state alone is more: raise mesh.fsdp, or take more devices"
-    remat = "" if plan.config.model.remat == "full" else " or model.remat"
-    return f"; raise train.accumulation_steps{remat}, or --search"
+        return "; the state alone exceeds it: raise mesh.fsdp, or use more devices"
+    remat = "" if plan.config.compute.remat == "full" else " or compute.remat"
+    return f"; raise train.accumulation_steps{remat}, or use --search"
 
 
 def _transfers(transfers: Sequence[Transfer]) -> list[tuple[str, str]]:
-    rows = [("transfers", "in a step, by each device")]
-    for one in summed(transfers):
-        if one.of != "scalars":
-            when = "meanwhile" if one.asynchronous else "waiting"
-            rows.append(
+    lines = [("transfers", "in a step, by each device")]
+    for transfer in merge_transfers(transfers):
+        if transfer.of != "scalars":
+            when = "overlapped" if transfer.asynchronous else "blocking"
+            lines.append(
                 (
                     "",
-                    f"{one.kind:<19}{one.of:<12}over {'+'.join(one.axes):<12}"
-                    f"{one.count:>6} times {one.bytes / _MIB:>10,.1f} MiB, {when}",
+                    f"{transfer.kind:<19}{transfer.of:<12}over {'+'.join(transfer.axes):<12}"
+                    f"{transfer.count:>6} times {transfer.bytes / _MIB:>10,.1f} MiB, {when}",
                 )
             )
-    small = sum(one.count for one in transfers if one.of == "scalars")
-    return [*rows, ("", f"and {small} of a few numbers")]
+    small = sum(t.count for t in transfers if t.of == "scalars")
+    return [*lines, ("", f"and {small} of norms, biases and losses, which are small")]
 
 
 def _range(values: Sequence[float], form: str) -> str:

@@ -1,4 +1,4 @@
-"""Devices of a TPU slice on a machine that has none, and the slices there are."""
+"""Describes TPU slices, and makes their devices on a machine without a TPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CUBES = (
     "2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x12 8x8x16 8x16x16 12x12x12 "
     "12x16x16 16x16x16"
 )
-# As Google Cloud's TPU documentation lists them; libtpu would take others that cannot be had.
+# The slices in Google Cloud's TPU documentation; libtpu accepts others that are not on offer.
 SLICES: dict[str, tuple[str, ...]] = {
     "v4": tuple(_CUBES.split()),
     "v5e": tuple(_FLAT.split()),
@@ -34,75 +34,77 @@ SLICES: dict[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A TPU slice, such as v5e:4x4: 16 chips in a square."""
+    """Describes a TPU slice, such as v5e:4x4: 16 chips in a square."""
 
     chip: Chip
     shape: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        """As the user spells it."""
+        """Returns the name as users write it."""
         return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
 
     @property
     def num_devices(self) -> int:
-        """Its chips, each one JAX device."""
+        """Returns the number of chips, each of which is one JAX device."""
         return math.prod(self.shape)
 
     def axis_bandwidth(self, mesh: Any) -> dict[str, float]:
-        """Bytes/s that a device can send along each axis of a mesh of these devices.
+        """Returns the bytes/s that a device can send along each axis of a mesh of these devices.
 
-        Each dimension of the torus has two of a chip's links. The ends of one are joined only where
-        it is as long as a whole pod's (or, in three dimensions, a multiple of 4); else a ring has
-        to come back the way it went.
+        Each dimension of the torus has two of a chip's links. Its ends are connected only if it is
+        as long as that of a whole pod (or, in three dimensions, a multiple of 4); otherwise a ring
+        has to return over the same links.
         """
         bandwidth = {}
         flat = len(self.shape) == 2
         for i, axis in enumerate(mesh.axis_names):
-            along = np.moveaxis(mesh.devices, i, 0)
-            along = along.reshape(len(along), -1)[:, 0]
-            coordinates = np.array([device.coords for device in along])[:, : len(self.shape)]
+            line = np.moveaxis(mesh.devices, i, 0)
+            line = line.reshape(len(line), -1)[:, 0]
+            coordinates = np.array([device.coords for device in line])[:, : len(self.shape)]
             bandwidth[axis] = 0.0
             for size, values in zip(self.shape, coordinates.T, strict=True):
                 if len(set(values)) > 1:
-                    joined = size == 16 if flat else size % 4 == 0
-                    share = (1.0 if joined else 0.5) / len(self.shape)
+                    connected = size == 16 if flat else size % 4 == 0
+                    share = (1.0 if connected else 0.5) / len(self.shape)
                     bandwidth[axis] += self.chip.link_bandwidth * share
         return bandwidth
 
     def devices(self) -> list[Any]:
-        """Devices to compile for. They hold no arrays and run nothing.
+        """Returns devices to compile for, which hold no arrays and run nothing.
 
         Raises:
           UserError: if libtpu is not installed.
         """
         if not libtpu_installed():
-            raise UserError("no libtpu to compile for TPUs: pip install 'gpt2_jax[tpu]'")
+            raise UserError(
+                "libtpu, which compiles for TPUs, is not installed: pip install 'gpt2_jax[tpu]'"
+            )
         from jax.experimental import topologies
 
-        # A v4 chip's two cores work as one, as they do where v4 is rented.
+        # The two cores of a v4 chip act as one device, as they do on Google Cloud.
         options: dict[str, Any] = {}
         if self.chip.name == "v4":
             options["chip_config_name"] = "megacore"
-        if self.num_devices == 1:  # else libtpu takes a host to have four
+        if self.num_devices == 1:  # otherwise libtpu assumes that a host has four
             options["chips_per_host_bounds"] = (1, 1, 1)
-        with captured_stderr():  # libtpu warns that it finds no TPU here
+        with captured_stderr():  # libtpu warns that this machine has no TPU
             return topologies.get_topology_desc(
                 platform="tpu", topology_name=self.name, **options
             ).devices
 
 
 def parse_topology(name: str) -> Topology:
-    """The slice that a name like `v5e:4x4` means.
+    """Returns the slice of a name such as `v5e:4x4`.
 
     Raises:
-      UserError: for a chip or a shape that there is not.
+      UserError: for a chip or a shape that does not exist.
     """
-    if match := re.fullmatch(r"(v5litepod|v6e)-(\d+)", name):  # as the cloud sells it
+    if match := re.fullmatch(r"(v5litepod|v6e)-(\d+)", name):  # the cloud's name
         chip, count = {"v5litepod": "v5e"}.get(match[1], match[1]), int(match[2])
         for shape in SLICES[chip]:
             if math.prod(map(int, shape.split("x"))) == count:
-                raise UserError(f"--topology {name}: that is {chip}:{shape}")
+                raise UserError(f"--topology {name}: write {chip}:{shape} instead")
     kind, colon, shape = name.partition(":")
     if not colon or kind not in SLICES:
         raise UserError(
@@ -115,30 +117,30 @@ def parse_topology(name: str) -> Topology:
 
 
 def libtpu_installed() -> bool:
-    """Whether there is a compiler for TPUs."""
+    """Returns whether the compiler for TPUs is installed."""
     return importlib.util.find_spec("libtpu") is not None
 
 
 def compile_without_devices() -> None:
-    """Has JAX compute on the CPU, and libtpu look for no TPU; call it before JAX is imported."""
+    """Makes JAX compute on the CPU and libtpu look for no TPU; call it before importing JAX."""
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # there is no metadata server to ask
-    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no device is taken, so none need be locked
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # there is no metadata server
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no device is used, so none needs a lock
 
 
 @contextlib.contextmanager
 def captured_stderr() -> Iterator[list[str]]:
-    """Keeps what the block writes to file descriptor 2, from C++ too; the list gets its lines."""
+    """Captures what the block writes to file descriptor 2, even from C++, as a list of lines."""
     sys.stderr.flush()
     lines: list[str] = []
-    kept = os.dup(2)
+    original = os.dup(2)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         try:
             yield lines
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(original, 2)
+            os.close(original)
             file.seek(0)
             lines += file.read().decode(errors="replace").splitlines()

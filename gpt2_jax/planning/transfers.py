@@ -1,4 +1,4 @@
-"""What a step moves between devices, and what its layout needs on paper."""
+"""Describes what a step transfers between devices, and the minimum that its layout needs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """One transfer in a step, between two devices or more.
+    """Describes one transfer of a step, between two or more devices.
 
     Attributes:
       kind: one of KINDS.
-      of: "parameters" (gathered), "gradients" (reduced), "activations", or "scalars" for whatever
-        is too small to matter.
-      axes: the mesh axes that the devices lie along.
-      group: devices that take part together.
-      count: times it runs in a step; 0 on paper, which leaves open in how many pieces it goes.
-      bytes: of the whole arrays, over all its runs: of what a gather or a reduction results in, of
-        what goes into a reduce-scatter.
-      asynchronous: whether other work goes on meanwhile.
+      of: "parameters" (gathered), "gradients" (reduced), "activations", or "scalars" for arrays
+        that are too small to matter.
+      axes: the mesh axes along which the devices lie.
+      group: number of devices that take part together.
+      count: how often it runs in a step; 0 in the minimum, which does not say in how many pieces.
+      bytes: size of the whole arrays, over all runs: the result of a gather or an all-reduce, the
+        input of a reduce-scatter.
+      asynchronous: whether it overlaps with other work.
     """
 
     kind: str
@@ -37,10 +37,10 @@ class Transfer:
 
     @property
     def sent_bytes(self) -> float:
-        """Bytes that each device sends, in a ring.
+        """Returns the bytes that each device sends, in a ring.
 
-        That is all but its own part, twice that to reduce everything everywhere; a permute sends
-        the array as it is.
+        That is the array without the device's own part, and twice as much for an all-reduce; a
+        permute sends the array once.
         """
         if self.kind == "collective-permute":
             return self.bytes
@@ -48,27 +48,27 @@ class Transfer:
         return self.bytes * share * (2 if self.kind == "all-reduce" else 1)
 
 
-def summed(transfers: Iterable[Transfer]) -> list[Transfer]:
-    """Those that differ in count and bytes alone made one; the most bytes first."""
+def merge_transfers(transfers: Iterable[Transfer]) -> list[Transfer]:
+    """Returns the transfers, merged if they differ only in count and bytes, most bytes first."""
     sums: dict[Transfer, Transfer] = {}
-    for one in transfers:
-        key = dataclasses.replace(one, count=0, bytes=0)
+    for transfer in transfers:
+        key = dataclasses.replace(transfer, count=0, bytes=0)
         total = sums.get(key, key)
         sums[key] = dataclasses.replace(
-            total, count=total.count + one.count, bytes=total.bytes + one.bytes
+            total, count=total.count + transfer.count, bytes=total.bytes + transfer.bytes
         )
     return sorted(sums.values(), key=lambda transfer: -transfer.bytes)
 
 
-def on_paper(config: Config, axis_sizes: Mapping[str, int]) -> list[Transfer]:
-    """The least that a step has to move in this layout, in the compute dtype.
+def minimum_transfers(config: Config, axis_sizes: Mapping[str, int]) -> list[Transfer]:
+    """Returns the least that a step has to transfer in this layout, in the compute dtype.
 
-    FSDP gathers each parameter twice in a microbatch, for the forward and for the backward pass,
-    and reduces its gradient once; replicas reduce the part of it that a device keeps; tensor
-    parallelism reduces activations four times a layer. All of it while other work goes on.
+    FSDP gathers each parameter twice per microbatch, for the forward and for the backward pass, and
+    reduces its gradient once; replicas reduce the part of it that a device keeps; tensor
+    parallelism reduces activations four times per layer. All of it overlaps with other work.
     """
     data, fsdp, tensor = (axis_sizes[axis] for axis in ("data", "fsdp", "tensor"))
-    width = 2 if config.model.dtype == "bfloat16" else 4
+    width = 2 if config.compute.dtype == "bfloat16" else 4
     weights = num_params(config.model, padded=True) / tensor * width
     weights *= config.train.accumulation_steps
     tokens = config.tokens_per_step / (data * fsdp)

@@ -1,1 +1,1 @@
-"""Text files to token shards: readers, work items, the engines that run them, corpora."""
+"""Turns text into token shards: input formats, work items, engines, named corpora."""

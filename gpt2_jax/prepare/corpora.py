@@ -1,6 +1,6 @@
-"""Where text comes from: named corpora. The reader's own files are in `inputs.py`.
+"""Named corpora; `inputs.py` makes corpora of the user's own files.
 
-The corpus called `python-stdlib` is there wherever Python is, so that a first run needs no network.
+The corpus `python-stdlib` exists wherever Python is installed, so a first run needs no network.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import hashlib
 import http.client
 import os
 import sysconfig
-import tempfile
 import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gpt2_jax.errors import UserError, did_you_mean
-from gpt2_jax.prepare.work_items import Document, Part, documents_in_parts, files_in_parts
+from gpt2_jax.files.atomic import write_file
+from gpt2_jax.prepare.work_items import Document, WorkItem, documents_items, files_items
 
-# Packages and modules that both Python 3.11 and 3.12 ship as source. Left out: tests, idlelib and
-# lib2to3, what 3.12 dropped, and what is generated per machine (_sysconfigdata*).
+# Packages and modules that both Python 3.11 and 3.12 ship as source, without tests, idlelib and
+# lib2to3, modules that 3.12 removed, and modules generated for each machine (_sysconfigdata*).
 _STDLIB = """
 asyncio collections concurrent ctypes curses dbm email encodings ensurepip html http importlib json
 logging multiprocessing pydoc_data re sqlite3 tkinter tomllib turtledemo unittest urllib venv
@@ -51,29 +51,30 @@ _DOWNLOAD_SECONDS = 30.0
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order, in parts that can be read apart.
+    """Holds documents in a fixed order, in work items that can be read independently.
 
     Attributes:
-      name: kept with what is made of the corpus.
-      description: for people.
-      parts: finds the parts, each of about so many bytes; UserError for text that can't be had.
+      name: recorded in the meta.json of what is prepared from the corpus.
+      description: shown in help.
+      work_items: takes the bytes that a work item should have; raises UserError if the text cannot
+        be found.
     """
 
     name: str
     description: str
-    parts: Callable[[int], Iterable[Part]] = dataclasses.field(repr=False)
+    work_items: Callable[[int], Iterable[WorkItem]] = dataclasses.field(repr=False)
 
 
 def documents_corpus(documents: Iterable[Document]) -> Corpus:
-    """Texts in memory, or from anywhere, as a corpus; they are read at once for every use."""
-    return Corpus("documents", "texts in memory", lambda size: documents_in_parts(documents, size))
+    """Returns a corpus of documents in memory, or of an iterable that can be read repeatedly."""
+    return Corpus("documents", "texts in memory", lambda size: documents_items(documents, size))
 
 
 def get_corpus(name: str) -> Corpus:
-    """The named corpus.
+    """Returns the named corpus.
 
     Raises:
-      UserError: for an unknown name here; for text that cannot be had, when it is read.
+      UserError: if there is no corpus of that name.
     """
     if name not in CORPORA:
         raise UserError(
@@ -84,42 +85,42 @@ def get_corpus(name: str) -> Corpus:
 
 
 def _stdlib_files(root: Path) -> list[Path]:
-    """The listed modules' files, relative to `root`, in an order that mixes the packages.
+    """Returns the listed modules' files, relative to `root`, in an order that mixes the packages.
 
-    Sorting by the hash of each path keeps the order the same everywhere, while the end of the
-    stream, which becomes the validation split, holds files of many packages.
+    Sorting by the hash of each path gives the same order everywhere, and makes the end of the
+    stream, which becomes the validation split, hold files of many packages.
     """
-    found = [Path(f"{name}.py") for name in _STDLIB.split() if (root / f"{name}.py").is_file()]
+    files = [Path(f"{name}.py") for name in _STDLIB.split() if (root / f"{name}.py").is_file()]
     for name in _STDLIB.split():
         inside = (path.relative_to(root) for path in (root / name).rglob("*.py"))
-        found += [path for path in inside if not _TEST_FOLDERS & set(path.parts)]
-    return sorted(found, key=lambda path: hashlib.sha256(path.as_posix().encode()).digest())
+        files += [path for path in inside if not _TEST_FOLDERS & set(path.parts)]
+    return sorted(files, key=lambda path: hashlib.sha256(path.as_posix().encode()).digest())
 
 
-def _stdlib_parts(part_bytes: int) -> Iterable[Part]:
+def _stdlib_items(item_bytes: int) -> Iterable[WorkItem]:
     root = Path(sysconfig.get_path("stdlib"))
     files = _stdlib_files(root)
     if not files:
         raise UserError(
             f"this Python has no library source in {root}: use --input with text of your own"
         )
-    return files_in_parts([root / path for path in files], part_bytes, "text")
+    return files_items([root / path for path in files], item_bytes, "text")
 
 
-def _tinyshakespeare_parts(part_bytes: int) -> Iterable[Part]:
-    return files_in_parts([_find_tinyshakespeare()], part_bytes, "text")
+def _tinyshakespeare_items(item_bytes: int) -> Iterable[WorkItem]:
+    return files_items([_find_tinyshakespeare()], item_bytes, "text")
 
 
 def _find_tinyshakespeare() -> Path:
-    """The verified file: from $GPT2_JAX_DATA, else from the cache, else downloaded into it."""
+    """Returns the verified file from $GPT2_JAX_DATA or the cache, into which it is downloaded."""
     name = "tinyshakespeare.txt"
     if folder := os.environ.get("GPT2_JAX_DATA"):
         path = Path(folder, name)
         if path.is_file():
             if _sha256(path) != _TINYSHAKESPEARE_SHA256:
                 raise UserError(
-                    f"{path} is not the known tinyshakespeare: its sha256 differs; replace it, or "
-                    "prepare it as it is with --input"
+                    f"{path} is not the original tinyshakespeare, because its sha256 differs: "
+                    "replace it, or prepare it as it is with --input"
                 )
             return path
     cached = Path.home() / ".cache" / "gpt2_jax" / name
@@ -139,11 +140,7 @@ def _download(url: str, sha256: str, path: Path) -> None:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"what {url} sent has another sha256 than expected; {instead}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Each download has its own temporary file, so that two at once do no harm.
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(temporary, path)
+    write_file(path, content)
 
 
 def _sha256(path: Path) -> str:
@@ -156,12 +153,12 @@ CORPORA = {
         Corpus(
             "python-stdlib",
             "the source of Python's own standard library, 10 MB, no network",
-            _stdlib_parts,
+            _stdlib_items,
         ),
         Corpus(
             "tinyshakespeare",
             "Shakespeare's plays, 1.1 MB, from $GPT2_JAX_DATA or downloaded",
-            _tinyshakespeare_parts,
+            _tinyshakespeare_items,
         ),
     )
 }

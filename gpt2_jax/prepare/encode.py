@@ -1,8 +1,8 @@
-"""What is done with one part of a corpus; each function runs in any process of any machine.
+"""What is done with one work item; each function can run in any process of any machine.
 
-A part's tokens are two files named by the part's key: `<key>.tokens`, uint16, and `<key>.json`,
-which appears last. The same key always gives the same bytes, so that it does no harm when two
-processes make the same part.
+An item's tokens are in two files named by the item's key: `<key>.tokens`, uint16, and `<key>.json`,
+which is written last. The same key always gives the same bytes, so two processes may safely encode
+the same item.
 """
 
 from __future__ import annotations
@@ -11,122 +11,119 @@ import functools
 import hashlib
 import json
 import os
-import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.errors import UserError
-from gpt2_jax.prepare.work_items import Part, key
-from gpt2_jax.tokenizers.tokenizer import ByteTokenizer, Tokenizer, tokenizer_from_dict
+from gpt2_jax.files.atomic import open_atomic, write_file
+from gpt2_jax.prepare.pieces import Piece
+from gpt2_jax.prepare.work_items import WorkItem, item_key
+from gpt2_jax.tokenizers.byte import ByteTokenizer
+from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 
-_BUFFER_BYTES = 1 << 20
 
-
-class PartTotals(NamedTuple):
-    """What a part came to."""
+class ItemTotals(NamedTuple):
+    """Counts what a work item holds."""
 
     tokens: int
     bytes: int
-    """Of UTF-8 text."""
+    """Bytes of UTF-8 text."""
     documents: int
-    """That begin in it."""
+    """Documents that begin in the item."""
     sha256: str
-    """Of its text and where documents begin."""
+    """The sum of its text and of where documents begin in it."""
 
 
-def encode_part(part: Part, *, tokenizer: str, folder: str) -> PartTotals:
-    """Writes a part's tokens: each document's, after the tokenizer's end of text.
+def encode_item(item: WorkItem, *, tokenizer: str, folder: str) -> ItemTotals:
+    """Writes an item's tokens: those of each document after the tokenizer's end of text.
 
     Args:
+      item: what to encode.
       tokenizer: JSON of `Tokenizer.to_dict()`.
-      folder: where the files go.
+      folder: the folder for the item's files.
 
     Raises:
       UserError: naming the text that cannot be read or encoded.
     """
-    worker, before = _tokenizer(tokenizer)
-    content = _Content(part)
+    encoder, separator = _tokenizer(tokenizer)
+    content = _Content(item)
     tokens, starts = 0, []
 
-    def write(file: IO[bytes]) -> None:
-        nonlocal tokens
-        for text in part.texts(worker):
+    name = item_key(item, tokenizer)
+    with open_atomic(Path(folder, f"{name}.tokens")) as file:
+        for piece in item.pieces(encoder):
             try:
-                encoded = worker.encode_array(text.text)
+                encoded = encoder.encode_array(piece.text)
             except UserError as error:
-                raise UserError(f"{text.where}: {error}") from None
-            content.add(text.text, text.begins)
-            if text.begins:
+                raise UserError(f"{piece.where}: {error}") from None
+            content.add(piece)
+            if piece.begins_document:
                 starts.append(tokens)
-                file.write(before)
-                tokens += len(before) // TOKEN_DTYPE.itemsize
+                file.write(separator)
+                tokens += len(separator) // TOKEN_DTYPE.itemsize
             file.write(encoded.astype(TOKEN_DTYPE, copy=False).data)
             tokens += len(encoded)
-
-    name = key(part, tokenizer)
-    _write(Path(folder, f"{name}.tokens"), write)
-    totals = PartTotals(tokens, content.bytes, len(starts), content.sha256())
+    totals = ItemTotals(tokens, content.bytes, len(starts), content.sha256())
     record = json.dumps({**totals._asdict(), "starts": starts}).encode()
-    _write(Path(folder, f"{name}.json"), lambda file: file.write(record))
+    write_file(Path(folder, f"{name}.json"), record)
     return totals
 
 
-def read_totals(folder: str | Path, name: str) -> PartTotals | None:
-    """The totals of the part with that key, if it is complete."""
+def read_totals(folder: str | Path, name: str) -> ItemTotals | None:
+    """Returns the totals of the item with that key, or None unless both its files are complete."""
     try:
         record = json.loads(Path(folder, f"{name}.json").read_bytes())
         size = os.path.getsize(Path(folder, f"{name}.tokens"))
-        totals = PartTotals(*(record[field] for field in PartTotals._fields))
+        totals = ItemTotals(*(record[field] for field in ItemTotals._fields))
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return totals if size == totals.tokens * TOKEN_DTYPE.itemsize else None
 
 
 def read_starts(folder: str | Path, name: str) -> np.ndarray:
-    """First token of each document that begins in a part, counted from the part's first."""
+    """Returns the first token of each document that begins in an item, counted within the item."""
     return np.array(json.loads(Path(folder, f"{name}.json").read_bytes())["starts"], np.int64)
 
 
-def digest_part(part: Part, *, tokenizer: str) -> str:
-    """The sha256 that `encode_part` would give, without encoding."""
-    content = _Content(part)
-    if not part.pinned:
-        for text in part.texts(_tokenizer(tokenizer)[0]):
-            content.add(text.text, text.begins)
+def digest_item(item: WorkItem, *, tokenizer: str) -> str:
+    """Returns the sha256 that `encode_item` would give, without encoding."""
+    content = _Content(item)
+    if not item.pinned:
+        for piece in item.pieces(_tokenizer(tokenizer)[0]):
+            content.add(piece)
     return content.sha256()
 
 
-def characters_of_part(part: Part) -> str:
-    """The different characters of a part's text, in ascending order."""
-    found: set[str] = set()
-    for text in part.texts(ByteTokenizer()):
-        found.update(text.text)
-    return "".join(sorted(found))
+def characters_of_item(item: WorkItem) -> str:
+    """Returns the different characters of an item's text in ascending order."""
+    characters: set[str] = set()
+    for piece in item.pieces(ByteTokenizer()):
+        characters.update(piece.text)
+    return "".join(sorted(characters))
 
 
 class _Content:
-    """Digest and size of a part's text. The borders of documents are part of the content."""
+    """Sums the text of an item, of which the borders of documents are a part, and its size."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, item: WorkItem) -> None:
         self.bytes = 0
-        self._part = part
+        self._item = item
         self._digest = hashlib.sha256()
         self._starts: list[int] = []
 
-    def add(self, text: str, begins: bool) -> None:
-        content = text.encode("utf-8", "surrogatepass")
-        if begins:
+    def add(self, piece: Piece) -> None:
+        content = piece.text.encode("utf-8", "surrogatepass")
+        if piece.begins_document:
             self._starts.append(self.bytes)
         self.bytes += len(content)
         self._digest.update(content)
 
     def sha256(self) -> str:
-        if self._part.pinned:
-            return hashlib.sha256(json.dumps(self._part.identity()).encode()).hexdigest()
+        if self._item.pinned:
+            return hashlib.sha256(json.dumps(self._item.identity()).encode()).hexdigest()
         ends = np.array([*self._starts, self.bytes], "<i8")
         self._digest.update(ends.tobytes())
         return self._digest.hexdigest()
@@ -134,21 +131,7 @@ class _Content:
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(described: str) -> tuple[Tokenizer, bytes]:
-    """The tokenizer, and the token before each document as bytes."""
+    """Returns the tokenizer, and the bytes of the token that precedes each document."""
     tokenizer = tokenizer_from_dict(json.loads(described))
-    before = [] if tokenizer.eot is None else [tokenizer.eot]
-    return tokenizer, np.array(before, TOKEN_DTYPE).tobytes()
-
-
-def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file that has its name only once it is whole."""
-    temporary = f"{path}.{socket.gethostname()}-{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb", _BUFFER_BYTES) as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    separator = [] if tokenizer.eot is None else [tokenizer.eot]
+    return tokenizer, np.array(separator, TOKEN_DTYPE).tobytes()

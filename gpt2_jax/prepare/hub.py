@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, streamed: nothing is kept but tokens."""
+"""Data sets of the Hugging Face hub, which are streamed: only their tokens are stored."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.errors import UserError, shortened
-from gpt2_jax.prepare.pieces import Text, checked_text, extra, whole
+from gpt2_jax.files.extras import import_extra
+from gpt2_jax.prepare.pieces import Piece, checked_text, split_documents
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 HUB = "hub:"
 
 
 @dataclasses.dataclass(frozen=True)
-class HubPart:
-    """One file of a data set at one revision."""
+class HubItem:
+    """Names one file of a data set at one revision.
+
+    The fields and their order are part of the keys of tokens on disk: `prepare` resumes, and
+    recognizes what it prepared, only if they stay.
+    """
 
     repository: str
     config: str | None
@@ -29,14 +34,14 @@ class HubPart:
     count: int
     pinned: bool = True
 
-    def texts(self, tokenizer: Tokenizer) -> Iterator[Text]:
-        """The rows' texts in pieces."""
+    def pieces(self, tokenizer: Tokenizer) -> Iterator[Piece]:
+        """Yields the rows' texts in pieces."""
         rows = _open(self.repository, self.config, self.split, self.revision)
         rows = rows.shard(num_shards=self.count, index=self.index)
-        return whole(self._documents(rows), tokenizer)
+        return split_documents(self._documents(rows), tokenizer)
 
     def identity(self) -> Any:
-        """Everything but how it is read: a revision never changes."""
+        """Returns all fields: the content at a revision never changes."""
         return dataclasses.astuple(self)
 
     def _documents(self, rows: Any) -> Iterator[tuple[str, str]]:
@@ -45,42 +50,45 @@ class HubPart:
                 where = f"{HUB}{self.repository}, file {self.index}, row {number}"
                 if self.text_field not in row:
                     raise UserError(
-                        f"{where}, has no column {self.text_field!r} (it has "
+                        f"{where}, has no column {self.text_field!r} (its columns: "
                         f"{shortened(', '.join(row), 80)}); name it with --text_field"
                     )
                 yield where, checked_text(row[self.text_field], where, self.text_field)
         except UserError:
             raise
-        except Exception as error:  # of datasets, of what it reads with, or of the network
+        except Exception as error:  # from datasets, the readers it uses, or the network
             raise UserError(
                 f"cannot read {HUB}{self.repository}: {_reason(error)}; run the same command again "
-                "to go on"
+                "to resume"
             ) from None
 
 
-def hub_parts(name: str, text_field: str) -> list[HubPart]:
-    """The parts of `hub:OWNER/NAME[:CONFIG[:SPLIT]]`, one a file; the split is train by default.
+def hub_items(name: str, text_field: str) -> list[HubItem]:
+    """Returns a work item for each file of a data set.
 
-    A folder that holds a data set in the hub's layout may stand for OWNER/NAME.
+    Args:
+      name: `hub:OWNER/NAME[:CONFIG[:SPLIT]]`, by default with the split train. Instead of
+        OWNER/NAME it may have the path of a folder with a data set in the hub's layout.
+      text_field: the column with the text.
 
     Raises:
-      UserError: for a data set that can't be had.
+      UserError: if the data set cannot be found or opened.
     """
     repository, config, split = (*name.removeprefix(HUB).split(":"), "", "")[:3]
     if not repository or name.count(":") > 3:
-        raise UserError(f"--input {name}: a data set is hub:OWNER/NAME[:CONFIG[:SPLIT]]")
+        raise UserError(f"--input {name} must have the form hub:OWNER/NAME[:CONFIG[:SPLIT]]")
     folder = Path(repository)
     if folder.is_dir():
         repository, revision = str(folder.resolve()), _folder_revision(folder)
     else:
-        hub = extra("hub", "huggingface_hub", f"--input {name}")
+        hub = import_extra("huggingface_hub", extra="hub", needed_by=f"--input {name}")
         try:
             revision = hub.HfApi().dataset_info(repository).sha
-        except Exception as error:  # of the network, of the hub, of its client
+        except Exception as error:  # from the network, the hub or its client
             raise UserError(f"cannot find {name}: {_reason(error)}") from None
     count = _open(repository, config or None, split or "train", revision).num_shards
     return [
-        HubPart(
+        HubItem(
             repository,
             config or None,
             split or "train",
@@ -95,8 +103,8 @@ def hub_parts(name: str, text_field: str) -> list[HubPart]:
 
 
 def _open(repository: str, config: str | None, split: str, revision: str) -> Any:
-    """The data set as a stream of rows."""
-    datasets = extra("hub", "datasets", f"{HUB}{repository}")
+    """Opens the data set as a stream of rows."""
+    datasets = import_extra("datasets", extra="hub", needed_by=f"{HUB}{repository}")
     local = os.path.isdir(repository)
     try:
         return datasets.load_dataset(
@@ -106,12 +114,12 @@ def _open(repository: str, config: str | None, split: str, revision: str) -> Any
             streaming=True,
             revision=None if local else revision,
         )
-    except Exception as error:  # whatever the library, the network or the data set has to say
+    except Exception as error:  # from the library, the network or the data set
         raise UserError(f"cannot open {HUB}{repository}: {_reason(error)}") from None
 
 
 def _folder_revision(folder: Path) -> str:
-    """Names, sizes and times of a folder's files."""
+    """Returns the sum of the names, sizes and times of a folder's files."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     stats = [(str(path.relative_to(folder)), path.stat()) for path in files]
     described = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])

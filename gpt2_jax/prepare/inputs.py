@@ -1,4 +1,4 @@
-"""The reader's own text: what the words after --input name."""
+"""The user's own text: the files and data sets that `--input` names."""
 
 from __future__ import annotations
 
@@ -8,38 +8,30 @@ from pathlib import Path
 
 from gpt2_jax.errors import UserError
 from gpt2_jax.prepare.corpora import Corpus
-from gpt2_jax.prepare.hub import HUB, hub_parts
-from gpt2_jax.prepare.work_items import Part, files_in_parts
-
-# Taken from folders; what is named itself, or by a pattern, may be called anything.
-_IN_FOLDERS = tuple(
-    name + compression
-    for name, compressions in {
-        ".txt": ("", ".gz", ".zst"),
-        ".jsonl": ("", ".gz", ".zst"),
-        ".parquet": ("",),
-    }.items()
-    for compression in compressions
-)
+from gpt2_jax.prepare.formats import FOLDER_SUFFIXES, describe_folder_files
+from gpt2_jax.prepare.hub import HUB, hub_items
+from gpt2_jax.prepare.work_items import WorkItem, files_items
 
 
 def read_inputs(inputs: Sequence[str | Path], text_field: str = "text") -> Corpus:
-    """Files, folders, patterns and data sets of the hub as a corpus.
+    """Returns a corpus of files, folders, patterns and data sets of the hub.
 
-    A file of plain text is one document, its bytes unchanged (no newline translation); a line of
-    JSON lines or a row of a Parquet file is one. A folder gives its files of those formats, and a
-    pattern what it matches, in sorted order; each file is taken once.
+    `formats.FORMATS` lists the formats and what a document is in each. A folder stands for its
+    files with the suffixes of these formats, and a pattern for the files that it matches, both in
+    sorted order; a file that is named itself or by a pattern may have any name. Each file is taken
+    once.
 
     Args:
       inputs: paths, patterns such as `text/**/*.jsonl.gz`, or `hub:OWNER/NAME[:CONFIG[:SPLIT]]`.
-      text_field: the field of JSON lines, or the column, with the text.
+      text_field: the field or column with the text.
 
     Raises:
-      UserError: at once for a path, folder or pattern that gives no file; for text that can't be
-        read when it is.
+      UserError: at once if a path, folder or pattern gives no file; when the corpus is read, if a
+        text cannot be.
     """
     if "" in map(str, inputs):
-        raise UserError("--input names an empty path: name a text file or a folder of them")
+        raise UserError("--input has an empty path: name a text file or a folder of them")
+    # A string names a data set of the hub, a list has files.
     groups: list[str | list[Path]] = []
     seen: set[Path] = set()
     for name in map(str, inputs):
@@ -47,23 +39,23 @@ def read_inputs(inputs: Sequence[str | Path], text_field: str = "text") -> Corpu
             groups.append(name)
             continue
         files = {path.resolve(): path for path in _files(name)}
-        groups.append([path for place, path in files.items() if place not in seen])
+        groups.append([path for resolved, path in files.items() if resolved not in seen])
         seen |= files.keys()
     if not groups:
-        raise UserError("--input names no files: give at least one text file or folder")
+        raise UserError("--input is empty: name at least one text file or folder")
 
-    def parts(part_bytes: int) -> Iterator[Part]:
+    def work_items(item_bytes: int) -> Iterator[WorkItem]:
         for group in _joined(groups):
             if isinstance(group, str):
-                yield from hub_parts(group, text_field)
+                yield from hub_items(group, text_field)
             else:
-                yield from files_in_parts(group, part_bytes, text_field)
+                yield from files_items(group, item_bytes, text_field)
 
-    return Corpus("files", f"{len(seen)} files", parts)
+    return Corpus("files", f"{len(seen)} files", work_items)
 
 
 def _joined(groups: Iterable[str | list[Path]]) -> list[str | list[Path]]:
-    """Neighbouring lists as one, so that how the files were named does not show."""
+    """Joins neighbouring lists, so that work items do not depend on how the files were named."""
     joined: list[str | list[Path]] = []
     for group in groups:
         if joined and isinstance(group, list) and isinstance(last := joined[-1], list):
@@ -74,24 +66,27 @@ def _joined(groups: Iterable[str | list[Path]]) -> list[str | list[Path]]:
 
 
 def _files(name: str) -> list[Path]:
+    """Returns the files that a word after --input stands for; raises UserError if none."""
     path = Path(name)
     if path.is_dir():
-        files = [p for p in path.rglob("*") if p.name.lower().endswith(_IN_FOLDERS) and p.is_file()]
+        files = [
+            p for p in path.rglob("*") if p.name.lower().endswith(FOLDER_SUFFIXES) and p.is_file()
+        ]
         if not files:
             raise UserError(
-                f"--input {name} is a folder without any *.txt, *.jsonl (these also with .gz or "
-                ".zst) or *.parquet file in it; name other files themselves, or by a pattern"
+                f"--input {name} is a folder without any {describe_folder_files()}; give the path "
+                "of other files, or a pattern"
             )
         return sorted(files, key=Path.as_posix)
     if path.exists():
         return [path]
     if glob.has_magic(name):
-        found = sorted(map(Path, glob.iglob(name, recursive=True)), key=Path.as_posix)
-        if files := [path for path in found if path.is_file()]:
+        matches = sorted(map(Path, glob.iglob(name, recursive=True)), key=Path.as_posix)
+        if files := [path for path in matches if path.is_file()]:
             return files
-        raise UserError(f"--input {name} matches no file: quote the pattern, and mind its folder")
+        raise UserError(f"--input {name} matches no file: quote the pattern, and check its folder")
     if "://" in name:
         raise UserError(
-            f"--input {name}: prepare reads disks and hub:OWNER/NAME; copy it to a folder"
+            f"--input {name} must be on a disk or be hub:OWNER/NAME: copy it to a folder first"
         )
     raise UserError(f"--input {name} does not exist: name a text file or a folder of them")

@@ -1,4 +1,4 @@
-"""Parquet files: their row groups, and a column of text row by row."""
+"""Parquet files: the text in each row's column is one document."""
 
 from __future__ import annotations
 
@@ -8,31 +8,48 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpt2_jax.errors import UserError, shortened
-from gpt2_jax.prepare.pieces import checked_text, extra
+from gpt2_jax.files.extras import import_extra
+from gpt2_jax.prepare.pieces import Piece, checked_text, split_documents
+from gpt2_jax.prepare.slices import Range, Slice
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
+# Rows decoded at a time.
 _ROWS = 64
 _BUFFER_BYTES = 1 << 20
 
 
-def row_groups(path: str) -> list[int]:
-    """Bytes of each row group of a Parquet file; UserError for one that cannot be read."""
-    with _arrow_errors(path):
-        meta = _parquet().ParquetFile(path).metadata
-        return [meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)]
-
-
-def rows(path: str, start: int, stop: int, field: str) -> Iterator[tuple[str, str]]:
-    """(where, text) of each row of row groups start .. stop-1; stop -1 is the last.
+def row_group_ranges(path: str, size: int, slice_bytes: int) -> list[Range]:
+    """Returns a range per row group, which is as little as can be read of a file by itself.
 
     Raises:
-      UserError: for a damaged or missing file, a missing column, or a value that is no text.
+      UserError: if the file is damaged or missing.
     """
+    with _arrow_errors(path):
+        meta = _parquet().ParquetFile(path).metadata
+        sizes = [meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)]
+    return [Range(i, i + 1, group_bytes) for i, group_bytes in enumerate(sizes)]
+
+
+def read(file_slice: Slice, tokenizer: Tokenizer, text_field: str) -> Iterator[Piece]:
+    """Yields the texts of a range of row groups.
+
+    Raises:
+      UserError: if the file is damaged or missing, has no such column, or has a value in it that
+        is not a string.
+    """
+    return split_documents(
+        _rows(file_slice.path, file_slice.start, file_slice.stop, text_field), tokenizer
+    )
+
+
+def _rows(path: str, start: int, stop: int, field: str) -> Iterator[tuple[str, str]]:
+    """Yields a name for messages and the text of each row of row groups start .. stop-1."""
     with _arrow_errors(path):
         file = _parquet().ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         if field not in file.schema_arrow.names:
             names = shortened(", ".join(file.schema_arrow.names), 80)
             raise UserError(
-                f"{path} has no column {field!r} (it has {names}); name it with --text_field"
+                f"{path} has no column {field!r} (its columns: {names}); name it with --text_field"
             )
         groups = range(file.num_row_groups)[start : stop if stop >= 0 else None]
         row = sum(file.metadata.row_group(i).num_rows for i in range(start))
@@ -44,16 +61,17 @@ def rows(path: str, start: int, stop: int, field: str) -> Iterator[tuple[str, st
 
 
 def _parquet() -> Any:
-    return extra("data", "pyarrow.parquet", "reading Parquet files")
+    return import_extra("pyarrow.parquet", extra="data", needed_by="reading Parquet files")
 
 
 @contextlib.contextmanager
 def _arrow_errors(path: str) -> Iterator[None]:
-    arrow = extra("data", "pyarrow", "reading Parquet files")
+    """Raises pyarrow's errors in the block as UserError."""
+    arrow = import_extra("pyarrow", extra="data", needed_by="reading Parquet files")
     try:
         yield
     except (arrow.ArrowException, OSError) as error:
-        if number := getattr(error, "errno", None):  # of the system; pyarrow gives damage none
+        if number := getattr(error, "errno", None):  # from the system; errors of pyarrow have none
             raise UserError(f"cannot read {path}: {os.strerror(number)}") from None
         reason = shortened(str(error), 120)
-        raise UserError(f"{path} is damaged or no Parquet file: {reason}") from None
+        raise UserError(f"{path} is damaged or not a Parquet file: {reason}") from None

@@ -1,32 +1,35 @@
-"""Documents as pieces of text that a tokenizer can take one by one, in bounded memory."""
+"""Documents as pieces of text that a tokenizer can encode one by one, in bounded memory."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from gpt2_jax.errors import UserError, shortened
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
-# Characters given to the tokenizer at a time, and how many there may be without a border in them:
-# GPT-2's encoder takes about 60 bytes of memory a byte of a word.
+# Characters given to the tokenizer at a time, and the most that there may be without a border:
+# GPT-2's encoder takes about 60 bytes of memory per byte of a word.
 _PIECE = 1 << 18
 _LONGEST_PIECE = 1 << 24
 
 
-class Text(NamedTuple):
-    """A piece of a document; the pieces' tokens joined are the tokens of the document."""
+class Piece(NamedTuple):
+    """A piece of a document; the tokens of its pieces, joined, are the tokens of the document."""
 
     where: str
-    """What messages call it by."""
+    """Names the document in messages, by its file and the place in it."""
     text: str
-    begins: bool
-    """Whether a document begins here."""
+    begins_document: bool
 
 
-def pieces(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> Iterator[str]:
-    """A text that comes in any pieces, in pieces that end where the tokenizer has a border.
+def split_text(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> Iterator[str]:
+    """Yields a text again in pieces that end where the tokenizer has a border.
+
+    Args:
+      texts: the text in pieces of any size.
+      tokenizer: decides where the text may be cut.
+      where: names the text in messages.
 
     Raises:
       UserError: for more than 16 million characters without a border.
@@ -48,20 +51,22 @@ def pieces(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> Iterator[s
         yield rest
 
 
-def whole(documents: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> Iterator[Text]:
-    """Documents that are in memory, each in pieces."""
+def split_documents(documents: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> Iterator[Piece]:
+    """Yields the pieces of documents that are in memory, each given as (where, text)."""
     for where, document in documents:
         begins = True
-        for text in pieces([document], tokenizer, where):
-            yield Text(where, text, begins)
+        for text in split_text([document], tokenizer, where):
+            yield Piece(where, text, begins)
             begins = False
 
 
 def first_border(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> int | None:
-    """Bytes before the first place, but the start, where a text may be cut; None for no such place.
+    """Returns the bytes before the first border inside a text, or None if it has no border.
 
     Args:
-      texts: the text in any pieces, read only as far as needed.
+      texts: the text in pieces of any size, of which only as many as needed are read.
+      tokenizer: decides where the text may be cut.
+      where: names the text in messages.
 
     Raises:
       UserError: for more than 16 million characters without a border.
@@ -78,23 +83,15 @@ def first_border(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> int 
 
 
 def checked_text(value: Any, where: str, field: str) -> str:
-    """The value of a field or column, if it is text; else UserError."""
+    """Returns the value of a field or column; raises UserError if it is not a string."""
     if not isinstance(value, str):
-        shown = shortened(repr(value), 40)
-        raise UserError(f"{where}, has {shown} as {field!r}, which must be a text")
+        found = shortened(repr(value), 40)
+        raise UserError(f"{where}, has {found} as {field!r}, which must be a string")
     return value
-
-
-def extra(name: str, package: str, why: str) -> Any:
-    """Imports a package of an extra; UserError that names the extra where it is missing."""
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise UserError(f"{why} needs the {name} extra: pip install 'gpt2_jax[{name}]'") from None
 
 
 def _no_border(where: str) -> UserError:
     return UserError(
         f"{where} has more than {_LONGEST_PIECE:,} characters without a space, a new line or "
-        "another place to cut: break them up, or use --tokenizer byte"
+        "another place where text may be cut: insert some, or use --tokenizer byte"
     )

@@ -1,12 +1,13 @@
-"""A corpus to a folder of token shards: parts encoded by tasks, joined, put in place in one step.
+"""Turns a corpus into a folder of token shards.
 
-The result depends on the text and the settings alone, never on who runs the tasks. A run that was
-killed leaves `out` as it was, and beside it the parts that were done, which the next run takes up.
+Tasks encode the work items, the tokens are joined into shards, and the folder is put in place in
+one step. The result depends on the text and the settings alone, never on what runs the tasks. A run
+that is killed leaves `out` as it was, and beside it the encoded work items, from which the next run
+resumes.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import json
@@ -19,16 +20,19 @@ from typing import Any
 from gpt2_jax.data.meta import check_sha256, read_meta, write_meta
 from gpt2_jax.data.shard_file import MAX_VOCAB_SIZE
 from gpt2_jax.errors import Terminated, UserError
+from gpt2_jax.files.disk_full import is_disk_full
 from gpt2_jax.prepare import encode
 from gpt2_jax.prepare.corpora import Corpus, documents_corpus
-from gpt2_jax.prepare.encode import PartTotals
+from gpt2_jax.prepare.encode import ItemTotals
 from gpt2_jax.prepare.engines import Engine, open_engine
 from gpt2_jax.prepare.staging import Staging, open_staging
 from gpt2_jax.prepare.stream import TokenStream
-from gpt2_jax.prepare.work_items import PART_BYTES, Document, Part, key
-from gpt2_jax.tokenizers.tokenizer import Tokenizer, make_tokenizer
+from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, Document, WorkItem, item_key
+from gpt2_jax.tokenizers.tokenizer import Tokenizer, make_tokenizer, needs_characters
 
 _LOG_SECONDS = 5.0
+# The name in meta.json, by which data that was prepared earlier is recognized.
+_ITEM_BYTES_KEY = "part_bytes"
 _NO_TEXT = "the corpus has no text: give at least one file that is not empty"
 
 
@@ -40,27 +44,27 @@ def prepare(
     val_fraction: float = 0.1,
     workers: int = 1,
     tokens_per_shard: int = 100_000_000,
-    part_bytes: int = PART_BYTES,
+    work_item_bytes: int = WORK_ITEM_BYTES,
     engine: str = "processes",
     ray_address: str | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Writes the shards and meta.json of a corpus, unless `out` already holds exactly them.
 
-    The stream is every document in order, each with the tokenizer's end of text before it (as
-    llm.c does); empty documents are left out. Train is its first int(n * (1 - val_fraction))
-    tokens, val the rest.
+    The stream has every document in order, each after the tokenizer's end of text (as in llm.c);
+    empty documents are left out. The train split is its first int(n * (1 - val_fraction)) tokens,
+    the val split is the rest.
 
     Args:
-      documents: a Corpus, or texts.
-      tokenizer_name: "gpt2", "byte" or "char"; char knows the characters that occur.
+      documents: a Corpus, or documents.
+      tokenizer_name: one of `tokenizer.PREPARE_CHOICES`; char knows the characters that occur.
       out: the folder to make.
       val_fraction: from 0 (no val shards) to less than 1.
-      workers: processes that encode.
-      tokens_per_shard: size of all files but each split's last.
-      part_bytes: text of one task; it decides where the corpus is cut for its sum, nothing else.
+      workers: number of processes that encode.
+      tokens_per_shard: tokens in every file but the last of each split.
+      work_item_bytes: text of one task; affects only where the corpus is cut for its sum.
       engine: "processes" or "ray"; see `engines.open_engine`.
-      ray_address: of a Ray cluster.
+      ray_address: address of a Ray cluster.
       log: called with a line of progress every few seconds.
 
     Returns:
@@ -68,13 +72,13 @@ def prepare(
       "documents"}, "val": ...}, "already_prepared", "seconds"}.
 
     Raises:
-      UserError: for settings out of range, text that cannot be encoded, an empty corpus, an `out`
-        that holds something else or another process prepares, or a full disk.
+      UserError: if a setting is out of range, a text cannot be encoded, the corpus is empty, `out`
+        holds something else or is being prepared by another process, or the disk is full.
     """
     began = time.monotonic()
     if "://" in str(out):
         raise UserError(
-            f"--out {out}: prepare writes to disks; prepare into a folder and copy that, as with "
+            f"--out {out} must be on a disk: prepare into a folder and copy it, for example with "
             "gcloud storage cp -r"
         )
     out = Path(out)
@@ -92,9 +96,9 @@ def prepare(
     already_prepared = meta is not None
     with open_engine(engine, workers, ray_address) as running:
         if meta is None:
-            parts = list(corpus.parts(part_bytes))
-            settings["part_bytes"] = part_bytes
-            meta = _make(parts, tokenizer_name, out, settings, running, log)
+            items = list(corpus.work_items(work_item_bytes))
+            settings[_ITEM_BYTES_KEY] = work_item_bytes
+            meta = _make(items, tokenizer_name, out, settings, running, log)
         else:
             _check_same(meta, corpus, tokenizer_name, out, settings, running)
     return _summary(out, meta, already_prepared, time.monotonic() - began)
@@ -117,11 +121,15 @@ def _summary(
 
 
 def _check_free(out: Path) -> dict[str, Any] | None:
-    """The meta of the prepared data in `out`, None for none; UserError for anything else there."""
+    """Returns the meta of prepared data in `out`, or None if `out` is missing or empty.
+
+    Raises:
+      UserError: if `out` is anything else.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not out.is_dir() or (meta := read_meta(out)) is None:
-        raise UserError(f"--out {out} is there and is no prepared data: choose another --out")
+        raise UserError(f"--out {out} exists and is not prepared data: choose another --out")
     return meta
 
 
@@ -133,46 +141,49 @@ def _check_same(
     settings: Mapping[str, Any],
     engine: Engine,
 ) -> None:
-    """Refuses an `out` that does not hold what is asked for, whole.
+    """Raises UserError unless `out` holds exactly the requested data, undamaged.
 
-    The text is read and summed again, by all workers: times of files do not survive a copy.
+    All workers read and sum the text again, because the times of files do not survive a copy.
     """
     source = meta.get("source", {})
-    there = {**source, "tokenizer": meta["tokenizer"].get("name")}
-    asked = {"tokenizer": tokenizer_name, **settings}
-    differing = [name for name, value in asked.items() if there.get(name) != value]
+    existing = {**source, "tokenizer": meta["tokenizer"].get("name")}
+    requested = {"tokenizer": tokenizer_name, **settings}
+    differing = [name for name, value in requested.items() if existing.get(name) != value]
     if not differing:
-        parts = list(corpus.parts(source.get("part_bytes", PART_BYTES)))
-        task = functools.partial(encode.digest_part, tokenizer=json.dumps(meta["tokenizer"]))
-        if _joined_sha256(_in_order(engine, task, parts)) != source.get("sha256"):
+        items = list(corpus.work_items(source.get(_ITEM_BYTES_KEY, WORK_ITEM_BYTES)))
+        task = functools.partial(encode.digest_item, tokenizer=json.dumps(meta["tokenizer"]))
+        if _joined_sha256(_in_order(engine, task, items)) != source.get("sha256"):
             differing = ["text"]
     if differing:
         raise UserError(
             f"--out {out} already holds other data (not the same {', '.join(differing)}): choose "
-            "another --out, or remove it"
+            "another --out, or remove the folder"
         )
     check_sha256(out, meta)
 
 
 def _make(
-    parts: Sequence[Part],
+    items: Sequence[WorkItem],
     tokenizer_name: str,
     out: Path,
     settings: Mapping[str, Any],
     engine: Engine,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Encodes the parts and puts the shards in place; returns their meta."""
+    """Encodes the work items, puts the shards in place and returns their meta."""
     try:
-        with open_staging(out, keep=len(parts) > 1) as staging:
-            if _check_free(out) is not None:  # another run has been faster
-                raise UserError(f"--out {out} was prepared meanwhile: choose another --out")
-            tokenizer = _tokenizer_for(tokenizer_name, parts, engine)
+        with open_staging(out, keep=len(items) > 1) as staging:
+            if _check_free(out) is not None:  # another run was faster
+                raise UserError(
+                    f"--out {out} was prepared by another process meanwhile: choose another --out"
+                )
+            tokenizer = _tokenizer_for(tokenizer_name, items, engine)
             described = json.dumps(tokenizer.to_dict())
-            totals = _encode(parts, described, staging, engine, log)
-            if not any(part.tokens for part in totals):
+            totals = _encode(items, described, staging, engine, log)
+            if not any(each.tokens for each in totals):
                 raise UserError(_NO_TEXT)
-            stream = TokenStream([key(part, described) for part in parts], totals, staging.parts)
+            keys = [item_key(item, described) for item in items]
+            stream = TokenStream(keys, totals, staging.encoded)
             meta = {
                 "tokenizer": tokenizer.to_dict(),
                 "vocab_size": tokenizer.vocab_size,
@@ -188,65 +199,68 @@ def _make(
             write_meta(staging.shards, meta)
             os.replace(staging.shards, out)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = (
-            "make room and run the same command again: parts that are done are kept"
-            if full
+            "make room and run the same command again: encoded work items are kept"
+            if is_disk_full(error)
             else "choose another"
         )
         raise UserError(f"cannot write --out {out} ({error.strerror}): {remedy}") from None
-    except (KeyboardInterrupt, Terminated) as told:
-        raise type(told)(
-            "parts that are done are kept; run the same command again to go on"
+    except (KeyboardInterrupt, Terminated) as stop:
+        raise type(stop)(
+            "encoded work items are kept; run the same command again to resume"
         ) from None
     return meta
 
 
-def _tokenizer_for(name: str, parts: Sequence[Part], engine: Engine) -> Tokenizer:
+def _tokenizer_for(name: str, items: Sequence[WorkItem], engine: Engine) -> Tokenizer:
+    """Returns the tokenizer of that name, which may have to know the corpus's characters."""
     characters = None
-    if name == "char":
-        found = _in_order(engine, encode.characters_of_part, parts)
-        characters = "".join(sorted(set().union(*found)))
+    if needs_characters(name):
+        of_items = _in_order(engine, encode.characters_of_item, items)
+        characters = "".join(sorted(set().union(*of_items)))
         if not characters:
             raise UserError(_NO_TEXT)
     tokenizer = make_tokenizer(name, characters)
     if tokenizer.vocab_size > MAX_VOCAB_SIZE:
         raise UserError(
-            f"tokenizer {name} would know {tokenizer.vocab_size} tokens, but a shard stores at "
-            f"most {MAX_VOCAB_SIZE}: use --tokenizer byte or gpt2"
+            f"tokenizer {name} would have {tokenizer.vocab_size} tokens, but must have at most "
+            f"{MAX_VOCAB_SIZE} to be stored in shards: use --tokenizer byte or gpt2"
         )
     return tokenizer
 
 
 def _encode(
-    parts: Sequence[Part],
+    items: Sequence[WorkItem],
     tokenizer: str,
     staging: Staging,
     engine: Engine,
     log: Callable[[str], None],
-) -> list[PartTotals]:
-    """The totals of all parts, in order, once their tokens lie in the staging folder."""
-    totals = [encode.read_totals(staging.parts, key(part, tokenizer)) for part in parts]
-    missing = [i for i, found in enumerate(totals) if found is None]
-    if len(missing) < len(parts):
-        done = len(parts) - len(missing)
-        log(f"taking up {done} of {len(parts)} parts from the run before")
-    task = functools.partial(encode.encode_part, tokenizer=tokenizer, folder=str(staging.parts))
+) -> list[ItemTotals]:
+    """Encodes the items into the staging folder and returns the totals of all, in order."""
+    totals = [encode.read_totals(staging.encoded, item_key(item, tokenizer)) for item in items]
+    missing = [i for i, each in enumerate(totals) if each is None]
+    if len(missing) < len(items):
+        done = len(items) - len(missing)
+        log(f"resuming: {done} of {len(items)} work items are already encoded")
+    task = functools.partial(encode.encode_item, tokenizer=tokenizer, folder=str(staging.encoded))
     began = last = time.monotonic()
     tokens = 0
-    for count, (i, result) in enumerate(engine.map(task, [parts[i] for i in missing]), 1):
+    for count, (i, result) in enumerate(engine.map(task, [items[i] for i in missing]), 1):
         totals[missing[i]] = result
         tokens += result.tokens
         if (now := time.monotonic()) - last > _LOG_SECONDS:
             last, rate = now, tokens / (now - began)
-            done = len(parts) - len(missing) + count
-            log(f"{done} of {len(parts)} parts, {tokens:,} tokens ({rate:,.0f}/s)")
-    return [found for found in totals if found is not None]
+            done = len(items) - len(missing) + count
+            log(f"{done} of {len(items)} work items, {tokens:,} tokens ({rate:,.0f}/s)")
+    return [each for each in totals if each is not None]
 
 
-def _in_order(engine: Engine, task: Callable[[Part], str], parts: Sequence[Part]) -> list[str]:
-    results = dict(engine.map(task, parts))
-    return [results[i] for i in range(len(parts))]
+def _in_order(
+    engine: Engine, task: Callable[[WorkItem], str], items: Sequence[WorkItem]
+) -> list[str]:
+    """Runs a task for every item and returns the results in the order of the items."""
+    results = dict(engine.map(task, items))
+    return [results[i] for i in range(len(items))]
 
 
 def _joined_sha256(sums: Iterable[str]) -> str:

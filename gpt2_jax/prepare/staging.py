@@ -1,91 +1,71 @@
-"""Where `prepare` works: a hidden folder beside `out`, kept when the run ends too early.
+"""The hidden folder beside `out` in which `prepare` works, kept if a run ends too early.
 
-It holds the tokens of finished parts under names that say what they are made of, so that the next
-run for this `out` takes up whatever it can use, even if some text or setting is another by then.
+It holds the tokens of finished work items under names derived from their text and settings, so that
+the next run for this `out` uses whatever still applies, even if some text or setting has changed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt2_jax.errors import UserError
+from gpt2_jax.files.lock import lock_folder
 
 
 class Staging:
-    """The folder, while this process alone has it.
+    """Holds the folders that `prepare` writes to, while this process has the lock on them.
 
     Attributes:
-      parts: folder for the tokens of parts.
+      encoded: folder for the tokens of work items.
       shards: folder that becomes `out`, empty at first.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Tidies up what a killed run left half-way."""
-        self.parts, self.shards = folder / "parts", folder / "shards"
-        self.parts.mkdir(exist_ok=True)
+        """Makes the folders, and removes what a killed run left unfinished."""
+        self.encoded, self.shards = folder / "parts", folder / "shards"
+        self.encoded.mkdir(exist_ok=True)
         shutil.rmtree(self.shards, ignore_errors=True)
         self.shards.mkdir()
-        for temporary in self.parts.glob("*.tmp"):
+        for temporary in self.encoded.glob("*.tmp"):
             temporary.unlink(missing_ok=True)
 
     def has_tokens(self) -> bool:
-        """Whether there is anything that another run could take up."""
-        return any(path.stat().st_size for path in self.parts.glob("*.tokens"))
+        """Returns whether there are tokens that another run could use."""
+        return any(path.stat().st_size for path in self.encoded.glob("*.tokens"))
+
+    def remove(self) -> None:
+        """Removes both folders with everything in them."""
+        for folder in (self.encoded, self.shards):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def open_staging(out: Path, keep: bool) -> Iterator[Staging]:
-    """Takes the folder beside `out`; at the end it goes away, unless the block fails.
+    """Makes and locks the folder beside `out`, and removes it at the end.
 
     Args:
-      keep: whether tokens are kept then for another run to take up.
+      out: the folder that `prepare` is to make.
+      keep: whether the folder stays, if the block fails and there are tokens for another run.
 
     Raises:
-      UserError: when another process has it.
+      UserError: if another process is preparing the same `out`.
     """
     place = out.absolute()
     folder = place.parent / f".{place.name}.preparing"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, out):
-        staging = Staging(folder)
-        try:
-            yield staging
-        except BaseException:
-            if not (keep and staging.has_tokens()):
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, out: Path) -> Iterator[None]:
-    """Holds the folder's lock, which the system frees when the process ends, however it ends."""
-    while True:
-        folder.mkdir(exist_ok=True)
-        try:
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-        except FileNotFoundError:  # who had it has just finished and removed the folder
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is(lock, folder / "lock"):
-                yield
-                return
-        except BlockingIOError:
-            raise UserError(
-                f"--out {out} is being prepared by another process: wait for it, or choose another"
-            ) from None
-        finally:
-            os.close(lock)
-
-
-def _is(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
+        with lock_folder(folder, f"--out {out}", activity="being prepared"):
+            staging = Staging(folder)
+            try:
+                yield staging
+            except BaseException:
+                if not (keep and staging.has_tokens()):
+                    staging.remove()
+                raise
+            staging.remove()
+    finally:
+        # It is empty unless something was kept, or a process that waited has locked it since.
+        with contextlib.suppress(OSError):
+            folder.rmdir()

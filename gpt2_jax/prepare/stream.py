@@ -1,4 +1,4 @@
-"""The encoded parts as one stream of tokens, and how it is cut into the shards of both splits."""
+"""The encoded work items as one stream of tokens, which is cut into the shards of both splits."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import numpy as np
 
 from gpt2_jax.data.shard_file import TOKEN_DTYPE, write_shard
 from gpt2_jax.errors import UserError
-from gpt2_jax.prepare.encode import PartTotals, read_starts
+from gpt2_jax.prepare.encode import ItemTotals, read_starts
 from gpt2_jax.prepare.engines import Engine
 
-# Tokens moved at a time when parts are joined.
+# Tokens copied at a time when work items are joined.
 _COPY_TOKENS = 1 << 22
 
 
 class Shard(NamedTuple):
-    """A shard to write, and the pieces of token files that make it up."""
+    """Describes a shard to write, and the ranges of token files that make it up."""
 
     split: str
     path: str
     tokens: int
-    pieces: tuple[tuple[str, int, int], ...]
-    """(file, first token, tokens) in order."""
+    ranges: tuple[tuple[str, int, int], ...]
+    """(file, first token, number of tokens), in order."""
     vocab_size: int
 
 
 def join_shard(shard: Shard) -> str:
-    """Writes a shard from parts' tokens; returns its sha256.
+    """Writes a shard from the tokens of work items and returns its sha256.
 
     Raises:
-      UserError: for a part with ids that the vocabulary lacks.
+      UserError: if a token is not in the vocabulary.
     """
 
     def arrays() -> Iterator[np.ndarray]:
-        for path, first, count in shard.pieces:
+        for path, first, count in shard.ranges:
             tokens = np.memmap(path, TOKEN_DTYPE, "r", first * TOKEN_DTYPE.itemsize, (count,))
             for start in range(0, count, _COPY_TOKENS):
                 yield _checked(tokens[start : start + _COPY_TOKENS], path, shard.vocab_size)
@@ -46,31 +46,31 @@ def join_shard(shard: Shard) -> str:
 
 
 def _checked(tokens: np.ndarray, path: str, vocab_size: int) -> np.ndarray:
-    """The tokens, all of which the vocabulary has: what a disk kept may not be what was written."""
+    """Returns the tokens if the vocabulary has all of them, since a disk may have damaged some."""
     if len(tokens) and tokens.max() >= vocab_size:
         raise UserError(
-            f"{path} is damaged: it has a token {tokens.max()}, but the vocabulary has ids 0 to "
+            f"{path} is damaged: it has a token {tokens.max()}, but ids must be from 0 to "
             f"{vocab_size - 1}; remove it and run the same command again"
         )
     return tokens
 
 
 class TokenStream:
-    """The tokens of all parts, one after the other, in their files."""
+    """Joins the tokens of all work items, which stay in their files, into one stream."""
 
-    def __init__(self, keys: Sequence[str], totals: Sequence[PartTotals], folder: Path) -> None:
-        """Opens nothing yet.
+    def __init__(self, keys: Sequence[str], totals: Sequence[ItemTotals], folder: Path) -> None:
+        """Records the items without opening their files.
 
         Args:
-          keys: of the parts, in order.
-          totals: what each came to.
-          folder: with the files of `encode_part`.
+          keys: the key of each work item, in order.
+          totals: the counts of each.
+          folder: the folder with the files that `encode_item` wrote.
         """
         self.keys, self.totals, self.folder = keys, totals, folder
-        self.starts = np.cumsum([0, *(part.tokens for part in totals)])
+        self.starts = np.cumsum([0, *(each.tokens for each in totals)])
 
     def __len__(self) -> int:
-        """Tokens in the stream."""
+        """Returns the number of tokens in the stream."""
         return int(self.starts[-1])
 
     def cut(
@@ -85,7 +85,11 @@ class TokenStream:
         """Writes the shards of train and val to `folder`; returns meta.json's `splits`.
 
         Args:
+          folder: the folder for the shards.
+          engine: runs the tasks that write them.
           byte_lengths: int32 [vocab_size], bytes of text that each id stands for.
+          val_fraction: how much of the end of the stream becomes val, from 0 to less than 1.
+          tokens_per_shard: tokens in every shard but the last of each split.
 
         Raises:
           UserError: if a split would have no tokens.
@@ -100,17 +104,19 @@ class TokenStream:
             if start == stop:
                 raise UserError(
                     f"val_fraction={val_fraction:g} leaves no {split} tokens of the corpus's "
-                    f"{len(self)}: choose another, or give more text"
+                    f"{len(self)}: choose another fraction, or give more text"
                 )
-            before, upto = self.counts(start, byte_lengths), self.counts(stop, byte_lengths)
-            # A document that the cut divides counts where it begins.
-            size, documents = upto[0] - before[0], upto[1] - before[1]
+            first_counts = self.counts(start, byte_lengths)
+            last_counts = self.counts(stop, byte_lengths)
+            # A document that the cut divides is counted in the split where it begins.
+            size = last_counts[0] - first_counts[0]
+            documents = last_counts[1] - first_counts[1]
             splits[split] = {"tokens": stop - start, "bytes": size, "documents": documents}
             for number, first in enumerate(range(start, stop, tokens_per_shard)):
                 last = min(first + tokens_per_shard, stop)
                 path = str(folder / f"{split}_{number:06d}.bin")
-                pieces = self.pieces(first, last)
-                shards.append(Shard(split, path, last - first, pieces, len(byte_lengths)))
+                ranges = self.ranges(first, last)
+                shards.append(Shard(split, path, last - first, ranges, len(byte_lengths)))
         sums = dict(engine.map(join_shard, shards))
         for i, shard in enumerate(shards):
             name = os.path.basename(shard.path)
@@ -118,32 +124,32 @@ class TokenStream:
             splits[shard.split].setdefault("shards", []).append(described)
         return splits
 
-    def pieces(self, start: int, stop: int) -> tuple[tuple[str, int, int], ...]:
-        """(file, first token, tokens) for tokens start .. stop-1 of the stream."""
-        pieces = []
-        for i in range(self._part(start), len(self.keys)):
+    def ranges(self, start: int, stop: int) -> tuple[tuple[str, int, int], ...]:
+        """Returns (file, first token, number of tokens) for tokens start .. stop-1."""
+        ranges = []
+        for i in range(self._item_at(start), len(self.keys)):
             first, last = max(start, int(self.starts[i])), min(stop, int(self.starts[i + 1]))
             if first >= stop:
                 break
             if first < last:
                 path = str(self.folder / f"{self.keys[i]}.tokens")
-                pieces.append((path, first - int(self.starts[i]), last - first))
-        return tuple(pieces)
+                ranges.append((path, first - int(self.starts[i]), last - first))
+        return tuple(ranges)
 
     def counts(self, stop: int, byte_lengths: np.ndarray) -> tuple[int, int]:
-        """(bytes of text, documents begun) in the first `stop` tokens."""
-        whole = self._part(stop) if stop < len(self) else len(self.keys)
-        size = sum(part.bytes for part in self.totals[:whole])
-        documents = sum(part.documents for part in self.totals[:whole])
-        if whole < len(self.keys):
-            rest = stop - int(self.starts[whole])
-            starts = read_starts(self.folder, self.keys[whole])
+        """Returns the bytes of text, and the documents that begin, in the first `stop` tokens."""
+        complete = self._item_at(stop) if stop < len(self) else len(self.keys)
+        size = sum(each.bytes for each in self.totals[:complete])
+        documents = sum(each.documents for each in self.totals[:complete])
+        if complete < len(self.keys):
+            rest = stop - int(self.starts[complete])
+            starts = read_starts(self.folder, self.keys[complete])
             documents += int(np.searchsorted(starts, rest))
-            path = str(self.folder / f"{self.keys[whole]}.tokens")
+            path = str(self.folder / f"{self.keys[complete]}.tokens")
             tokens = _checked(np.fromfile(path, TOKEN_DTYPE, rest), path, len(byte_lengths))
             size += int(byte_lengths[tokens].sum(dtype=np.int64))
         return size, documents
 
-    def _part(self, token: int) -> int:
-        """The part that holds a token."""
+    def _item_at(self, token: int) -> int:
+        """Returns the index of the work item that holds a token."""
         return int(np.searchsorted(self.starts, token, "right")) - 1

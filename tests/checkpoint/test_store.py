@@ -1,4 +1,4 @@
-"""The store: to the bit and back, what it keeps, what it ignores, and errors that name the leaf."""
+"""The store: exact restores, what it keeps, what it ignores, and errors that name the leaf."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gpt2_jax.checkpoint import commit
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import StorageError, UserError
-from gpt2_jax.train.optimizer import make_optimizer
+from gpt2_jax.training.optimizer import make_optimizer
 from tests.inference.tiny import noisy_params, tiny_config
 
 _META = {"step": 3, "config": {"model": {"num_layers": 2}}, "text": 'é "quoted"\n', "none": None}
@@ -117,19 +117,35 @@ def test_the_newest_are_kept(store: CheckpointStore) -> None:
     assert sorted(folders) == ["10", "5"]
 
 
+def test_multiples_of_keep_every_are_kept_as_well(tmp_path: Path) -> None:
+    with contextlib.closing(CheckpointStore(tmp_path, keep=2, keep_every=4)) as store:
+        for step in (2, 4, 6, 8, 10, 11):
+            _save(store, step, _small(float(step)))
+        assert store.steps() == [11, 10, 8, 4]
+    # Those of an earlier start stay, too, and a damaged newest step is replaced by one of them.
+    for step in (11, 10):
+        (tmp_path / str(step) / "manifest.json").write_bytes(b"")
+    with contextlib.closing(CheckpointStore(tmp_path, keep=1, keep_every=4)) as store:
+        assert store.newest_good() == 8
+        _assert_identical(store.restore_params(8, _abstract(_small())), _small(8.0))
+        for step in (9, 10):
+            _save(store, step)
+        assert store.steps() == [10, 8, 4]
+
+
 def test_saving_a_saved_step_leaves_it_as_it_is(store: CheckpointStore) -> None:
     _save(store, 4, _small(1.0))
-    before = _contents(store.directory)
+    before = _read_all(store.directory)
     _save(store, 4, _small(2.0))
-    assert _contents(store.directory) == before
+    assert _read_all(store.directory) == before
     _assert_identical(store.restore_params(4, _abstract(_small())), _small(1.0))
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
+def _read_all(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_stray_and_half_made_folders_are_no_steps(
+def test_stray_and_half_written_folders_are_not_steps(
     store: CheckpointStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _save(store, 3)
@@ -138,19 +154,20 @@ def test_stray_and_half_made_folders_are_no_steps(
     (store.directory / "9.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
     (store.directory / "notes").mkdir()
     (store.directory / "11").write_text("a file", encoding="utf-8")
-    before = _contents(store.directory)
+    before = _read_all(store.directory)
     reader = CheckpointStore(store.directory, read_only=True)
     assert reader.newest_good() == 3
-    assert _contents(store.directory) == before
-    told = capsys.readouterr().err
-    assert told.count("warning: ") == 2 and "checkpoints/7" in told and "checkpoints/8" in told
+    assert _read_all(store.directory) == before
+    warnings = capsys.readouterr().err
+    assert warnings.count("warning: ") == 2
+    assert "checkpoints/7" in warnings and "checkpoints/8" in warnings
     assert store.newest_good() == 3
     assert store.steps() == [3]
     assert (store.directory / "8.damaged" / "params").is_dir()
     assert (store.directory / "11").is_file()
 
 
-def test_a_save_is_not_lost_to_a_stray_folder_nor_a_good_one_pruned_for_it(tmp_path: Path) -> None:
+def test_a_stray_folder_neither_blocks_a_save_nor_counts_among_those_kept(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     with contextlib.closing(CheckpointStore(folder, keep=2)) as first:
         _save(first, 1)
@@ -185,13 +202,13 @@ def test_a_reader_makes_no_folder_and_changes_none(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         _save(writer, step)
     writer.close()
-    before = _contents(folder)
+    before = _read_all(folder)
     reader = CheckpointStore(folder, read_only=True)
     assert reader.steps() == [3, 2, 1]
     reader.restore_params(1, _abstract(_small()))
     reader.meta(2)
     reader.close()
-    assert _contents(folder) == before
+    assert _read_all(folder) == before
 
 
 def _refused(store: CheckpointStore, abstract: Any, rest: Any = None) -> str:
@@ -216,11 +233,11 @@ def test_another_dtype_shape_or_tree_is_refused_by_the_name_of_the_leaf(
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     message = _refused(store, good | {"a": {"kernel": leaf((2, 3), jnp.bfloat16)}})
-    assert all(said in message for said in ("a/kernel", "float32[2, 3]", "bfloat16[2, 3]"))
+    assert all(part in message for part in ("a/kernel", "float32[2, 3]", "bfloat16[2, 3]"))
     message = _refused(store, good | {"a": {"kernel": leaf((3, 2), jnp.float32)}})
-    assert all(said in message for said in ("a/kernel", "[2, 3]", "[3, 2]"))
+    assert all(part in message for part in ("a/kernel", "[2, 3]", "[3, 2]"))
     message = _refused(store, good | {"c": leaf((1,), jnp.float32)})
-    assert "lacks" in message
+    assert "has no" in message
     assert "leaf c" in message
     message = _refused(store, {"a": good["a"]})
     assert "unexpected" in message
@@ -229,7 +246,7 @@ def test_another_dtype_shape_or_tree_is_refused_by_the_name_of_the_leaf(
     assert "rest leaf count" in message
 
 
-def test_a_step_that_is_not_there_is_a_storage_error(store: CheckpointStore) -> None:
+def test_a_missing_step_is_a_storage_error(store: CheckpointStore) -> None:
     _save(store, 3)
     abstract = _abstract(_small())
     for read in (store.meta, lambda step: store.restore_params(step, abstract)):
@@ -252,7 +269,7 @@ def test_damaged_arrays_are_a_storage_error(store: CheckpointStore) -> None:
         assert "tensorstore_spec" not in str(error.value)
 
 
-def test_a_damaged_optimizer_state_keeps_nobody_from_reading_the_model(tmp_path: Path) -> None:
+def test_a_model_can_be_read_although_its_optimizer_state_is_damaged(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     with contextlib.closing(CheckpointStore(folder, keep=2)) as store:
         for step in (2, 3):
@@ -267,26 +284,26 @@ def test_a_damaged_optimizer_state_keeps_nobody_from_reading_the_model(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "no space left on the disk"),
-        (TimeoutError(), "TimeoutError"),  # as asyncio raises it, without a word
+        (TimeoutError(), "TimeoutError"),  # asyncio raises it without a message
     ],
 )
 def test_a_failed_save_leaves_nothing_and_the_next_may_succeed(
-    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     _save(store, 1)
-    before = _contents(store.directory)
+    before = _read_all(store.directory)
 
     def fail(folder: Path, step: int) -> None:
         raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(commit, "write_manifest", fail)
-        with pytest.raises(StorageError, match=said):
+        with pytest.raises(StorageError, match=message):
             _save(store, 2)
-    assert _contents(store.directory) == before
+    assert _read_all(store.directory) == before
     _save(store, 2, _small(2.0))
     assert store.newest_good() == 2
     _assert_identical(store.restore_params(2, _abstract(_small())), _small(2.0))

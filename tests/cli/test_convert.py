@@ -1,4 +1,4 @@
-"""`gpt2-jax convert`: out, back, and what it refuses."""
+"""Tests `gpt2-jax convert`: both directions, and what it refuses."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def test_an_out_that_holds_something_is_left_alone(
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     words = ["convert", "--model", str(run), "--to", "hf", "--out"]
-    for out, said in (
-        (tmp_path, "exists; name a folder that is new or empty"),
+    for out, message in (
+        (tmp_path, "is not empty: name a folder that is new or empty"),
         (tmp_path / "thesis.tex", "is a file: name a folder"),
         (tmp_path / "thesis.tex" / "below", "thesis.tex is a file; name a folder elsewhere"),
-        (Path("/proc/below"), "can't write --out /proc/below"),
+        (Path("/proc/below"), "cannot write --out /proc/below"),
     ):
         assert main([*words, str(out)]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 

@@ -1,4 +1,4 @@
-"""`gpt2-jax doctor`."""
+"""Tests `gpt2-jax doctor`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_what_is_missing_is_reported(
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "optax is not installed" in out
-    assert "none found" in out
+    assert "\ndevices\n  none" in out
 
 
 def test_requirements_list_the_core_and_each_extra() -> None:

@@ -1,4 +1,4 @@
-"""`gpt2-jax eval`: its document, going on after a stop, and wrong inputs."""
+"""Tests `gpt2-jax eval`: its document, resuming after an interruption, and wrong inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpt2_jax.evals.run import Log, evaluate, model_digest
 from gpt2_jax.evals.task import Setting
 from gpt2_jax.formats.load import load
 from gpt2_jax.inference.scoring import Scorer
-from gpt2_jax.tokenizers.tokenizer import CharTokenizer
+from gpt2_jax.tokenizers.char import CharTokenizer
 from tests.inference.tiny import make_run
 
 _TEXTS = ["the cat sat on the mat", "a b c", "it was late when they ate", "one two three four"]
@@ -70,10 +70,11 @@ def test_the_document_has_every_task_with_its_count(
 def test_a_stopped_evaluation_goes_on(run: str, data: str, tmp_path: Path) -> None:
     loaded = load(run)
     task, out = Lambada(Setting(Path(data), loaded.tokenizer, 32)), tmp_path / "out"
-    scorer = Scorer(loaded.params, loaded.config.model)
+    config = loaded.config
+    scorer = Scorer(loaded.params, config.model, config.compute)
 
     def opened() -> Log:
-        return Log(out, task, model_digest(loaded.params, loaded.config.model))
+        return Log(out, task, model_digest(loaded.params, config))
 
     with contextlib.closing(opened()) as rows:
         whole = evaluate(task, scorer, log=rows)
@@ -90,7 +91,7 @@ def test_a_stopped_evaluation_goes_on(run: str, data: str, tmp_path: Path) -> No
             return super().score(requests, excluded)
 
     shown: list[tuple[int, int]] = []
-    counting = Counting(loaded.params, loaded.config.model)
+    counting = Counting(loaded.params, config.model, config.compute)
     with contextlib.closing(opened()) as rows:
         again = evaluate(task, counting, log=rows, show=lambda *counts: shown.append(counts))
     assert again == pytest.approx(whole, rel=1e-5) and scored == [2]
@@ -121,16 +122,16 @@ def test_results_of_another_model_or_other_examples_are_left_alone(
     assert "results of other data: remove it" in capsys.readouterr().err
     file.write_bytes(texts)
     assert log.read_bytes() == before
-    for content, said in (
-        (b"no end of line", "no log of an evaluation"),
-        (b'{"index": 1}\n', "no log of an evaluation"),
-        (before + b"{}\n", "no log of an evaluation"),
-        (before + b"not JSON\n", "line 6: no row; remove that line"),
-        (before + b"[" * 100_000 + b"\n", "line 6: no row; remove that line"),
+    for content, message in (
+        (b"no end of line", "is not the log of an evaluation"),
+        (b'{"index": 1}\n', "is not the log of an evaluation"),
+        (before + b"{}\n", "is not the log of an evaluation"),
+        (before + b"not JSON\n", "line 6 is not JSON: remove that line"),
+        (before + b"[" * 100_000 + b"\n", "line 6 is not JSON: remove that line"),
     ):
         log.write_bytes(content)
         assert main([*words, "--model", run]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
         assert log.read_bytes() == content
 
 
@@ -161,8 +162,9 @@ def test_a_larger_limit_goes_on_and_results_of_several_commands_add_up(
     assert "results.json: Is a directory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_loses_no_row(run: str, data: str, tmp_path: Path) -> None:
-    """A process of its own, whose files may not grow past what the first rows take."""
+    """Runs in a process whose files may not grow beyond the size of the first results."""
     words = ["--model", run, "--data", data, "--tasks", "lambada_openai", "--out", str(tmp_path)]
     assert main(["eval", *words, "--limit", "2"]) == 0
     log = tmp_path / "lambada_openai.jsonl"
@@ -177,7 +179,7 @@ def test_a_disk_without_room_loses_no_row(run: str, data: str, tmp_path: Path) -
     )
     assert found.returncode == 78, found.stderr
     assert (
-        found.stderr.strip().splitlines()[-1].startswith(f"error: can't write {log}: File too la")
+        found.stderr.strip().splitlines()[-1].startswith(f"error: cannot write {log}: File too l")
     )
     assert log.read_bytes().startswith(before)
     assert main(["eval", *words]) == 0
@@ -185,21 +187,21 @@ def test_a_disk_without_room_loses_no_row(run: str, data: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--tasks", "lambda_openai"), "did you mean 'lambada_openai'?"),
-        (("--tasks", ""), "no task named"),
-        (("--tasks", ","), "no task named; there are: lambada_openai"),
+        (("--tasks", ""), "no task was named"),
+        (("--tasks", ","), "no task was named; the tasks are: lambada_openai"),
         (("--tasks", "hellaswag", "--stride", "0"), "--stride must be at least 1"),
-        (("--tasks", "cbt_cn"), "from CBTest.tgz, folder data, or let `gpt2-jax eval --download`"),
-        (("--tasks", "enwik8"), "which is not there: take it from mattmahoney.net"),
+        (("--tasks", "cbt_cn"), "from CBTest.tgz, folder data, or run `gpt2-jax eval --download`"),
+        (("--tasks", "enwik8"), "which is missing: take it from mattmahoney.net"),
         (("--tasks", "gpt2_paper", "--data", "nowhere"), "nowhere has none of the files of gpt2_"),
         (("--tasks", "cbt_ne", "--download"), "pip install 'gpt2_jax[eval]'"),
         (("--tasks", "hellaswag", "--limit", "0"), "--limit must be at least 1"),
         (("--tasks", "hellaswag", "--data", "nowhere"), "needs nowhere/hellaswag_val.jsonl"),
         (("--tasks", "hellaswag", "--data", ""), "--data is empty"),
         (("--tasks", "hellaswag", "--model", "nowhere"), "no model at nowhere"),
-        (("--tasks", "lambada_openai", "--out", "/proc/none"), "can't write /proc/none"),
+        (("--tasks", "lambada_openai", "--out", "/proc/none"), "cannot write /proc/none"),
         (("--tasks", "lambada_openai", "--out", __file__), "is a file: name a folder"),
     ],
 )
@@ -209,12 +211,12 @@ def test_wrong_inputs_are_one_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     words: tuple[str, ...],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
     assert main(["eval", "--model", run, "--data", data, *words]) == 2
     out, err = capsys.readouterr()
-    assert not out and err.count("\n") == 1 and said in err
+    assert not out and err.count("\n") == 1 and message in err
 
 
 def test_a_text_longer_than_the_context_is_one_line(
@@ -245,8 +247,9 @@ def test_the_papers_table_runs_what_there_is_data_for(
     assert float(paper.split()[3]) == pytest.approx(float(_value(lines, "ptb")), rel=1e-2)
     assert "text8 (BPC)" in rows and "CBT-CN (ACC)" not in rows
     text = "\n".join(lines)
-    assert "Not run, for want of data" in text and "cbt_cn: cbtest_CN_valid_2000ex.txt" in text
-    assert "not run it on the released weights" in text
+    assert "Not run because their data is missing" in text
+    assert "cbt_cn: cbtest_CN_valid_2000ex.txt" in text
+    assert "have not run it on the" in text
     assert "ptb: the whole file as one text, windows of 32 tokens" in text
 
 
@@ -265,16 +268,16 @@ def test_a_text_of_ones_own(run: str, tmp_path: Path, capsys: pytest.CaptureFixt
     assert numbers["token_perplexity"] == pytest.approx(math.exp(nats / size))
     assert numbers["count"] == 1 + math.ceil((size - 32) / 8)
     assert main(["eval", "--model", run]) == 2
-    assert "name --tasks A,B with --data DIR, or --text FILE" in capsys.readouterr().err
+    assert "pass --tasks A,B with --data DIR, or --text FILE" in capsys.readouterr().err
     assert main(["eval", "--model", run, "--tasks", "ptb"]) == 2
     assert "--data DIR" in capsys.readouterr().err
     for other in (tmp_path / "more" / "mine.txt", tmp_path / "ptb"):
         other.parent.mkdir(exist_ok=True)
         other.write_text("one")
         assert main(["eval", "--model", run, "--text", str(path), str(other)]) == 2
-        assert f"there is another {other.name}; rename one" in capsys.readouterr().err
+        assert f"the name {other.name} is taken by another text" in capsys.readouterr().err
     assert main(["eval", "--model", run, "--text", "nowhere.txt"]) == 2
-    assert "--text nowhere.txt is no file" in capsys.readouterr().err
+    assert "--text nowhere.txt is not a file" in capsys.readouterr().err
 
 
 # Data from the hub, of which the tests have a stand-in.
@@ -321,6 +324,6 @@ def test_downloads_write_the_files_that_are_missing(
     assert main(["eval", *words, "--tasks", tasks, "--limit", "1"]) == 0
     assert len(asked) == 3
     assert main(["eval", *words, "--tasks", "hellaswag"]) == 2
-    assert "can't get Rowan/hellaswag" in capsys.readouterr().err
+    assert "cannot download Rowan/hellaswag" in capsys.readouterr().err
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert after == before

@@ -1,4 +1,4 @@
-"""The command line: dispatch, flags, overrides, and what each failure looks like."""
+"""Tests the command line: verbs, flags, overrides, and the message of each failure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @pytest.fixture
 def verb(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
-    """A verb `train` that keeps what it was given in `.args`; set `.run` to change what it does."""
+    """Makes a verb `train` that keeps its arguments in `.args`; tests may replace `.run`."""
     module = types.SimpleNamespace(
         HELP="Train.", EXAMPLES="gpt2-jax train --workdir w", add_arguments=_add_arguments
     )
@@ -51,7 +51,7 @@ def _parsed(verb: Any, *words: str) -> argparse.Namespace:
 
 
 def _error(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The single line of standard error of a command that ends with status 2."""
+    """Returns the only line on standard error of a command that ends with status 2."""
     assert cli.main(words) == 2
     out, err = capsys.readouterr()
     assert not out
@@ -116,7 +116,7 @@ def test_overrides_need_a_verb_with_a_config(capsys: pytest.CaptureFixture[str])
 
 def test_mistakes_are_one_line_with_a_hint(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'train'?" in _error(capsys, "trian")
-    assert "verbs: prepare, plan, train" in _error(capsys, "xyzzy")
+    assert "the verbs are: prepare, plan, train" in _error(capsys, "xyzzy")
     # Before --workdir is missed: the misspelled flag is the mistake.
     assert "did you mean '--workdir'?" in _error(capsys, "train", "--workdri", "w")
     assert "unknown flag --work" in _error(capsys, "train", "--work", "w")  # no abbreviations
@@ -155,31 +155,31 @@ def _failing(error: BaseException) -> Run:
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
-        (UserError("mend it\nlike this"), 2, "error: mend it like this"),
+        (UserError("repair it\nlike this"), 2, "error: repair it like this"),
         (Preempted("saved step 7; start again"), 75, "saved step 7; start again"),
         (NumbersWentBad("loss is nan"), 76, "error: loss is nan"),
         (StorageError("cannot save"), 78, "error: cannot save"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (Terminated("a half is kept"), 143, "terminated: a half is kept"),
+        (Terminated("one half is kept"), 143, "terminated: one half is kept"),
         (
             OSError(errno.ENOSPC, "No space", "/data/x"), 78,
             "error: no space left on /data/x: make room and run the same command again",
         ),
         (
             OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), 2,
-            f"error: can't use '{'x' * 76}...: File name too long",
+            f"error: cannot use '{'x' * 76}...: File name too long",
         ),
         (PermissionError(errno.EACCES, "Permission denied", "/data/x"), 2,
-         "error: can't use '/data/x': Permission denied"),
+         "error: cannot use '/data/x': Permission denied"),
         (
             FileNotFoundError(errno.ENOENT, "No such file", "/x"), 1,
             "error: internal: FileNotFoundError: [Errno 2] No such file: '/x' (run again with "
             "--debug for the traceback)",
         ),
-        (UserError(f"{'x' * 10**6}: mend it"), 2, f"error: {'x' * 993} ... {'x' * 991}: mend it"),
+        (UserError(f"{'x' * 10**6}: fix it"), 2, f"error: {'x' * 993} ... {'x' * 992}: fix it"),
         (
             type("HttpError", (Exception,), {"__module__": "gcsfs.retry"})("503"), 78,
-            "error: a bucket can't be read or written: HttpError: 503; look at the network and the "
+            "error: a bucket cannot be read or written: HttpError: 503; check the network and the "
             "credentials, and run it again",
         ),
         (

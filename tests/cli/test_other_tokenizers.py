@@ -1,4 +1,4 @@
-"""Data whose tokens mean other text than a model's: same name, same size, even the same shards."""
+"""Tests data whose tokens mean other text than the model's, with equal names, sizes and shards."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from gpt2_jax import config as config_lib
 from gpt2_jax.cli.main import main
 from gpt2_jax.data.meta import write_meta
 from gpt2_jax.data.shard_file import write_shard
-from gpt2_jax.tokenizers.bpe import Vocabulary
-from gpt2_jax.tokenizers.tokenizer import BPETokenizer, CharTokenizer, Tokenizer
+from gpt2_jax.tokenizers.bpe import BPETokenizer
+from gpt2_jax.tokenizers.char import CharTokenizer
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
+from gpt2_jax.tokenizers.vocabulary import Vocabulary
 from tests.inference.tiny import make_run, tiny_config
 
 
 def _bpe(token: bytes) -> BPETokenizer:
-    """The 256 bytes, and one token more that is the same id in each."""
+    """Makes a tokenizer of the 256 bytes and one more token, which has the same id in each."""
     ranks = {bytes([byte]): byte for byte in range(256)} | {token: 256}
     return BPETokenizer(Vocabulary(ranks, {}))
 
@@ -28,7 +30,7 @@ _same_shape = pytest.mark.parametrize(("ours", "theirs"), _PAIRS, ids=["char", "
 
 
 def _data(folder: Path, tokenizer: Tokenizer) -> None:
-    """Shards that are the same whatever the tokenizer is."""
+    """Writes shards that do not depend on the tokenizer."""
     folder.mkdir(exist_ok=True)
     tokens = np.tile(np.arange(3, dtype=np.uint16), 100)
     splits = {}
@@ -49,7 +51,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _flags(tokenizer: Tokenizer) -> list[str]:
-    """The knobs that differ from the defaults."""
+    """Returns flags for the knobs that differ from the defaults."""
     values, defaults = (
         config_lib.to_dict(config) for config in (tiny_config(tokenizer), config_lib.Config())
     )
@@ -107,6 +109,7 @@ def test_a_run_does_not_start_from_a_model_of_another_tokenizer(
     assert not Path("new").exists()
 
 
+@pytest.mark.slow
 def test_a_model_is_sampled_with_its_own_tokenizer_whatever_became_of_its_data(
     house: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

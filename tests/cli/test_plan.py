@@ -51,27 +51,27 @@ def test_search_prints_a_line_for_each_that_fits(capsys):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        ([], "either --topology CHIP:SHAPE or --chip"),
+        ([], "either --topology CHIP:SHAPE, or --chip"),
         ([*_H100, "--topology", "v5e:4x4"], "either --topology"),
-        (["--chip", "h100-sxm"], "--chip and --devices go together"),
-        (["--chip", "h100-sxm", "--devices", "0"], "--devices must be above 0"),
+        (["--chip", "h100-sxm"], "--chip and --devices must be passed together"),
+        (["--chip", "h100-sxm", "--devices", "0"], "--devices must be greater than 0"),
         (["--chip", "h100_sxm", "--devices", "8"], "did you mean"),
         (["--topology", "v5e:5x5"], "v5e comes as"),
         (["--topology", ""], "give CHIP:SHAPE"),
         ([*_H100, "--config.mesh.fsdp=7"], "does not fit 8 device"),
         ([*_H100, "--config.train.batch_size=9"], "must be a multiple"),
-        ([*_H100, "--search", "--search_seconds", "-1"], "--search_seconds must be above 0"),
-        ([*_H100, "--price", "nan"], "--price must be above 0 and at most 1000000, not nan"),
-        (["--chip", "h100", "--devices", str(10**400)], "--devices must be above 0 and at most"),
+        ([*_H100, "--search", "--search_seconds", "-1"], "--search_seconds must be greater than 0"),
+        ([*_H100, "--price", "nan"], "--price must be greater than 0 and at most 1000000, not nan"),
+        (["--chip", "h100", "--devices", str(10**400)], "--devices must be greater than 0 and"),
         (["--chip", "h100", "--devices", "720720", "--config.mesh.fsdp=17"], "each a divisor of"),
         (["--chip", "l4", "--devices", "1", "--analytic", "--search",
-          "--config.model.num_layers=400"], "no choice found that fits"),
-        (["--topology", "v5litepod-16"], "is v5e:4x4"),
+          "--config.model.num_layers=400"], "choices was found to fit"),
+        (["--topology", "v5litepod-16"], "write v5e:4x4"),
     ],
 )  # fmt: skip
-def test_wrong_input_is_one_line_and_status_2(flags, said, capsys):
+def test_wrong_input_is_one_line_and_status_2(flags, message, capsys):
     assert main([*_SMALL, *flags]) == 2
     err = capsys.readouterr().err
-    assert said in err and err.count("\n") == 1 and err.startswith("error: ")
+    assert message in err and err.count("\n") == 1 and err.startswith("error: ")

@@ -1,4 +1,4 @@
-"""What libraries may print and where, which devices are looked for, and how SIGTERM ends a verb."""
+"""Tests the output of libraries, which devices are looked for, and how SIGTERM ends a verb."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_with_json_a_reader_that_leaves_early_is_no_error() -> None:
 
 def test_a_captured_standard_output_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout
-    with process.stdout_is_ours():
+    with process.only_python_prints():
         assert sys.stdout is before
         print("here")
     assert capsys.readouterr().out == "here\n"
@@ -76,10 +76,10 @@ def test_a_captured_standard_output_is_left_alone(capsys: pytest.CaptureFixture[
 def test_what_is_true_of_standard_output_before_is_true_after() -> None:
     code = """
 import os, sys
-from gpt2_jax.cli.process import stdout_is_ours
+from gpt2_jax.cli.process import only_python_prints
 before = sys.stdout
 try:
-    with stdout_is_ours():
+    with only_python_prints():
         raise KeyError
 except KeyError:
     assert sys.stdout is before

@@ -1,4 +1,4 @@
-"""`gpt2-jax sample`: JSON, streams, prompts from everywhere, and flags that exclude each other."""
+"""Tests `gpt2-jax sample`: JSON, streams, sources of prompts, and flags that cannot be combined."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from gpt2_jax.cli import sample as verb
-from gpt2_jax.cli.main import main, parse
-from gpt2_jax.tokenizers.tokenizer import ByteTokenizer
+from gpt2_jax.cli.main import main
+from gpt2_jax.cli.verb import parse
+from gpt2_jax.tokenizers.byte import ByteTokenizer
 from tests.inference.tiny import make_run
 
 
@@ -23,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _out(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Standard output of a command that does well and says nothing else."""
+    """Returns the standard output of a command that succeeds and prints nothing else."""
     assert main(["sample", *words]) == 0
     out, err = capsys.readouterr()
     assert not err

@@ -1,4 +1,4 @@
-"""`gpt2-jax train`: what a dry run prints, the list of knobs, and one tiny run from end to end."""
+"""Tests `gpt2-jax train`: dry runs, the list of knobs, and one tiny run from end to end."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def get_config():
     c.model.context_length = 32
     c.model.vocab_size = 257
     c.model.vocab_multiple = 16
-    c.model.dtype = "float32"
-    c.model.loss_chunk = 0
+    c.compute.dtype = "float32"
+    c.compute.loss_chunk = 0
     c.data.tokenizer = "byte"
     c.schedule.warmup_steps = 1
     c.train.batch_size = 8
@@ -42,7 +42,7 @@ def get_config():
 
 
 def _dry_run(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    """The one JSON document that a dry run prints; beside it, only that data is missing is said."""
+    """Returns the JSON document of a dry run, which also notes that the data is missing."""
     assert main(["train", *words]) == 0
     out, err = capsys.readouterr()
     assert err.startswith("note: ") and err.count("\n") == 1
@@ -93,7 +93,7 @@ def test_dry_runs_obey_overrides_and_either_spelling(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (("path=here",), None),
         (("path=none",), "data.path is not set"),
@@ -106,7 +106,7 @@ def test_a_dry_run_notes_data_that_is_not_there(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     data: tuple[str, ...],
-    said: str | None,
+    message: str | None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("here").mkdir()
@@ -115,8 +115,8 @@ def test_a_dry_run_notes_data_that_is_not_there(
     assert main(["train", "--config", "tiny.py", "--dry_run", "--json", *flags]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["parameters"]
-    assert err.count("\n") == (said is not None)
-    assert said is None or err.startswith(f"note: {said}")
+    assert err.count("\n") == (message is not None)
+    assert message is None or err.startswith(f"note: {message}")
 
 
 def test_a_dry_run_reads_as_text_without_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +155,7 @@ def test_show_knobs_lists_every_knob_with_its_value(capsys: pytest.CaptureFixtur
 
 
 def _main(*words: str) -> tuple[int, str, str]:
-    """(status, standard output, standard error)."""
+    """Runs a command; returns (status, standard output, standard error)."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(words)
@@ -170,7 +170,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def test_text_becomes_shards_a_run_and_a_model_that_a_second_start_leaves_as_it_is(
     tmp_path: Path,
 ) -> None:
-    """On all eight fake devices. One test, so that only one of pytest's workers trains."""
+    """Runs on all eight fake devices, in one test so that only one worker of pytest trains."""
     config, text, data, workdir = (tmp_path / name for name in ("tiny.py", "a.txt", "data", "run"))
     config.write_text(_TINY, encoding="utf-8")
     text.write_text("To be, or not to be: é. " * 100, encoding="utf-8")

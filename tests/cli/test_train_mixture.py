@@ -1,4 +1,4 @@
-"""`gpt2-jax train` on a mixture of prepared sets: what it draws, reports, and refuses."""
+"""Tests `gpt2-jax train` on a mixture of prepared sets: its batches, reports and refusals."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.cli.main import main
+from gpt2_jax.prepare.corpora import Document
 from gpt2_jax.prepare.prepare import prepare
-from gpt2_jax.prepare.work_items import Document
 
 _CONFIG = """
 from gpt2_jax.config import default
@@ -25,8 +25,8 @@ def get_config():
     c.model.context_length = 16
     c.model.vocab_size = 257
     c.model.vocab_multiple = 16
-    c.model.dtype = "float32"
-    c.model.loss_chunk = 0
+    c.compute.dtype = "float32"
+    c.compute.loss_chunk = 0
     c.data.mixture = "letters=0.75,digits=0.25"
     c.data.tokenizer = "byte"
     c.schedule.warmup_steps = 1
@@ -108,30 +108,34 @@ def test_interrupted_and_resumed_equals_uninterrupted_and_each_set_is_scored(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("mixture=letters=1,missing=1",), "no data folder missing"),
-        (("mixture=letters=1,digits",), "'digits' is not FOLDER=SHARE"),
+        (("mixture=letters=1,digits",), "'digits' is not FOLDER=WEIGHT"),
         (("path=letters",), "data.path and data.mixture exclude each other"),
         (("mixture=letters=1,short=1",), "short: the train split has 21 tokens"),
         (("mixture=letters=1,no_val=1",), "no_val: the val split has 1 tokens"),
-        (("mixture=letters=1,foreign=1",), "foreign: token 3 is id 999, but the vocabulary"),
+        (("mixture=letters=1,foreign=1",), "foreign: token 3 has the id 999, but ids must be"),
         (
             ("mixture=letters=1,characters=1",),
             "characters was prepared with char: set --config.data.tokenizer=char",
         ),
         (
             ("mixture=characters=1,letters=1", "tokenizer=char"),
-            "model.vocab_size=257, but the tokenizer of characters has 3 tokens",
+            "data.tokenizer=char, but letters was prepared with byte",
+        ),
+        (
+            ("mixture=characters=1", "tokenizer=char"),
+            "model.vocab_size=257, but the tokenizer of characters has 3 ids",
         ),
     ],
 )
 def test_sets_that_do_not_fit_are_refused(
-    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
 ) -> None:
     assert _train("new", *(f"--config.data.{word}" for word in words)) == 2
     errors = capsys.readouterr().err
-    assert said in errors and errors.count("\n") == 1
+    assert message in errors and errors.count("\n") == 1
     assert not Path("new").exists()
 
 

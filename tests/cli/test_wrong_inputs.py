@@ -1,4 +1,4 @@
-"""What a user can get wrong: exit status 2, one line that says what to do, and nothing lost."""
+"""Tests mistakes of users: exit status 2, one line that says what to do, and no changed files."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def get_config():
     c.model.context_length = 32
     c.model.vocab_size = 257
     c.model.vocab_multiple = 16
-    c.model.dtype = "float32"
-    c.model.loss_chunk = 0
-    c.model.scan_unroll = 2
+    c.compute.dtype = "float32"
+    c.compute.loss_chunk = 0
+    c.compute.scan_unroll = 2
     c.data.path = "data"
     c.data.tokenizer = "byte"
     c.schedule.warmup_steps = 1
@@ -46,7 +46,7 @@ _SAMPLE = ("sample", "--model", "run", "--max_new_tokens", "4")
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a config, a text, its byte shards and a finished run's config."""
+    """Makes a config, a text, its byte shards and the config of a finished run."""
     monkeypatch.chdir(tmp_path)
     Path("tiny.py").write_text(_CONFIG, encoding="utf-8")
     Path("text.txt").write_text(_TEXT, encoding="utf-8")
@@ -64,12 +64,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _contents(folder: Path) -> dict[str, bytes | None]:
-    """Every file's bytes, and every folder, by path."""
+    """Returns the bytes of every file, and every folder, by path."""
     return {str(p): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
 
 
 def _refused(house: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line a command ends with that was refused and changed nothing."""
+    """Returns the only line of a command that was refused and changed nothing."""
     before = _contents(house)
     status = main(words)
     out, err = capsys.readouterr()
@@ -85,7 +85,7 @@ def _refused(house: Path, capsys: pytest.CaptureFixture[str], *words: str) -> st
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         # The verb and its flags.
         (("trian",), "did you mean 'train'?"),
@@ -101,11 +101,11 @@ def _refused(house: Path, capsys: pytest.CaptureFixture[str], *words: str) -> st
         (("train", "--config", "data", "--workdir", "new"), "expected a Python file"),
         (("train", "--config", "text.txt", "--workdir", "new"), "expected a Python file"),
         (("train", "--config", "tiny.py", "--workdir", ""), "--workdir is empty"),
-        (("train", "--config", "tiny.py", "--workdir", "/proc/new"), "can't make --workdir"),
-        (("train", "--config", "tiny.py", "--dry_run", "--show_knobs"), "exclude each other"),
+        (("train", "--config", "tiny.py", "--workdir", "/proc/new"), "cannot make --workdir"),
+        (("train", "--config", "tiny.py", "--dry_run", "--show_knobs"), "cannot be combined"),
         ((*_TRAIN, "--config.train.batchsize=4"), "did you mean 'train.batch_size'?"),
         ((*_TRAIN, "--config.trian.seed=4"), "did you mean 'train.seed'?"),
-        ((*_TRAIN, "--config.train.seed=four"), "train.seed must be a whole number"),
+        ((*_TRAIN, "--config.train.seed=four"), "train.seed must be an integer"),
         ((*_TRAIN, "--config.train.seed"), "--config.train.seed=VALUE"),
         ((*_TRAIN, "--config.model.dropout=1"), "model.dropout must be below 1"),
         ((*_TRAIN, "--config.model.num_heads=5"), "model.d_model=32 must be a multiple"),
@@ -116,7 +116,7 @@ def _refused(house: Path, capsys: pytest.CaptureFixture[str], *words: str) -> st
         ((*_TRAIN, "--config.train.accumulation_steps=2"), "train.batch_size=8 must be a multiple"),
         ((*_TRAIN, "--config.mesh.data=3"), "does not fit 8 device(s)"),
         ((*_TRAIN, "--config.mesh.tensor=8"), "tensor=8 does not divide"),
-        ((*_TRAIN, "--config.model.attention=cudnn"), "cudnn"),
+        ((*_TRAIN, "--config.compute.attention=cudnn"), "cudnn"),
         # The data.
         ((*_TRAIN, "--config.data.path=none"), "data.path is not set"),
         ((*_TRAIN, "--config.data.path=missing"), "no data folder missing"),
@@ -142,13 +142,13 @@ def _refused(house: Path, capsys: pytest.CaptureFixture[str], *words: str) -> st
     ids=lambda value: " ".join(value[5:] or value) if isinstance(value, tuple) else "",
 )  # fmt: skip
 def test_train_refuses(
-    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
 ) -> None:
-    assert said in _refused(house, capsys, *words)
+    assert message in _refused(house, capsys, *words)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--input", "missing.txt", "--out", "new"), "missing.txt does not exist"),
         (("--input", "text.txt", "", "--out", "new"), "--input is empty"),
@@ -162,13 +162,13 @@ def test_train_refuses(
         (("--input", "text.txt", "--out", "new", "--val_fraction", "nan"), "nan"),
         (("--input", "text.txt", "--out", "new", "--workers", "0"), "workers must be at least 1"),
         (("--input", "text.txt"), "required: --out"),
-        (("--out", "new"), "exactly one of --input PATH... and --corpus NAME"),
+        (("--out", "new"), "exactly one of --input PATH... or --corpus NAME"),
         (("--input", "text.txt", "--corpus", "python-stdlib", "--out", "new"), "exactly one"),
         (("--corpus", "pyhton-stdlib", "--out", "new"), "did you mean 'python-stdlib'?"),
         # Folders that hold something already.
         (("--input", "text.txt", "--out", "data", "--tokenizer", "char"), "holds other data"),
         (("--input", "other.txt", "--out", "data", "--tokenizer", "byte"), "holds other data"),
-        (("--input", "text.txt", "--out", "run"), "no prepared data"),
+        (("--input", "text.txt", "--out", "run"), "is not prepared data"),
         (("--input", "text.txt", "--out", "text.txt"), "--out text.txt is a file: name a folder"),
         (
             ("--input", "text.txt", "--out", "text.txt/a/b"),
@@ -178,18 +178,18 @@ def test_train_refuses(
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_prepare_refuses(
-    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
 ) -> None:
     Path("empty.txt").write_bytes(b"")
     Path("latin1.txt").write_bytes("café".encode("latin-1"))
     Path("other.txt").write_text("another text", encoding="utf-8")
     if "--tokenizer" not in words:
         words = (*words, "--tokenizer", "byte")
-    assert said in _refused(house, capsys, "prepare", *words)
+    assert message in _refused(house, capsys, "prepare", *words)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--model", "missing"), "no model at missing"),
         (("--model", "text.txt"), "text.txt is not a model"),
@@ -199,8 +199,8 @@ def test_prepare_refuses(
         ((*_SAMPLE[1:], "--prompt", "a", "--interactive"), "not allowed with"),
         ((*_SAMPLE[1:], "--stream", "--json"), "--stream and --json exclude each other"),
         ((*_SAMPLE[1:], "--stream", "--num_samples", "2"), "--stream shows one sample"),
-        ((*_SAMPLE[1:], "--num_samples", "0"), "--num_samples must be from 1 to 10000"),
-        ((*_SAMPLE[1:], "--num_samples", str(10**30)), "--num_samples must be from 1 to 10000"),
+        ((*_SAMPLE[1:], "--num_samples", "0"), "--num_samples must be between 1 and 10000"),
+        ((*_SAMPLE[1:], "--num_samples", str(10**30)), "--num_samples must be between 1 and 10000"),
         (
             (*_SAMPLE[1:], "--temperature", "-1"),
             "0 (greedy) or from 1e-30 to 1e30, not -1",
@@ -209,8 +209,8 @@ def test_prepare_refuses(
         ((*_SAMPLE[1:], "--temperature", "warm"), "invalid float value: 'warm'"),
         ((*_SAMPLE[1:], "--top_k", "-1"), "top_k must be 0 (all tokens) or more"),
         ((*_SAMPLE[1:], "--top_p", "1.5"), "top_p must be between 0 and 1"),
-        ((*_SAMPLE[1:], "--seed", "-1"), "--seed must be from 0 to 4294967295"),
-        ((*_SAMPLE[1:], "--stop", ""), "--stop needs a text"),
+        ((*_SAMPLE[1:], "--seed", "-1"), "--seed must be between 0 and 4294967295"),
+        ((*_SAMPLE[1:], "--stop", ""), "--stop must not be empty"),
         ((*_SAMPLE[1:], "--prompt_file", "missing.txt"), "missing.txt"),
         ((*_SAMPLE[1:], "--prompt_file", "data"), "--prompt_file data"),
         ((*_SAMPLE[1:], "--prompt_file", "latin1.txt"), "latin1.txt is not UTF-8"),
@@ -218,14 +218,14 @@ def test_prepare_refuses(
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_sample_refuses(
-    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
 ) -> None:
     Path("latin1.txt").write_bytes("café".encode("latin-1"))
-    assert said in _refused(house, capsys, "sample", *words)
+    assert message in _refused(house, capsys, "sample", *words)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--prompt", "x" * 40), ["40 tokens", "context of 32"]),
         (("--prompt", "x" * 32), ["32 tokens", "context of 32"]),
@@ -240,11 +240,11 @@ def test_sample_refuses(
 )
 @pytest.mark.parametrize("mode", ["--json", "--stream"])
 def test_sample_refuses_what_does_not_fit_the_model(
-    model: str, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: list[str],
+    model: str, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: list[str],
     mode: str,
 ) -> None:  # fmt: skip
     err = _refused(Path(model), capsys, "sample", "--model", model, mode, *words)
-    assert all(part in err for part in said), err
+    assert all(part in err for part in message), err
 
 
 def _cut_off(path: Path) -> None:
@@ -293,21 +293,21 @@ def test_train_refuses_damaged_shards(
 
 
 @pytest.mark.parametrize(
-    ("split", "count", "said"),
+    ("split", "count", "message"),
     [
         ("train", 63, "short: the train split has 63 tokens, but model.context_length=32 needs"),
-        ("val", 1, "short: the val split has 1 tokens, scoring needs at least 2"),
+        ("val", 1, "short: the val split has 1 tokens, but must have at least 2"),
     ],
 )
 def test_train_refuses_too_few_tokens_before_it_compiles(
-    house: Path, capsys: pytest.CaptureFixture[str], split: str, count: int, said: str
+    house: Path, capsys: pytest.CaptureFixture[str], split: str, count: int, message: str
 ) -> None:
     Path("short").mkdir()
     for name, tokens in {"train": 64, "val": 2, split: count}.items():
         np.zeros(tokens, np.uint16).tofile(Path("short", f"{name}.bin"))
-    assert said in _refused(house, capsys, *_TRAIN, "--config.data.path=short")
+    assert message in _refused(house, capsys, *_TRAIN, "--config.data.path=short")
     words = "--config.data.mixture=data=1,short=1", "--config.data.path=none"
-    assert said in _refused(house, capsys, *_TRAIN, *words)
+    assert message in _refused(house, capsys, *_TRAIN, *words)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"tokenizer": {}}'])
@@ -319,7 +319,7 @@ def test_train_refuses_a_malformed_meta_json(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("c.model.num_layer = 2", "did you mean"),
         ("c.model.num_layers = '2'", "num_layers"),
@@ -328,14 +328,14 @@ def test_train_refuses_a_malformed_meta_json(
     ],
 )
 def test_train_refuses_a_broken_config_file(
-    house: Path, capsys: pytest.CaptureFixture[str], line: str, said: str
+    house: Path, capsys: pytest.CaptureFixture[str], line: str, message: str
 ) -> None:
     broken = _CONFIG.replace("    return c", f"    {line}\n    return c")
     Path("tiny.py").write_text(broken, encoding="utf-8")
     number = broken.splitlines().index(f"    {line}") + 1
     err = _refused(house, capsys, *_TRAIN)
     assert f"tiny.py, line {number}:" in err
-    assert said in err.lower()
+    assert message in err.lower()
     assert len(err) <= 200, err
 
 
@@ -352,7 +352,7 @@ def test_train_refuses_to_start_from_a_model_of_another_shape(
     house: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (f"--config.train.init_from={model}", "--config.model.d_model=64")
-    assert "d_model is 32 there and 64 here" in _refused(house, capsys, *_TRAIN, *words)
+    assert "d_model is 32 there and 64 in the config" in _refused(house, capsys, *_TRAIN, *words)
 
 
 def test_train_refuses_a_workdir_that_another_trainer_has(
@@ -362,7 +362,7 @@ def test_train_refuses_a_workdir_that_another_trainer_has(
     lock = FileLock(Path("new"))
     lock.acquire()
     try:
-        assert f"process {os.getpid()}, since" in _refused(house, capsys, *_TRAIN)
+        assert f"in use by process {os.getpid()} on host " in _refused(house, capsys, *_TRAIN)
     finally:
         lock.release()
 

@@ -1,4 +1,4 @@
-"""Whatever bytes lie in a data folder: it opens, or a UserError says in one line why not."""
+"""Tests that a data folder of any bytes opens, or gives a UserError of one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gpt2_jax.prepare.prepare import prepare
 from gpt2_jax.prepare.work_items import Document
 
 FUZZ = settings(max_examples=200, derandomize=True, deadline=None)
-# Far more than any of the files below should take, far less than a header can promise.
+# Far more memory than any of the files below should take, far less than a header can claim.
 MOST_BYTES = 16 << 20
 
 int32 = st.integers(-(2**31), 2**31 - 1)
@@ -29,7 +29,7 @@ NAMES = st.sampled_from(["train.bin", "val.bin", "train_000000.bin", "llm_val_1.
 
 
 def outcome(call, *arguments):
-    """What the call returns, or None for a UserError of one line."""
+    """Returns what the call does, or None for a UserError of one line."""
     tracemalloc.start()
     try:
         return call(*arguments)
@@ -43,7 +43,7 @@ def outcome(call, *arguments):
 
 
 def look_at(folder):
-    """Everything that reads a folder of shards."""
+    """Calls everything that reads a folder of shards."""
     for split in SPLITS:
         tokens = outcome(open_tokens, folder, split)
         if tokens is not None:
@@ -62,7 +62,7 @@ def prepare_in(folder):
 
 @st.composite
 def shards(draw):
-    """A shard's bytes: a header of which any number may be wrong, tokens, cut off anywhere."""
+    """Draws a shard whose header may be wrong anywhere, and which may be truncated."""
     tokens = draw(st.lists(st.integers(0, 2**16 - 1), max_size=8))
     magics = st.sampled_from([MAGIC, MAGIC, MAGIC, 20240801, 20240522]) | int32
     header = np.zeros(256, "<i4")
@@ -90,14 +90,14 @@ DOCUMENTS = [Document("one", "some text"), Document("two", "and more")]
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Prepared data, and what its meta.json says before a test writes another."""
+    """Prepared data, and its meta.json before a test replaces it."""
     folder = tmp_path_factory.mktemp("fuzz") / "data"
     prepare_in(folder)
     return folder, json.loads((folder / "meta.json").read_text())
 
 
 def places(value, path=()):
-    """The path to every value inside plain values."""
+    """Yields the path to every value inside plain values."""
     yield path
     if isinstance(value, (dict, list)):
         for key in value if isinstance(value, dict) else range(len(value)):
@@ -105,7 +105,7 @@ def places(value, path=()):
 
 
 def put(value, path, new):
-    """The value with another at the end of the path."""
+    """Returns the value with another at the end of the path."""
     if not path:
         return new
     changed = copy.copy(value)

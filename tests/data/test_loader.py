@@ -1,3 +1,5 @@
+"""Tests that batches are pure in (seed, step), cover the tokens, and are placed on devices."""
+
 from __future__ import annotations
 
 import functools
@@ -26,7 +28,7 @@ from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.errors import UserError
 
 T = 8
-# Every token is its own position, so that a window tells where it was cut.
+# Every token is its own position, so that a window shows where it was cut.
 TOKENS = TokenArray(np.array_split(np.arange(1000, dtype=np.uint16), 7))
 
 
@@ -44,7 +46,7 @@ def mesh_sharding(data, fsdp, tensor):
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def test_targets_are_inputs_moved_on_by_one():
+def test_targets_are_inputs_shifted_by_one():
     batch = make_loader().rows(5, range(16))
     assert batch.inputs.shape == batch.targets.shape == batch.weights.shape == (16, T)
     assert [array.dtype for array in batch[:3]] == [np.int32, np.int32, np.float32]
@@ -65,7 +67,7 @@ def test_batches_are_pure_in_seed_and_step():
 def test_isolated_documents_begin_at_their_first_token():
     plain = make_loader()
     isolated = IsolatedDocuments(plain, 100)
-    found = 0
+    count = 0
     for step in range(8):
         batch = isolated.rows(step, range(16))
         assert equal(batch[:3], plain.rows(step, range(16))[:3])
@@ -76,8 +78,8 @@ def test_isolated_documents_begin_at_their_first_token():
             & (batch.inputs < 100 + T)
             & ((batch.inputs == 100).any(1, keepdims=True)),
         )
-        found += batch.segments.any()
-    assert found
+        count += batch.segments.any()
+    assert count
     placed = place(functools.partial(isolated.rows, 0), mesh_sharding(2, 2, 2), (16, T))
     assert placed.segments.sharding == placed.inputs.sharding
 
@@ -135,15 +137,15 @@ def loader_count(length):
 
 def test_too_few_tokens_are_refused():
     with pytest.raises(UserError, match=r"has 15 tokens.* at least 16"):
-        make_loader(tokens=TOKENS.part(0, 15))
+        make_loader(tokens=TOKENS.slice(0, 15))
     with pytest.raises(UserError, match="has 1 tokens"):
-        EvalWindows(TOKENS.part(0, 1), batch_size=2, context_length=T)
+        EvalWindows(TOKENS.slice(0, 1), batch_size=2, context_length=T)
 
 
 @pytest.mark.parametrize("length", [2, T, T + 1, T + 2, 4 * T + 1, 5 * T, 1000])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_every_eval_target_is_scored_once(length, batch_size):
-    windows = EvalWindows(TOKENS.part(0, length), batch_size=batch_size, context_length=T)
+    windows = EvalWindows(TOKENS.slice(0, length), batch_size=batch_size, context_length=T)
     batches = [windows.rows(i, range(batch_size)) for i in range(len(windows))]
     scored = [batch.targets[batch.weights == 1] for batch in batches]
     assert np.array_equal(np.concatenate(scored), np.arange(1, length))
@@ -162,12 +164,12 @@ def test_placed_batch_is_the_batch_on_every_device(shape):
     loader = make_loader()
     whole = loader.rows(4, range(16))
     placed = place(functools.partial(loader.rows, 4), sharding, (16, T))
-    parts = shape[0] * shape[1]
+    groups = shape[0] * shape[1]
     for array, host in zip(placed[:3], whole[:3], strict=True):
         assert array.shape == (16, T) and array.sharding == sharding
         assert len(array.addressable_shards) == 8
         for shard in array.addressable_shards:
-            assert shard.data.shape == (16 // parts, T)
+            assert shard.data.shape == (16 // groups, T)
             assert np.array_equal(shard.data, host[shard.index])
 
 
@@ -198,19 +200,19 @@ def test_eval_windows_are_a_finite_source():
 
 
 class Recorder:
-    """A source that notes the steps asked of it, and fails at one."""
+    """Records the steps that are requested, and fails at one."""
 
     batch_size, context_length = 16, T
 
     def __init__(self, fail_at=None):
         self.loader, self.fail_at, self.steps = make_loader(), fail_at, []
-        self.asked = threading.Semaphore(0)
+        self.requested = threading.Semaphore(0)
 
     def rows(self, step, row_indices):
         if step == self.fail_at:
             raise OSError("the disk is gone")
         self.steps.append(step)
-        self.asked.release()
+        self.requested.release()
         return self.loader.rows(step, row_indices)
 
 
@@ -221,11 +223,11 @@ def data_threads():
 def test_prefetch_makes_just_so_many_and_closing_ends_the_thread():
     source = Recorder()
     batches = device_batches(source, mesh_sharding(8, 1, 1), prefetch=2)
-    assert not data_threads(), "nothing runs before the first batch is asked for"
+    assert not data_threads(), "nothing runs before the first batch is requested"
     next(batches)
     for _ in range(3):
-        assert source.asked.acquire(timeout=10)
-    assert not source.asked.acquire(timeout=0.1)
+        assert source.requested.acquire(timeout=10)
+    assert not source.requested.acquire(timeout=0.1)
     assert source.steps == [0, 1, 2]
     assert len(data_threads()) == 1
     batches.close()
@@ -275,6 +277,7 @@ jax.distributed.shutdown()
     ("layout", "rows"),
     [("tensor_across", ["rows 0 1 2 3"] * 2), ("data_across", ["rows 0 1", "rows 2 3"])],
 )
+@pytest.mark.slow
 def test_two_processes_make_the_rows_their_devices_hold(layout, rows):
     with socket.socket() as free:
         free.bind(("localhost", 0))

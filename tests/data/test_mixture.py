@@ -1,3 +1,5 @@
+"""Tests that mixtures draw windows in exact proportions, purely by number."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -27,24 +29,24 @@ def make_loader(number, seed=3, batch_size=B):
     )
 
 
-def make_mixture(shares=(5, 3, 2), seed=3):
-    loaders = [make_loader(number, seed) for number in range(len(shares))]
-    return MixtureLoader(loaders, shares)
+def make_mixture(weights=(5, 3, 2), seed=3):
+    loaders = [make_loader(number, seed) for number in range(len(weights))]
+    return MixtureLoader(loaders, weights)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
-def test_shares_are_exact_and_spread_evenly(shares):
-    mixture = MixtureLoader([make_loader(0)] * len(shares), shares)
-    total = sum(shares)
+def test_weights_are_exact_and_spread_evenly(weights):
+    mixture = MixtureLoader([make_loader(0)] * len(weights), weights)
+    total = sum(weights)
     drawn = [mixture.draw(position) for position in range(3 * total)]
-    counts = np.cumsum([[which == i for i in range(len(shares))] for which, _ in drawn], axis=0)
-    assert counts[total - 1].tolist() == shares
-    assert counts[-1].tolist() == [3 * share for share in shares]
-    expected = np.arange(1, 3 * total + 1)[:, None] * np.array(shares) / total
+    counts = np.cumsum([[which == i for i in range(len(weights))] for which, _ in drawn], axis=0)
+    assert counts[total - 1].tolist() == weights
+    assert counts[-1].tolist() == [3 * weight for weight in weights]
+    expected = np.arange(1, 3 * total + 1)[:, None] * np.array(weights) / total
     # A set's own windows are at most half a distance off; with n sets, the others' add up.
-    assert np.abs(counts - expected).max() <= max(len(shares) / 2, 0.5)
-    for i in range(len(shares)):
+    assert np.abs(counts - expected).max() <= max(len(weights) / 2, 0.5)
+    for i in range(len(weights)):
         assert [index for which, index in drawn if which == i] == list(range(counts[-1, i]))
 
 
@@ -90,7 +92,7 @@ def test_a_mixture_of_one_is_the_set_itself():
 
 
 def test_loaders_of_other_sizes_are_refused():
-    with pytest.raises(UserError, match="one batch size"):
+    with pytest.raises(UserError, match="the same batch size"):
         MixtureLoader([make_loader(0), make_loader(1, batch_size=2)], [1, 1])
 
 
@@ -105,15 +107,15 @@ def test_loaders_of_other_sizes_are_refused():
     ],
 )
 def test_shares_are_read_exactly(mixture, shares):
-    assert DataConfig(mixture=mixture).shares == shares
+    assert DataConfig(mixture=mixture).weights == shares
 
 
 @pytest.mark.parametrize(
-    ("mixture", "said"),
+    ("mixture", "message"),
     [
-        ("", "'' is not FOLDER=SHARE"),
-        ("a", "'a' is not FOLDER=SHARE"),
-        ("a=0.5,b", "'b' is not FOLDER=SHARE"),
+        ("", "'' is not FOLDER=WEIGHT"),
+        ("a", "'a' is not FOLDER=WEIGHT"),
+        ("a=0.5,b", "'b' is not FOLDER=WEIGHT"),
         ("a=0,b=1", "'a=0' is not"),
         ("a=-1,b=1", "'a=-1' is not"),
         ("a=nan", "'a=nan' is not"),
@@ -123,12 +125,12 @@ def test_shares_are_read_exactly(mixture, shares):
         ("a=0.1234567,b=1", "fewer digits"),
     ],
 )
-def test_a_mixture_that_cannot_be_read_is_refused(mixture, said):
+def test_a_mixture_that_cannot_be_read_is_refused(mixture, message):
     with pytest.raises(UserError, match=r"data\.mixture") as error:
-        _ = DataConfig(mixture=mixture).shares
-    assert said in str(error.value)
+        _ = DataConfig(mixture=mixture).weights
+    assert message in str(error.value)
 
 
 def test_no_data_at_all_is_refused():
     with pytest.raises(UserError, match=r"data\.path is not set"):
-        _ = DataConfig().shares
+        _ = DataConfig().weights

@@ -1,4 +1,4 @@
-"""A shard that changes or goes away while it is read: an error that names it, never its tokens."""
+"""Tests that a shard that changes while it is read gives an error and never its tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write(path, headerless):
         STREAM.tofile(path)
     else:
         write_shard(path, [STREAM], len(STREAM))
-    # As if written long ago: a change is seen by its time where clocks are coarse, too.
+    # Dated long ago, so that a change of its time is noticed even if clocks are coarse.
     os.utime(path, (1e9, 1e9))
     return path
 
@@ -67,8 +67,8 @@ DAMAGES = {
     append: r"has changed: it had [\d,]+ bytes and has [\d,]+;",
     rewrite: r"has changed: it was written to at 20",
     replace: r"has changed: it was written to at 20",
-    remove: "is gone;",
-    remove_folder: "is gone;",
+    remove: "is missing;",
+    remove_folder: "is missing;",
 }
 
 
@@ -105,7 +105,7 @@ def test_batches_end_with_an_error_that_names_the_file(shard, make_source, damag
         next(batches)
         damage(shard)
         with pytest.raises(UserError, match=DAMAGES[damage]) as error:
-            for _ in range(3):  # one may lie ready, another was perhaps being read
+            for _ in range(3):  # one may be ready, another may have been read by then
                 next(batches)
     assert str(error.value).startswith(f"{shard}, ") and "\n" not in str(error.value)
 
@@ -120,7 +120,7 @@ def test_a_change_between_two_reads_of_one_batch_is_seen(shard, damage):
         damage(shard)
         yield len(file) - 10, tokens[1]
 
-    # What is open outlives its name: those tokens are the right ones, and the next batch fails.
+    # An open file outlives its name: those tokens are correct, and the next read fails.
     keeps_content = damage in (replace, remove, remove_folder)
     with contextlib.nullcontext() if keeps_content else pytest.raises(UserError, match="changed"):
         file.fill(wanted())
@@ -129,7 +129,7 @@ def test_a_change_between_two_reads_of_one_batch_is_seen(shard, damage):
         file.fill([(0, tokens[0])])
 
 
-def test_a_file_put_back_as_it_was_is_read_again(shard):
+def test_a_restored_file_is_read_again(shard):
     file, content = open_shard(shard), shard.read_bytes()
     tokens = np.zeros(10, np.uint16)
     rewrite(shard)
@@ -141,17 +141,25 @@ def test_a_file_put_back_as_it_was_is_read_again(shard):
     assert np.array_equal(tokens, STREAM[5:15])
 
 
-def test_what_the_system_gives_in_pieces_is_put_together(shard, monkeypatch):
+def test_a_system_without_preadv_reads_the_same(shard, monkeypatch):
+    monkeypatch.delattr(os, "preadv")
+    read = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, at: read(file, min(size, 7), at))
+    tokens = open_tokens(shard.parent, "train", val_fraction=0)
+    assert np.array_equal(tokens.read(0, len(STREAM)), STREAM)
+
+
+def test_partial_reads_are_joined(shard, monkeypatch):
     read = os.preadv
     monkeypatch.setattr(os, "preadv", lambda file, to, at: read(file, [to[0][:7]], at))
     tokens = open_tokens(shard.parent, "train", val_fraction=0)
     assert np.array_equal(tokens.read(0, len(STREAM)), STREAM)
 
 
-def test_fewer_bytes_than_the_file_says_it_has_are_no_tokens(shard, monkeypatch):
+def test_a_read_of_fewer_bytes_than_the_size_of_the_file_is_an_error(shard, monkeypatch):
     monkeypatch.setattr(os, "preadv", lambda file, to, at: 0)
     tokens = open_tokens(shard.parent, "train", val_fraction=0)
-    with pytest.raises(UserError, match="ended too early; put it back"):
+    with pytest.raises(UserError, match="ended too early; restore it"):
         tokens.read(5, 10)
 
 
@@ -168,13 +176,13 @@ def test_there_may_be_more_shards_than_a_process_may_open(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_what_is_no_file_is_refused_without_waiting(tmp_path):
+def test_pipes_folders_and_broken_links_are_refused_without_waiting(tmp_path):
     for name, make in {
         "pipe_train.bin": os.mkfifo,
         "folder_train.bin": os.mkdir,
         "lost_train.bin": lambda path: os.symlink("nowhere", path),
     }.items():
         make(tmp_path / name)
-        with pytest.raises(UserError, match=f"{name} is not a file that can be read"):
+        with pytest.raises(UserError, match=f"{name} is not a regular file"):
             open_tokens(tmp_path, "train")
         (tmp_path / name).rename(tmp_path / f"{name}.away")

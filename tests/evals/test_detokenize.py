@@ -1,4 +1,4 @@
-"""Detokenizers: what they write, and that whatever they write can be undone."""
+"""Tests what detokenizers write, and that it can always be undone."""
 
 from __future__ import annotations
 

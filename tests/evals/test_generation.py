@@ -1,4 +1,4 @@
-"""`generation_kwargs`: what they ask for, and what is refused by name."""
+"""Tests `generation_kwargs`: which settings they give, and what is refused by name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gpt2_jax.config import ModelConfig
+from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
-from gpt2_jax.evals.generation import Generation, parse, rows
+from gpt2_jax.evals.generation import Generation, batch_rows, parse
 from gpt2_jax.inference.sampling import SamplingOptions
 
 _GREEDY = SamplingOptions(temperature=0.0)
@@ -67,14 +67,14 @@ def test_stop_strings_cut_one_after_the_other() -> None:
 
 def test_as_many_prompts_go_together_as_have_two_gigabytes_of_caches() -> None:
     # GPT-2 XL: 48 layers of keys and values of 1,600, 1,024 positions, two bytes each: 300 MiB.
-    xl = ModelConfig(num_layers=48, d_model=1600, num_heads=25)
-    assert rows("auto", None, xl) == 6
-    assert rows("auto:3", 4, xl) == 4
-    small = ModelConfig()
-    assert rows("auto", None, small) == 56 and rows("auto", 100, small) == 56
-    huge = ModelConfig(num_layers=1000, d_model=10000, num_heads=10)
-    assert rows("auto", None, huge) == 1
-    assert rows(3, None, huge) == rows("3", 2, huge) == 3
+    xl = Config(model=ModelConfig(num_layers=48, d_model=1600, num_heads=25))
+    assert batch_rows("auto", None, xl) == 6
+    assert batch_rows("auto:3", 4, xl) == 4
+    small = Config()
+    assert batch_rows("auto", None, small) == 56 and batch_rows("auto", 100, small) == 56
+    huge = Config(model=ModelConfig(num_layers=1000, d_model=10000, num_heads=10))
+    assert batch_rows("auto", None, huge) == 1
+    assert batch_rows(3, None, huge) == batch_rows("3", 2, huge) == 3
     for wrong in (0, -1, "many", "", 1.5, "auto:x"):
-        with pytest.raises(UserError, match="batch_size must be a whole number"):
-            rows(wrong, None, small)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(UserError, match="batch_size must be an integer of at least 1, or auto"):
+            batch_rows(wrong, None, small)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""lm-eval on our models: what it is told equals plain forwards, and its command line runs.
+"""Tests that lm-eval gets what plain forwards compute, and that its command line runs.
 
 A request's plain answer here comes from one uncached forward over what fits the context, and a
 greedy text from one such forward per token.
@@ -27,11 +27,14 @@ from hypothesis import strategies as st
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import harness
 from gpt2_jax.evals.harness import GPT2JaxLM
+from gpt2_jax.evals.shared_contexts import group_by_context
 from gpt2_jax.inference.batching import Request
 from gpt2_jax.inference.generate import Sample
 from gpt2_jax.inference.scoring import Likelihood, Scorer, windows
+from gpt2_jax.model.build import build_model
 from gpt2_jax.model.gpt2 import GPT2
-from gpt2_jax.tokenizers.tokenizer import CharTokenizer, GPT2Tokenizer
+from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
+from gpt2_jax.tokenizers.char import CharTokenizer
 from tests.inference.tiny import make_run, noisy_params, tiny_config
 
 _ROOT = Path(__file__).parents[2]
@@ -53,7 +56,7 @@ def model(run: Path) -> GPT2JaxLM:
 
 
 def requests(kind: str, *arguments: tuple[Any, ...]) -> list[Any]:
-    """lm-eval's requests of these arguments."""
+    """Returns lm-eval's requests with these arguments."""
     instance = importlib.import_module("lm_eval.api.instance").Instance
     return [instance(kind, {}, args, index) for index, args in enumerate(arguments)]
 
@@ -65,18 +68,19 @@ def _params() -> Any:
 
 @jax.jit
 def _forward(params: Any, tokens: jax.Array) -> jax.Array:
-    return GPT2(_CONFIG.model).apply({"params": params}, tokens, method=GPT2.logits)[0]
+    model = build_model(_CONFIG.model, _CONFIG.compute)
+    return model.apply({"params": params}, tokens, method=GPT2.logits)[0]
 
 
 def logits_after(tokens: Sequence[int]) -> np.ndarray:
-    """float64 [T, V] of one uncached forward."""
+    """Returns float64 logits [T, V] of one uncached forward pass."""
     inputs = np.zeros((1, _LENGTH), np.int32)
     inputs[0, : len(tokens)] = tokens
     return np.asarray(_forward(_params(), jnp.asarray(inputs))[0, : len(tokens)], np.float64)
 
 
 def plain(context: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
-    """(log-probability, greedy) of a continuation, after as much of the context as fits."""
+    """Returns (log-probability, greedy) of a continuation after as much context as fits."""
     tokens = [*context, *continuation][-(_LENGTH + 1) :]
     logits = logits_after(tokens[:-1])[-len(continuation) :]
     logprobs = jax.nn.log_softmax(logits, axis=-1)
@@ -145,7 +149,7 @@ _tokens = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 
 @given(st.lists(st.tuples(st.sampled_from([(1,), (1, 2), (2, 2), (1, 2, 3)]), _tokens)))
 def test_neighbors_of_one_context_share_a_request(pairs: Any) -> None:
-    shared = list(harness._share(pairs))
+    shared = list(group_by_context(pairs))
     assert [place for _, places in shared for place in places] == list(range(len(pairs)))
     for request, places in shared:
         assert [(request.context, one) for one in request.continuations] == [
@@ -176,7 +180,7 @@ def test_the_contexts_of_multiple_choice_are_computed_once(
 
 @needs_lm_eval
 def test_the_end_of_text_spelled_out_is_its_token(tmp_path: Path) -> None:
-    """As transformers reads it, though not our tokenizers: `prepare` must take any text."""
+    """Converts it like transformers, unlike our tokenizers, since `prepare` must take any text."""
     tokenizer = GPT2Tokenizer()
     config = tiny_config(tokenizer, num_heads=1, d_model=4)
     model = GPT2JaxLM(make_run(tmp_path / "run", config, tokenizer))
@@ -229,7 +233,7 @@ _CHARS = CharTokenizer("\n abcdefghijklmnopqrstuvwxyz.:")
 
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory: pytest.TempPathFactory) -> GPT2JaxLM:
-    """A model whose every token is a character, so that stop strings are easy to come by."""
+    """Makes a model whose tokens are characters, so that stop strings occur often."""
     config = tiny_config(_CHARS, context_length=_LENGTH)
     return GPT2JaxLM(make_run(tmp_path_factory.mktemp("harness") / "chars", config, _CHARS))
 
@@ -294,7 +298,7 @@ def test_nothing_is_generated_after_a_stop_string(
 
 @needs_lm_eval
 def test_where_stop_strings_overlap_their_order_decides(writer: GPT2JaxLM) -> None:
-    """lm-eval cuts at one after the other: a short one may leave nothing of a longer to find."""
+    """Checks that lm-eval applies them in turn: a short one may remove part of a longer one."""
     (whole,) = generated(writer, ("the cat", {"until": [], "max_gen_toks": 24}))
     start = next(i for i in range(1, 20) if whole.index(whole[i : i + 4]) == i)
     long = whole[start : start + 4]
@@ -315,7 +319,7 @@ def test_the_end_of_text_ends_a_text_and_is_no_part_of_it(
     wanted = {"until": [], "max_gen_toks": 24}
     (whole,) = generated(writer, ("the cat", wanted))
     # From now on the sixth of its characters is the end of text.
-    monkeypatch.setattr(writer._loaded.tokenizer, "eot", _CHARS.encode(whole[5])[0])
+    monkeypatch.setattr(writer._model.tokenizer, "eot", _CHARS.encode(whole[5])[0])
     assert generated(writer, ("the cat", wanted)) == [whole[: whole.index(whole[5])]]
 
 
@@ -366,7 +370,7 @@ def test_a_wrong_request_is_refused_before_any_text_is_generated(
 def test_what_is_cached_is_not_computed_again_even_after_a_stop(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With answers made up from the tokens, in place of the model's."""
+    """Replaces the model's answers by ones that are computed from the tokens."""
     computed: list[Any] = []
     allowed = 10**6
 
@@ -391,7 +395,7 @@ def test_what_is_cached_is_not_computed_again_even_after_a_stop(
                 ],
             )
 
-    def write(params: Any, config: Any, tokenizer: Any, prompts: Any, **how: Any) -> Any:
+    def write(decoder: Any, params: Any, tokenizer: Any, prompts: Any, **how: Any) -> Any:
         compute(prompts)
         return [Sample("", [*map(int, prompt)][::-1], "length") for prompt in prompts]
 

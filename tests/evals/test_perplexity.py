@@ -6,26 +6,34 @@ import math
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt2_jax.config import Config, EvalConfig, MeshConfig, ModelConfig, TrainConfig
+from gpt2_jax.config import (
+    ComputeConfig,
+    Config,
+    EvalConfig,
+    MeshConfig,
+    ModelConfig,
+    TrainConfig,
+)
 from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.evals.perplexity import Perplexity
+from gpt2_jax.model.build import boxed_params, build_model
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules, shardings
 
 T, V = 16, 61
-_MODEL = ModelConfig(2, 4, 32, T, V, vocab_multiple=8, dtype="float32", dropout=0.1, loss_chunk=8)
+_MODEL = ModelConfig(2, 4, 32, T, V, vocab_multiple=8, dropout=0.1)
+_COMPUTE = ComputeConfig(dtype="float32", loss_chunk=8)
 # Two batches and a bit of 8 windows: a last window and a last batch that are not full.
 _TOKENS = np.random.default_rng(0).integers(0, V, 2 * 8 * T + 3 * T + 6).astype(np.uint16)
 _BYTES = np.random.default_rng(1).integers(0, 5, V)
 
 
 class Tokenizer:
-    """As much of a tokenizer as the evaluator looks at."""
+    """Stands in for a tokenizer, with what the evaluator uses."""
 
     def byte_lengths(self):
         return _BYTES
@@ -34,8 +42,7 @@ class Tokenizer:
 @functools.cache
 def host_params():
     rng = np.random.default_rng(2)
-    tokens = jax.ShapeDtypeStruct((1, T), jnp.int32)
-    boxed = jax.eval_shape(GPT2(_MODEL).init, jax.random.key(0), tokens)["params"]
+    boxed = jax.eval_shape(lambda key: boxed_params(_MODEL, key), jax.random.key(0))
     noise = lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32)  # noqa: E731
     return boxed, jax.tree.map(noise, nn.unbox(boxed))
 
@@ -43,7 +50,7 @@ def host_params():
 def evaluate(axes=(1, 1, 1), times=1, **changes):
     boxed, params = host_params()
     train = TrainConfig(batch_size=16, accumulation_steps=2)
-    config = Config(model=_MODEL, mesh=MeshConfig(*axes), train=train)
+    config = Config(model=_MODEL, compute=_COMPUTE, mesh=MeshConfig(*axes), train=train)
     config = dataclasses.replace(config, **changes)
     mesh, rules = make_mesh(config.mesh, jax.devices()[: math.prod(axes)]), Rules()
     placed = jax.device_put(params, shardings(boxed, mesh, rules))
@@ -59,13 +66,13 @@ def evaluate(axes=(1, 1, 1), times=1, **changes):
 
 @functools.cache
 def nats_by_hand(dtype="float32"):
-    """-log p of every token but the first, from the logits of each window on its own."""
+    """Returns -log p of every token but the first, from the logits of each window by itself."""
     _, params = host_params()
     count = len(_TOKENS) - 1
     windows = np.zeros((-(-count // T), T), np.int32)
     windows.flat[:count] = _TOKENS[:-1]
-    model = dataclasses.replace(_MODEL, dtype=dtype)
-    run = jax.jit(lambda p, t: GPT2(model).apply({"params": p}, t, method=GPT2.logits)[0])
+    model = build_model(_MODEL, dataclasses.replace(_COMPUTE, dtype=dtype))
+    run = jax.jit(lambda p, t: model.apply({"params": p}, t, method=GPT2.logits)[0])
     logits = np.asarray(run(params, windows), np.float64).reshape(-1, V)[:count]
     logits -= logits.max(-1, keepdims=True)
     logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -98,8 +105,8 @@ def test_batches_limits_what_is_scored(batches, scored):
 
 
 def test_a_bfloat16_model_is_scored_by_unrounded_logits():
-    model = dataclasses.replace(_MODEL, dtype="bfloat16")
-    loss = evaluate(model=model)["eval/loss"]
+    compute = dataclasses.replace(_COMPUTE, dtype="bfloat16")
+    loss = evaluate(compute=compute)["eval/loss"]
     assert loss == pytest.approx(nats_by_hand("bfloat16").mean(), rel=1e-5)
     assert loss != pytest.approx(nats_by_hand().mean(), rel=1e-6)
 

@@ -14,13 +14,13 @@ import pytest
 from gpt2_jax.errors import UserError
 from gpt2_jax.files import bucket_lock
 from gpt2_jax.files.bucket_lock import BucketLock
-from gpt2_jax.files.lock_owner import Holder
+from gpt2_jax.files.lock_owner import LockOwner
 
 _WORKDIR = Path("bucket/run")
 
 
 class Bucket:
-    """What a lock asks of Google Cloud Storage, with a clock that moves when it is looked at."""
+    """Answers a lock's requests as Google Cloud Storage does; each request takes a second."""
 
     base = "https://host/storage/v1/"
 
@@ -29,12 +29,12 @@ class Bucket:
         self.before_write = lambda: None
         self.answers_lost = 0
 
-    def put(self, holder, age_s=0.0):
+    def put(self, owner, age_s=0.0):
         self.generation += 1
-        self.content, self.written = holder.to_bytes(), self.now - age_s
+        self.content, self.written = owner.to_bytes(), self.now - age_s
 
-    def holder(self):
-        return Holder.parse(self.content) if self.content else None
+    def owner(self):
+        return LockOwner.parse(self.content) if self.content else None
 
     def call(self, method, path, bucket, key="", *, timeout, **settings):
         url = (path if path.startswith("https:") else self.base + path).format(bucket, key)
@@ -52,7 +52,7 @@ class Bucket:
         if method == "DELETE":
             self.content = b""
             return {}, b""
-        self.put(Holder.parse(settings["data"]))
+        self.put(LockOwner.parse(settings["data"]))
         if self.answers_lost:
             self.answers_lost -= 1  # gcsfs asks again, and now the condition fails
             raise FileExistsError(path)
@@ -81,14 +81,14 @@ def bucket(monkeypatch):
 
 @pytest.fixture
 def lock(bucket):
-    lock = BucketLock(_WORKDIR, refresh_s=0.02, stale_s=300, poll_s=0)
+    lock = BucketLock(_WORKDIR, "--workdir gs://bucket/run", refresh_s=0.02, stale_s=300, poll_s=0)
     yield lock
     lock.release()
 
 
 def elsewhere():
-    """A holder on another machine."""
-    return dataclasses.replace(Holder.this(), host="far", place="elsewhere")
+    """Returns an owner on another machine."""
+    return dataclasses.replace(LockOwner.this_process(), host="far", pid_space="elsewhere")
 
 
 def wait_for(condition):
@@ -98,84 +98,85 @@ def wait_for(condition):
         time.sleep(0.01)
 
 
-def test_the_holder_writes_the_object_again_and_again_and_removes_it(bucket, lock):
+def test_the_owner_rewrites_the_object_and_removes_it_at_the_end(bucket, lock):
     lock.acquire()
-    token = bucket.holder().token
+    token = bucket.owner().token
     generation = bucket.generation
     wait_for(lambda: bucket.generation >= generation + 3)
-    assert bucket.holder().token == token
-    bucket.content = b""  # by someone who takes it for a file left behind
-    wait_for(lambda: bucket.holder() is not None)
-    assert bucket.holder().token == token
+    assert bucket.owner().token == token
+    bucket.content = b""  # as by someone who takes it for a file left behind
+    wait_for(lambda: bucket.owner() is not None)
+    assert bucket.owner().token == token
     lock.release()
-    assert bucket.holder() is None
+    assert bucket.owner() is None
 
 
-def test_a_trainer_on_this_machine_is_refused_while_the_holder_lives(bucket, lock):
+def test_a_second_process_on_this_machine_is_refused_while_the_owner_lives(bucket, lock):
     lock.acquire()
     second = BucketLock(_WORKDIR, stale_s=-1)  # however old
-    with pytest.raises(UserError, match=rf"bucket/run is in use by .*process {os.getpid()}, since"):
+    with pytest.raises(UserError, match=rf"bucket/run is in use by process {os.getpid()} on "):
         second.acquire()
-    token = bucket.holder().token
+    token = bucket.owner().token
     second.release()
-    assert bucket.holder().token == token
+    assert bucket.owner().token == token
 
 
-def test_a_holder_that_died_on_this_machine_is_followed_at_once(bucket, lock, capsys):
-    bucket.put(dataclasses.replace(Holder.this(), born="0"))
+def test_the_lock_of_a_process_that_died_on_this_machine_is_taken_at_once(bucket, lock, capsys):
+    bucket.put(dataclasses.replace(LockOwner.this_process(), started="0"))
     lock.acquire()
-    assert bucket.holder().pid == os.getpid() and capsys.readouterr().err == ""
+    assert bucket.owner().pid == os.getpid() and capsys.readouterr().err == ""
 
 
-def test_a_holder_elsewhere_is_followed_once_it_was_silent_for_long(bucket, lock, capsys):
+def test_the_lock_of_another_machine_is_taken_once_it_was_silent_for_long(bucket, lock, capsys):
     bucket.put(elsewhere(), age_s=100)
     began = bucket.now
     lock.acquire()
     assert 200 <= bucket.now - began < 210
-    assert bucket.holder().host != "far"
+    assert bucket.owner().host != "far"
     (warned,) = capsys.readouterr().err.splitlines()
-    assert "in use by a trainer on host far" in warned and " 199 s at most" in warned
+    assert "may be in use by process" in warned and " on host far" in warned
+    assert "at most 199 s" in warned
 
 
-def test_a_sign_of_life_elsewhere_refuses(bucket, lock):
+def test_a_sign_of_life_from_another_machine_refuses(bucket, lock):
     other = elsewhere()
     bucket.put(other, age_s=100)
-    find = lock._find
+    read = lock._read
 
-    def find_and_refresh():
-        found = find()
+    def read_and_refresh():
+        stored = read()
         if bucket.now > 1.7e9 + 50:
             bucket.put(other)
-        return found
+        return stored
 
-    lock._find = find_and_refresh
-    with pytest.raises(UserError, match="in use by a trainer on host far"):
+    lock._read = read_and_refresh
+    with pytest.raises(UserError, match=r"is in use by process .* on host far"):
         lock.acquire()
-    assert bucket.holder() == other and bucket.now < 1.7e9 + 100
+    assert bucket.owner() == other and bucket.now < 1.7e9 + 100
 
 
 @pytest.mark.parametrize("left_behind", [True, False])
-def test_of_two_that_find_the_lock_free_one_gets_it(bucket, lock, left_behind):
+def test_of_two_processes_that_find_the_lock_free_one_gets_it(bucket, lock, left_behind):
     if left_behind:
         bucket.put(elsewhere(), age_s=1000)
-    faster = Holder.this()
+    faster = LockOwner.this_process()
     bucket.before_write = lambda: bucket.put(faster)
     with pytest.raises(UserError, match="in use"):
         lock.acquire()
-    assert bucket.holder() == faster
+    assert bucket.owner() == faster
 
 
-def test_an_answer_that_is_lost_does_not_lock_the_holder_out(bucket, lock):
+def test_an_answer_that_is_lost_does_not_lock_the_owner_out(bucket, lock):
     bucket.answers_lost = 1
     lock.acquire()
     bucket.answers_lost = 1
     generation = bucket.generation
     wait_for(lambda: bucket.generation >= generation + 3)
     lock.release()
-    assert bucket.holder() is None
+    assert bucket.owner() is None
 
 
-def test_a_bucket_that_fails_for_a_while_costs_nothing(bucket, lock, monkeypatch):
+def test_the_lock_outlasts_a_bucket_that_fails_for_a_while(bucket, lock, monkeypatch):
     lock.acquire()
     call, failures = bucket.call, []
 
@@ -188,10 +189,10 @@ def test_a_bucket_that_fails_for_a_while_costs_nothing(bucket, lock, monkeypatch
     monkeypatch.setattr(bucket, "call", call)
     generation = bucket.generation
     wait_for(lambda: bucket.generation > generation)
-    assert bucket.holder().pid == os.getpid()
+    assert bucket.owner().pid == os.getpid()
 
 
-def test_one_that_was_cut_off_for_too_long_ends(bucket, lock, monkeypatch, capfd):
+def test_an_owner_that_was_cut_off_for_too_long_ends(bucket, lock, monkeypatch, capfd):
     statuses = []
 
     def end(status):
@@ -204,15 +205,15 @@ def test_one_that_was_cut_off_for_too_long_ends(bucket, lock, monkeypatch, capfd
     other = elsewhere()
     bucket.put(other)
     wait_for(lambda: statuses)
-    assert statuses == [2] and bucket.holder() == other
+    assert statuses == [2] and bucket.owner() == other
     said = capfd.readouterr().err.strip()
-    assert said.startswith("error: ") and "taken over by a trainer on host far" in said
+    assert said.startswith("error: ") and "taken over by process" in said and "on host far" in said
 
 
-def test_a_bucket_that_may_not_be_written_to_is_the_users_to_mend(bucket, lock, monkeypatch):
+def test_a_bucket_that_forbids_writing_is_a_user_error(bucket, lock, monkeypatch):
     def forbid(*args, **settings):
         raise OSError("Forbidden: no storage.objects.create access")
 
     monkeypatch.setattr(bucket, "call", forbid)
-    with pytest.raises(UserError, match="can't lock --workdir bucket/run: Forbidden"):
+    with pytest.raises(UserError, match="cannot lock --workdir gs://bucket/run: Forbidden"):
         lock.acquire()

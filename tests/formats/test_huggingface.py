@@ -1,4 +1,4 @@
-"""Hugging Face's format: what transformers computes, to rounding; back and forth, to the bit."""
+"""Tests Hugging Face's format: results equal transformers' to rounding, and conversion is exact."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from gpt2_jax.config import ModelConfig
+from gpt2_jax.config import ComputeConfig, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats import huggingface
-from gpt2_jax.formats.load import abstract_params, load
+from gpt2_jax.formats.load import load
 from gpt2_jax.inference.generate import decode_params, generate_tokens
 from gpt2_jax.inference.sampling import SamplingOptions
+from gpt2_jax.model.build import abstract_params, build_decoder, build_model
 from gpt2_jax.model.gpt2 import GPT2
-from gpt2_jax.tokenizers.tokenizer import ByteTokenizer, CharTokenizer, GPT2Tokenizer
+from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
+from gpt2_jax.tokenizers.byte import ByteTokenizer
+from gpt2_jax.tokenizers.char import CharTokenizer
 from tests.inference.tiny import noisy_params, tiny_config
 
 _FIXTURES = Path(__file__).parent / "fixtures" / "huggingface"
 _MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
+_FLOAT32 = ComputeConfig(dtype="float32", loss_chunk=0)
 _NAMES = ("plain", "inner_gelu", "unscaled_relu", "untied_by_layer")
 
 
@@ -56,7 +60,8 @@ def _edit(path: Path, **changes: Any) -> None:
 def test_logits_are_those_of_transformers(name: str) -> None:
     config, params = _read(_FIXTURES / name)
     expected = np.load(_FIXTURES / f"{name}.npz")
-    run = jax.jit(lambda p, t: GPT2(config).apply({"params": p}, t, method=GPT2.logits)[0])
+    model = build_model(config, _FLOAT32)
+    run = jax.jit(lambda p, t: model.apply({"params": p}, t, method=GPT2.logits)[0])
     logits = np.asarray(run(params, jnp.asarray(expected["ids"], jnp.int32)))
     error = np.abs(logits - expected["logits"]).max() / np.abs(expected["logits"]).max()
     assert error < 2e-6  # measured: at most 7e-7
@@ -67,9 +72,10 @@ def test_greedy_tokens_of_a_ragged_batch_are_those_of_transformers(name: str) ->
     config, params = _read(_FIXTURES / name)
     expected = np.load(_FIXTURES / f"{name}.npz")
     prompts = [expected["ids"][0, :length].tolist() for length in expected["lengths"]]
+    decoder = build_decoder(config, _FLOAT32)
     blocks = generate_tokens(
-        decode_params(params, config),
-        config,
+        decoder,
+        decode_params(decoder, params),
         prompts,
         expected["greedy"].shape[1],
         SamplingOptions(temperature=0),
@@ -112,11 +118,21 @@ def test_every_config_key_that_we_write_is_read_back(tmp_path: Path) -> None:
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_params(model))
     huggingface.write(tmp_path / "out", model, params, ByteTokenizer())
     read = huggingface.read_config(tmp_path / "out").model
-    written_here = {"vocab_multiple", "loss_chunk", "scan_unroll", "attention", "remat", "dtype"}
     for field in dataclasses.fields(ModelConfig):
-        if field.name not in written_here:
+        if field.name != "vocab_multiple":  # padding is not part of the format
             assert getattr(read, field.name) == getattr(model, field.name), field.name
     assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == 256
+
+
+@pytest.mark.parametrize(("knob", "value"), [("position", "rotary"), ("norm", "rms")])
+def test_a_knob_that_gpt2_does_not_have_is_not_exported(
+    tmp_path: Path, knob: str, value: str
+) -> None:
+    model = dataclasses.replace(tiny_config().model, **{knob: value})
+    with pytest.raises(UserError) as error:
+        huggingface.write(tmp_path, model, {}, ByteTokenizer())
+    assert f"model.{knob}={value} is not part of Hugging Face's GPT-2" in _line(error)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_of_ours_goes_out_and_comes_back_as_itself(tmp_path: Path) -> None:
@@ -136,7 +152,7 @@ def test_a_run_of_ours_goes_out_and_comes_back_as_itself(tmp_path: Path) -> None
 
 
 def test_a_padded_table_of_gpt2_is_read_as_it_is(tmp_path: Path) -> None:
-    """nanoGPT pads GPT-2's vocabulary to 50,304 rows and exports them all."""
+    """Reads such a table as nanoGPT exports it: GPT-2's vocabulary padded to 50,304 rows."""
     config = dataclasses.replace(tiny_config().model, vocab_size=50304)
     params = noisy_params(dataclasses.replace(tiny_config(), model=config))
     (tmp_path / "out").mkdir()
@@ -178,11 +194,11 @@ def test_a_head_saved_beside_the_table_it_is_tied_to_is_no_other_head(folder: Pa
     save_file(tensors | {"lm_head.weight": tensors["transformer.wte.weight"] + 1}, path)
     with pytest.raises(UserError) as error:
         _read(folder)
-    assert "lm_head.weight is not wte.weight" in _line(error)
+    assert "lm_head.weight differs from wte.weight" in _line(error)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"model_type": "gpt_neo"}, "model_type='gpt_neo'"),
         ({"activation_function": "mish"}, "activation_function='mish' is not supported"),
@@ -195,21 +211,21 @@ def test_a_head_saved_beside_the_table_it_is_tied_to_is_no_other_head(folder: Pa
         ({"n_head": 5}, "must be a multiple of model.num_heads=5"),
         ({"n_positions": None}, "model.context_length"),
         ({"layer_norm_epsilon": "tiny"}, "model.layer_norm_epsilon"),
-        ({"n_layer": 4}, "lacks the tensor h.3."),
+        ({"n_layer": 4}, "does not have the tensor h.3."),
         ({"n_layer": 10**9}, "tensors, too few for the 1000000000 layers of its config"),
         ({"n_layer": 10**400}, "model.num_layers must be at most"),
-        ({"n_layer": 2}, "no place for: h.2."),
+        ({"n_layer": 2}, "a tensor that GPT-2 does not have: h.2."),
         ({"n_embd": 48}, "has the shape"),
-        ({"vocab_size": 62}, "wte.weight has the shape [61, 24], its config asks for [62, 24]"),
-        ({"tie_word_embeddings": False}, "lacks the tensor lm_head.weight"),
+        ({"vocab_size": 62}, "wte.weight has the shape [61, 24], but its config requires [62, 24]"),
+        ({"tie_word_embeddings": False}, "does not have the tensor lm_head.weight"),
     ],
     ids=str,
 )
-def test_a_config_is_done_or_refused_by_name(folder: Path, changes: Any, said: str) -> None:
+def test_a_config_is_done_or_refused_by_name(folder: Path, changes: Any, message: str) -> None:
     _edit(folder / "config.json", **changes)
     with pytest.raises(UserError) as error:
         _read(folder)
-    assert said in _line(error)
+    assert message in _line(error)
     assert str(folder) in _line(error)
 
 
@@ -247,7 +263,7 @@ def test_a_damaged_file_is_one_line(folder: Path, damage: Callable[[Path], Any])
     damage(folder / "model.safetensors")
     with pytest.raises(UserError) as error:
         _read(folder)
-    assert "model.safetensors is not a whole safetensors file" in _line(error)
+    assert "model.safetensors is not a complete safetensors file" in _line(error)
 
 
 def _drop(tensors: dict[str, np.ndarray]) -> None:
@@ -272,22 +288,22 @@ def _integers(tensors: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        (_drop, "lacks the tensor h.1.ln_2.weight"),
-        (_transpose, "h.0.mlp.c_fc.weight has the shape [40, 24], its config asks for [24, 40]"),
-        (_add, "no place for: score.weight"),
+        (_drop, "does not have the tensor h.1.ln_2.weight"),
+        (_transpose, "h.0.mlp.c_fc.weight has the shape [40, 24], but its config requires [24,"),
+        (_add, "a tensor that GPT-2 does not have: score.weight"),
         (_twice, "holds ln_f.bias twice"),
-        (_integers, "transformer.ln_f.bias is I8; only"),
+        (_integers, "transformer.ln_f.bias has the dtype I8; it must be"),
     ],
 )
-def test_tensors_that_do_not_fit_are_named(folder: Path, change: Any, said: str) -> None:
+def test_tensors_that_do_not_fit_are_named(folder: Path, change: Any, message: str) -> None:
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(UserError) as error:
         _read(folder)
-    assert said in _line(error)
+    assert message in _line(error)
 
 
 @pytest.mark.parametrize(
@@ -309,10 +325,10 @@ def test_an_index_that_is_none_or_names_what_is_not_there_is_one_line(tmp_path: 
     weight_map = json.loads(index.read_text())["weight_map"]
     moved = weight_map | {"transformer.wte.weight": weight_map["transformer.ln_f.bias"]}
     _edit(index, weight_map=moved)
-    with pytest.raises(UserError, match=r"lacks the tensor transformer\.wte\.weight"):
+    with pytest.raises(UserError, match=r"does not have the tensor transformer\.wte\.weight"):
         _read(folder)
     _edit(index, weight_map=weight_map | {"transformer.wte.weight": "gone.safetensors"})
-    with pytest.raises(UserError, match=r"gone\.safetensors is not a whole"):
+    with pytest.raises(UserError, match=r"gone\.safetensors is not a complete"):
         _read(folder)
     for content in ("{", "[]", "{}", '{"weight_map": {"a": 1}}', '{"weight_map": {}}'):
         index.write_text(content)

@@ -1,4 +1,4 @@
-"""load(M): which folders are models, what is read from them, and one line where they are not."""
+"""Tests load(M): which folders are models, what is read from them, and the errors for others."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ import pytest
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import Gpt2JaxError, StorageError, UserError
 from gpt2_jax.formats import huggingface
-from gpt2_jax.formats.load import abstract_params, find, load, read_run_config, write_native
+from gpt2_jax.formats.load import load, open_model, write_native
+from gpt2_jax.model.build import abstract_params
 from gpt2_jax.model.flops import num_params
-from gpt2_jax.tokenizers.tokenizer import CharTokenizer
+from gpt2_jax.tokenizers.char import CharTokenizer
+from gpt2_jax.training.workdir import read_run_config
 from tests.inference.tiny import make_run, noisy_params, tiny_config
 
 
@@ -95,17 +97,17 @@ def test_abstract_params_are_the_shapes_of_the_parameters() -> None:
 
 
 def test_parameters_are_read_onto_the_shapes_asked_for(workdir: Path) -> None:
-    model = find(workdir)
-    assert model.step == 7 and model.config == tiny_config()
-    params = model.read(abstract_params(tiny_config().model))
-    jax.tree.map(np.testing.assert_array_equal, params, noisy_params(tiny_config()))
-    wider = abstract_params(dataclasses.replace(tiny_config().model, d_model=64))
-    with pytest.raises(UserError) as error:
-        model.read(wider)
-    assert "asks for" in _line(error)
-    deeper = abstract_params(dataclasses.replace(tiny_config().model, num_layers=4))
-    with pytest.raises(UserError, match="params leaf h/"):
-        model.read(deeper)
+    with open_model(workdir) as reader:
+        assert reader.step == 7 and reader.config == tiny_config()
+        params = reader.read_params(abstract_params(tiny_config().model))
+        jax.tree.map(np.testing.assert_array_equal, params, noisy_params(tiny_config()))
+        wider = abstract_params(dataclasses.replace(tiny_config().model, d_model=64))
+        with pytest.raises(UserError) as error:
+            reader.read_params(wider)
+        assert "the config expects" in _line(error)
+        deeper = abstract_params(dataclasses.replace(tiny_config().model, num_layers=4))
+        with pytest.raises(UserError, match="params leaf h/"):
+            reader.read_params(deeper)
 
 
 def test_a_model_written_alone_is_the_model(workdir: Path, tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_without_the_hub_package_its_extra_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError) as error:
         load("gpt2")
-    assert "pip install gpt2_jax[hub]" in _line(error)
+    assert "pip install 'gpt2_jax[hub]'" in _line(error)
 
 
 def test_what_is_no_model_says_what_one_is(tmp_path: Path) -> None:
@@ -193,11 +195,11 @@ def test_a_run_without_a_checkpoint_says_so_and_stays_as_it_is(tmp_path: Path) -
     (tmp_path / "saved_step").write_text("7\n")
     for make in (lambda: None, (tmp_path / "checkpoints").mkdir):
         make()
-        with pytest.raises(StorageError, match="has saved none yet, or they were removed"):
+        with pytest.raises(StorageError, match="has not saved one yet, or all"):
             load(tmp_path)
         assert main(["doctor", "--model", str(tmp_path)]) == 78
     (tmp_path / "checkpoints" / "5").mkdir()
-    with pytest.raises(StorageError, match=r"no checkpoint in .* is whole \(5: no manifest"):
+    with pytest.raises(StorageError, match=r"every checkpoint in .* is damaged \(5: no manifest"):
         load(tmp_path)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == [
         "checkpoints",
@@ -213,7 +215,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
             path.write_bytes(b"{not json")
     with pytest.raises(StorageError) as error:
         load(run)
-    assert "checkpoints is whole (2: meta/" in _line(error)
+    assert "checkpoints is damaged (2: meta/" in _line(error)
 
 
 def test_a_step_folder_without_meta_is_one_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""OpenAI's format: a checkpoint that TensorFlow wrote, and damaged ones."""
+"""Tests OpenAI's format: a checkpoint that TensorFlow wrote, and damaged ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats.load import load
 from gpt2_jax.formats.tensor_bundle import TensorBundle
-from gpt2_jax.tokenizers import bpe
-from gpt2_jax.tokenizers.tokenizer import GPT2Tokenizer
+from gpt2_jax.tokenizers import vocabulary
+from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
 
 _FIXTURE = Path(__file__).parent / "fixtures" / "openai"
 _DATA = "model.ckpt.data-00000-of-00001"
@@ -70,13 +70,13 @@ def test_every_variable_has_its_place(
 def test_a_vocabulary_that_is_not_gpt2s_is_refused(folder: Path) -> None:
     hparams = json.loads((folder / "hparams.json").read_text()) | {"n_vocab": 50257}
     (folder / "hparams.json").write_text(json.dumps(hparams))
-    (folder / "vocab.bpe").write_bytes(bpe.gpt2_file("vocab.bpe"))
+    (folder / "vocab.bpe").write_bytes(vocabulary.gpt2_file("vocab.bpe"))
     with pytest.raises(UserError, match="wte has the shape"):
         load(folder)
     (folder / "encoder.json").write_text("{}")
     with pytest.raises(UserError) as error:
         load(folder)
-    assert "encoder.json is not GPT-2's" in _line(error)
+    assert "encoder.json differs from GPT-2's own file" in _line(error)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"n_vocab": 61}', '{"n_vocab": "many"}'])
@@ -108,25 +108,25 @@ def _overwrite(at: int, value: bytes) -> Callable[[Path], Any]:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
-        (_cut(_DATA, 1000), "is cut short"),
-        (_cut("model.ckpt.index", 500), "is not a TensorFlow checkpoint's"),
-        (_cut("model.ckpt.index", 10), "is not a TensorFlow checkpoint's"),
-        (_cut("model.ckpt.index", 0), "is not a TensorFlow checkpoint's"),
-        (_overwrite(-48, b"\xff" * 20), "is not a TensorFlow checkpoint's"),
+        (_cut(_DATA, 1000), "is truncated"),
+        (_cut("model.ckpt.index", 500), "is not the index of a TensorFlow checkpoint"),
+        (_cut("model.ckpt.index", 10), "is not the index of a TensorFlow checkpoint"),
+        (_cut("model.ckpt.index", 0), "is not the index of a TensorFlow checkpoint"),
+        (_overwrite(-48, b"\xff" * 20), "is not the index of a TensorFlow checkpoint"),
         (lambda folder: (folder / _DATA).unlink(), "is missing: it holds model/"),
         (lambda folder: (folder / "model.ckpt.index").unlink(), "0 *.index files"),
         (lambda folder: shutil.copy(folder / "model.ckpt.index", folder / "b.index"), "2 *.index"),
     ],
 )
-def test_damaged_files_are_one_line(folder: Path, damage: Any, said: str) -> None:
+def test_damaged_files_are_one_line(folder: Path, damage: Any, message: str) -> None:
     hparams = json.loads((folder / "hparams.json").read_text()) | {"n_vocab": 50257}
     (folder / "hparams.json").write_text(json.dumps(hparams))
     damage(folder)
     with pytest.raises(UserError) as error:
         load(folder)
-    assert said in _line(error)
+    assert message in _line(error)
 
 
 def test_a_flipped_bit_of_the_index_is_noticed_or_means_nothing(

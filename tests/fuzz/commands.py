@@ -1,6 +1,7 @@
-"""What every case is held to: a documented exit status and one line, or success; nothing else.
+"""Checks every case of a fuzz test: it must succeed, or end with a documented status and one line.
 
-A usual run repeats the same cases. `GPT2_JAX_FUZZ=10` makes ten times as many, from random seeds.
+A usual run makes a third of the cases that the tests name, the same ones every time.
+`GPT2_JAX_FUZZ=1` makes all of them and `GPT2_JAX_FUZZ=10` ten times as many, from random seeds.
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ from hypothesis import strategies as st
 
 from gpt2_jax.cli import main as cli
 
-# Of a command that could not be done; 130 and 141 are what signals and closed pipes end with.
+# The statuses of a refused command; signals and closed pipes end with 130 and 141.
 REFUSED = (2, 75, 76, 77, 78)
-_LONGEST_LINE = 2010  # characters
+_MAX_LINE = 2010  # characters
 
-_TIMES = int(os.environ.get("GPT2_JAX_FUZZ", "1"))
+_TIMES = os.environ.get("GPT2_JAX_FUZZ")
 
 
 def cases(count: int) -> settings:
-    """The settings of a test of so many cases in a usual run."""
+    """Returns the settings of a test that makes `count` cases with `GPT2_JAX_FUZZ=1`."""
     return settings(
-        max_examples=count * _TIMES,
-        derandomize=_TIMES == 1,
+        max_examples=count // 3 if _TIMES is None else count * int(_TIMES),
+        derandomize=_TIMES is None,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 
 
 def words() -> st.SearchStrategy[str]:
-    """What a shell can pass on as a word: bytes, UTF-8 or not, but NUL; here without separators."""
+    """Returns words that a shell can pass: any bytes except NUL and, here, path separators."""
     names = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), max_size=20)
     other = st.binary(max_size=8).map(lambda some: os.fsdecode(some.translate(None, b"\0/")))
     return names | other | st.sampled_from(_AWKWARD)
@@ -51,7 +52,7 @@ _AWKWARD = (
 
 
 class Ended(NamedTuple):
-    """How a command ended, and what it printed."""
+    """Holds how a command ended, and what it printed."""
 
     status: int
     out: str
@@ -59,10 +60,10 @@ class Ended(NamedTuple):
 
 
 def run(argv: Sequence[str]) -> Ended:
-    """Runs a command line in this process, its output encoded as a terminal's would be."""
+    """Runs a command line in this process, with its output encoded as for a terminal."""
     out = io.TextIOWrapper(io.BytesIO(), "utf-8")
     err = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace", write_through=True)
-    hook = sys.unraisablehook  # each call of `main` puts one more before it
+    hook = sys.unraisablehook  # each call of `main` wraps it once more
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = cli.main(argv)
@@ -72,10 +73,10 @@ def run(argv: Sequence[str]) -> Ended:
 
 
 def ends_as_documented(argv: Sequence[str]) -> Ended:
-    """Runs a command line, which must be done, or refused in one line."""
-    assume("--debug" not in argv)  # which asks for a traceback
+    """Runs a command line, which must succeed or be refused in one line."""
+    assume("--debug" not in argv)  # which prints a traceback
     ended = run(argv)
-    # What doctor has to say of a run is its report, whatever the run is like.
+    # The report of doctor on a damaged run is its output, not an error.
     reported = argv[0] == "doctor" and ended.status == 78 and ended.out
     if ended.status == 0 or reported:
         assert "error:" not in ended.err
@@ -87,7 +88,7 @@ def ends_as_documented(argv: Sequence[str]) -> Ended:
 
 @contextlib.contextmanager
 def refusal_or_success() -> Iterator[None]:
-    """What the block raises must be what the command line refuses in one line."""
+    """Checks that an exception of the block is one that the command line refuses in one line."""
     err = io.StringIO()
     try:
         yield
@@ -100,23 +101,20 @@ def refusal_or_success() -> Iterator[None]:
 
 
 def _check_refusal(status: int, err: str) -> None:
-    """One line for people, the last, after what was said on the way; no bug's."""
+    """Checks that the last line is the only error, and not that of a bug."""
     assert "error: internal" not in err, err
     assert status in REFUSED, (status, err)
-    *said, line = err.splitlines()
+    *other_lines, line = err.splitlines()
     assert line.startswith("error: ") and len(line) > len("error: ")
-    assert not [other for other in said if other.startswith(("error:", "Traceback"))], err
-    # What cannot be printed takes up to six characters.
-    assert len(line) <= 6 * _LONGEST_LINE
+    assert not [other for other in other_lines if other.startswith(("error:", "Traceback"))], err
+    # A character that cannot be printed is escaped with up to six.
+    assert len(line) <= 6 * _MAX_LINE
 
 
-def contents(folder: Path) -> dict[str, Any]:
-    """Every path below a folder, with its size and time."""
-    found = {}
-    for path in folder.rglob("*"):
-        stat = path.lstat()
-        found[str(path)] = (stat.st_size, stat.st_mtime_ns, stat.st_mode)
-    return found
+def snapshot(folder: Path) -> dict[str, Any]:
+    """Returns every path below a folder, with its size, time and mode."""
+    stats = {str(path): path.lstat() for path in folder.rglob("*")}
+    return {path: (stat.st_size, stat.st_mtime_ns, stat.st_mode) for path, stat in stats.items()}
 
 
 def _text(stream: io.TextIOWrapper) -> str:

@@ -1,4 +1,4 @@
-"""Words of any kind after every verb: refused in one line, or done; nothing is written."""
+"""Tests any words after every verb: they are refused in one line or succeed; nothing is written."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from gpt2_jax import config as config_lib
 from gpt2_jax.cli import plan as cli_plan
 from gpt2_jax.cli.main import VERBS
-from tests.fuzz.commands import cases, contents, ends_as_documented, words
+from tests.fuzz.commands import cases, ends_as_documented, snapshot, words
 from tests.runs import CONFIG
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what commands take, where no verb does its work or asks the network."""
+    """Makes a folder with what commands read; no verb does its work or uses the network."""
     monkeypatch.chdir(tmp_path)
     Path("tiny.py").write_text(CONFIG.format(data="data"), encoding="utf-8")
     Path("text.txt").write_text("To be, or not to be", encoding="utf-8")
@@ -29,8 +29,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("empty").mkdir()
     for hub in ("huggingface_hub", "datasets"):
         monkeypatch.setitem(sys.modules, hub, None)
-    monkeypatch.setattr("gpt2_jax.cli.train._train", lambda *_: {})
-    monkeypatch.setattr("gpt2_jax.cli.train._dry_run", lambda _: _SIZES)
+    monkeypatch.setattr("gpt2_jax.experiment.train", lambda *_, **__: {})
+    monkeypatch.setattr("gpt2_jax.experiment.dry_run", lambda _: _SIZES)
     monkeypatch.setattr("gpt2_jax.cli.prepare.prepare", lambda *_, **__: _SUMMARY)
     monkeypatch.setattr("gpt2_jax.cli.doctor.examine", lambda: _FOUND)
     monkeypatch.setattr(cli_plan, "compile_without_devices", lambda: None)
@@ -64,7 +64,7 @@ _values = words() | st.sampled_from(_THINGS)
 
 
 def _near(draw: Any, flag: str) -> str:
-    """A flag as someone may mistype it."""
+    """Returns a flag with a typo, or without."""
     at = draw(st.integers(0, len(flag)))
     change = draw(st.sampled_from(["none", "none", "drop", "add", "upper", "dash", "short"]))
     return {
@@ -91,12 +91,12 @@ def _lines(draw: Any, verb: str) -> list[str]:
 
 
 def _ends_well(folder: Path, argv: list[str]) -> None:
-    before = contents(folder)
+    before = snapshot(folder)
     ends_as_documented(argv)
-    assert contents(folder) == before
+    assert snapshot(folder) == before
 
 
-# So that more than the first mistake is looked at: what a verb needs, before words of any kind.
+# What a verb requires, so that its absence is not the only error that is tested.
 _NEEDED = {
     "prepare": (["--out", "new"], ["--input", "text.txt"]),
     "plan": (["--config", "tiny.py"], ["--chip", "h100"], ["--devices", "8"]),
@@ -130,7 +130,7 @@ def test_any_words_after_a_verb(here: Path, verb: str, data: st.DataObject) -> N
 @cases(100)
 @given(line=st.lists(words() | st.sampled_from(["--version", "--help", *VERBS]), min_size=1))
 def test_any_words(here: Path, line: list[str]) -> None:
-    if line[0].strip("-"):  # what is no verb; without one, the help is shown
+    if line[0].strip("-"):  # without a verb, the help is shown
         _ends_well(here, [word for word in line if "/" not in word])
 
 

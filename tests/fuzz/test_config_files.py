@@ -1,4 +1,4 @@
-"""Config files of any kind: one that is wrong is one line with its name, and changes nothing."""
+"""Tests any config file: a wrong one is refused in one line with its name, and changes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2_jax import config as config_lib
-from tests.fuzz.commands import cases, contents, ends_as_documented
+from tests.fuzz.commands import cases, ends_as_documented, snapshot
 
 _KEYS = [knob.key for knob in config_lib.knobs()]
 _HEADER = """\
@@ -24,7 +24,7 @@ from gpt2_jax import errors
 def get_config():
     c = default()
 """
-# All that an expression in a config file may come to, most of it no value of any knob.
+# Expressions in a config file, most of which are not a valid value of any knob.
 _VALUES = (
     *("0", "1", "-1", "2**31", "2**63", "-2**63", "10**30", "10**400", "-10**400", "10**5000"),
     *("0.0", "0.5", "-0.0", "1e-320", "1e308", "float('inf')", "float('nan')", "1j", "True"),
@@ -79,9 +79,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _ends_well(folder: Path, content: bytes) -> None:
     (folder / "c.py").write_bytes(content)
-    before = contents(folder)
+    before = snapshot(folder)
     ended = ends_as_documented(["train", "--config", "c.py", "--show_knobs", "--json"])
-    assert contents(folder) == before
+    assert snapshot(folder) == before
     if ended.status:
         assert ended.status == 2
     else:  # what is shown is a whole config

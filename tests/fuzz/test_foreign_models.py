@@ -1,4 +1,4 @@
-"""Folders of other programs' models, damaged or lying: read or refused, and nothing allocated."""
+"""Tests damaged models of other programs: they are read or refused, without much memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.formats import huggingface
-from gpt2_jax.formats.load import abstract_params, find
+from gpt2_jax.formats.load import load
+from gpt2_jax.model.build import abstract_params
+from gpt2_jax.tokenizers.char import CharTokenizer
 from gpt2_jax.tokenizers.huggingface import read_tokenizer, write_tokenizer
-from gpt2_jax.tokenizers.tokenizer import CharTokenizer
 from tests.fuzz.commands import cases
 from tests.fuzz.damage import damaged, ends_well, other_json
 
@@ -29,8 +30,8 @@ _WEIGHTS = "model-00003-of-00003.safetensors"
 
 @pytest.fixture(scope="module", autouse=True)
 def _threads_of_xla() -> None:
-    """Has them started while there is memory to spare."""
-    abstract_params(ModelConfig())
+    """Starts them while there is enough memory."""
+    abstract_params(ModelConfig(vocab_size=8))
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +56,11 @@ def read_plain(plain: Path) -> Callable[[], Any]:
 
 
 def _whole(folder: Path) -> Callable[[], Any]:
-    def read() -> None:
-        model = find(folder)
-        model.read(abstract_params(model.config.model))
-
-    return read
+    return lambda: load(folder)
 
 
 _CONFIG = json.loads((_PLAIN / "config.json").read_bytes())
-# What is read of it, so that most changes are of something that matters.
+# The keys that are read, so that most changes have an effect.
 _CONFIG_READ = {
     key: value
     for key, value in _CONFIG.items()
@@ -166,7 +163,7 @@ def test_any_tokenizer_of_characters(characters: Path, data: st.DataObject, rows
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer of GPT-2's two files, with the tokens of `plain`."""
+    """Makes a tokenizer of GPT-2's two files, with the tokens of `plain`."""
     folder = tmp_path_factory.mktemp("fuzz")
     model = json.loads(_TOKENIZER)["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"]))

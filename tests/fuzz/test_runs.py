@@ -1,4 +1,4 @@
-"""What lies in a run's folder: rows of metrics and config.json, of any bytes."""
+"""Tests metrics.jsonl and config.json of a run with any bytes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2_jax import config as config_lib
-from gpt2_jax.formats.load import read_run_config
-from gpt2_jax.train.metrics import MetricsWriter
-from gpt2_jax.train.metrics_file import last_evaluation
+from gpt2_jax.training.metrics_file import last_evaluation
+from gpt2_jax.training.trackers import JsonLines
+from gpt2_jax.training.workdir import read_run_config
 from tests.fuzz.commands import cases, refusal_or_success
 from tests.fuzz.damage import damaged, other_json
 
-_ROW = {"step": 20, "tokens": 2560, "loss": 2.5, "eval/loss": 2.75, "eval/perplexity": None}
-_rows = st.builds(
-    lambda row, **values: row | values,
-    st.sampled_from([_ROW, {"step": 3, "loss": 1e-3}, {"step": 0}]),
+_VALUES = {"step": 20, "tokens": 2560, "loss": 2.5, "eval/loss": 2.75, "eval/perplexity": None}
+_good_values = st.builds(
+    lambda values, **changes: values | changes,
+    st.sampled_from([_VALUES, {"step": 3, "loss": 1e-3}, {"step": 0}]),
     step=st.integers(0, 40),
     loss=st.floats(allow_nan=False, allow_infinity=False),
 )
-_good = _rows.map(lambda row: json.dumps(row).encode())
+_good = _good_values.map(lambda values: json.dumps(values).encode())
 _lines = st.one_of(
     _good,
-    other_json(_ROW),
-    damaged(json.dumps(_ROW).encode()),
+    other_json(_VALUES),
+    damaged(json.dumps(_VALUES).encode()),
     _good.map(lambda line: line[: len(line) // 2]),
     _good.map(lambda line: line.decode().encode("utf-16")),
     st.sampled_from([b"", b"[]", b'"step"', b'{"step": NaN}', b'{"step": true}', b"\0" * 40]),
@@ -35,12 +35,12 @@ _lines = st.one_of(
 
 
 def _step(line: bytes) -> int | None:
-    """The step of a row as a run writes it."""
+    """Returns the step of a line that a run may have written, or None."""
     try:
-        row = json.loads(str(line, "utf-8"))
+        values = json.loads(str(line, "utf-8"))
     except (ValueError, RecursionError):
         return None
-    step = row.get("step") if isinstance(row, dict) else None
+    step = values.get("step") if isinstance(values, dict) else None
     return step if type(step) is int and step >= 0 else None
 
 
@@ -51,16 +51,15 @@ def _step(line: bytes) -> int | None:
     ending=st.sampled_from([b"\n", b"\r\n"]),
     start=st.integers(0, 40),
 )
-def test_any_rows_of_metrics(
+def test_any_lines_of_metrics(
     tmp_path: Path, lines: list[bytes], torn: bool, ending: bytes, start: int
 ) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(ending.join(lines) + (b"" if torn else ending))
-    writer = MetricsWriter(tmp_path)
-    writer.open(start, tensorboard=False)
-    writer.write(start + 1, {"loss": 1.0})
-    writer.close()
-    separate = [part for line in lines for part in line.splitlines()]
+    tracker = JsonLines(tmp_path, start)
+    tracker.log(start + 1, {"loss": 1.0})
+    tracker.close()
+    separate = [piece for line in lines for piece in line.splitlines()]
     good = [line for line in separate if (step := _step(line)) is not None and step <= start]
     *kept, new = path.read_bytes().splitlines()
     assert kept == good
@@ -69,18 +68,16 @@ def test_any_rows_of_metrics(
     numbers, step = last_evaluation(tmp_path)
     assert 0 <= step <= start
     assert all(name.startswith("eval/") and abs(float(x)) >= 0 for name, x in numbers.items())
-    if good and json.loads(good[-1]).get("eval/loss") == _ROW["eval/loss"]:
-        assert (numbers["eval/loss"], step) == (_ROW["eval/loss"], json.loads(good[-1])["step"])
+    if good and json.loads(good[-1]).get("eval/loss") == _VALUES["eval/loss"]:
+        assert (numbers["eval/loss"], step) == (_VALUES["eval/loss"], json.loads(good[-1])["step"])
 
 
 @cases(300)
 @given(content=st.binary(max_size=300))
-def test_any_bytes_for_rows_of_metrics(tmp_path: Path, content: bytes) -> None:
+def test_any_bytes_for_lines_of_metrics(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(content)
     assert last_evaluation(tmp_path)[1] >= 0
-    writer = MetricsWriter(tmp_path)
-    writer.open(5, tensorboard=False)
-    writer.close()
+    JsonLines(tmp_path, 5).close()
     assert (tmp_path / "metrics.jsonl").read_bytes() in (b"", content.rstrip(b"\r\n") + b"\n")
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's checkpoints whose index is damaged, or lies under the right checksums."""
+"""Tests OpenAI's checkpoints whose index is damaged, or wrong under the right checksums."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _varint(number: int) -> bytes:
 
 
 def _block(records: list[tuple[bytes, bytes]]) -> bytes:
-    """A block of LevelDB's tables with its trailer: no key shares what another begins with."""
+    """Returns a block of a LevelDB table with its trailer, without shared prefixes of keys."""
     entries = b"".join(
         b"\0" + _varint(len(key)) + _varint(len(value)) + key + value for key, value in records
     )
@@ -45,7 +45,7 @@ def _sealed(block: bytes) -> bytes:
 
 
 def _index_file(data: bytes, footer: bytes = b"") -> bytes:
-    """A table of one block of data, whose checksums are right."""
+    """Returns a table of one block of data, with the right checksums."""
     handle = _varint(0) + _varint(len(data) - 5)
     index = _block([(b"~", handle)])
     where = _varint(0) + _varint(0) + _varint(len(data)) + _varint(len(index) - 5)
@@ -58,16 +58,16 @@ _NUMBERS = st.sampled_from([0, 1, 2, 3, 24, 2**31, 2**32, 2**62, 2**63, 2**64 - 
 
 @st.composite
 def _lies(draw: Any) -> tuple[bytes, bytes]:
-    """(header, entry) of a whole bundle, but for a number or two."""
+    """Returns (header, entry) of a valid bundle in which up to two numbers are wrong."""
     lies = draw(st.lists(st.sampled_from(["shape", "shards", "shard", "offset", "size"])))
-    said = {name: draw(_NUMBERS) for name in lies[:2]}
-    shape = draw(st.lists(_NUMBERS, min_size=1, max_size=3)) if "shape" in said else [2, 3]
+    values = {name: draw(_NUMBERS) for name in lies[:2]}
+    shape = draw(st.lists(_NUMBERS, min_size=1, max_size=3)) if "shape" in values else [2, 3]
     whole = 4 * math.prod(shape)
-    size = said.get("size", draw(st.sampled_from([whole, whole % 2**64])))  # as C++ would have it
+    size = values.get("size", draw(st.sampled_from([whole, whole % 2**64])))  # as in C++
     dims = b"".join(_field(2, _field(1, length)) for length in shape)
-    places = [said.get(name, 0) for name in ("shard", "offset")]
-    entry = b"".join(map(_field, (1, 2, 3, 4, 5), (1, dims, *places, size)))
-    header = draw(st.just(_field(1, said.get("shards", 1))) | _messages())
+    positions = [values.get(name, 0) for name in ("shard", "offset")]
+    entry = b"".join(map(_field, (1, 2, 3, 4, 5), (1, dims, *positions, size)))
+    header = draw(st.just(_field(1, values.get("shards", 1))) | _messages())
     return header, entry
 
 
@@ -79,7 +79,7 @@ def _field(number: int, value: int | bytes) -> bytes:
 
 @st.composite
 def _messages(draw: Any) -> bytes:
-    """A protocol buffer with the fields of an entry, or of the header, in any form."""
+    """Returns a protocol buffer with the fields of an entry or the header in any form."""
     content = b""
     for number in draw(st.lists(st.integers(1, 3) | st.integers(0, 8), max_size=6)):
         kind = draw(st.sampled_from(["number", "number", "bytes", "shape", "fixed", "wrong"]))
@@ -137,7 +137,7 @@ def test_any_damage_of_a_bundle(folder: Path, content: bytes) -> None:
 
 
 def _read_all(folder: Path) -> None:
-    """All that the bundle says it holds, but what is empty, which no model's variable is."""
+    """Reads every variable that the bundle lists, except empty ones, which no model has."""
     bundle = TensorBundle(folder / "model.ckpt")
     for name, shape in bundle.shapes.items():
         if 0 not in shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2_jax.config import ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.inference import generate as generate_lib
 from gpt2_jax.inference.generate import (
@@ -28,12 +28,15 @@ from gpt2_jax.inference.generate import (
     generate_tokens,
 )
 from gpt2_jax.inference.sampling import SamplingOptions
-from gpt2_jax.model.gpt2 import GPT2
-from gpt2_jax.tokenizers.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
+from gpt2_jax.model.build import build_decoder, build_model
+from gpt2_jax.tokenizers.byte import ByteTokenizer
+from gpt2_jax.tokenizers.char import CharTokenizer
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from tests.inference.tiny import noisy_params, tiny_config
 
 _CONTEXT = 72
-_CONFIG: ModelConfig = tiny_config(context_length=_CONTEXT).model
+_CONFIG = tiny_config(context_length=_CONTEXT)
+_MODEL = build_decoder(_CONFIG.model, _CONFIG.compute)
 # Prompts and counts below add up to 65..72 tokens: one size of cache, so few programs to compile.
 _GREEDY = SamplingOptions(temperature=0.0)
 _BYTES = ByteTokenizer()
@@ -41,22 +44,23 @@ _BYTES = ByteTokenizer()
 
 @pytest.fixture(scope="module")
 def scanned() -> Any:
-    return noisy_params(tiny_config(context_length=_CONTEXT))
+    return noisy_params(_CONFIG)
 
 
 @pytest.fixture(scope="module")
 def params(scanned: Any) -> dict[str, Any]:
-    return decode_params(scanned, _CONFIG)
+    return decode_params(_MODEL, scanned)
 
 
 def _tokens(params: Any, prompts: Sequence[Sequence[int]], count: int, **options: Any) -> Any:
-    blocks = list(generate_tokens(params, _CONFIG, prompts, count, **options))
+    blocks = list(generate_tokens(_MODEL, params, prompts, count, **options))
     return np.concatenate(blocks, axis=1)
 
 
 @functools.cache
 def _forward() -> Any:
-    return jax.jit(lambda p, tokens: GPT2(_CONFIG).apply({"params": p}, tokens, method="logits")[0])
+    model = build_model(_CONFIG.model, _CONFIG.compute)
+    return jax.jit(lambda p, tokens: model.apply({"params": p}, tokens, method="logits")[0])
 
 
 def _prompts(seed: int, *lengths: int) -> list[list[int]]:
@@ -103,7 +107,7 @@ def test_what_pads_a_prompt_is_never_seen(params: Any) -> None:
 
 def test_blocks_have_as_many_columns_as_asked_for(params: Any) -> None:
     for count in (1, 16, 17):
-        blocks = list(generate_tokens(params, _CONFIG, [[1] * (65 - count)], count))
+        blocks = list(generate_tokens(_MODEL, params, [[1] * (65 - count)], count))
         assert sum(block.shape[1] for block in blocks) == count
         assert all(block.dtype == np.int32 for block in blocks)
 
@@ -128,20 +132,21 @@ def test_samples_of_one_prompt_differ(params: Any) -> None:
 
 
 def test_tokens_stay_inside_the_unpadded_vocabulary(params: Any) -> None:
-    assert _CONFIG.padded_vocab_size > _CONFIG.vocab_size
+    assert _CONFIG.model.padded_vocab_size > _CONFIG.model.vocab_size
     # All zeros: every token, padding included if it were among them, would be as likely.
     drawn = _tokens(jax.tree.map(jnp.zeros_like, params), [[1]] * 3, 64)
     assert drawn.min() >= 0
-    assert drawn.max() < _CONFIG.vocab_size
+    assert drawn.max() < _CONFIG.model.vocab_size
 
 
 def test_decode_params_are_unrolled_in_the_compute_dtype_but_for_norms(scanned: Any) -> None:
-    half = decode_params(scanned, tiny_config(context_length=_CONTEXT, dtype="bfloat16").model)
+    bfloat16 = dataclasses.replace(_CONFIG.compute, dtype="bfloat16")
+    half = decode_params(build_decoder(_CONFIG.model, bfloat16), scanned)
     assert set(half) == {"wte", "wpe", "ln_f", "h_0", "h_1"}
     for path, leaf in jax.tree_util.tree_leaves_with_path(half):
         expected = "float32" if "ln_" in jax.tree_util.keystr(path) else "bfloat16"
         assert leaf.dtype == expected, path
-    full = decode_params(scanned, _CONFIG)
+    full = decode_params(_MODEL, scanned)
     kernel = scanned["h"]["mlp"]["c_fc"]["kernel"]
     np.testing.assert_array_equal(full["h_1"]["mlp"]["c_fc"]["kernel"], kernel[1])
 
@@ -151,39 +156,39 @@ def test_decode_params_are_unrolled_in_the_compute_dtype_but_for_norms(scanned: 
 
 def test_more_than_the_context_is_refused_with_both_counts(params: Any) -> None:
     with pytest.raises(UserError) as error:
-        list(generate_tokens(params, _CONFIG, [[1] * 60], 13))
+        list(generate_tokens(_MODEL, params, [[1] * 60], 13))
     message = str(error.value)
-    assert all(said in message for said in ("60 tokens", "max_new_tokens=13", "context of 72"))
+    assert all(part in message for part in ("60 tokens", "max_new_tokens=13", "context of 72"))
     assert "\n" not in message
 
 
 def test_a_prompt_as_long_as_the_context_has_no_room(params: Any) -> None:
     for length in (_CONTEXT, _CONTEXT + 5):
         with pytest.raises(UserError) as error:
-            next(generate(params, _CONFIG, _BYTES, ["x" * length]))
+            next(generate(_MODEL, params, _BYTES, ["x" * length]))
         assert f"{length} tokens" in str(error.value)
         assert "72" in str(error.value)
 
 
 def test_the_longest_row_decides_whether_it_fits(params: Any) -> None:
     with pytest.raises(UserError, match="70 tokens"):
-        next(generate(params, _CONFIG, _BYTES, ["x", "x" * 70], max_new_tokens=3))
+        next(generate(_MODEL, params, _BYTES, ["x", "x" * 70], max_new_tokens=3))
 
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_at_least_one_token_must_be_asked_for(params: Any, count: int) -> None:
     with pytest.raises(UserError, match="max_new_tokens must be at least 1"):
-        next(generate(params, _CONFIG, _BYTES, ["x"], max_new_tokens=count))
+        next(generate(_MODEL, params, _BYTES, ["x"], max_new_tokens=count))
 
 
 def test_lengths_that_just_fit_are_taken() -> None:
-    check_length(_CONFIG, _CONTEXT - 1, 1)
-    check_length(_CONFIG, 1, _CONTEXT - 1)
+    check_length(_CONTEXT, _CONTEXT - 1, 1)
+    check_length(_CONTEXT, 1, _CONTEXT - 1)
 
 
 def test_the_context_is_filled_by_default(params: Any) -> None:
     # Greedy, which never says end of text here, so that the length is what ends it.
-    (sample,) = generate_text(params, _CONFIG, _BYTES, ["abcdefgh"], options=_GREEDY)
+    (sample,) = generate_text(_MODEL, params, _BYTES, ["abcdefgh"], options=_GREEDY)
     assert len(sample.tokens) == _CONTEXT - 8
     assert sample.finish_reason == "length"
     assert _BYTES.eot not in sample.tokens
@@ -201,9 +206,9 @@ def test_token_ids_continue_as_the_text_they_are(params: Any) -> None:
     texts = ["abcdefgh", "ab", ""]
     ids = [encode_prompt(_BYTES, text) for text in texts]
     options = {"max_new_tokens": 20, "options": _GREEDY}
-    samples = generate_text(params, _CONFIG, _BYTES, texts, **options)
-    assert generate_text(params, _CONFIG, _BYTES, ids, **options) == samples
-    assert generate_text(params, _CONFIG, _BYTES, [ids[0], *texts[1:]], **options) == samples
+    samples = generate_text(_MODEL, params, _BYTES, texts, **options)
+    assert generate_text(_MODEL, params, _BYTES, ids, **options) == samples
+    assert generate_text(_MODEL, params, _BYTES, [ids[0], *texts[1:]], **options) == samples
 
 
 def test_an_empty_prompt_starts_from_end_of_text_or_a_newline() -> None:
@@ -223,7 +228,7 @@ def test_a_char_tokenizer_without_a_newline_says_what_to_do() -> None:
 
 
 def _feed(row: _Row, tokens: Sequence[int], size: int = 1) -> list[str]:
-    """What a row gives out for blocks of `size` tokens, its finish included."""
+    """Returns what a row emits for blocks of `size` tokens, including its finish."""
     pieces = [row.push(tokens[at : at + size]) for at in range(0, len(tokens), size)]
     return [*pieces, row.finish()]
 
@@ -361,7 +366,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_pieces_of_every_row_join_to_its_sample(scripted: Any) -> None:
     scripted.rows = [[*b"abEND..."], [*b"abcEN", 256, *b".."], [*b"abcdefEN"]]
     texts, samples = ["", "", ""], []
-    for pieces in generate({}, _CONFIG, _BYTES, ["x"] * 3, stop=["END"]):
+    for pieces in generate(_MODEL, {}, _BYTES, ["x"] * 3, stop=["END"]):
         texts = [text + piece for text, (piece, _) in zip(texts, pieces, strict=True)]
         samples = [sample for _, sample in pieces]
     assert texts == [sample.text for sample in samples] == ["ab", "abcEN", "abcdefEN"]
@@ -371,18 +376,18 @@ def test_pieces_of_every_row_join_to_its_sample(scripted: Any) -> None:
 
 def test_generation_ends_as_soon_as_every_row_has(scripted: Any) -> None:
     scripted.rows = [[97, 256, *b"......"], [256, *b"......."]]
-    samples = generate_text({}, _CONFIG, _BYTES, ["x", "y"])
+    samples = generate_text(_MODEL, {}, _BYTES, ["x", "y"])
     assert scripted.blocks == 1
     assert [(sample.text, sample.tokens) for sample in samples] == [("a", [97, 256]), ("", [256])]
 
 
 def test_a_real_stream_joins_to_the_text_of_the_same_seed(params: Any) -> None:
     options: dict[str, Any] = {"max_new_tokens": 64, "seed": 3}
-    whole = generate_text(params, _CONFIG, _BYTES, ["ab", "c", ""], **options)
+    whole = generate_text(_MODEL, params, _BYTES, ["ab", "c", ""], **options)
     stop = whole[0].text[10:12]
     texts = ["", "", ""]
     final: list[Any] = []
-    for pieces in generate(params, _CONFIG, _BYTES, ["ab", "c", ""], stop=[stop], **options):
+    for pieces in generate(_MODEL, params, _BYTES, ["ab", "c", ""], stop=[stop], **options):
         texts = [text + piece for text, (piece, _) in zip(texts, pieces, strict=True)]
         final = [sample for _, sample in pieces]
     assert texts == [sample.text for sample in final]

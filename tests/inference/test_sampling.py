@@ -55,7 +55,7 @@ def _kept(logits: np.ndarray, options: SamplingOptions) -> np.ndarray:
 
 @functools.cache
 def _frequencies(options: SamplingOptions, seed: int = 0) -> np.ndarray:
-    """How often each token of _LOGITS is drawn, [V], in _DRAWS rows of one call."""
+    """Returns how often each token of _LOGITS is drawn, [V], in _DRAWS rows of one call."""
     rows = jnp.broadcast_to(jnp.asarray(_LOGITS), (_DRAWS, len(_LOGITS)))
     tokens = np.asarray(_sample(rows, jax.random.key(seed), options))
     assert tokens.dtype == np.int32
@@ -177,7 +177,7 @@ def test_rows_draw_independently_and_keys_decide() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"temperature": -0.1}, "temperature must be 0 (greedy) or from 1e-30 to 1e30, not -0.1"),
         ({"temperature": math.nan}, "temperature must be"),
@@ -191,10 +191,10 @@ def test_rows_draw_independently_and_keys_decide() -> None:
         ({"top_p": math.inf}, "top_p must be"),
     ],
 )
-def test_options_out_of_range_are_refused(values: dict[str, float], said: str) -> None:
+def test_options_out_of_range_are_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(UserError) as error:
         SamplingOptions(**values)  # type: ignore[arg-type]
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -210,7 +210,7 @@ _V = 12
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
-    # Whole numbers, so that ties are frequent.
+    # Integers, so that ties are frequent.
     logits=st.lists(st.integers(-6, 6), min_size=_V, max_size=_V),
     temperature=st.sampled_from([0.25, 0.7, 1.0, 3.0]),
     top_k=st.sampled_from([0, 1, 3, _V, _V + 5]),

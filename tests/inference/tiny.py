@@ -6,6 +6,7 @@ more than a few steps' worth of training would.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,28 +17,33 @@ import numpy as np
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.checkpoint.store import CheckpointStore
-from gpt2_jax.config import Config
-from gpt2_jax.formats.load import abstract_params
-from gpt2_jax.tokenizers.tokenizer import ByteTokenizer, Tokenizer
+from gpt2_jax.config import ComputeConfig, Config
+from gpt2_jax.model.build import abstract_params
+from gpt2_jax.tokenizers.byte import ByteTokenizer
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
+
+_COMPUTE_KNOBS = {field.name for field in dataclasses.fields(ComputeConfig)}
+
+_COMPUTE_KNOBS = {field.name for field in dataclasses.fields(ComputeConfig)}
 
 
-def tiny_config(tokenizer: Tokenizer | None = None, **model: Any) -> Config:
-    """Two layers, 32 wide, 32 tokens, float32; `model` overrides its knobs."""
+def tiny_config(tokenizer: Tokenizer | None = None, **changes: Any) -> Config:
+    """Two layers, 32 wide, 32 tokens, float32; `changes` are knobs of `model` or `compute`."""
     tokenizer = tokenizer or ByteTokenizer()
-    shape = {
+    compute = {"dtype": "float32", "loss_chunk": 0, "scan_unroll": 2}
+    compute |= {name: changes.pop(name) for name in _COMPUTE_KNOBS & set(changes)}
+    model = {
         "num_layers": 2,
         "num_heads": 4,
         "d_model": 32,
         "context_length": 32,
         "vocab_size": tokenizer.vocab_size,
         "vocab_multiple": 16,
-        "dtype": "float32",
-        "loss_chunk": 0,
-        "scan_unroll": 2,
     }
     return config_lib.from_dict(
         {
-            "model": shape | model,
+            "model": model | changes,
+            "compute": compute,
             "data": {"tokenizer": tokenizer.name},
             "schedule": {"warmup_steps": 1},
             "train": {"batch_size": 8, "total_steps": 2},
@@ -51,7 +57,7 @@ def noisy_params(config: Config, seed: int = 0) -> Any:
 
     def noise(path: Any, leaf: Any) -> jax.Array:
         values = rng.normal(0, 0.3, leaf.shape)
-        # Around 1 for scales; small for biases, which would else decide every token alone.
+        # Around 1 for scales; small for biases, which would otherwise decide every token alone.
         kind = path[-1].key
         values = 1 + values if kind == "scale" else values / 10 if kind == "bias" else values
         return jnp.asarray(values, leaf.dtype)

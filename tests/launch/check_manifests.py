@@ -49,7 +49,7 @@ def _jobs(manifest: dict) -> list[dict]:
 
 
 def _jobset_schema() -> dict:
-    """JSON Schema of a JobSet that, as Kubernetes does, refuses fields it does not know."""
+    """Returns a JSON Schema of JobSet that refuses unknown fields, as Kubernetes does."""
     schema = JobsetV1alpha2JobSet.model_json_schema(by_alias=True)
     for definition in (schema, *schema["$defs"].values()):
         if "actual_instance" in definition.get("properties", {}):  # a quantity, or a port by name

@@ -1,4 +1,4 @@
-"""What launch/local.py, supervise.py and gke/submit.py share: how their command lines are read."""
+"""Tests how launch/local.py, supervise.py and gke/submit.py parse their command lines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.launch.in_process import launch
 
 _LAUNCH = Path(__file__).parents[2] / "launch"
 _REQUIRED = {
@@ -22,29 +24,30 @@ _EVERY = pytest.mark.parametrize("script", _REQUIRED)
 _RUN = ("gpt2-jax", "train", "--config", "c.py", "--workdir", "gs://bucket/run")
 
 
-def launch(script, *words, **settings):
-    return subprocess.run(
-        [str(_LAUNCH / script), *words], capture_output=True, text=True, timeout=60, **settings
-    )
-
-
 @_EVERY
 def test_it_runs_in_any_folder_by_itself_and_by_python(script, tmp_path):
     words = (*_REQUIRED[script], "--dry-run", "--", *_RUN)
-    alone = launch(script, *words, cwd=tmp_path)
-    assert alone.returncode == 0 and "gpt2-jax" in alone.stdout, alone.stderr
-    by_python = subprocess.run(
-        [sys.executable, str(_LAUNCH / script), *words], capture_output=True, text=True
+    alone, by_python = (
+        subprocess.run(
+            [*python, str(_LAUNCH / script), *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=tmp_path,
+        )
+        for python in ([], [sys.executable])
     )
-    if script != "local.py":  # whose port is another every time
-        assert by_python.stdout == alone.stdout
-    assert by_python.returncode == 0
-    assert launch(script, *(word.replace("-run", "_run") for word in words)).returncode == 0
+    assert alone.returncode == 0 and "gpt2-jax" in alone.stdout, alone.stderr
+    assert by_python.returncode == 0, by_python.stderr
+    in_process = launch(script, *(word.replace("-run", "_run") for word in words))
+    assert in_process.returncode == 0
+    if script != "local.py":  # it chooses another port every time
+        assert by_python.stdout == alone.stdout == in_process.stdout
 
 
 @_EVERY
 def test_help_is_the_docstring_and_names_every_flag_that_must_be_given(script):
-    text = launch(script, "--help", cwd="/").stdout
+    text = launch(script, "--help").stdout
     docstring = ast.get_docstring(ast.parse((_LAUNCH / script).read_text("utf-8")), clean=False)
     assert all(line in text for line in docstring.splitlines())
     usage = text.partition("\n\n")[0]
@@ -74,4 +77,7 @@ def test_what_comes_after_the_double_dash_is_the_commands_own(script):
 def test_a_missing_command_is_named(script, words):
     done = launch(script, *_REQUIRED[script], *words)
     assert done.returncode == 2
-    assert done.stderr == f"error: name a command after -- (see launch/{script} --help)\n"
+    assert (
+        done.stderr
+        == f"error: the command is missing: put it after -- (see launch/{script} --help)\n"
+    )

@@ -1,4 +1,4 @@
-"""Every command of the launching docs parses, and every launcher's dry run succeeds."""
+"""Tests that every command of the launching docs parses, and every launcher's dry run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt2_jax.cli.main import VERBS, parse
+from gpt2_jax.cli.main import VERBS
+from gpt2_jax.cli.verb import parse
 
 _ROOT = Path(__file__).parents[2]
 _RECIPE = _ROOT / "docs" / "recipe_124m_fineweb.md"
@@ -20,14 +21,14 @@ _DOCS = (_ROOT / "launch" / "README.md", _RECIPE)
 
 
 def commands(path):
-    """The words of every command line in the ```sh blocks of a document."""
+    """Returns the words of every command line in the ```sh blocks of a document."""
     blocks = re.findall(r"^ *```sh\n(.*?)^ *```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [shlex.split(line) for line in lines if line.strip()]
 
 
 def dry_run(words):
-    """The same command with the launcher's --dry-run."""
+    """Returns the command with the launcher's --dry-run."""
     if words[0] == "sbatch":
         script = next(i for i, word in enumerate(words) if word.endswith(".sbatch"))
         return [words[script], "--dry-run", *words[script + 1 :]]

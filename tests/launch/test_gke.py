@@ -1,4 +1,4 @@
-"""What is rendered; that it is valid Kubernetes is for check_manifests.py, in `make check`."""
+"""Tests the manifests; check_manifests.py, in `make check`, tests that they are valid."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.in_process import launch
+
 _ROOT = Path(__file__).parents[2]
 _SCRIPT = _ROOT / "launch" / "gke" / "submit.py"
 _GOLDEN = Path(__file__).parent / "golden"
@@ -17,10 +19,8 @@ _NAMED = ("--name", "gpt2", "--image", "registry/gpt2:1", "--data_bucket", "text
 _RUN = ("--", "gpt2-jax", "train", "--workdir", "gs://bucket/a: run")
 
 
-def submit(*words, **settings):
-    return subprocess.run(
-        [sys.executable, str(_SCRIPT), *words], capture_output=True, text=True, **settings
-    )
+def submit(*words):
+    return launch("gke/submit.py", *words)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,12 @@ def test_without_dry_run_kubectl_is_given_the_manifest(tmp_path):
     kubectl.write_text(f'#!/bin/sh\necho "$@"\ncat >{tmp_path}/given\nexit 3\n')
     kubectl.chmod(0o755)
     words = (*_NAMED, "--chip", "h100")
-    done = submit(*words, *_RUN, env={"PATH": f"{tmp_path}:/bin:/usr/bin"})
+    done = subprocess.run(
+        [sys.executable, str(_SCRIPT), *words, *_RUN],
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{tmp_path}:/bin:/usr/bin"},
+    )
     assert (done.returncode, done.stdout) == (3, "apply -f -\n")
     assert (tmp_path / "given").read_text() == submit(*words, "--dry-run", *_RUN).stdout
 
@@ -84,7 +89,7 @@ def test_the_image_has_what_the_manifest_runs():
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("words", "message"),
     [
         ((*_NAMED, *_RUN), "--chip"),
         ((*_NAMED, "--chip", "v7", *_RUN), "v7"),
@@ -92,20 +97,23 @@ def test_the_image_has_what_the_manifest_runs():
         ((*_NAMED, "--chip", "v5e", "--topology", "2x2x4", *_RUN), "2 dimensions"),
         ((*_NAMED, "--chip", "v5e", "--topology", "3x5", *_RUN), "15 chips"),
         ((*_NAMED, "--chip", "h100", "--topology", "4x4", *_RUN), "for TPUs"),
-        ((*_NAMED, "--chip", "h100"), "a command after --"),
-        ((*_NAMED, "--chip", "h100", "--grace", "0", *_RUN), "--grace: must be a whole number"),
+        ((*_NAMED, "--chip", "h100"), "the command is missing: put it after --"),
+        ((*_NAMED, "--chip", "h100", "--grace", "0", *_RUN), "--grace: must be an integer"),
         (
             (*_NAMED, "--chip", "h100", "--", "run", "--workdir", "/tmp/a"),
-            "--workdir /tmp/a: a pod",
+            "--workdir /tmp/a: the disk of a pod",
         ),
-        ((*_NAMED, "--chip", "h100", "--", "run", "--workdir=runs/a"), "--workdir runs/a: a pod"),
+        (
+            (*_NAMED, "--chip", "h100", "--", "run", "--workdir=runs/a"),
+            "--workdir runs/a: the disk of a pod",
+        ),
         (
             ("--name", "GPT_2", "--image", "i", "--data_bucket", "b", "--chip", "h100", *_RUN),
             "GPT_2",
         ),
     ],
 )
-def test_wrong_input_is_one_line(words, named):
+def test_wrong_input_is_one_line(words, message):
     done = submit(*words)
-    assert done.returncode == 2 and named in done.stderr
+    assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.splitlines()) == 1

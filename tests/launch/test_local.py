@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.in_process import launch
+
 _SCRIPT = Path(__file__).parents[2] / "launch" / "local.py"
 _RANK = "import os, signal, sys, time; rank = int(os.environ['JAX_PROCESS_ID']); "
 
@@ -58,45 +60,46 @@ def test_the_status_tells_how_the_run_ended(code, status):
 
 
 def test_one_that_lags_far_behind_the_others_is_killed():
-    done = run("time.sleep(60 if rank == 1 else 0)", "--grace", "0.5")
+    done = run("time.sleep(60 if rank == 1 else 0)", "--grace", "0.1")
     assert done.returncode == 137
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_reaches_all_once_and_a_second_kills(number):
     code = (
-        f"signal.signal({int(number)}, lambda *_: {{}}); "
-        "print(rank, flush=True); signal.pause(); "
+        f"signals = {{{int(number)}}}; signal.pthread_sigmask(signal.SIG_BLOCK, signals); "
+        "print(rank, flush=True); signal.sigwait(signals); print('signalled', flush=True); "
         "time.sleep(60 if sys.argv[-1] == 'stubborn' else 0); sys.exit(75)"
     )
     for stubborn, expected in ((False, 75), (True, 137)):
-        words = [*local(code, processes=2), *(["stubborn"] if stubborn else [])]
+        words = [*local(code, "--all_output", processes=2), *(["stubborn"] if stubborn else [])]
         with subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout.readline() == "0\n"
-            time.sleep(0.5)  # the second may still be starting
+            assert process.stderr.readline() == "[1] 1\n"
             process.send_signal(number)
             if stubborn:
-                time.sleep(0.5)
+                assert process.stdout.readline() == "signalled\n"
+                assert process.stderr.readline() == "[1] signalled\n"
                 process.send_signal(number)
             assert process.wait(timeout=30) == expected
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("words", "message"),
     [
         ([], "--processes"),
         (["--processes", "0", "--", "true"], "'0'"),
-        (["--processes", "2"], "a command after --"),
-        (["--processes", "2", "--port", "65536", "--", "true"], "a port from 1 to 65535"),
+        (["--processes", "2"], "the command is missing: put it after --"),
+        (["--processes", "2", "--port", "65536", "--", "true"], "a port between 1 and 65535"),
         (["--processes", "2", "--grace", "nan", "--", "true"], "'nan'"),
         (["--processes", "2", "--", "/no/such/program"], "/no/such/program"),
     ],
 )
-def test_wrong_input_is_one_line(words, named):
-    done = subprocess.run([sys.executable, _SCRIPT, *words], capture_output=True, text=True)
-    assert done.returncode == 2 and named in done.stderr
+def test_wrong_input_is_one_line(words, message):
+    done = launch("local.py", *words)
+    assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

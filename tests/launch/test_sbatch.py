@@ -1,4 +1,4 @@
-"""The batch script where there is no Slurm; test_slurm.py runs it in one."""
+"""Tests the batch script without Slurm; test_slurm.py runs it in one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def sbatch(*words):
 def test_help_is_the_head_of_the_script():
     done = sbatch("--help")
     assert done.returncode == 0 and done.stdout.startswith("Trains on Slurm")
-    assert "`scancel JOB` ends it." in done.stdout and "SBATCH" not in done.stdout
+    assert "end the job, as does `scancel JOB`." in done.stdout and "SBATCH" not in done.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "name a command: sbatch launch/slurm/train.sbatch gpt2-jax train"),
-        (("--",), "name a command"),
+        ((), "the command is missing: sbatch launch/slurm/train.sbatch gpt2-jax train"),
+        (("--",), "the command is missing"),
         (("gpt2-jax", "train"), "sbatch [options] launch/slurm/train.sbatch gpt2-jax train"),
         (("--nodes=2", "gpt2-jax"), "--nodes=2 goes before the script"),
     ],

@@ -1,4 +1,4 @@
-"""The batch script in a real Slurm: controller and node daemon on this machine, made for the test.
+"""Tests the batch script in a real Slurm: a controller and a node daemon on this machine.
 
 The Debian package slurm-wlm is all it needs; `make test-slurm` installs it.
 """
@@ -55,7 +55,7 @@ PartitionName=all Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 
 
 class Slurm:
-    """A cluster of one node; `run` runs its client commands."""
+    """Runs a cluster of one node; `run` runs its client commands."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,7 +70,7 @@ class Slurm:
         return done.stdout
 
     def submit(self, *command: str, tasks: int = 2) -> str:
-        """The number of the job that runs `gpt2-jax` with these words."""
+        """Submits `gpt2-jax` with these words; returns the number of the job."""
         words = [sys.executable, "-m", "gpt2_jax", *command]
         return self.run(
             *("sbatch", "--parsable", f"--ntasks={tasks}", "--output=log", "--time=10"),
@@ -145,7 +145,7 @@ def test_a_job_of_two_tasks_is_told_to_stop_is_queued_again_and_ends_as_if_it_we
     metrics = workdir / "metrics.jsonl"
     slurm.wait(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= 3)
     slurm.run("scancel", "--signal=TERM", job)
-    slurm.wait(lambda: f"queueing job {job} again" in slurm.log())
+    slurm.wait(lambda: f"requeueing job {job}" in slurm.log())
     stopped = re.findall(r"stopped and saved at step (\d+) of 20", slurm.log())
     assert len(stopped) == 2 and len(set(stopped)) == 1, slurm.log()
     assert "ended with 75" in slurm.log()

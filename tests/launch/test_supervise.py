@@ -8,19 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.in_process import launch
+
 _SCRIPT = Path(__file__).parents[2] / "launch" / "supervise.py"
-# Ends with the next status of a list in a file; a negative one by that signal.
+# Ends with the next status of the list in a file; if it is negative, by that signal.
 _CHILD = """
-import os, sys
-from pathlib import Path
-path = Path(sys.argv[1])
-status, *rest = path.read_text().split()
-path.write_text(" ".join(rest))
-if int(status) < 0:
-    os.kill(os.getpid(), -int(status))
-sys.exit(int(status))
+read -r status rest <"$0"
+printf %s "$rest" >"$0"
+((status >= 0)) || kill "$status" $$
+exit "$status"
 """
-_QUICK = ("--backoff", "0.01", "--max_backoff", "0.02")
+_FAST = ("--backoff", "0.01", "--max_backoff", "0.02")
 
 
 def supervise(*flags, command=()):
@@ -29,26 +27,26 @@ def supervise(*flags, command=()):
 
 
 def run(tmp_path, statuses, *flags):
-    """(exit status, standard error, statuses that were not reached)."""
+    """Returns (exit status, standard error, statuses that were not reached)."""
     path = tmp_path / "statuses"
-    path.write_text(" ".join(map(str, statuses)))
-    done = supervise(*_QUICK, *flags, command=[sys.executable, "-c", _CHILD, str(path)])
+    path.write_text(" ".join(map(str, statuses)) + "\n")
+    done = supervise(*_FAST, *flags, command=["bash", "-c", _CHILD, str(path)])
     return done.returncode, done.stderr, path.read_text().split()
 
 
-def test_what_another_start_cures_is_started_again_until_it_is_done(tmp_path):
+def test_what_a_restart_can_fix_is_restarted_until_it_is_done(tmp_path):
     status, errors, left = run(tmp_path, [75, 77, 134, -signal.SIGKILL, -signal.SIGABRT, 0, 75])
     assert (status, left) == (0, ["75"])
     lines = errors.splitlines()
-    assert len(lines) == 5 and all("starting it again in" in line for line in lines)
+    assert len(lines) == 5 and all("restarting it in" in line for line in lines)
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 76, 78])
 def test_anything_else_ends_it_with_the_same_status(tmp_path, status):
     ended, errors, left = run(tmp_path, [75, status, 75])
     assert (ended, left) == (status, ["75"])
-    said = f"the command ended with {status} after 0 s, which another start would not cure"
-    assert (said in errors) == (status != 0)
+    message = f"the command ended with {status} after 0 s, which a restart would not fix"
+    assert (message in errors) == (status != 0)
 
 
 def test_short_runs_are_limited_and_waited_for_twice_as_long_each_time(tmp_path):
@@ -73,7 +71,7 @@ def test_a_signal_is_passed_on_and_nothing_is_started_again(number):
         "time.sleep(60)"
     )
     process = subprocess.Popen(
-        [sys.executable, str(_SCRIPT), *_QUICK, "--", sys.executable, "-c", child],
+        [sys.executable, str(_SCRIPT), *_FAST, "--", sys.executable, "-c", child],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -90,7 +88,7 @@ def test_a_signal_while_it_waits_ends_it():
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert "starting it again in 60 s" in process.stderr.readline()
+    assert "restarting it in 60 s" in process.stderr.readline()
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 77
@@ -98,22 +96,22 @@ def test_a_signal_while_it_waits_ends_it():
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("words", "message"),
     [
-        ([], "a command after --"),
+        ([], "the command is missing: put it after --"),
         (["--", "/no/such/program"], "/no/such/program"),
         (["--", "no-such-program"], "no-such-program: no such command on the PATH"),
         (["--backoff", "soon", "--", "true"], "'soon'"),
-        (["--healthy", "-1", "--", "true"], "seconds from 0 on, not '-1'"),
+        (["--healthy", "-1", "--", "true"], "seconds, at least 0, not '-1'"),
         (["--max_backoff", "nan", "--", "true"], "'nan'"),
-        (["--max_fast_failures", "0", "--", "true"], "--max_fast_failures: must be a whole number"),
-        (["--status_file", "/no/such/folder/file", "--", "true"], "can't write --status_file /no"),
+        (["--max_fast_failures", "0", "--", "true"], "--max_fast_failures: must be an integer"),
+        (["--status_file", "/no/such/folder/file", "--", "true"], "cannot write --status_file /no"),
         (["--restarts", "3", "--", "true"], "--restarts"),
     ],
 )
-def test_wrong_input_is_one_line(words, named):
-    done = supervise(*words)
-    assert done.returncode == 2 and named in done.stderr
+def test_wrong_input_is_one_line(words, message):
+    done = launch("supervise.py", *words)
+    assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -127,6 +125,6 @@ def test_the_status_file_has_the_status_even_of_a_command_that_can_not_run(tmp_p
 
 
 def test_a_dry_run_prints_the_command_and_runs_nothing(tmp_path):
-    done = supervise("--dry-run", command=["touch", str(tmp_path / "a b")])
+    done = launch("supervise.py", "--dry-run", "--", "touch", str(tmp_path / "a b"))
     assert done.stdout == f"touch '{tmp_path}/a b'\n"
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What the script asks of gcloud, recorded by a fake one, and what a dry run says it would ask."""
+"""Tests which commands the script gives to gcloud, by a fake one, and what a dry run prints."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_watch_makes_a_preempted_slice_anew_as_often_as_it_takes_until_the_run_e
     assert verbs == [*looked, *lost, *refused, *made, *looked]
     start = next(words[-1] for words in asked if "setsid" in words[-1])
     assert "launch/supervise.py --status_file ~/train.status -- gpt2-jax train" in start
-    assert done.returncode == 76 and "could not be made anew; trying again" in done.stderr
+    assert done.returncode == 76 and "could not be created; trying again" in done.stderr
     assert "the run has ended with 76" in done.stderr
 
 
@@ -121,7 +121,9 @@ def test_where_gcloud_can_not_look_it_is_said_and_nothing_more_is_asked(pod, wor
     done, asked = pod(*words, answers="NOT_FOUND")
     assert done.returncode == 1 and len(asked) == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: can't look at gpt2 in us-west4-a: is gcloud logged in")
+    assert line.startswith(
+        "error: cannot read the state of gpt2 in us-west4-a: check that gcloud is logged in"
+    )
 
 
 def test_without_gcloud_a_line_says_so(tmp_path):
@@ -138,18 +140,21 @@ def test_without_gcloud_a_line_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ((), "name what to do"),
-        (("launch",), "name what to do"),
+        ((), "the command must be up, create"),
+        (("launch",), "the command must be up, create"),
         (("up", "--zone", "z"), "--name"),
         (("up", "--name", "Gpt 2"), "Gpt 2"),
         (("up", *_PLACE, "--type", "v9-8", *_RUN), "v9-8"),
-        (("up", *_PLACE, *_TYPE), "a command after --"),
-        (("create", *_PLACE, *_TYPE, "--spot", "--reserved"), "exclude each other"),
+        (("up", *_PLACE, *_TYPE), "the command is missing: put it after --"),
+        (("create", *_PLACE, *_TYPE, "--spot", "--reserved"), "cannot be combined"),
         (("create", *_PLACE, "--type"), "--type needs a value"),
         (("create", *_PLACE, "--preemptible"), "--preemptible"),
         (("create", *_PLACE, "--type", "v4-x"), "'v4-x'"),
         (("up", *_PLACE, *_TYPE, *_RUN[1:]), "put -- before the command"),
-        (("up", *_PLACE, *_TYPE, *_LOCAL), "--workdir runs/a: the hosts of a v5litepod-16 share"),
+        (
+            ("up", *_PLACE, *_TYPE, *_LOCAL),
+            "runs/a: the hosts of a v5litepod-16 do not share",
+        ),
         (("start", *_PLACE, *_TYPE, "--", "x", "--workdir=/tmp"), "--workdir /tmp: the hosts"),
         (("watch", *_PLACE, "--type", "v4-16", *_LOCAL), "the hosts of a v4-16"),
     ],

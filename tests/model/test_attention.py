@@ -7,12 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt2_jax.api import LanguageModel
-from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError
 from gpt2_jax.model import attention
-from gpt2_jax.model.gpt2 import GPT2
-from gpt2_jax.tokenizers.tokenizer import make_tokenizer
 
 
 def assert_causal_probabilities(maps):
@@ -25,21 +21,13 @@ def assert_causal_probabilities(maps):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_attention_rows_sum_to_one_and_see_nothing_later(tiny, noisy_params, tokens, dtype):
-    config = tiny(dtype=dtype)
-    params, ids = noisy_params(config), tokens(config)
-    run = jax.jit(lambda p, t: GPT2(config).apply({"params": p}, t, mutable=["intermediates"]))
+    model = tiny(dtype=dtype)
+    params, ids = noisy_params(model), tokens(model)
+    run = jax.jit(lambda p, t: model.apply({"params": p}, t, mutable=["intermediates"]))
     _, sown = run(params, ids)
     (maps_LxBxHxTxT,) = sown["intermediates"]["h"]["attn"]["attention"]
     assert maps_LxBxHxTxT.shape == (2, 3, 4, 16, 16)
     assert_causal_probabilities(np.asarray(maps_LxBxHxTxT))
-
-
-def test_the_api_shows_layers_heads_queries_and_keys(tiny, noisy_params):
-    config = tiny(vocab_size=257)
-    model = LanguageModel(Config(model=config), noisy_params(config), make_tokenizer("byte"))
-    maps = model.attention("causal")
-    assert maps.shape == (2, 4, 6, 6)
-    assert_causal_probabilities(maps)
 
 
 def test_large_scores_stay_finite_and_masked():
@@ -50,7 +38,7 @@ def test_large_scores_stay_finite_and_masked():
     assert np.allclose(probs[0, 0], np.tril(np.ones((4, 4))) / np.arange(1, 5)[:, None])
 
 
-def test_a_query_sees_the_slots_up_to_its_position(tiny):
+def test_a_query_sees_the_slots_up_to_its_position():
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.normal(size=(2, n, 1, 8)), jnp.float32) for n in (1, 6, 6))
     positions = jnp.asarray([[2], [5]])
@@ -58,16 +46,20 @@ def test_a_query_sees_the_slots_up_to_its_position(tiny):
     assert (np.asarray(probs[:, 0, 0] > 0).sum(-1) == [3, 6]).all()
 
 
+def choose(model):
+    return attention.choose(model.config, model.compute)
+
+
 def test_auto_is_the_reference_where_there_is_no_gpu(tiny, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert attention.choose(tiny(attention="auto")) == "reference"
-    assert attention.choose(tiny(attention="reference")) == "reference"
+    assert choose(tiny(attention="auto")) == "reference"
+    assert choose(tiny(attention="reference")) == "reference"
 
 
 def test_cudnn_where_it_cannot_run_is_one_line_for_the_user(tiny, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    with pytest.raises(UserError, match=r"model\.attention=cudnn needs a GPU") as caught:
-        attention.choose(tiny(attention="cudnn"))
+    with pytest.raises(UserError, match=r"compute\.attention=cudnn needs a GPU") as caught:
+        choose(tiny(attention="cudnn"))
     assert "\n" not in str(caught.value)
 
 
@@ -75,14 +67,14 @@ def test_cudnn_is_chosen_and_refused_by_what_it_can_compute(tiny, monkeypatch):
     gpus = [types.SimpleNamespace(compute_capability="9.0")]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: gpus)
-    assert attention.choose(tiny(dtype="bfloat16")) == "cudnn"
+    assert choose(tiny(dtype="bfloat16")) == "cudnn"
     for changes, reason in (
         ({"dtype": "float32"}, "bfloat16"),
         ({"dtype": "bfloat16", "dropout": 0.1}, "dropout"),
         ({"dtype": "bfloat16", "d_model": 16}, "head width"),
     ):
-        assert attention.choose(tiny(**changes)) == "reference"
+        assert choose(tiny(**changes)) == "reference"
         with pytest.raises(UserError, match=reason):
-            attention.choose(tiny(attention="cudnn", **changes))
+            choose(tiny(attention="cudnn", **changes))
     gpus.append(types.SimpleNamespace(compute_capability="7.0"))
-    assert attention.choose(tiny(dtype="bfloat16")) == "reference"
+    assert choose(tiny(dtype="bfloat16")) == "reference"

@@ -13,38 +13,38 @@ from gpt2_jax.config import MeshConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.model import attention
 from gpt2_jax.model.cache import init_cache
-from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.parallel.mesh import make_mesh
-from gpt2_jax.parallel.rules import Rules, entered
+from gpt2_jax.parallel.rules import Rules, sharding_context
 
 _LENGTHS = (5, 1, 10)
 
 
 def test_packed_documents_have_the_hidden_states_they_have_alone(tiny, noisy_params, tokens):
-    config = tiny()
-    params, ids = noisy_params(config), tokens(config, rows=2)
+    model = tiny()
+    params, ids = noisy_params(model), tokens(model, rows=2)
     segments = jnp.asarray(np.repeat(np.arange(3), _LENGTHS)[None].repeat(2, 0), jnp.int32)
-    run = jax.jit(lambda t, s: GPT2(config).apply({"params": params}, t, None, s)[0])
-    packed, together = run(ids, segments), run(ids, None)
-    start = 0
-    for length in _LENGTHS:
-        part = slice(start, start + length)
-        alone = run(ids[:, part], None)
-        assert np.abs(packed[:, part] - alone).max() < 1e-5
+    run = jax.jit(lambda t, s: model.apply({"params": params}, t, None, s)[0])
+    # Each document alone begins a row of its own; what pads it comes later and is not seen.
+    starts = np.cumsum((0, *_LENGTHS[:-1]))
+    alone = [jnp.roll(ids, -start, axis=1) for start in starts]
+    packed, (together, *alone) = (
+        run(ids, segments),
+        run(jnp.concatenate([ids, *alone]), None).reshape(4, 2, 16, -1),
+    )
+    for start, length, expected in zip(starts, _LENGTHS, alone, strict=True):
+        document = slice(start, start + length)
+        assert np.abs(packed[:, document] - expected[:, :length]).max() < 1e-5
         if start:
-            assert np.abs(together[:, part] - alone).max() > 0.1
-        start += length
+            assert np.abs(together[:, document] - expected[:, :length]).max() > 0.1
 
 
 def test_nothing_flows_back_over_a_border(tiny, noisy_params, tokens):
-    config = tiny(remat="full")
-    params, ids = noisy_params(config), tokens(config, rows=1)
+    model = tiny(remat="full", train=True)
+    params, ids = noisy_params(model), tokens(model, rows=1)
     segments = jnp.asarray(np.repeat(np.arange(3), _LENGTHS)[None], jnp.int32)
 
     def loss(wpe):
-        hidden, _ = GPT2(config, train=True).apply(
-            {"params": params | {"wpe": wpe}}, ids, None, segments
-        )
+        hidden, _ = model.apply({"params": params | {"wpe": wpe}}, ids, None, segments)
         return hidden[0, 5].sum()  # the document of one token
 
     gradient = jax.jit(jax.grad(loss))(params["wpe"])
@@ -53,10 +53,11 @@ def test_nothing_flows_back_over_a_border(tiny, noisy_params, tokens):
 
 
 def test_a_cache_takes_no_segments(tiny, noisy_params, tokens):
-    config = tiny()
-    cache, ids = init_cache(config, 1, 16, stacked=True), tokens(config, rows=1)
+    model = tiny()
+    cache = init_cache(model.config, "float32", 1, 16, stacked=True)
+    params, ids = noisy_params(model), tokens(model, rows=1)
     with pytest.raises(ValueError, match="no segments"):
-        GPT2(config).apply({"params": noisy_params(config)}, ids, cache, jnp.zeros_like(ids))
+        model.apply({"params": params}, ids, cache, jnp.zeros_like(ids))
 
 
 def _inputs(T=256, H=2, K=16, B=2):
@@ -105,25 +106,29 @@ def test_every_device_runs_the_kernel_on_its_rows_and_heads(monkeypatch):
 
     alone = jax.jit(run)(q, k, v, dy)
     assert seen[-1] == ((4, 128, 2, 16), (4, 128))
-    with entered(make_mesh(MeshConfig(2, 2, 2)), Rules()):
+    with sharding_context(make_mesh(MeshConfig(2, 2, 2)), Rules()):
         divided = jax.jit(run)(q, k, v, dy)
     assert seen[-1] == ((1, 128, 1, 16), (1, 128))
     for ours, theirs in zip(divided, alone, strict=True):
         assert np.abs(ours - theirs).max() < 2e-5 * np.abs(theirs).max()
 
 
+def choose(model):
+    return attention.choose(model.config, model.compute)
+
+
 def test_splash_is_chosen_for_tpus_and_refused_by_what_it_cannot_compute(tiny, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert attention.choose(tiny(context_length=128)) == "splash"
-    assert attention.choose(tiny(context_length=100)) == "reference"
-    assert attention.choose(tiny(context_length=128, dropout=0.1)) == "reference"
+    assert choose(tiny(context_length=128)) == "splash"
+    assert choose(tiny(context_length=100)) == "reference"
+    assert choose(tiny(context_length=128, dropout=0.1)) == "reference"
     assert "multiple of 128" in _refusal(tiny(context_length=100, attention="splash"))
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert attention.choose(tiny(context_length=128)) == "reference"
+    assert choose(tiny(context_length=128)) == "reference"
     assert "needs a TPU" in _refusal(tiny(context_length=128, attention="splash"))
 
 
-def _refusal(config):
+def _refusal(model):
     with pytest.raises(UserError) as caught:
-        attention.choose(config)
+        choose(model)
     return str(caught.value)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt2_jax.config import ModelConfig, load_config
+from gpt2_jax.config import ModelConfig, load_config, with_vocab_size
+from gpt2_jax.model.build import abstract_params, boxed_params
 from gpt2_jax.model.flops import flops_per_token, num_params
-from gpt2_jax.model.gpt2 import GPT2
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
 _SIZES = {
@@ -22,12 +21,14 @@ _SIZES = {
 }
 
 
+def load_model_config(name):
+    return with_vocab_size(load_config(_CONFIGS / f"gpt2_{name}.py"), 50257).model
+
+
 @pytest.mark.parametrize(("name", "count"), _SIZES.items())
 def test_the_four_sizes_have_exactly_their_parameters(name, count):
-    config = load_config(_CONFIGS / f"gpt2_{name}.py").model
-    tokens = jax.ShapeDtypeStruct((1, config.context_length), jnp.int32)
-    variables = nn.unbox(jax.eval_shape(GPT2(config).init, jax.random.key(0), tokens))
-    made = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    config = load_model_config(name)
+    made = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config)))
     padded_rows = config.padded_vocab_size - config.vocab_size
     assert (config.vocab_size, config.padded_vocab_size) == (50257, 50304)
     assert made - padded_rows * config.d_model == count
@@ -36,14 +37,13 @@ def test_the_four_sizes_have_exactly_their_parameters(name, count):
 
 
 def test_flops_are_six_per_parameter_and_six_per_layer_position_and_width():
-    config = load_config(_CONFIGS / "gpt2_small.py").model
+    config = load_model_config("small")
     assert flops_per_token(config) == 6 * 124_439_808 + 6 * 12 * 1024 * 768
 
 
 def test_initialization_has_the_deviations_of_gpt2(tiny):
-    config = tiny(d_model=64, vocab_size=512, context_length=64, num_layers=3)
-    init = jax.jit(lambda key: nn.unbox(GPT2(config).init(key, jnp.zeros((1, 4), jnp.int32))))
-    params = init(jax.random.key(0))["params"]
+    config = tiny(d_model=64, vocab_size=512, context_length=64, num_layers=3).config
+    params = jax.jit(lambda key: nn.unbox(boxed_params(config, key)))(jax.random.key(0))
     residual = 0.02 / np.sqrt(2 * 3)
     expected = {
         "wte": 0.02,
@@ -73,8 +73,6 @@ def test_an_untied_head_and_another_mlp_count_as_they_are():
     wide = dataclasses.replace(config, mlp_dim=100, tie_embeddings=False)
     mlp = 2 * 2 * 32 * 100 + 2 * (100 + 32) - (2 * 2 * 32 * 128 + 2 * (128 + 32))
     assert num_params(wide) == num_params(config) + 61 * 32 + mlp
-    tokens = jax.ShapeDtypeStruct((1, 16), jnp.int32)
-    params = jax.eval_shape(GPT2(wide).init, jax.random.key(0), tokens)["params"]
-    assert num_params(wide) == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert num_params(wide) == sum(leaf.size for leaf in jax.tree.leaves(abstract_params(wide)))
     # The lookup of an untied table computes nothing, its head as much as a tied one.
     assert flops_per_token(wide) == flops_per_token(config) + 6 * mlp

@@ -16,7 +16,7 @@ _ADDRESS = {"JAX_COORDINATOR_ADDRESS": "host:1234"}
 
 @pytest.fixture
 def joined(monkeypatch):
-    """How jax.distributed.initialize was called: (address, processes, number)."""
+    """Returns the calls of jax.distributed.initialize: (address, processes, index)."""
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **_: calls.append(args))
     monkeypatch.setattr(distributed, "_metadata", lambda key: None)
@@ -65,7 +65,7 @@ def test_a_tpu_slice_of_several_hosts_is_one_run(joined, monkeypatch, settings, 
     before = jax.config.jax_platforms
     jax.config.update("jax_platforms", "tpu,cpu")  # as JAX has it where there are TPU chips
     try:
-        count, process = distributed._place()
+        count, process = distributed._launched_as()
     finally:
         jax.config.update("jax_platforms", before)
     assert ((count or 1) > 1, process) == (others, None)
@@ -91,7 +91,7 @@ def test_settings_that_make_no_sense_are_named(joined, monkeypatch, settings, na
 
 def test_a_failure_among_several_is_told_from_one_that_would_come_again(monkeypatch):
     def fails(reason, kind=jax.errors.JaxRuntimeError):
-        with distributed.peers_expected():
+        with distributed.report_lost_peers():
             raise kind(reason)
 
     lost = "UNKNOWN: Gloo all-reduce failed: Connection closed by peer"
@@ -113,23 +113,25 @@ def test_only_process_zero_writes(monkeypatch):
     assert not distributed.is_primary()
 
 
-def test_what_process_zero_is_refused_all_are(monkeypatch):
+def test_an_error_of_process_zero_is_raised_in_all(monkeypatch):
     def refuse():
         raise UserError("in use")
 
     acted = []
-    distributed.on_primary(lambda: acted.append(True))
+    distributed.run_on_primary(lambda: acted.append(True))
     with pytest.raises(UserError, match="in use"):
-        distributed.on_primary(refuse)
+        distributed.run_on_primary(refuse)
     # As it goes in process 1, where the action must not be done.
-    said = np.zeros((2, 1000), np.uint8)
-    said[0, : len("in use")] = list(b"in use")
+    messages = np.zeros((2, 1000), np.uint8)
+    messages[0, : len("in use")] = list(b"in use")
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    gathered = {"process_allgather": lambda mine: said if not mine.any() else pytest.fail("says")}
+    gathered = {
+        "process_allgather": lambda mine: messages if not mine.any() else pytest.fail("says")
+    }
     monkeypatch.setattr(distributed, "multihost_utils", types.SimpleNamespace(**gathered))
     with pytest.raises(UserError, match="in use"):
-        distributed.on_primary(lambda: acted.append(True))
-    said[:] = 0
-    distributed.on_primary(lambda: acted.append(True))
+        distributed.run_on_primary(lambda: acted.append(True))
+    messages[:] = 0
+    distributed.run_on_primary(lambda: acted.append(True))
     assert acted == [True]

@@ -4,6 +4,8 @@ import platform
 import subprocess
 import sys
 
+import pytest
+
 from gpt2_jax.parallel import malloc
 
 _FAULTS = """
@@ -24,6 +26,7 @@ def page_faults(how):
     return int(subprocess.run(command, env=env, check=True, capture_output=True).stdout)
 
 
+@pytest.mark.slow
 def test_freed_memory_is_not_mapped_again():
     if platform.libc_ver()[0] != "glibc":
         assert not malloc.keep_freed_memory()

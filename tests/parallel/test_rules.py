@@ -9,21 +9,20 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from gpt2_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
+from gpt2_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig, TrainConfig
 from gpt2_jax.errors import UserError
-from gpt2_jax.model import embedding, gpt2
+from gpt2_jax.model import build, embedding, layout
 from gpt2_jax.parallel.mesh import make_mesh
-from gpt2_jax.parallel.rules import Rules, entered, shardings
-from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import abstract_state
-from gpt2_jax.train.step import compile_eval_step
+from gpt2_jax.parallel.rules import Rules, sharding_context, shardings
+from gpt2_jax.training.optimizer import make_optimizer
+from gpt2_jax.training.state import abstract_state
+from gpt2_jax.training.step import compile_eval_step
 
-_MODEL = ModelConfig(2, 4, 32, 16, vocab_size=61, vocab_multiple=8, dtype="float32")
+_MODEL = ModelConfig(2, 4, 32, 16, vocab_size=61, vocab_multiple=8)
 
 
 def boxed_params(model=_MODEL):
-    tokens = jax.ShapeDtypeStruct((1, 16), jnp.int32)
-    return jax.eval_shape(gpt2.GPT2(model).init, jax.random.key(0), tokens)["params"]
+    return jax.eval_shape(lambda key: build.boxed_params(model, key), jax.random.key(0))
 
 
 def specs(axes, rules=Rules(), model=_MODEL):  # noqa: B008
@@ -63,8 +62,11 @@ def test_a_name_without_a_rule_raises():
 
 
 def test_an_activation_without_a_rule_raises_while_tracing():
-    with entered(make_mesh(MeshConfig()), Rules()), pytest.raises(ValueError, match="lenght"):
-        jax.eval_shape(lambda x: gpt2.constrain(x, ("batch", "lenght")), jnp.zeros((8, 4)))
+    with (
+        sharding_context(make_mesh(MeshConfig()), Rules()),
+        pytest.raises(ValueError, match="lenght"),
+    ):
+        jax.eval_shape(lambda x: layout.constrain(x, ("batch", "lenght")), jnp.zeros((8, 4)))
 
 
 def test_a_rule_that_no_parameter_uses_raises():
@@ -74,6 +76,19 @@ def test_a_rule_that_no_parameter_uses_raises():
 
     with pytest.raises(ValueError, match=r"match no parameter: \['experts'\]"):
         specs((2, 2, 2), MoreRules())
+
+
+def test_an_axis_that_a_variant_does_without_must_be_named_unused():
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+    rotary = boxed_params(dataclasses.replace(_MODEL, position="rotary"))
+    with pytest.raises(ValueError, match=r"match no parameter: \['position'\]"):
+        shardings(rotary, mesh, Rules())
+    with pytest.raises(ValueError, match=r"match no parameter: \['position'\]"):
+        shardings(rotary, mesh, Rules(), unused={"mlp"})
+    placed = shardings(rotary, mesh, Rules(), unused={"position"})
+    default = shardings(boxed_params(), mesh, Rules(), unused={"position"})  # used all the same
+    assert default.pop("wpe").spec == PartitionSpec(None, "fsdp")
+    assert placed == default
 
 
 def test_two_names_on_one_mesh_axis_raise():
@@ -94,19 +109,19 @@ def test_a_dimension_the_mesh_does_not_divide_names_the_leaf_and_the_axis():
 
 def test_rules_hold_only_where_they_are_entered():
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    constrained = lambda x: gpt2.constrain(x, ("batch", "act_mlp"))  # noqa: E731
+    constrained = lambda x: layout.constrain(x, ("batch", "act_mlp"))  # noqa: E731
     x = jax.ShapeDtypeStruct((8, 4), jnp.float32)
     assert "sharding_constraint" not in str(jax.make_jaxpr(constrained)(x))
-    with entered(mesh, Rules()):
+    with sharding_context(mesh, Rules()):
         assert "sharding_constraint" in str(jax.make_jaxpr(lambda x: constrained(x))(x))
 
 
 def _moved_activations(config):
-    """What the evaluation's program moves of a device's rows [B/4, T, D], and its permutes."""
+    """Returns what the evaluation moves of a device's rows [B/4, T, D], and its permutes."""
     mesh = make_mesh(config.mesh)
     abstract = abstract_state(config, make_optimizer(config), mesh, Rules())
     batch_size = config.train.batch_size
-    step = compile_eval_step(config.model, batch_size, mesh, Rules(), abstract.params)
+    step = compile_eval_step(config, batch_size, mesh, Rules(), abstract.params)
     moves = re.findall(
         r"= (\S+) (all-gather|all-to-all|collective-permute)(?:-start)?\(", step.as_text()
     )
@@ -116,7 +131,12 @@ def _moved_activations(config):
 
 
 def test_the_embedding_lookup_moves_weights_and_no_activations(monkeypatch):
-    config = Config(model=_MODEL, train=TrainConfig(batch_size=8), mesh=MeshConfig(2, 2, 2))
+    config = Config(
+        model=_MODEL,
+        compute=ComputeConfig(dtype="float32"),
+        train=TrainConfig(batch_size=8),
+        mesh=MeshConfig(2, 2, 2),
+    )
     assert _moved_activations(config) == []
     monkeypatch.setattr(embedding, "gather", lambda table, axes, dtype: table.astype(dtype))
-    assert _moved_activations(config) != []  # else this test sees nothing
+    assert _moved_activations(config) != []  # otherwise this test would see nothing

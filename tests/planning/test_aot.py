@@ -1,4 +1,4 @@
-"""What the compiled programs for TPU slices move: only what the layout needs, and no activation."""
+"""Programs compiled for TPU slices move only what their layout needs, and no activations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import pytest
 
 from gpt2_jax.config import from_dict
-from gpt2_jax.model import embedding, gpt2, loss, matmul
+from gpt2_jax.model import embedding, gpt2, linear, loss
 from gpt2_jax.planning.aot import CompiledStep, DoesNotFit, compile_step
 from gpt2_jax.planning.plan import compiled_plan
 from gpt2_jax.planning.topology import compile_without_devices, parse_topology
@@ -21,7 +21,6 @@ _MODEL = {
     "d_model": 512,
     "context_length": 256,
     "vocab_size": 1000,
-    "loss_chunk": 64,
 }
 
 
@@ -34,12 +33,13 @@ def no_devices():
         yield
 
 
-def config(axes, rows=4, accumulation_steps=1, **model):
+def config(axes, rows=4, accumulation_steps=1, **compute):
     data, fsdp, tensor = axes
     batch_size = rows * data * fsdp * accumulation_steps
     return from_dict(
         {
-            "model": _MODEL | model,
+            "model": _MODEL,
+            "compute": {"loss_chunk": 64} | compute,
             "mesh": {"data": data, "fsdp": fsdp, "tensor": tensor},
             "train": {"batch_size": batch_size, "accumulation_steps": accumulation_steps},
         }
@@ -52,7 +52,7 @@ def compiled(axes, **choices):
 
 
 def moved(step):
-    """{(kind, axes, contents)} of what is not small."""
+    """{(kind, axes, of)} of what is not small."""
     return {(t.kind, t.axes, t.of) for t in step.transfers if t.of != "scalars"}
 
 
@@ -110,10 +110,10 @@ def test_accumulation_gathers_in_every_microbatch_and_reduces_the_embedding_as_o
 
 
 def test_without_constraints_activations_are_gathered(monkeypatch):
-    # Else the tests above would see nothing.
-    for module in (matmul, embedding, loss):
+    # Otherwise the tests above would see nothing.
+    for module in (linear, embedding, loss):
         monkeypatch.setattr(module, "gather", lambda w, axes, dtype: w.astype(dtype))
-    for module in (gpt2, matmul, embedding, loss):
+    for module in (gpt2, linear, embedding, loss):
         monkeypatch.setattr(module, "constrain", lambda x, axes: x)
     step = compile_step(config((1, 16, 1)), parse_topology("v5e:4x4"))
     assert "activations" in {of for _, _, of in moved(step)}

@@ -5,10 +5,10 @@ import pytest
 from gpt2_jax.config import from_dict
 from gpt2_jax.parallel.mesh import abstract_mesh
 from gpt2_jax.parallel.rules import Rules
-from gpt2_jax.planning.classify import contents
+from gpt2_jax.planning.classify import classify_transfer
 from gpt2_jax.planning.hlo import Array
-from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import abstract_state
+from gpt2_jax.training.optimizer import make_optimizer
+from gpt2_jax.training.state import abstract_state
 
 # Four sequences of 256 tokens a device; heads in all 512 wide, MLPs 2048, 1024 padded rows.
 _CONFIG = from_dict(
@@ -19,8 +19,8 @@ _CONFIG = from_dict(
             "d_model": 512,
             "context_length": 256,
             "vocab_size": 1000,
-            "loss_chunk": 64,
         },
+        "compute": {"loss_chunk": 64},
         "mesh": {"data": 2, "fsdp": 4, "tensor": 2},
         "train": {"batch_size": 64, "accumulation_steps": 2},
     }
@@ -54,5 +54,5 @@ def params():
 def test_shapes_tell_parameters_from_activations(dims, of, params):
     names = {"all-gather": "parameters", "reduce-scatter": "gradients", "all-reduce": "gradients"}
     for kind, weights in names.items():
-        found = contents(_CONFIG, params, kind, [Array("f32", (8,)), Array("bf16", dims)])
+        found = classify_transfer(_CONFIG, params, kind, [Array("f32", (8,)), Array("bf16", dims)])
         assert found == (weights if of == "weights" else of)

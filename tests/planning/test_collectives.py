@@ -16,7 +16,7 @@ def found_in(text, axis_sizes):
     return transfers(Program(text), axis_sizes, lambda kind, arrays: f"{kind} of {arrays[0].dims}")
 
 
-def test_collectives_are_told_by_kind_size_axis_and_whether_work_goes_on_meanwhile():
+def test_collectives_are_read_with_kind_size_axis_and_whether_they_overlap():
     listed = found_in(TPU, TPU_AXES)
     found = {transfer.kind: transfer for transfer in listed}
     assert len(listed) == 4  # the gather once, although two fusions show it

@@ -4,14 +4,15 @@ import dataclasses
 
 import pytest
 
-from gpt2_jax.config import Config, MeshConfig, ModelConfig
+from gpt2_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig
 from gpt2_jax.parallel.chips import chip_named
 from gpt2_jax.planning.aot import CompiledStep
-from gpt2_jax.planning.estimate import from_program, from_shapes
+from gpt2_jax.planning.estimate import estimate_from_program, estimate_from_shapes
 from gpt2_jax.planning.memory import Memory
-from gpt2_jax.planning.transfers import Transfer, on_paper
+from gpt2_jax.planning.transfers import Transfer, minimum_transfers
 
 _V5E, _H100 = chip_named("v5e"), chip_named("h100-sxm")
+_MODEL = ModelConfig(vocab_size=50257)
 _AXES = {"data": 4, "fsdp": 4, "tensor": 1}
 _GATHER = Transfer("all-gather", "parameters", ("fsdp",), 4, 10, 4e9, False)
 _STEP = CompiledStep(
@@ -26,7 +27,9 @@ _STEP = CompiledStep(
 
 
 def estimated(**found):
-    return from_program(Config(), _V5E, _AXES, dataclasses.replace(_STEP, **found))
+    return estimate_from_program(
+        Config(model=_MODEL), _V5E, _AXES, dataclasses.replace(_STEP, **found)
+    )
 
 
 def test_cycles_take_their_time_and_up_to_a_quarter_more():
@@ -54,34 +57,34 @@ def test_a_transfer_takes_its_bytes_over_the_links_of_its_axes_and_a_latency():
     )
 
 
-def test_what_goes_on_meanwhile_hides_at_best_behind_all_the_computation():
-    meanwhile = dataclasses.replace(_GATHER, asynchronous=True)
-    waiting, hidden = estimated(transfers=(_GATHER,)), estimated(transfers=(meanwhile,))
-    assert hidden.exposed_seconds[0] == 0
-    assert hidden.exposed_seconds[1] == pytest.approx(waiting.exposed_seconds[1] / 2)
-    for which in (waiting, hidden):
+def test_asynchronous_transfers_overlap_at_best_with_all_the_computation():
+    asynchronous = dataclasses.replace(_GATHER, asynchronous=True)
+    blocking, overlapped = estimated(transfers=(_GATHER,)), estimated(transfers=(asynchronous,))
+    assert overlapped.exposed_seconds[0] == 0
+    assert overlapped.exposed_seconds[1] == pytest.approx(blocking.exposed_seconds[1] / 2)
+    for which in (blocking, overlapped):
         for case in (0, 1):
             total = which.compute_seconds[case] + which.exposed_seconds[case]
             assert which.step_seconds[case] == pytest.approx(total)
     # No more than there is to compute.
-    long = dataclasses.replace(meanwhile, bytes=4e12)
+    long = dataclasses.replace(asynchronous, bytes=4e12)
     exposed = estimated(transfers=(long,)).exposed_seconds[0]
     assert exposed == pytest.approx(3e12 / 90e9 - 2.0, rel=1e-4)
 
 
 def test_without_a_program_half_or_all_of_what_must_move_hides():
-    config = Config()
-    sent = sum(one.sent_bytes for one in on_paper(config, _AXES))
-    best, worst = from_shapes(config, _H100, _AXES).exposed_seconds
+    config = Config(model=_MODEL)
+    sent = sum(one.sent_bytes for one in minimum_transfers(config, _AXES))
+    best, worst = estimate_from_shapes(config, _H100, _AXES).exposed_seconds
     assert best == 0
     assert worst == pytest.approx(sent / (_H100.link_bandwidth * 0.5) / 2)
 
 
 def test_ranges_are_ordered_and_remat_and_more_devices_cost_what_they_should():
     def seconds(remat="none", devices=8):
-        config = Config(model=ModelConfig(remat=remat), mesh=MeshConfig(devices))
+        config = Config(model=_MODEL, compute=ComputeConfig(remat=remat), mesh=MeshConfig(devices))
         axis_sizes = {"data": devices, "fsdp": 1, "tensor": 1}
-        return from_shapes(config, _H100, axis_sizes).step_seconds
+        return estimate_from_shapes(config, _H100, axis_sizes).step_seconds
 
     assert seconds()[0] < seconds()[1]
     assert seconds("full")[0] / seconds()[0] == pytest.approx(4 / 3, rel=0.01)

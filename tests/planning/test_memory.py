@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from gpt2_jax.config import Config, MeshConfig
+from gpt2_jax.config import Config, MeshConfig, ModelConfig
 from gpt2_jax.parallel.chips import chip_named
 from gpt2_jax.planning import memory
 from gpt2_jax.planning.memory import analytic_memory
 
 _H100 = chip_named("h100-sxm")
-_CONFIG = Config(mesh=MeshConfig(2, 4, 1))
+_CONFIG = Config(model=ModelConfig(vocab_size=50257), mesh=MeshConfig(2, 4, 1))
 
 
 def changed(section, **values):
@@ -28,7 +28,7 @@ def test_microbatches_sum_gradients_and_cut_activations():
 
 def test_remat_keeps_fewer_activations():
     sizes = [
-        analytic_memory(changed("model", remat=remat), _H100, 8).by_kind["activations"]
+        analytic_memory(changed("compute", remat=remat), _H100, 8).by_kind["activations"]
         for remat in ("none", "dots", "full")
     ]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
@@ -54,7 +54,11 @@ def test_the_state_is_worked_out_once_for_a_mesh(monkeypatch):
     real = memory.abstract_state
     monkeypatch.setattr(memory, "abstract_state", abstract_state)
     memory._state_bytes.cache_clear()
-    for config in (_CONFIG, changed("model", remat="full"), changed("train", accumulation_steps=2)):
+    for config in (
+        _CONFIG,
+        changed("compute", remat="full"),
+        changed("train", accumulation_steps=2),
+    ):
         analytic_memory(config, _H100, 8)
     assert len(asked) == 1
     # What the caller does with a plan's bytes is its own affair.

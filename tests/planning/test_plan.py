@@ -13,7 +13,8 @@ from gpt2_jax.planning.plan import analytic_plan
 from gpt2_jax.planning.search import candidates, search
 
 _H100 = chip_named("h100-sxm")
-_SMALL = Config(mesh=MeshConfig(8, 1, 1))
+_SMALL = Config(model=ModelConfig(vocab_size=50257), mesh=MeshConfig(8, 1, 1))
+_XL = ModelConfig(48, 25, 1600, vocab_size=50257)
 
 
 def test_the_state_takes_twelve_bytes_a_parameter_and_fsdp_divides_it():
@@ -59,8 +60,8 @@ def test_text_and_json_say_the_same():
 
 
 def test_a_mesh_that_does_not_divide_is_refused_with_ones_that_do():
-    xl = dataclasses.replace(Config(model=ModelConfig(48, 25, 1600)), mesh=MeshConfig(1, 256, 1))
-    with pytest.raises(UserError, match=r"mesh\.fsdp=256 .* 1600; of the meshes .*: 4x64x1") as e:
+    xl = Config(model=_XL, mesh=MeshConfig(1, 256, 1))
+    with pytest.raises(UserError, match=r"mesh\.fsdp=256 .* 1600; meshes .*: 4x64x1") as e:
         analytic_plan(xl, _H100, 256, "x")
     assert "\n" not in str(e.value)
     with pytest.raises(UserError, match="vocab_multiple=640"):
@@ -68,9 +69,7 @@ def test_a_mesh_that_does_not_divide_is_refused_with_ones_that_do():
 
 
 def test_candidates_keep_the_batch_divide_the_model_and_come_fastest_first():
-    config = Config(
-        model=ModelConfig(48, 25, 1600), train=TrainConfig(batch_size=64), mesh=MeshConfig()
-    )
+    config = Config(model=_XL, train=TrainConfig(batch_size=64), mesh=MeshConfig())
     found = candidates(config, chip_named("v5e"), 64)
     assert found and {plan.config.train.batch_size for plan in found} == {64}
     assert all(plan.axis_sizes["tensor"] == 1 for plan in found)  # 25 heads

@@ -23,7 +23,7 @@ def test_every_slice_parses_and_has_what_an_estimate_needs(kind):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("v5e", "give CHIP:SHAPE"),
         ("v5f:4x4", "did you mean"),
@@ -32,8 +32,8 @@ def test_every_slice_parses_and_has_what_an_estimate_needs(kind):
         ("v5e:4x4x4", "v5e comes as"),
     ],
 )
-def test_a_slice_that_there_is_not_is_one_line(name, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_a_slice_that_does_not_exist_is_one_line(name, message):
+    with pytest.raises(UserError, match=message) as caught:
         parse_topology(name)
     assert "\n" not in str(caught.value)
 

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from gpt2_jax.config import Config, ModelConfig, TrainConfig
-from gpt2_jax.planning.transfers import KINDS, Transfer, on_paper, summed
+from gpt2_jax.config import ComputeConfig, Config, ModelConfig, TrainConfig
+from gpt2_jax.planning.transfers import KINDS, Transfer, merge_transfers, minimum_transfers
 
+_CONFIG = Config(model=ModelConfig(vocab_size=50257))
 _GATHER = Transfer("all-gather", "parameters", ("fsdp",), 4, 3, 1200, False)
 
 
@@ -27,20 +28,20 @@ def test_alike_transfers_are_summed_and_others_are_not():
         ]
     ]
     more = dataclasses.replace(_GATHER, count=1, bytes=5000)
-    assert summed([_GATHER, *unlike, more]) == [
+    assert merge_transfers([_GATHER, *unlike, more]) == [
         dataclasses.replace(_GATHER, count=4, bytes=6200),
         *unlike,
     ]
-    assert summed([]) == []
+    assert merge_transfers([]) == []
 
 
 def sent_on_paper(config, data=1, fsdp=1, tensor=1):
     axis_sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
-    return {(one.of, *one.axes): one.sent_bytes for one in on_paper(config, axis_sizes)}
+    return {(one.of, *one.axes): one.sent_bytes for one in minimum_transfers(config, axis_sizes)}
 
 
 def test_paper_traffic_follows_the_layout():
-    config = Config()
+    config = _CONFIG
     n = 2 * (124_439_808 + 47 * 768)
     assert sent_on_paper(config) == {}
     assert sent_on_paper(config, fsdp=16) == {
@@ -57,9 +58,11 @@ def test_paper_traffic_follows_the_layout():
 
 
 def test_microbatches_move_the_weights_again_and_float32_moves_twice_as_much():
-    whole = sent_on_paper(Config(), fsdp=8, tensor=2)
-    cut = sent_on_paper(Config(train=TrainConfig(accumulation_steps=4)), fsdp=8, tensor=2)
-    wide = sent_on_paper(Config(model=ModelConfig(dtype="float32")), fsdp=8, tensor=2)
+    microbatches = dataclasses.replace(_CONFIG, train=TrainConfig(accumulation_steps=4))
+    float32 = dataclasses.replace(_CONFIG, compute=ComputeConfig(dtype="float32"))
+    whole = sent_on_paper(_CONFIG, fsdp=8, tensor=2)
+    cut = sent_on_paper(microbatches, fsdp=8, tensor=2)
+    wide = sent_on_paper(float32, fsdp=8, tensor=2)
     for of_axis, sent in whole.items():
         again = 1 if of_axis[0] == "activations" else 4
         assert cut[of_axis] == pytest.approx(again * sent)

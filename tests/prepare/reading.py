@@ -1,19 +1,21 @@
-"""A corpus's documents put together again from the pieces that its parts give."""
+"""Joins the pieces that the work items of a corpus give to its documents."""
 
 from __future__ import annotations
 
 from gpt2_jax.prepare.corpora import Corpus
-from gpt2_jax.prepare.work_items import PART_BYTES, Document
-from gpt2_jax.tokenizers.tokenizer import ByteTokenizer, Tokenizer
+from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, Document
+from gpt2_jax.tokenizers.byte import ByteTokenizer
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 
 def read(
-    corpus: Corpus, part_bytes: int = PART_BYTES, tokenizer: Tokenizer | None = None
+    corpus: Corpus, item_bytes: int = WORK_ITEM_BYTES, tokenizer: Tokenizer | None = None
 ) -> list[Document]:
-    found: list[Document] = []
-    for part in corpus.parts(part_bytes):
-        for text in part.texts(tokenizer or ByteTokenizer()):
-            if text.begins:
-                found.append(Document(text.where, ""))
-            found[-1] = Document(found[-1].name, found[-1].text + text.text)
-    return found
+    documents: list[Document] = []
+    for item in corpus.work_items(item_bytes):
+        for piece in item.pieces(tokenizer or ByteTokenizer()):
+            if piece.begins_document:
+                documents.append(Document(piece.where, ""))
+            last = documents[-1]
+            documents[-1] = Document(last.name, last.text + piece.text)
+    return documents

@@ -1,3 +1,5 @@
+"""Tests of the named corpora."""
+
 from __future__ import annotations
 
 import ast
@@ -17,10 +19,10 @@ from tests.prepare.reading import read
 
 
 def stdlib():
-    """The corpus, its names relative to the library's folder."""
+    """The corpus, with names relative to the library's folder."""
     root = sysconfig.get_path("stdlib") + "/"
-    found = read(get_corpus("python-stdlib"))
-    return [Document(each.name.removeprefix(root), each.text) for each in found]
+    documents = read(get_corpus("python-stdlib"))
+    return [Document(each.name.removeprefix(root), each.text) for each in documents]
 
 
 def test_stdlib_is_fixed_and_free_of_tests():
@@ -49,7 +51,7 @@ def test_end_of_stdlib_mixes_packages():
     assert max(tail.values()) < 0.3 * sum(tail.values())
 
 
-def test_stdlib_skips_what_a_python_lacks(tmp_path):
+def test_stdlib_skips_modules_that_a_python_lacks(tmp_path):
     (tmp_path / "json").mkdir()
     for name in ("json/decoder.py", "abc.py", "not_listed.py"):
         (tmp_path / name).write_text("x = 1\n")

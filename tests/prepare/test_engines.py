@@ -1,3 +1,5 @@
+"""Tests that every engine gives the same results and raises the same errors."""
+
 from __future__ import annotations
 
 import sys
@@ -40,12 +42,12 @@ def test_one_engine_maps_more_than_once():
 
 
 def test_settings_out_of_range_are_refused(monkeypatch):
-    for arguments, said in (
+    for arguments, message in (
         (("processes", 0, None), "workers must be at least 1"),
         (("threads", 1, None), "engine must be one of processes, ray"),
-        (("processes", 1, "auto"), "--ray_address goes with --engine ray"),
+        (("processes", 1, "auto"), "--ray_address needs --engine ray"),
     ):
-        with pytest.raises(UserError, match=said), open_engine(*arguments):
+        with pytest.raises(UserError, match=message), open_engine(*arguments):
             pass
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="--engine ray needs the cluster extra"):
@@ -59,7 +61,7 @@ def test_ray_gives_the_same_shards_and_the_same_errors(tmp_path):
     corpus = read_inputs([tmp_path / "text.txt"])
     for engine in ("processes", "ray"):
         out = tmp_path / engine
-        prepare(corpus, "gpt2", out, part_bytes=1 << 14, workers=2, engine=engine)
+        prepare(corpus, "gpt2", out, work_item_bytes=1 << 14, workers=2, engine=engine)
     files = [
         {path.name: path.read_bytes() for path in (tmp_path / engine).iterdir()}
         for engine in ("processes", "ray")

@@ -1,3 +1,5 @@
+"""Tests of what `prepare` writes, resumes from, recognizes and refuses."""
+
 from __future__ import annotations
 
 import argparse
@@ -70,17 +72,17 @@ def test_char_split_and_ids_equal_nanogpts(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "more"), [("gpt2", (2, 4)), ("char", (2,))])
-def test_workers_and_parts_change_nothing(tmp_path, name, more):
+def test_workers_and_work_items_change_nothing(tmp_path, name, more):
     documents = make_documents(200, 200)
     made = []
-    for workers, part_bytes in ((1, 1 << 24), *((workers, 50_000) for workers in (1, *more))):
-        out = tmp_path / f"{workers} {part_bytes}"
-        prepare(documents, name, out, workers=workers, part_bytes=part_bytes, val_fraction=0.3)
+    for workers, item_bytes in ((1, 1 << 24), *((workers, 50_000) for workers in (1, *more))):
+        out = tmp_path / f"{workers} {item_bytes}"
+        prepare(documents, name, out, workers=workers, work_item_bytes=item_bytes, val_fraction=0.3)
         made.append(files(out))
     metas = [json.loads(each.pop("meta.json")) for each in made]
     assert all(each == made[0] for each in made)
     assert all(meta == metas[1] for meta in metas[2:])
-    assert metas[0]["splits"] == metas[1]["splits"]  # the text's sum is taken over the parts
+    assert metas[0]["splits"] == metas[1]["splits"]  # the text's sum is taken over the work items
 
 
 def test_a_worker_names_the_document_it_cannot_encode(tmp_path):
@@ -100,19 +102,19 @@ def test_same_again_is_already_prepared(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
-def test_same_files_again_are_already_prepared_however_they_are_shared_out(tmp_path):
+def test_same_files_again_are_already_prepared_however_they_are_divided(tmp_path):
     for i, document in enumerate(make_documents(12, 300)):
         (tmp_path / f"{i:02}.txt").write_text(document.text)
     corpus = read_inputs([str(tmp_path / "*.txt")])
     out = tmp_path / "out"
-    prepare(corpus, "gpt2", out, part_bytes=700, workers=2)
+    prepare(corpus, "gpt2", out, work_item_bytes=700, workers=2)
     assert prepare(corpus, "gpt2", out)["already_prepared"]
     (tmp_path / "03.txt").write_text("another text")
     with pytest.raises(UserError, match="not the same text"):
         prepare(corpus, "gpt2", out)
 
 
-def test_a_run_takes_up_the_parts_that_are_still_good(tmp_path):
+def test_a_run_resumes_from_the_work_items_that_are_still_valid(tmp_path):
     for i in range(6):
         (tmp_path / f"{i}.txt").write_text(f"text number {i}. " * 60)
     (tmp_path / "6.txt").write_bytes(b"\xff")
@@ -120,57 +122,57 @@ def test_a_run_takes_up_the_parts_that_are_still_good(tmp_path):
     corpus = read_inputs([str(tmp_path / "*.txt")])
 
     def run(to, **settings):
-        return prepare(corpus, "gpt2", to, part_bytes=1000, log=lines.append, **settings)
+        return prepare(corpus, "gpt2", to, work_item_bytes=1000, log=lines.append, **settings)
 
     with pytest.raises(UserError, match=r"6\.txt is not UTF-8"):
         run(out)
     assert not out.exists() and not lines
-    (tmp_path / "6.txt").write_text("mended")
-    (tmp_path / "2.txt").write_text("written anew. " * 60)
+    (tmp_path / "6.txt").write_text("repaired")
+    (tmp_path / "2.txt").write_text("written again. " * 60)
     run(out, val_fraction=0.25)
-    assert lines == ["taking up 4 of 6 parts from the run before"]
-    run(tmp_path / "afresh", val_fraction=0.25)
-    assert files(out) == files(tmp_path / "afresh")
+    assert lines == ["resuming: 4 of 6 work items are already encoded"]
+    run(tmp_path / "again", val_fraction=0.25)
+    assert files(out) == files(tmp_path / "again")
     assert not list(tmp_path.glob(".*"))
 
 
-def test_what_is_left_of_a_part_is_not_taken_for_one(tmp_path):
+def test_incomplete_files_of_a_work_item_are_not_used(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.txt").write_text(f"text number {i}. " * 60)
     (tmp_path / "3.txt").write_bytes(b"\xff")
     corpus = read_inputs([str(tmp_path / "*.txt")])
     with pytest.raises(UserError, match="not UTF-8"):
-        prepare(corpus, "byte", tmp_path / "out", part_bytes=1000)
+        prepare(corpus, "byte", tmp_path / "out", work_item_bytes=1000)
     parts = tmp_path / ".out.preparing" / "parts"
     tokens, *_ = parts.glob("*.tokens")
     tokens.write_bytes(tokens.read_bytes()[:-2])
     _, record, *_ = sorted(parts.glob("*.json"), key=lambda path: path.stem == tokens.stem)
     record.write_text("{")
     (parts / "x.tokens.host-1.tmp").write_bytes(b"half")
-    (tmp_path / "3.txt").write_text("mended")
-    prepare(corpus, "byte", tmp_path / "out", part_bytes=1000)
-    prepare(corpus, "byte", tmp_path / "afresh", part_bytes=1000)
-    assert files(tmp_path / "out") == files(tmp_path / "afresh")
+    (tmp_path / "3.txt").write_text("repaired")
+    prepare(corpus, "byte", tmp_path / "out", work_item_bytes=1000)
+    prepare(corpus, "byte", tmp_path / "again", work_item_bytes=1000)
+    assert files(tmp_path / "out") == files(tmp_path / "again")
 
 
 @pytest.mark.parametrize("damaged", range(2))
-def test_ids_beyond_the_vocabulary_in_a_part_are_refused(tmp_path, damaged):
+def test_ids_beyond_the_vocabulary_in_a_work_item_are_refused(tmp_path, damaged):
     for i in range(3):
         (tmp_path / f"{i}.txt").write_text(f"text number {i}. " * 60)
     (tmp_path / "3.txt").write_bytes(b"\xff")
     corpus = read_inputs([str(tmp_path / "*.txt")])
     with pytest.raises(UserError, match="not UTF-8"):
-        prepare(corpus, "byte", tmp_path / "out", part_bytes=1000)
-    (tmp_path / "3.txt").write_text("mended")
+        prepare(corpus, "byte", tmp_path / "out", work_item_bytes=1000)
+    (tmp_path / "3.txt").write_text("repaired")
     tokens = sorted((tmp_path / ".out.preparing" / "parts").glob("*.tokens"))[damaged]
-    tokens.write_bytes(tokens.read_bytes()[:-2] + b"\x01\x01")  # 257: one more than there are
-    with pytest.raises(UserError, match=f"{tokens.name} is damaged: it has a token 257, .* to 256"):
-        prepare(corpus, "byte", tmp_path / "out", part_bytes=1000)
+    tokens.write_bytes(tokens.read_bytes()[:-2] + b"\x01\x01")  # 257, which is one too large
+    with pytest.raises(UserError, match=f"{tokens.name} is damaged: .* token 257, .* 0 to 256"):
+        prepare(corpus, "byte", tmp_path / "out", work_item_bytes=1000)
     assert not (tmp_path / "out").exists()
     tokens.unlink()
-    prepare(corpus, "byte", tmp_path / "out", part_bytes=1000)
-    prepare(corpus, "byte", tmp_path / "afresh", part_bytes=1000)
-    assert files(tmp_path / "out") == files(tmp_path / "afresh")
+    prepare(corpus, "byte", tmp_path / "out", work_item_bytes=1000)
+    prepare(corpus, "byte", tmp_path / "again", work_item_bytes=1000)
+    assert files(tmp_path / "out") == files(tmp_path / "again")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,7 @@ def test_a_shard_whose_tokens_were_changed_is_refused(tmp_path):
     prepare(DOCUMENTS, "byte", tmp_path / "out")
     shard = tmp_path / "out" / "train_000000.bin"
     shard.write_bytes(shard.read_bytes()[:-2] + b"\x01\x00")
-    with pytest.raises(UserError, match=r"train_000000\.bin is damaged, its sha256"):
+    with pytest.raises(UserError, match=r"train_000000\.bin is damaged, because its sha256"):
         prepare(DOCUMENTS, "byte", tmp_path / "out")
 
 
@@ -250,7 +252,7 @@ def test_too_many_characters_for_uint16_are_refused(tmp_path):
     points = [*range(0xD800), *range(0xE000, 0x11000)]
     text = "".join(map(chr, points))
     assert make_tokenizer("char", text).decode(make_tokenizer("char", text).encode(text)) == text
-    with pytest.raises(UserError, match=f"{len(points)} tokens.*65536"):
+    with pytest.raises(UserError, match=f"{len(points)} tokens.*at most 65536"):
         prepare([Document("all", text)], "char", tmp_path / "out")
 
 

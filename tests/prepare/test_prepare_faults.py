@@ -1,4 +1,4 @@
-"""Runs of `gpt2-jax prepare` that end too early, as real processes: what is left, and going on."""
+"""Tests, with real processes, what runs of `prepare` leave that end too early, and resuming."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-# The command itself, but with parts so small that a few megabytes make many.
+# The command itself, but with work items so small that a few megabytes make many.
 _COMMAND = """
 from gpt2_jax.cli.main import console
 from gpt2_jax.prepare.prepare import prepare
-prepare.__kwdefaults__["part_bytes"] = 1 << 16
+prepare.__kwdefaults__["work_item_bytes"] = 1 << 16
 if __name__ == "__main__":
     console()
 """
@@ -27,7 +27,7 @@ _WORDS = ["the", "tokens", "of", "naïve", "日本", "words,", "don't", "they?",
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with the command, a text of 120 parts and what comes of it undisturbed."""
+    """A folder with the command, a text of 120 work items, and what an undisturbed run makes."""
     folder = tmp_path_factory.mktemp("faults")
     (folder / "command.py").write_text(_COMMAND)
     rng = random.Random(5)
@@ -49,13 +49,13 @@ def start(folder, out, text="text.txt"):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # a process group to signal, as a terminal or a scheduler does
-        # A shell starts what it runs in the background deaf to Ctrl-C, pytest perhaps among it.
+        # A shell makes what it runs in the background ignore Ctrl-C, which may include pytest.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
 def workers(process):
-    """Numbers of the processes that encode."""
+    """The ids of the processes that encode."""
     words = ["ps", "-ww", "-o", "pid=,args=", "-g", str(process.pid)]
     lines = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
     return [int(line.split()[0]) for line in lines if "spawn_main" in line]
@@ -68,14 +68,14 @@ def sums(folder):
 
 
 def last_line(errors):
-    """What a run ends with; on a slow machine, lines of progress come before it."""
+    """The last line of a run, which on a slow machine follows lines of progress."""
     *progress, last = errors.splitlines()
-    assert all(" parts, " in line for line in progress), errors
+    assert all(" work items, " in line for line in progress), errors
     return last
 
 
-def wait_for_parts(process, staging, count):
-    """Waits until so many parts are done; False if the run has ended before."""
+def wait_for_items(process, staging, count):
+    """Waits until so many work items are encoded; returns False if the run ends before."""
     deadline = time.monotonic() + 60
     while len(list(staging.glob("parts/*.json"))) < count:
         if process.poll() is not None:
@@ -85,13 +85,14 @@ def wait_for_parts(process, staging, count):
     return True
 
 
-def test_killed_at_any_moment_the_next_run_ends_as_if_nothing_had_been(place):
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_is_resumed_without_a_difference(place):
     staging, out = place / ".killed.preparing", place / "killed"
     rng = random.Random(11)
     done = 0
     for moment in sorted(rng.sample(range(1, 36), 3)):
         process = start(place, "killed")
-        assert wait_for_parts(process, staging, moment), process.communicate()
+        assert wait_for_items(process, staging, moment), process.communicate()
         time.sleep(rng.random() * 0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -101,14 +102,14 @@ def test_killed_at_any_moment_the_next_run_ends_as_if_nothing_had_been(place):
     process = start(place, "killed")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert "parts from the run before" in errors
+    assert "resuming: " in errors
     assert sums(out) == sums(place / "whole")
     assert not staging.exists()
 
 
 def test_workers_do_not_outlive_a_killed_run(place):
     process = start(place, "orphans")
-    assert wait_for_parts(process, place / ".orphans.preparing", 2)
+    assert wait_for_items(process, place / ".orphans.preparing", 2)
     assert workers(process)
     process.kill()  # the one process, not its group
     process.communicate()
@@ -118,19 +119,23 @@ def test_workers_do_not_outlive_a_killed_run(place):
         if not [state for state in left.stdout.split() if not state.startswith(b"Z")]:
             return
         time.sleep(0.05)
-    raise AssertionError("workers are still there 10 seconds after the run was killed")
+    raise AssertionError("workers are still running 10 seconds after the run was killed")
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+    ("number", "word"),
+    [
+        (signal.SIGINT, "interrupted"),
+        pytest.param(signal.SIGTERM, "terminated", marks=pytest.mark.slow),
+    ],
 )
-def test_a_signal_to_all_is_one_line_and_the_same_command_goes_on(place, number, said):
+def test_a_signal_to_all_is_one_line_and_the_same_command_resumes(place, number, word):
     name = f"stopped-{number}"
     staging = place / f".{name}.preparing"
     process = start(place, name)
-    assert wait_for_parts(process, staging, 5)
+    assert wait_for_items(process, staging, 5)
     began = time.monotonic()
-    for pid in workers(process):  # a scheduler may come to them first
+    for pid in workers(process):  # a scheduler may signal them first
         os.kill(pid, number)
     time.sleep(0.2)
     os.killpg(process.pid, number)
@@ -139,39 +144,40 @@ def test_a_signal_to_all_is_one_line_and_the_same_command_goes_on(place, number,
     assert process.returncode == 128 + number
     assert not out
     assert last_line(errors) == (
-        f"{said}: parts that are done are kept; run the same command again to go on"
+        f"{word}: encoded work items are kept; run the same command again to resume"
     )
     assert len(list(staging.glob("parts/*.json"))) >= 5
     process = start(place, name)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0 and "taking up" in errors
+    assert process.returncode == 0 and "resuming: " in errors
     assert sums(place / name) == sums(place / "whole")
 
 
-def test_a_text_that_changes_is_one_line_and_put_back_it_goes_on(place):
+@pytest.mark.slow
+def test_a_text_that_changes_is_one_line_and_once_restored_the_run_resumes(place):
     text, out = place / "changing.txt", "changing"
     shutil.copy2(place / "text.txt", text)
     process = start(place, out, text.name)
-    assert wait_for_parts(process, place / f".{out}.preparing", 5), process.communicate()
+    assert wait_for_items(process, place / f".{out}.preparing", 5), process.communicate()
     os.truncate(text, text.stat().st_size // 2)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert last_line(errors) == (
-        f"error: {text} changed while it was being prepared: run the same command again when it is "
-        "whole"
+        f"error: {text} changed while it was being prepared: run the same command again when the "
+        "file is complete"
     )
     assert not (place / out).exists()
     shutil.copy2(place / "text.txt", text)
     process = start(place, out, text.name)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0 and "taking up" in errors, errors
+    assert process.returncode == 0 and "resuming: " in errors, errors
     for name in ("train_000000.bin", "val_000000.bin"):
         assert sums(place / out)[name] == sums(place / "whole")[name]
 
 
-def test_two_runs_at_once_do_not_meet(place):
+def test_two_runs_at_once_do_not_interfere(place):
     first = start(place, "shared")
-    assert wait_for_parts(first, place / ".shared.preparing", 1)
+    assert wait_for_items(first, place / ".shared.preparing", 1)
     second = start(place, "shared")
     out, errors = second.communicate(timeout=60)
     _, first_errors = first.communicate(timeout=120)
@@ -185,7 +191,7 @@ def test_two_runs_at_once_do_not_meet(place):
 
 
 def test_a_full_disk_is_one_line_and_leaves_out_alone(place):
-    """The disk is a file system of 2 MiB in memory: enough for some parts, not for all."""
+    """The disk is a file system of 2 MiB in memory, enough for some work items but not for all."""
     (place / "small").mkdir()
     script = (
         "mount -t tmpfs -o size=2m tmpfs small && "
@@ -200,9 +206,9 @@ def test_a_full_disk_is_one_line_and_leaves_out_alone(place):
         text=True,
         timeout=120,
     )
-    status, *listing, parts = done.stdout.split()
+    status, *listing, encoded = done.stdout.split()
     assert status == "2", done.stderr
     assert listing == [".out.preparing"]
-    assert 1 <= int(parts) < 40
-    said = last_line(done.stderr)
-    assert said.startswith("error: cannot write --out small/out (No space left on device): make")
+    assert 1 <= int(encoded) < 40
+    message = last_line(done.stderr)
+    assert message.startswith("error: cannot write --out small/out (No space left on device): make")

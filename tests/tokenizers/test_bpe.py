@@ -1,66 +1,37 @@
-"""Vocabularies: GPT-2's files, and merges that merge by id as they do by rank."""
+"""Tests of GPT-2's byte-pair encoding and of the borders between its words."""
 
 from __future__ import annotations
 
-import hashlib
+from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
 
-import pytest
-
-from gpt2_jax.errors import UserError
-from gpt2_jax.tokenizers import bpe
-
-_BYTES = {bpe.to_visible(bytes([i])): i for i in range(256)}
+GPT2 = GPT2Tokenizer()
 
 
-def test_vocabulary_files_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("vocab.bpe", "encoder.json"):
-        content = bpe.gpt2_file(name)
-        assert hashlib.sha256(content).hexdigest() == bpe._GPT2_SHA256[name]
-        monkeypatch.setitem(bpe._GPT2_SHA256, name, "0" * 64)
-        with pytest.raises(UserError, match=f"not GPT-2's {name}.*pip install"):
-            bpe.gpt2_file(name)
-    with pytest.raises(UserError, match=r"absent\.bpe is missing.*pip install"):
-        bpe.gpt2_file("absent.bpe")
+def test_gpt2_ids_are_openais():
+    # From OpenAI's encoder.json: "Hello", ",", " world", "!".
+    assert GPT2.encode("Hello, world!") == [15496, 11, 995, 0]
+    assert (GPT2.vocab_size, GPT2.eot) == (50257, 50256)
 
 
-def test_every_byte_has_a_visible_character_of_its_own() -> None:
-    every = bytes(range(256))
-    visible = bpe.to_visible(every)
-    assert len(set(visible)) == 256 and visible.isprintable()
-    assert bpe.from_visible(visible) == every
-    assert bpe.to_visible(b" the\n") == "\u0120the\u010a"
-    with pytest.raises(UserError, match="stands for no byte"):
-        bpe.from_visible("a b")
+def test_borders_are_found_wherever_prose_has_them():
+    text = "It is,\nthey say, 日本 a truth: don't you\r\nthink? 1234abc x==y"
+    borders, at = [], 0
+    while (at := GPT2.border(text, at + 1)) is not None:
+        borders.append(at)
+    spaces = [i for i in range(1, len(text)) if text[i].isspace() and not text[i - 1].isspace()]
+    assert set(spaces) <= set(borders)
+    assert GPT2.border("aaaa", 1) is None and GPT2.border(" \n ", 1) is None
+    assert GPT2.border("'s", 1) is None, "an apostrophe and letters after it may be one token"
+    assert GPT2.border("ab cd", 2) == 2 and GPT2.border("ab cd", 3) is None
 
 
-def test_merges_and_vocabulary_are_each_others_inverse() -> None:
-    merges = [("a", "b"), ("ab", "c"), ("c", "ab"), ("abc", "abc")]
-    tokens = _BYTES | {left + right: 256 + i for i, (left, right) in enumerate(merges)}
-    vocabulary = bpe.from_merges(tokens | {"<pad>": 260}, merges, {"<end>": 261})
-    assert vocabulary.added == {"<pad>": 260, "<end>": 261}
-    assert vocabulary.ranks[b"abcabc"] == 259
-    assert bpe.merges(vocabulary) == merges
-    assert bpe.Vocabulary.from_dict(vocabulary.to_dict()) == vocabulary
-    assert bpe.encoding(vocabulary).encode_ordinary("abcab") == [257, 256]
+def test_literal_end_of_text_is_plain_text():
+    assert GPT2.encode("<|endoftext|>") == [27, 91, 437, 1659, 5239, 91, 29]
+    assert GPT2.decode([50256]) == "<|endoftext|>"
 
 
-@pytest.mark.parametrize(
-    ("tokens", "merges", "said"),
-    [
-        ({"ab": 256, "bc": 257}, [("b", "c"), ("a", "b")], "order"),
-        ({"ab": 256}, [("a", "b"), ("a", "b")], "order"),
-        ({"ab": 256}, [("a", "b"), ("ab", "c")], "'abc', which has no id"),
-        ({"a": -1}, [("b", "c")], "no id"),
-    ],
-)
-def test_merges_that_ids_do_not_follow_are_refused(
-    tokens: dict[str, int], merges: list[tuple[str, str]], said: str
-) -> None:
-    with pytest.raises(UserError, match=said):
-        bpe.from_merges(_BYTES | tokens, merges, {})
-
-
-def test_a_token_that_no_merges_make_is_refused() -> None:
-    ranks = {bytes([i]): i for i in range(256)} | {b"abc": 256}
-    with pytest.raises(UserError, match="no merges lead to the token 'abc'"):
-        bpe.merges(bpe.Vocabulary(ranks, {}))
+def test_a_padded_vocabulary_has_ids_without_text():
+    padded = GPT2Tokenizer(50304)
+    assert padded.to_dict() == {"name": "gpt2", "vocab_size": 50304}
+    assert padded.decode([31373, 50303]) == "hello"
+    assert padded.byte_lengths()[50256:].sum() == 0

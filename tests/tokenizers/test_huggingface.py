@@ -1,4 +1,4 @@
-"""Tokenizer files: the tokens of Hugging Face's tokenizers, back and forth, or refused."""
+"""Tests that tokenizer files in Hugging Face's format are read, written, or refused."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2_jax.errors import UserError
-from gpt2_jax.tokenizers import bpe
+from gpt2_jax.tokenizers import vocabulary
+from gpt2_jax.tokenizers.bpe import BPETokenizer, GPT2Tokenizer
+from gpt2_jax.tokenizers.byte import ByteTokenizer
+from gpt2_jax.tokenizers.char import CharTokenizer
 from gpt2_jax.tokenizers.huggingface import read_tokenizer, write_tokenizer
-from gpt2_jax.tokenizers.tokenizer import (
-    BPETokenizer,
-    ByteTokenizer,
-    CharTokenizer,
-    GPT2Tokenizer,
-    tokenizer_from_dict,
-)
+from gpt2_jax.tokenizers.tokenizer import tokenizer_from_dict
 
 _FIXTURES = Path(__file__).parents[1] / "formats" / "fixtures" / "huggingface"
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -42,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_tokens_are_those_of_the_tokenizers_library(plain: BPETokenizer) -> None:
-    """Recorded with `split_special_tokens`: a literal end of text is text."""
+    """The tokens were recorded with `split_special_tokens`: a literal end of text is text."""
     expected = json.loads((_FIXTURES / "plain_tokens.json").read_text())
     assert len(expected) == 3
     for text, tokens in expected.items():
@@ -72,13 +69,13 @@ def test_a_vocabulary_survives_json(plain: BPETokenizer) -> None:
     [ByteTokenizer(), GPT2Tokenizer(), GPT2Tokenizer(50304), CharTokenizer("\n ab\u00e9\u4e16")],
     ids=lambda t: f"{t.name}{t.vocab_size}",
 )
-def test_what_we_write_we_read(tokenizer: Any, tmp_path: Path) -> None:
+def test_written_files_are_read_back(tokenizer: Any, tmp_path: Path) -> None:
     write_tokenizer(tokenizer, tmp_path, 32)
     again = read_tokenizer(tmp_path, tokenizer.vocab_size, tokenizer.eot)
     assert again.to_dict() == tokenizer.to_dict()
     assert type(again) is type(tokenizer)
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    assert settings["eos_token"] == (bpe.END_OF_TEXT if tokenizer.eot is not None else None)
+    assert settings["eos_token"] == (vocabulary.END_OF_TEXT if tokenizer.eot is not None else None)
 
 
 def test_another_vocabulary_comes_back_as_itself(plain: BPETokenizer, tmp_path: Path) -> None:
@@ -89,13 +86,13 @@ def test_another_vocabulary_comes_back_as_itself(plain: BPETokenizer, tmp_path: 
     assert wider.byte_lengths()[300:].sum() == 0
 
 
-def test_gpt2s_own_files_are_gpt2(tmp_path: Path) -> None:
-    (tmp_path / "vocab.json").write_bytes(bpe.gpt2_file("encoder.json"))
-    (tmp_path / "merges.txt").write_bytes(bpe.gpt2_file("vocab.bpe"))
+def test_files_of_gpt2_give_gpt2(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_bytes(vocabulary.gpt2_file("encoder.json"))
+    (tmp_path / "merges.txt").write_bytes(vocabulary.gpt2_file("vocab.bpe"))
     tokenizer = read_tokenizer(tmp_path, 50257, 50256)
     assert tokenizer.to_dict() == {"name": "gpt2"}
     merges = (tmp_path / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
-    ours = [" ".join(pair) for pair in bpe.merges(bpe.gpt2_vocabulary())]
+    ours = [" ".join(pair) for pair in vocabulary.merges(vocabulary.gpt2_vocabulary())]
     assert ours == merges
 
 
@@ -103,7 +100,7 @@ def test_a_folder_without_files_has_gpt2s_if_the_size_is(tmp_path: Path) -> None
     assert read_tokenizer(tmp_path, 50257).to_dict() == {"name": "gpt2"}
     assert read_tokenizer(tmp_path, 50304).vocab_size == 50304
     for size in (50256, 50305, 300):
-        with pytest.raises(UserError, match=r"has no tokenizer\.json"):
+        with pytest.raises(UserError, match=r"has neither tokenizer\.json"):
             read_tokenizer(tmp_path, size)
 
 
@@ -134,7 +131,7 @@ _BERT = {"type": "TemplateProcessing", "special_tokens": {"[CLS]": {}}}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda c: _model(c, type="WordPiece"), "a WordPiece tokenizer is not supported"),
         (lambda c: _model(c, byte_fallback=True), "byte_fallback"),
@@ -142,36 +139,39 @@ _BERT = {"type": "TemplateProcessing", "special_tokens": {"[CLS]": {}}}
         (lambda c: _model(c, ignore_merges=True), "ignore_merges"),
         (
             lambda c: c["added_tokens"].append({"id": 299, "content": "foo", "special": False}),
-            "added token 'foo', not special,",
+            "added token 'foo' is not supported, because it is not special",
         ),
-        (lambda c: _merge(c, ["~", "|"], ["|", "^"], ["~", "|^"]), "tokens of other parts"),
+        (lambda c: _merge(c, ["~", "|"], ["|", "^"], ["~", "|^"]), "token of other pairs"),
         (lambda c: c.update(normalizer={"type": "NFC"}), "normalizer"),
         (lambda c: c.update(pre_tokenizer={"type": "Whitespace"}), "pre_tokenizer"),
         (lambda c: c["pre_tokenizer"].update(add_prefix_space=True), "pre_tokenizer"),
         (lambda c: c.update(pre_tokenizer=None), "pre_tokenizer"),
         (lambda c: c.update(post_processor=_BERT), "post_processor"),
-        (lambda c: c["model"]["merges"].reverse(), "not in the order of their tokens' ids"),
+        (lambda c: c["model"]["merges"].reverse(), "must be in the order of their tokens' ids"),
         (lambda c: c["model"]["merges"].append(["a", "\u00e9"]), "which has no id"),
         (lambda c: c["model"]["merges"].append("abc"), "not a tokenizer's file"),
-        (lambda c: c["model"]["vocab"].pop("a"), "lacks a token for the byte"),
-        (lambda c: c["model"]["vocab"].update(b="one"), "not different whole numbers"),
-        (lambda c: c["model"]["vocab"].update(b=c["model"]["vocab"]["a"]), "not different whole"),
-        (lambda c: c["model"]["vocab"].update(b=-1), "not different whole numbers"),
+        (lambda c: c["model"]["vocab"].pop("a"), "has no token for the byte"),
+        (lambda c: c["model"]["vocab"].update(b="one"), "must be different integers"),
+        (
+            lambda c: c["model"]["vocab"].update(b=c["model"]["vocab"]["a"]),
+            "must be different integers",
+        ),
+        (lambda c: c["model"]["vocab"].update(b=-1), "must be different integers"),
         (lambda c: c.pop("model"), "not a tokenizer's file"),
     ],
 )
-def test_other_tokenizers_are_refused_by_name(folder: Path, change: Any, said: str) -> None:
+def test_other_tokenizers_are_refused_by_name(folder: Path, change: Any, message: str) -> None:
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
     with pytest.raises(UserError) as error:
         read_tokenizer(folder, 310, 0)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "tokenizer.json" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_files_that_are_none_are_one_line(folder: Path) -> None:
+def test_damaged_files_give_one_line(folder: Path) -> None:
     for content in ("{", "[]", '"text"', "", "\x00", "[" * 100_000):
         (folder / "tokenizer.json").write_text(content)
         with pytest.raises(UserError, match=r"tokenizer\.json"):
@@ -179,7 +179,7 @@ def test_files_that_are_none_are_one_line(folder: Path) -> None:
 
 
 def test_more_tokens_than_rows_are_refused(folder: Path) -> None:
-    with pytest.raises(UserError, match="do not fit 299 ids"):
+    with pytest.raises(UserError, match="do not fit in a vocabulary of 299 ids"):
         read_tokenizer(folder, 299, 0)
 
 

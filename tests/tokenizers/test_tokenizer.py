@@ -1,5 +1,8 @@
+"""Tests of what all tokenizers have in common, and of the table of their kinds."""
+
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -7,13 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt2_jax.config import DataConfig
 from gpt2_jax.errors import UserError
+from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
+from gpt2_jax.tokenizers.byte import ByteTokenizer
+from gpt2_jax.tokenizers.char import CharTokenizer
 from gpt2_jax.tokenizers.tokenizer import (
-    ByteTokenizer,
-    CharTokenizer,
-    GPT2Tokenizer,
-    StreamDecoder,
+    _KINDS,
+    PREPARE_CHOICES,
     make_tokenizer,
+    needs_characters,
     tokenizer_from_dict,
 )
 
@@ -62,18 +68,6 @@ def test_byte_lengths_add_up_to_the_text(tokenizer):
         assert lengths[tokenizer.eot] == 0
 
 
-def test_gpt2_ids_are_openais():
-    # From OpenAI's encoder.json: "Hello", ",", " world", "!".
-    assert GPT2.encode("Hello, world!") == [15496, 11, 995, 0]
-    assert (GPT2.vocab_size, GPT2.eot) == (50257, 50256)
-
-
-def test_literal_end_of_text_is_plain_text():
-    assert GPT2.encode("<|endoftext|>") == [27, 91, 437, 1659, 5239, 91, 29]
-    assert GPT2.decode([50256]) == "<|endoftext|>"
-    assert BYTE.decode([104, 256, 105]) == "hi"
-
-
 @ALL
 @pytest.mark.parametrize("beyond", [0, 47, 10**9])
 def test_ids_out_of_range_are_refused(tokenizer, beyond):
@@ -88,37 +82,6 @@ def test_lone_surrogates_are_refused(tokenizer):
         tokenizer.encode("He\ud800")
 
 
-def test_char_numbers_characters_in_sorted_order():
-    tokenizer = CharTokenizer("cabbage")
-    assert tokenizer.characters == "abceg"
-    assert tokenizer.encode("gab") == [4, 0, 1]
-    assert tokenizer.eot is None
-
-
-@pytest.mark.parametrize("character", ["z", "\x00", "😀"])
-def test_unknown_character_is_named(character):
-    with pytest.raises(UserError) as error:
-        CharTokenizer("cabbage").encode("bag" + character)
-    assert repr(character) in str(error.value) and "the 5 characters" in str(error.value)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.integers(0, 255)), TEXT)
-def test_stream_decoder_pieces_join_to_decode(raw_bytes, text):
-    for tokenizer, tokens in ((BYTE, raw_bytes), (BYTE, BYTE.encode(text)), (GPT2, raw_bytes)):
-        stream = StreamDecoder(tokenizer)
-        pieces = [stream.push(token) for token in tokens] + [stream.finish()]
-        assert "".join(pieces) == tokenizer.decode(tokens)
-
-
-def test_stream_decoder_holds_back_half_a_character():
-    stream = StreamDecoder(BYTE)
-    assert [stream.push(token) for token in "é!".encode()] == ["", "é", "!"]
-    assert stream.finish() == ""
-    stream.push(0xC3)
-    assert stream.finish() == "\ufffd"
-
-
 def test_bad_names_and_descriptions_are_refused():
     with pytest.raises(UserError, match="did you mean 'byte'"):
         make_tokenizer("bytes")
@@ -130,12 +93,12 @@ def test_bad_names_and_descriptions_are_refused():
             tokenizer_from_dict(values)
 
 
-# Everything that GPT-2's pattern treats in its own way, often together.
+# Characters and strings that GPT-2's pattern treats specially, often side by side.
 _CHARACTERS = "aZäß日9٣½'\u2019_-.,!({ \t\n\r\x0b\x1c\x1f\x85\xa0\u2009\u3000\u200b\u0301😀\x00"
-_PARTS = st.sampled_from(
+_SNIPPETS = st.sampled_from(
     [*_CHARACTERS, "'s", "'ll", " '", "  ", "\r\n", " \n", "don't", "12", " a"]
 )
-_MIXED = st.lists(_PARTS | TEXT, max_size=30).map("".join)
+_MIXED = st.lists(_SNIPPETS | TEXT, max_size=30).map("".join)
 
 
 @settings(max_examples=400, deadline=None)
@@ -149,14 +112,16 @@ def test_tokens_of_a_text_cut_at_a_border_are_those_of_its_halves(text):
             assert tokenizer.encode(text[:at]) + tokenizer.encode(text[at:]) == whole
 
 
-def test_borders_are_found_wherever_prose_has_them():
-    text = "It is,\nthey say, 日本 a truth: don't you\r\nthink? 1234abc x==y"
-    found, at = [], 0
-    while (at := GPT2.border(text, at + 1)) is not None:
-        found.append(at)
-    spaces = [i for i in range(1, len(text)) if text[i].isspace() and not text[i - 1].isspace()]
-    assert set(spaces) <= set(found)
-    assert GPT2.border("aaaa", 1) is None and GPT2.border(" \n ", 1) is None
-    assert GPT2.border("'s", 1) is None, "an apostrophe and what it begins may be one token"
-    assert GPT2.border("ab cd", 2) == 2 and GPT2.border("ab cd", 3) is None
-    assert BYTE.border("aaaa", 3) == 3 and BYTE.border("aaaa", 4) is None
+def test_the_config_offers_exactly_the_kinds_in_the_table():
+    (field,) = [each for each in dataclasses.fields(DataConfig) if each.name == "tokenizer"]
+    assert set(field.metadata["choices"]) == set(_KINDS)
+
+
+def test_text_is_prepared_with_every_kind_that_does_not_come_with_a_model():
+    assert PREPARE_CHOICES == ("gpt2", "byte", "char")
+    for name in PREPARE_CHOICES:
+        characters = "abc" if needs_characters(name) else None
+        tokenizer = make_tokenizer(name, characters)
+        assert tokenizer.name == name and tokenizer.decode(tokenizer.encode("cab")) == "cab"
+    with pytest.raises(UserError, match="must be one of gpt2, byte, char, not 'bpe'"):
+        make_tokenizer("bpe")

@@ -1,12 +1,12 @@
-"""What the manifest of a checkpoint costs: saving and restoring with it and without.
+"""Measures what the manifest of a checkpoint costs: saving and restoring with and without it.
 
     python experiments/benchmarks/checkpoint/run.py --config configs/gpt2_small.py --folder /tmp
 
-Makes a training state of the config's shapes (random parameters and moments, float32), and in each
-round saves and restores it with and without its sha256, in turn, in a folder that goes away.
-`blocked` is what training waits for; `committed` is until the checkpoint is whole. Writes the
-medians and their ratios to results/<config>.json. The files were just written when they are read:
-they come from memory where it has room for them.
+It makes a training state of the config's shapes (random parameters and moments, float32), and in
+each round saves and restores it with and without its sha256, in turn, in a temporary folder.
+`blocked` is the time that training waits; `committed` is the time until the checkpoint is complete.
+The medians and their ratios are written to results/<config>.json. Files are read just after they
+are written, so they may come from the page cache.
 """
 
 from __future__ import annotations
@@ -31,17 +31,21 @@ from gpt2_jax.checkpoint import commit
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
-from gpt2_jax.train.optimizer import make_optimizer
-from gpt2_jax.train.state import TrainState, abstract_state, without_params
+from gpt2_jax.training.optimizer import make_optimizer
+from gpt2_jax.training.state import TrainState, abstract_state, without_params
 
 
 def main() -> None:
     """Runs the rounds and writes the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="on the disk to measure")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="a folder on the disk to measure"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--lean", action="store_true", help="with less memory beside the state")
+    parser.add_argument(
+        "--lean", action="store_true", help="use less memory in addition to the state"
+    )
     args = parser.parse_args()
     config = config_lib.load_config(args.config)
     mesh = make_mesh(config.mesh, jax.devices()[:1])
@@ -88,7 +92,7 @@ def _random(abstract: TrainState) -> TrainState:
 def _round(
     folder: Path, state: TrainState, abstract: TrainState, manifest: bool, lean: bool
 ) -> tuple[TrainState, dict[str, float]]:
-    """The state, saved and restored, and the seconds of both."""
+    """Saves and restores the state; returns it and the seconds of both."""
     with contextlib.ExitStack() as stack:
         workdir = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder)))
         if not manifest:
@@ -104,7 +108,7 @@ def _round(
         committed = time.perf_counter() - began
         os.sync()
 
-        jax.tree.map(lambda leaf: leaf.delete(), state)  # there may be no room for two
+        jax.tree.map(lambda leaf: leaf.delete(), state)  # memory may not suffice for two
         restore = functools.partial(store.restore, 1, abstract.params, without_params(abstract))
         check: Callable[[], Any] = store.newest_good if manifest else store.steps
         began = time.perf_counter()

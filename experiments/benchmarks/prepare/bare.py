@@ -1,10 +1,10 @@
-"""The yardstick: tiktoken alone on the same text, nothing written.
+"""Measures the baseline: tiktoken alone on the same text, without writing anything.
 
     python experiments/benchmarks/prepare/bare.py PATH THREADS
 
-Reads the text file, in pieces of about 64 KB that end with a line, or each file of the folder;
-gives 256 of these documents at a time to `tiktoken.Encoding.encode_ordinary_batch(documents,
-num_threads=THREADS)`; prints how many tokens came back.
+Reads the text file in pieces of about 64 KB that end with a line, or each file of the folder,
+passes 256 of these documents at a time to `tiktoken.Encoding.encode_ordinary_batch(documents,
+num_threads=THREADS)`, and prints the number of tokens.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt2_jax.tokenizers import bpe
+from gpt2_jax.tokenizers import vocabulary
 
 _BATCH = 256
 _PIECE = 1 << 16
 
 
 def documents(path: Path) -> Iterator[str]:
-    """The documents to encode."""
+    """Yields the documents to encode."""
     if path.is_dir():
         for file in sorted(path.rglob("*.txt")):
             yield file.read_text("utf-8")
@@ -31,9 +31,9 @@ def documents(path: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Encodes everything once."""
+    """Encodes all documents once and prints the number of tokens."""
     path, threads = Path(sys.argv[1]), int(sys.argv[2])
-    encoding = bpe.encoding(bpe.gpt2_vocabulary())
+    encoding = vocabulary.encoding(vocabulary.gpt2_vocabulary())
     tokens, batch = 0, []
     for document in documents(path):
         batch.append(document)

@@ -1,18 +1,18 @@
-"""How fast `gpt2-jax prepare` is, what memory it takes, and what a SIGKILL costs.
+"""Measures the speed and memory of `gpt2-jax prepare`, and what a SIGKILL costs.
 
     GPT2_JAX_DATA=FOLDER python experiments/benchmarks/prepare/run.py --megabytes 1000
 
 Makes text of that size from the paragraphs of FOLDER's *.txt files in random order, as one file
-and as files of 64 KB, in a temporary folder that goes away. Then, with psutil installed:
+and as files of 64 KB, in a temporary folder. Then, with psutil installed, it measures:
 
-1. wall clock of `prepare --tokenizer gpt2 --workers CORES` (start-up, digests, shards and all)
-   and of `bare.py` on the same text, in turn, and their ratio;
+1. the wall clock of `prepare --tokenizer gpt2 --workers CORES` (including start-up, digests and
+   shards) and of `bare.py` on the same text, in turn, and their ratio;
 2. the largest sum of PSS over the processes of `prepare`, sampled every 0.2 s;
-3. five runs killed with SIGKILL (the whole process group) at seeded moments and started again,
-   whose shards must be those of an undisturbed run, to the bit;
-4. the same shards from 1, 2 and 4 workers and, where Ray is installed, from Ray.
+3. five runs that are killed with SIGKILL (the whole process group) at seeded moments and restarted,
+   whose shards must be identical to those of an uninterrupted run;
+4. whether 1, 2 and 4 workers and, if it is installed, Ray write the same shards.
 
-Prints the result and writes it to results/<megabytes>mb.json.
+It prints the result and writes it to results/<megabytes>mb.json.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _KILLS = 5
 
 
 def paragraphs() -> list[str]:
-    """Every paragraph of the texts that GPT2_JAX_DATA names."""
+    """Returns every paragraph of the texts in the folder GPT2_JAX_DATA."""
     folder = Path(os.environ["GPT2_JAX_DATA"])
     texts = [path.read_text("utf-8") for path in sorted(folder.glob("*.txt"))]
     return [part + "\n\n" for text in texts for part in text.split("\n\n") if part.strip()]
 
 
 def write_text(folder: Path, size: int) -> dict[str, Path]:
-    """Text of about `size` bytes as one file and as many."""
+    """Writes text of about `size` bytes, as one file and as many."""
     rng = random.Random(_SEED)
     source = paragraphs()
     paths = {"one file": folder / "one.txt", "many files": folder / "many"}
@@ -73,13 +73,13 @@ def write_text(folder: Path, size: int) -> dict[str, Path]:
 
 
 def command(text: Path, out: Path, *words: str) -> list[str]:
-    """The command line of `gpt2-jax prepare`."""
+    """Returns the command line of `gpt2-jax prepare`."""
     prepare = [sys.executable, "-m", "gpt2_jax", "prepare", "--input", str(text)]
     return [*prepare, "--out", str(out), *words]
 
 
 def run(words: list[str]) -> tuple[float, float]:
-    """(seconds, largest sum of PSS in MB) of a process and all it starts."""
+    """Returns (seconds, largest sum of PSS in MB) of a process and its children."""
     began = time.monotonic()
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak = 0
@@ -100,13 +100,13 @@ def _tree_pss(pid: int) -> int:
         root = psutil.Process(pid)
         for process in [root, *root.children(recursive=True)]:
             total += process.memory_full_info().pss
-    except psutil.Error:  # it has just ended
+    except psutil.Error:  # the process has just ended
         pass
     return total
 
 
 def sums(folder: Path) -> dict[str, str]:
-    """sha256 of every file."""
+    """Returns the sha256 of every file by name."""
     found = {}
     for path in sorted(folder.iterdir()):
         with open(path, "rb") as file:
@@ -115,7 +115,7 @@ def sums(folder: Path) -> dict[str, str]:
 
 
 def compare(text: Path, folder: Path, cores: int, rounds: int) -> tuple[dict[str, Any], Path]:
-    """`bare.py` and `prepare` in turn; the result, and what the last prepare made."""
+    """Runs `bare.py` and `prepare` in turn; returns the result and the last folder of shards."""
     bare, ours, peaks = [], [], []
     out = folder / f"out_{text.stem}"
     for _ in range(rounds):
@@ -141,13 +141,13 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def kill_and_go_on(text: Path, out: Path, whole: Path, cores: int, seconds: float) -> dict:
-    """Kills a run at seeded moments and lets it end; whether all is as if it had not been."""
+def kill_and_resume(text: Path, out: Path, whole: Path, cores: int, seconds: float) -> dict:
+    """Kills a run at seeded moments and resumes it; returns whether its shards are identical."""
     rng = random.Random(_SEED)
     words = command(text, out, "--workers", str(cores))
     moments, parts, began = [], [], time.monotonic()
     for _ in range(_KILLS):
-        # A resumed run has less to do: the moments lie in the first quarter of a whole run.
+        # A resumed run has less to do, so the moments are in the first quarter of a complete run.
         moments.append(rng.uniform(0.02, 0.25) * seconds)
         process = subprocess.Popen(
             words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -157,7 +157,7 @@ def kill_and_go_on(text: Path, out: Path, whole: Path, cores: int, seconds: floa
         process.wait()
         parts.append(len(list(out.parent.glob(f".{out.name}.preparing/parts/*.json"))))
         if out.exists():
-            raise SystemExit("a killed run had ended: give more --megabytes")
+            raise SystemExit("a run ended before it was killed: use more --megabytes")
     run(words)
     return {
         "killed_after_seconds": moments,
@@ -168,19 +168,19 @@ def kill_and_go_on(text: Path, out: Path, whole: Path, cores: int, seconds: floa
 
 
 def equal_engines(text: Path, folder: Path) -> dict[str, Any]:
-    """The sums of the first val shard from every engine, and whether all files agree."""
+    """Returns the sha256 of the first val shard of every engine, and whether all files agree."""
     ways = {f"{count} workers": ("--workers", str(count)) for count in (1, 2, 4)}
     if importlib.util.find_spec("ray"):
         ways["ray"] = ("--engine", "ray", "--workers", "2")
-    found = {}
+    digests = {}
     for number, (name, words) in enumerate(ways.items()):
         run(command(text, folder / f"way{number}", *words))
-        found[name] = sums(folder / f"way{number}")
-    first = next(iter(found.values()))
+        digests[name] = sums(folder / f"way{number}")
+    first = next(iter(digests.values()))
     return {
         "megabytes": _size(text) / 1e6,
-        "val_sha256": {name: each["val_000000.bin"] for name, each in found.items()},
-        "identical": all(each == first for each in found.values()),
+        "val_sha256": {name: each["val_000000.bin"] for name, each in digests.items()},
+        "identical": all(each == first for each in digests.values()),
     }
 
 
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--equality_megabytes", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", help="where the temporary folder goes")
+    parser.add_argument("--folder", help="parent of the temporary folder")
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     result: dict[str, Any] = {
@@ -210,7 +210,7 @@ def main() -> None:
             result[name], out = compare(text, folder, cores, args.rounds)
             seconds = statistics.median(result[name]["prepare_seconds"])
             killed = folder / f"killed_{text.stem}"
-            result[name]["kills"] = kill_and_go_on(text, killed, out, cores, seconds)
+            result[name]["kills"] = kill_and_resume(text, killed, out, cores, seconds)
             shutil.rmtree(out)
             shutil.rmtree(killed)
             print(json.dumps({name: result[name]}, indent=1), file=sys.stderr, flush=True)

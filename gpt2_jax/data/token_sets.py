@@ -1,0 +1,197 @@
+"""The data of a run: a folder of token shards, or a mixture of several, checked and opened."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from gpt2_jax.config import Config, with_vocab_size
+from gpt2_jax.data.documents import IsolatedDocuments
+from gpt2_jax.data.loader import BatchSource, EvalWindows, TrainLoader
+from gpt2_jax.data.meta import check_sha256, read_meta
+from gpt2_jax.data.mixture import MixtureLoader
+from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens
+from gpt2_jax.errors import UserError
+from gpt2_jax.tokenizers.tokenizer import (
+    FIXED_CHOICES,
+    Tokenizer,
+    make_tokenizer,
+    tokenizer_from_dict,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSets:
+    """Holds the folders of a config, checked and opened.
+
+    Attributes:
+      tokenizer: the tokenizer of all of them.
+      source: batches to train on.
+      origins: batch number -> (folder, first token in its train split) of each row.
+      val_tokens: folder -> its validation split.
+      weights: how often each folder is drawn from.
+      fingerprint: a hash that differs if the shards do.
+    """
+
+    tokenizer: Tokenizer
+    source: BatchSource
+    origins: Callable[[int], list[tuple[str, int]]]
+    val_tokens: dict[str, TokenArray]
+    weights: list[int]
+    fingerprint: str
+
+
+def resolve_vocab_size(config: Config) -> Config:
+    """Returns the config with `model.vocab_size` filled in if it is unset.
+
+    It becomes that of the tokenizer of the data, or if there is no data yet, of `data.tokenizer`.
+
+    Raises:
+      UserError: if neither has a fixed vocabulary, or for folders of different tokenizers.
+    """
+    if config.model.vocab_size is not None:
+        return config
+    paths = [path for path in _paths(config) if Path(path).is_dir()]
+    if paths:
+        return with_vocab_size(config, _tokenizer(config, paths).vocab_size)
+    if config.data.tokenizer not in FIXED_CHOICES:
+        raise UserError(
+            f"model.vocab_size is unset, and the vocabulary of data.tokenizer="
+            f"{config.data.tokenizer} depends on the data, which does not exist yet: prepare the "
+            "data, or set --config.model.vocab_size"
+        )
+    return with_vocab_size(config, make_tokenizer(config.data.tokenizer).vocab_size)
+
+
+def _paths(config: Config) -> list[str]:
+    named = config.data.path is not None or config.data.mixture is not None
+    return list(config.data.weights) if named else []
+
+
+def open_sets(
+    config: Config, *, check_sums: bool = False, log: Callable[[str], None] = lambda line: None
+) -> TokenSets:
+    """Opens the folders that the config names.
+
+    Args:
+      config: with its `model.vocab_size` set.
+      check_sums: whether to read every shard and compare its sha256 with meta.json's.
+      log: called with a line of progress.
+
+    Raises:
+      UserError: for a folder that is missing, damaged, too small, or of another tokenizer than the
+        config and the other folders; for one without checksums if they are to be compared.
+    """
+    weights = config.data.weights
+    tokenizer = _tokenizer(config, list(weights))
+    _check_vocab_size(config, tokenizer, next(iter(weights)))
+    loaders = [_loader(config, path) for path in weights]
+    drawn = loaders[0] if len(loaders) == 1 else MixtureLoader(loaders, list(weights.values()))
+    source: BatchSource = drawn
+    if config.data.isolate_documents:
+        if tokenizer.eot is None:
+            raise UserError(
+                f"data.isolate_documents: the {tokenizer.name} tokenizer has no end of text to "
+                "separate documents by; prepare with byte or gpt2"
+            )
+        source = IsolatedDocuments(drawn, tokenizer.eot)
+    val_tokens = {path: _val_tokens(config, path) for path in weights}
+    if check_sums:  # the files are already open, so that every later read notices a change
+        _check_sums(list(weights), log)
+    return TokenSets(
+        tokenizer=tokenizer,
+        source=source,
+        origins=drawn.origins,
+        val_tokens=val_tokens,
+        weights=list(weights.values()),
+        fingerprint=fingerprint(*weights),
+    )
+
+
+def _loader(config: Config, path: str) -> TrainLoader:
+    tokens = _tokens(config, path, "train")
+    with _naming(path):
+        return TrainLoader(
+            tokens,
+            batch_size=config.train.batch_size,
+            context_length=config.model.context_length,
+            seed=config.train.seed,
+            folder=path,
+        )
+
+
+def _val_tokens(config: Config, path: str) -> TokenArray:
+    tokens = _tokens(config, path, "val")
+    with _naming(path):  # a split that is too short to score is refused before compiling
+        EvalWindows(tokens, batch_size=1, context_length=config.model.context_length)
+    return tokens
+
+
+def _tokens(config: Config, path: str, split: str) -> TokenArray:
+    tokens = open_tokens(path, split, val_fraction=config.data.val_fraction)
+    with _naming(path):
+        check_vocab(tokens, config.model.vocab_size)
+    return tokens
+
+
+def _check_vocab_size(config: Config, tokenizer: Tokenizer, path: str) -> None:
+    if tokenizer.vocab_size != config.model.vocab_size:
+        raise UserError(
+            f"model.vocab_size={config.model.vocab_size}, but the tokenizer of {path} has "
+            f"{tokenizer.vocab_size} ids: set --config.model.vocab_size={tokenizer.vocab_size}, or "
+            "leave it unset (none)"
+        )
+
+
+def _check_sums(paths: Sequence[str], log: Callable[[str], None]) -> None:
+    metas = {path: meta for path in paths if (meta := read_meta(path)) is not None}
+    if without := [path for path in paths if path not in metas]:
+        raise UserError(
+            f"--check_sha256: {without[0]} has no meta.json with checksums of its shards; "
+            "omit the flag, or make the shards with gpt2-jax prepare"
+        )
+    for path, meta in metas.items():
+        log(f"comparing the sha256 of the shards in {path}")
+        check_sha256(path, meta)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Names the folder in errors of the block."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _tokenizer(config: Config, paths: Sequence[str]) -> Tokenizer:
+    """Returns the tokenizer of all folders' shards, which must be the one the config names."""
+    first, *more = [_tokenizer_of(config, path) for path in paths]
+    for path, other in zip(paths[1:], more, strict=True):
+        if other.to_dict() != first.to_dict():
+            raise UserError(
+                f"data.mixture: {path} and {paths[0]} have {first.name} tokenizers of different "
+                "tokens: prepare both with --tokenizer byte or gpt2"
+            )
+    return first
+
+
+def _tokenizer_of(config: Config, path: str) -> Tokenizer:
+    """Returns the tokenizer of the shards in a folder, which must be the one the config names."""
+    meta = read_meta(path) if Path(path).is_dir() else None
+    if meta is None and config.data.tokenizer == "char":
+        raise UserError(
+            f"{path} has no meta.json, so its characters are unknown: prepare the text "
+            "with gpt2-jax prepare --tokenizer char, which gives nanoGPT's ids"
+        )
+    if meta is None:  # shards of other programs do not name their tokenizer
+        return make_tokenizer(config.data.tokenizer)
+    tokenizer = tokenizer_from_dict(meta["tokenizer"])
+    if tokenizer.name != config.data.tokenizer:
+        raise UserError(
+            f"data.tokenizer={config.data.tokenizer}, but {path} was prepared with "
+            f"{tokenizer.name}: set --config.data.tokenizer={tokenizer.name} or prepare it again"
+        )
+    return tokenizer

@@ -1,0 +1,258 @@
+"""Training and evaluation as functions, which the command line, sweeps and notebooks call.
+
+`train(config, workdir)` combines data, evaluators and the trainer; `evaluate(model, tasks)`
+combines a model and its tasks. In a run of several processes each calls the same function, after
+`gpt2_jax.parallel.distributed.initialize`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gpt2_jax.config import Config
+from gpt2_jax.data.token_sets import TokenSets, open_sets, resolve_vocab_size
+from gpt2_jax.errors import print_stderr
+from gpt2_jax.evals import sources
+from gpt2_jax.evals.compression import compressed_bits_per_byte
+from gpt2_jax.evals.language_modeling import Corpus, LanguageModeling, count_words
+from gpt2_jax.evals.perplexity import make_validation
+from gpt2_jax.evals.registry import make_task
+from gpt2_jax.evals.results import write_results
+from gpt2_jax.evals.run import Log, TaskEvaluator, model_digest
+from gpt2_jax.evals.run import evaluate as evaluate_task
+from gpt2_jax.evals.task import Setting, Task
+from gpt2_jax.formats.load import open_model
+from gpt2_jax.inference.generate import decode_params, generate_text
+from gpt2_jax.inference.sampling import SamplingOptions
+from gpt2_jax.inference.scoring import Scorer
+from gpt2_jax.model import attention
+from gpt2_jax.model.build import build_decoder
+from gpt2_jax.model.flops import flops_per_token, num_params
+from gpt2_jax.parallel import mesh as mesh_lib
+from gpt2_jax.parallel.distributed import is_primary, report_lost_peers
+from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
+from gpt2_jax.training.initial import read_initial
+from gpt2_jax.training.optimizer import make_optimizer
+from gpt2_jax.training.run import Evaluator, Setup
+from gpt2_jax.training.state import abstract_state, bytes_per_device
+from gpt2_jax.training.trainer import Trainer
+
+Progress = Callable[[int, int], None]
+
+# xz compresses about a megabyte per second, so longer texts are not compared.
+_LONGEST_COMPRESSED = 16 << 20
+
+
+def train(
+    config: Config,
+    workdir: str | Path,
+    *,
+    stop_at_step: int | None = None,
+    check_sha256: bool = False,
+    compare_compressors: bool = False,
+) -> dict[str, float]:
+    """Trains a model, or resumes the run in the workdir.
+
+    Args:
+      config: the whole run, as `gpt2_jax.config.load_config` or `from_dict` makes it.
+      workdir: the run's folder, which is made if it is missing.
+      stop_at_step: save, validate and stop after this step; by default at `train.total_steps`.
+      check_sha256: whether to read every shard first and compare its sha256 with meta.json.
+      compare_compressors: whether to measure what gzip and xz make of the validation text.
+
+    Returns:
+      `step`, where the run now stands, and the numbers of its last validation, such as `eval/loss`.
+      With `compare_compressors`, also `compared_bytes` and `<compressor> bits_per_byte`, unless the
+      validation scores only a part of the text, or the text is a mixture or too long to compress.
+
+    Raises:
+      UserError: if config, data and workdir do not fit together.
+      Preempted: after SIGINT or SIGTERM, once the state is saved.
+      NumbersWentBad: after `train.max_bad_steps` steps in a row that were not finite.
+      StorageError: if no checkpoint can be read or written.
+      PeersLost: if another process of the run is gone.
+    """
+    config = resolve_vocab_size(config)
+    attention.choose(config.model, config.compute)
+    with report_lost_peers():
+        log = print_stderr if is_primary() else _silent
+        sets = open_sets(config, check_sums=check_sha256, log=log)
+        results = Trainer(config, workdir, make_setup(config, sets)).run(stop_at_step)
+    if compare_compressors and is_primary():
+        results |= _compare_compressors(config, sets)
+    return results
+
+
+def make_setup(config: Config, sets: TokenSets) -> Setup:
+    """Returns what a `Trainer` needs for a config: batches, evaluators, and initial parameters."""
+    tasks = _make_tasks(config, sets.tokenizer)
+
+    def make_evaluators(abstract_params: Any, mesh: Any, rules: Any) -> Sequence[Evaluator]:
+        evaluators: list[Evaluator] = [
+            make_validation(config, sets, mesh, rules, abstract_params),
+            _make_sampler(config, sets.tokenizer),
+        ]
+        if tasks:
+            evaluators.append(TaskEvaluator(tasks, config, mesh, rules, config.eval.limit))
+        return evaluators
+
+    return Setup(
+        source=sets.source,
+        origins=sets.origins,
+        make_evaluators=make_evaluators,
+        tokenizer=sets.tokenizer.to_dict(),
+        data_fingerprint=sets.fingerprint,
+        read_params=lambda name, abstract: read_initial(config, name, sets.tokenizer, abstract),
+    )
+
+
+def _make_tasks(config: Config, tokenizer: Tokenizer) -> list[Task]:
+    setting = Setting(Path(config.eval.data or ""), tokenizer, config.model.context_length)
+    return [make_task(name, setting) for name in sources.select_of_config(config)]
+
+
+def _make_sampler(config: Config, tokenizer: Tokenizer) -> Evaluator:
+    """Returns the evaluator that yields an unconditional sample, with the same seed every time.
+
+    With several processes it yields none, because none of them holds all the parameters, and a note
+    says so.
+    """
+    # An empty prompt takes one position.
+    count = min(config.eval.sample_tokens, config.model.context_length - 1)
+    enabled = count > 0 and jax.process_count() == 1
+    if count > 0 and not enabled and is_primary():
+        print_stderr("note: no samples: eval.sample_tokens needs a run of one process")
+    decoder = build_decoder(config.model, config.compute)
+
+    def sample(params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, str]]:
+        if enabled:
+            samples = generate_text(
+                decoder,
+                decode_params(decoder, params),
+                tokenizer,
+                [""],
+                max_new_tokens=count,
+                options=SamplingOptions(temperature=0.8, top_k=50),
+            )
+            yield "sample", samples[0].text
+
+    return sample
+
+
+def _compare_compressors(config: Config, sets: TokenSets) -> dict[str, float]:
+    tokens, *more = sets.val_tokens.values()
+    if config.eval.batches != -1 or len(tokens) >= _LONGEST_COMPRESSED or more:
+        return {}
+    scored = tokens.read(1, len(tokens) - 1)
+    text = sets.tokenizer.decode_bytes(scored[scored != sets.tokenizer.eot])
+    bits = compressed_bits_per_byte(text)
+    figures = {f"{name} bits_per_byte": value for name, value in bits.items()}
+    return {"compared_bytes": len(text), **figures}
+
+
+def dry_run(config: Config) -> dict[str, Any]:
+    """Returns the sizes of a run, computed from shapes alone.
+
+    Returns:
+      {"parameters", "tokens_per_step", "total_tokens", "flops_per_step", "mesh": {axis: size},
+      "memory_bytes": {kind: bytes per device}}. Gradients take as much memory as the parameters;
+      activations are not included.
+
+    Raises:
+      UserError: if the mesh does not divide the batch or the model.
+    """
+    config = resolve_vocab_size(config)
+    attention.choose(config.model, config.compute)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    mesh_lib.check_batch(config.train, mesh)
+    state = abstract_state(config, make_optimizer(config), mesh, Rules())
+    return {
+        "parameters": num_params(config.model),
+        "tokens_per_step": config.tokens_per_step,
+        "total_tokens": config.tokens_per_step * config.train.total_steps,
+        "flops_per_step": flops_per_token(config.model) * config.tokens_per_step,
+        "mesh": mesh_lib.describe(mesh),
+        "memory_bytes": {
+            "parameters": bytes_per_device(state.params),
+            "optimizer": bytes_per_device(state.opt_state),
+            "gradients": bytes_per_device(state.params),
+        },
+    }
+
+
+def evaluate(
+    model: str | Path,
+    tasks: Sequence[str] = (),
+    data: str | Path = "",
+    *,
+    texts: Mapping[str, Path] | None = None,
+    limit: int | None = None,
+    stride: int | None = None,
+    detokenize: bool = True,
+    out: Path | None = None,
+    progress: Callable[[str], contextlib.AbstractContextManager[Progress]] | None = None,
+) -> dict[str, Any]:
+    """Scores a model on tasks and texts.
+
+    Args:
+      model: see `gpt2_jax.load`.
+      tasks: names of tasks, all of which have data.
+      data: the folder with their files.
+      texts: name -> file of further texts whose perplexity is measured.
+      limit: number of examples of each task to score; by default all.
+      stride: tokens scored per window of a long text; by default windows do not overlap.
+      detokenize: whether corpora that are split into tokens are joined to plain text first.
+      out: folder for the result of each example; an interrupted evaluation resumes from it.
+      progress: (name of a task) -> a context manager for a function that is called with (number of
+        examples scored, number of all examples).
+
+    Returns:
+      {"model", "step", "limit", "tasks": {name: {metric: value, ..., "count"}}, "protocols": {name:
+      the published protocol that the numbers follow}}.
+
+    Raises:
+      UserError: for a model or data that cannot be read.
+      StorageError: if `out` cannot be written.
+    """
+    results: dict[str, dict[str, float]] = {}
+    with open_model(model) as reader:
+        config = reader.config
+        setting = Setting(
+            Path(data), reader.tokenizer, config.model.context_length, stride, detokenize
+        )
+        ready = [make_task(name, setting) for name in tasks]
+        for name, path in (texts or {}).items():
+            ready.append(LanguageModeling(Corpus(name, words=count_words), setting, path))
+        params = reader.read().params
+    digest = "" if out is None else model_digest(params, config)
+    scorer = Scorer(params, config.model, config.compute)
+    for task in ready:
+        with contextlib.ExitStack() as stack:
+            log = None if out is None else Log(out, task, digest)
+            if log is not None:
+                stack.callback(log.close)
+            show = stack.enter_context(progress(task.name)) if progress else _ignore
+            results[task.name] = evaluate_task(task, scorer, limit, log, show)
+        if out is not None:
+            write_results(out / "results.json", str(model), digest, results)
+    return {
+        "model": str(model),
+        "step": reader.step,
+        "limit": limit,
+        "tasks": results,
+        "protocols": {task.name: task.protocol for task in ready},
+    }
+
+
+def _ignore(done: int, total: int) -> None:
+    """Shows no progress."""
+
+
+def _silent(line: str) -> None:
+    """Prints nothing."""

@@ -1,0 +1,49 @@
+"""Paths of runs and models, on a disk or in a bucket of Google Cloud Storage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import cast
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.files.extras import import_extra
+
+
+def resolve_path(name: str | os.PathLike[str], flag: str = "") -> Path:
+    """Returns the path with this name, which behaves like a `pathlib.Path` for `gs://` too.
+
+    Args:
+      name: a path on a disk, or `gs://BUCKET/FOLDER`.
+      flag: the flag that the user gave the name with, which begins an error message.
+
+    Raises:
+      UserError: for `gs://` without the extra that reaches buckets, and for any other scheme.
+    """
+    scheme, separator, _ = os.fspath(name).partition("://")
+    if not separator:
+        return Path(name)
+    described = f"{flag} {os.fspath(name)}".strip()
+    if scheme != "gs":
+        raise UserError(f"{described} must be a folder on a disk, or gs://BUCKET/FOLDER")
+    import_extra("gcsfs", extra="gcs", needed_by=described)
+    # Imported for buckets only: etils takes longer to import than a typo should take to answer.
+    from etils import epath
+
+    return cast(Path, epath.Path(name))
+
+
+def is_remote(path: os.PathLike[str]) -> bool:
+    """Returns whether a path is in a bucket, where objects are written whole and have no mode."""
+    return os.fspath(path).startswith("gs://")
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder and everything in it, if it exists."""
+    if is_remote(folder):
+        from etils import epath
+
+        epath.Path(folder).rmtree(missing_ok=True)
+    elif folder.exists():
+        shutil.rmtree(folder)

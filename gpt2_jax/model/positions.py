@@ -1,0 +1,95 @@
+"""Holds the position encodings, which tell a model the order of its tokens (`model.position`).
+
+To add one, write a `PositionEncoding` and its entry in `ENCODINGS`, and add its name to `POSITIONS`
+of the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gpt2_jax.config import ModelConfig
+from gpt2_jax.model.embedding import lookup
+
+_INIT_STD = 0.01  # as OpenAI's release code initializes wpe
+_ROTARY_BASE = 10_000.0
+
+
+class PositionEncoding(NamedTuple):
+    """Describes one position encoding by the places where it enters the model.
+
+    Attributes:
+      declare: (the GPT2 module, its config) -> the parameters it declares there, if it has any.
+      embed: (these parameters, embeddings [B, T, D], positions [B or 1, T]) -> new embeddings;
+        None leaves them unchanged.
+      rotate: (queries or keys [B, T, H, K], positions [B or 1, T]) -> rotated ones, before keys
+        enter the cache; None leaves them unchanged.
+      axes: logical names of parameter axes that no other part of the model has.
+      num_params: config -> number of these parameters.
+    """
+
+    declare: Callable[[nn.Module, ModelConfig], Any] = lambda module, config: None
+    embed: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
+    rotate: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    axes: tuple[str, ...] = ()
+    num_params: Callable[[ModelConfig], int] = lambda config: 0
+
+
+_TABLE_AXES = ("position", "embed")
+
+
+def _declare_table(module: nn.Module, config: ModelConfig) -> Any:
+    """Declares `wpe`, a learned row for each position (Radford et al. 2018)."""
+    init = nn.with_logical_partitioning(nn.initializers.normal(_INIT_STD), _TABLE_AXES)
+    return module.param("wpe", init, (config.context_length, config.d_model), jnp.float32)
+
+
+def _add_rows(wpe: jax.Array, x_BxTxD: jax.Array, positions_BxT: jax.Array) -> jax.Array:
+    """Adds each position's row to its token's embedding."""
+    rows_BxTxD: Any = lookup(wpe, positions_BxT, _TABLE_AXES, x_BxTxD.dtype)
+    return x_BxTxD + rows_BxTxD
+
+
+def rotate_half(x_BxTxHxK: jax.Array, positions_BxT: jax.Array) -> jax.Array:
+    """Rotates pairs of channels (k, k + K/2) by angles proportional to the position.
+
+    The angle of pair i at position t is t * 10000^(-2i/K) (Su et al. 2021, section 3.2.2, in the
+    half-split order of GPT-NeoX). Computes in float32 and returns the dtype of x.
+    """
+    half = x_BxTxHxK.shape[-1] // 2
+    frequencies_K2 = _ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles_BxTx1xK2 = positions_BxT[:, :, None, None].astype(jnp.float32) * frequencies_K2
+    cos, sin = jnp.cos(angles_BxTx1xK2), jnp.sin(angles_BxTx1xK2)
+    first, second = jnp.split(x_BxTxHxK.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x_BxTxHxK.dtype)
+
+
+ENCODINGS: dict[str, PositionEncoding] = {
+    "learned": PositionEncoding(
+        declare=_declare_table,
+        embed=_add_rows,
+        axes=("position",),
+        num_params=lambda config: config.context_length * config.d_model,
+    ),
+    "rotary": PositionEncoding(rotate=rotate_half),
+    "none": PositionEncoding(),
+}
+
+
+def unused_axes(config: ModelConfig) -> frozenset[str]:
+    """Returns the logical axes that only position encodings other than the model's have."""
+    all_axes = {axis for encoding in ENCODINGS.values() for axis in encoding.axes}
+    return frozenset(all_axes - set(ENCODINGS[config.position].axes))
+
+
+def restarting_positions(segments_BxT: jax.Array) -> jax.Array:
+    """Returns positions [B, T] that count from 0 at the first token of every segment."""
+    slots_T = jnp.arange(segments_BxT.shape[1])
+    starts_BxT = jnp.pad(segments_BxT[:, 1:] != segments_BxT[:, :-1], ((0, 0), (1, 0)))
+    return slots_T - jax.lax.cummax(jnp.where(starts_BxT, slots_T, 0), axis=1)

@@ -1,0 +1,94 @@
+"""Initializes a run from the parameters of another model (`train.init_from`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from gpt2_jax.config import Config, ModelConfig
+from gpt2_jax.errors import UserError
+from gpt2_jax.formats.load import open_model
+from gpt2_jax.model.build import abstract_params
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
+from gpt2_jax.training.state import init_params
+
+# The fields whose rows of parameters `train.init_resize` crops or grows.
+_RESIZABLE = ("context_length", "vocab_size")
+
+
+def read_initial(config: Config, name: str, tokenizer: Tokenizer, abstract: Any) -> Any:
+    """Reads the parameters of the model `name` onto the shardings of the run's abstract parameters.
+
+    With `train.init_resize`, rows of positions and of the vocabulary that the config does not have
+    are dropped, and rows that the model does not have are initialized as in a new run.
+
+    Args:
+      config: the run's config.
+      name: the model, as `train.init_from` names it.
+      tokenizer: the tokenizer of the run's data, whose ids must mean the same as the model's.
+      abstract: shapes and shardings of the run's parameters.
+
+    Raises:
+      UserError: for another architecture, tokenizer, or (without `train.init_resize`) size.
+    """
+    with open_model(name) as reader:
+        old, new = reader.config.model, config.model
+        _check(f"train.init_from={name}", old, new, config.train.init_resize)
+        _check_tokenizer(f"train.init_from={name}", reader.tokenizer, tokenizer)
+        if old.context_length == new.context_length and _vocab_rows(old) == _vocab_rows(new):
+            return reader.read_params(abstract)
+        stored = jax.tree.map(
+            lambda shape, leaf: jax.ShapeDtypeStruct(
+                shape.shape, leaf.dtype, sharding=leaf.sharding
+            ),
+            abstract_params(old),
+            abstract,
+        )
+        return _copy_rows(reader.read_params(stored), init_params(config, abstract), old, new)
+
+
+def _vocab_rows(model: ModelConfig) -> tuple[int, int]:
+    return model.vocab_size, model.padded_vocab_size
+
+
+def _copy_rows(params: Any, fresh: Any, old: ModelConfig, new: ModelConfig) -> Any:
+    """Returns `fresh` with the rows that both models have copied from `params`."""
+    rows = min(old.vocab_size, new.vocab_size)
+    num_shared = {"wte": rows, "lm_head": rows, "wpe": min(old.context_length, new.context_length)}
+
+    def copy(params: Any, fresh: Any) -> Any:
+        return {
+            name: fresh[name].at[: num_shared[name]].set(leaf[: num_shared[name]])
+            if name in num_shared
+            else leaf
+            for name, leaf in params.items()
+        }
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, fresh)
+    return jax.jit(copy, out_shardings=shardings, donate_argnums=1)(params, fresh)
+
+
+def _check(where: str, old: ModelConfig, new: ModelConfig, may_resize: bool) -> None:
+    differences = {
+        name: f"{name} is {of_model} there and {of_config} in the config"
+        for name, (of_model, of_config) in old.differences(new).items()
+    }
+    if fixed := [text for name, text in differences.items() if name not in _RESIZABLE]:
+        raise UserError(f"{where} is a different model than the config's: {', '.join(fixed)}")
+    if differences and not may_resize:
+        raise UserError(
+            f"{where} has another size: {', '.join(differences.values())}; set the same size, or "
+            "crop and grow the rows with --config.train.init_resize=true"
+        )
+
+
+def _check_tokenizer(where: str, theirs: Tokenizer, ours: Tokenizer) -> None:
+    if theirs.to_dict() == ours.to_dict():
+        return
+    count = min(theirs.vocab_size, ours.vocab_size)
+    if any(theirs.decode_bytes([i]) != ours.decode_bytes([i]) for i in range(count)):
+        raise UserError(
+            f"{where} has another tokenizer than the data, so its token ids mean other text; "
+            "prepare the data with that tokenizer, or start from another model"
+        )

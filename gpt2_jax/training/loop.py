@@ -1,0 +1,114 @@
+"""The training loop: one step after another, and after each step the hooks that are due."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import jax
+
+from gpt2_jax.data.loader import device_batches
+from gpt2_jax.errors import Preempted
+from gpt2_jax.parallel.stop import StopRequest
+from gpt2_jax.training.evaluation import Stopped
+from gpt2_jax.training.goodput import DATA_WAIT, Goodput
+from gpt2_jax.training.hooks import Hook
+from gpt2_jax.training.run import Run
+from gpt2_jax.training.saving import Saver
+from gpt2_jax.training.state import TrainState
+from gpt2_jax.training.step import Metrics, batch_sharding, compile_train_step
+from gpt2_jax.training.watchdog import Watchdog
+
+
+class Loop:
+    """Trains a run from a state to a step."""
+
+    def __init__(
+        self,
+        run: Run,
+        hooks: Sequence[Hook],
+        saver: Saver,
+        stop: StopRequest,
+        watchdog: Watchdog,
+        goodput: Goodput,
+    ) -> None:
+        """Takes what to call after the steps, and what can end them early."""
+        self._run, self._saver, self._stop = run, saver, stop
+        self._watchdog, self._goodput = watchdog, goodput
+        self._on_metrics = [hook for hook in hooks if not hook.needs_state]
+        self._on_state = [hook for hook in hooks if hook.needs_state]
+
+    def train(self, state: TrainState, stop_at: int) -> None:
+        """Trains from `state` to step `stop_at`, and waits until the last save is committed.
+
+        Raises:
+          Preempted: if the run was asked to stop, once the state is saved.
+        """
+        step = int(state.step)
+        try:
+            self._call_on_state([hook for hook in self._on_state if hook.at_start], step, state)
+            if step >= stop_at:
+                return
+            train_step = self._compile()
+            sharding = batch_sharding(self._run.mesh)
+            with contextlib.closing(
+                device_batches(self._run.setup.source, sharding, step)
+            ) as batches:
+                unread: Metrics | None = None  # of the step before, if no hook has read them yet
+                while step < stop_at:
+                    step += 1
+                    self._watchdog.report(f"step {step}")
+                    with self._goodput.measuring(DATA_WAIT):
+                        batch = next(batches)
+                    with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                        state, metrics = train_step(state, batch)
+                    # The device computes this step while the host reads the metrics of the last.
+                    if unread is not None:
+                        self._call_on_metrics(step - 1, unread)
+                    unread = metrics
+                    stopping = self._stop.requested()
+                    due = [hook for hook in self._on_state if hook.due(step)]
+                    if stopping or due:  # the next step must wait, and so may we for this one
+                        self._call_on_metrics(step, metrics)
+                        unread = None
+                    if stopping:
+                        raise Stopped
+                    self._call_on_state(due, step, state)
+        except Stopped:  # after a step, or in the middle of a validation
+            self._save_and_end(step, state)
+        self._finish_saving(step)
+
+    def _compile(self) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+        run = self._run
+        self._watchdog.report("compiling")
+        with self._goodput.measuring("compilation"):
+            return compile_train_step(run.config, run.optimizer, run.mesh, run.rules, run.abstract)
+
+    def _call_on_metrics(self, step: int, metrics: Metrics) -> None:
+        """Calls the hooks that are due on a step's metrics, which waits for the step."""
+        self._watchdog.report(f"step {step}")
+        for hook in self._on_metrics:
+            if hook.due(step):
+                hook.function(step, metrics)
+
+    def _call_on_state(self, hooks: Sequence[Hook], step: int, state: TrainState) -> None:
+        """Calls hooks on the state, while the device trains nothing."""
+        for hook in hooks:
+            self._watchdog.report(f"the {hook.name} at step {step}")
+            with self._goodput.measuring(hook.name):
+                hook.function(step, state)
+
+    def _save_and_end(self, step: int, state: TrainState) -> NoReturn:
+        """Saves the state, unless this step is saved already, and ends the run."""
+        self._watchdog.report(f"the save at step {step}")
+        self._saver.save(step, state)
+        self._finish_saving(step)
+        raise Preempted(
+            f"stopped and saved at step {step} of {self._run.config.train.total_steps}; "
+            "run the same command again to resume"
+        )
+
+    def _finish_saving(self, step: int) -> None:
+        self._watchdog.report(f"the end of the save at step {step}")
+        self._saver.finish()

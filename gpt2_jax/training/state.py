@@ -1,0 +1,103 @@
+"""The training state, which a run carries from step to step, and its initialization on the mesh."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AbstractMesh, Mesh
+
+from gpt2_jax.config import Config
+from gpt2_jax.model.build import boxed_params
+from gpt2_jax.model.positions import unused_axes
+from gpt2_jax.parallel import rules as sharding_rules
+from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.training.guard import LossWindow, empty_window
+
+
+class TrainState(NamedTuple):
+    """Holds the state of a run after `step` batches.
+
+    Attributes:
+      step: int32, batches consumed; it also advances when an update is skipped.
+      params: the model's parameters, float32.
+      opt_state: optax's state; its own count advances only with applied updates.
+      bad_steps: int32, the number of latest updates in a row that were skipped as not finite.
+      loss_window: the losses that spikes are detected from; None if `train.spike_threshold` is 0.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    bad_steps: jax.Array
+    loss_window: LossWindow | None
+
+
+def without_params(state: TrainState) -> dict[str, Any]:
+    """Returns the state without its parameters, which are stored apart to be read alone."""
+    named = state._asdict().items()
+    return {name: value for name, value in named if name != "params" and value is not None}
+
+
+def boxed_state(config: Config, optimizer: optax.GradientTransformation) -> TrainState:
+    """Returns shapes and dtypes of the state, with parameters boxed in their logical axis names."""
+    return jax.eval_shape(_initializer(config, optimizer), jax.random.key(0))
+
+
+def abstract_state(
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh | AbstractMesh,
+    rules: Rules,
+) -> TrainState:
+    """Returns the state as ShapeDtypeStructs with shardings; nothing is computed.
+
+    Raises:
+      UserError: for a dimension that the mesh does not divide.
+    """
+    boxed = boxed_state(config, optimizer)
+    shardings = sharding_rules.shardings(boxed, mesh, rules, unused=unused_axes(config.model))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.unbox(boxed),
+        shardings,
+    )
+
+
+def init_state(
+    config: Config, optimizer: optax.GradientTransformation, abstract: TrainState
+) -> TrainState:
+    """Returns a new state from `train.seed`; each array is made sharded, never first as a whole."""
+    init = _initializer(config, optimizer)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    create = jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)
+    return create(jax.random.key(config.train.seed))
+
+
+def init_params(config: Config, abstract: Any) -> Any:
+    """Returns only the parameters of a new state."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    create = jax.jit(lambda key: nn.unbox(boxed_params(config.model, key)), out_shardings=shardings)
+    return create(jax.random.key(config.train.seed))
+
+
+def bytes_per_device(abstract: Any) -> int:
+    """Returns the bytes of an abstract tree with shardings that each device holds."""
+    return sum(
+        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+        for leaf in jax.tree.leaves(abstract)
+    )
+
+
+def _initializer(config: Config, optimizer: optax.GradientTransformation) -> Any:
+    def init(key: jax.Array) -> TrainState:
+        params = boxed_params(config.model, key)
+        zero = jnp.zeros((), jnp.int32)
+        opt_state = optimizer.init(params)
+        return TrainState(zero, params, opt_state, zero, empty_window(config.train))
+
+    return init

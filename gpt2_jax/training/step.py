@@ -1,0 +1,211 @@
+"""The training step and the evaluation step: pure functions of (state, batch) on a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gpt2_jax.config import Config
+from gpt2_jax.data.loader import Batch
+from gpt2_jax.model.build import build_model
+from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.model.loss import weighted_cross_entropy
+from gpt2_jax.model.params import output_table
+from gpt2_jax.parallel.mesh import BATCH_AXES
+from gpt2_jax.parallel.rules import Rules, sharding_context
+from gpt2_jax.training.guard import judge
+from gpt2_jax.training.optimizer import make_schedule, updates_made
+from gpt2_jax.training.state import TrainState
+
+Metrics = dict[str, Any]
+
+
+def compile_train_step(
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    rules: Rules,
+    abstract: TrainState,
+    more_options: Mapping[str, str] | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Compiles the step: (state, batch) -> (next state, metrics). The state's buffers are donated.
+
+    The metrics are scalars on the device: `loss` (nats per weighted token), `grad_norm` (before
+    clipping), `learning_rate`, `bad_steps` (steps in a row that were not finite) and `loss_limit`
+    (the largest loss whose update is applied; None without `train.spike_threshold`). `grad_norms`
+    holds the gradient norms by parameter: [L] for stacked layers, and scalars otherwise.
+
+    Args:
+      abstract: shapes and shardings of the state.
+      more_options: options of XLA, in addition to those of `compiler_options`.
+    """
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    jitted = jax.jit(
+        _train_step(config, optimizer),
+        out_shardings=(state_shardings, NamedSharding(mesh, PartitionSpec())),
+        donate_argnums=0,
+    )
+    # Sharding constraints in the model need the mesh and the rules while it is traced.
+    with sharding_context(mesh, rules):
+        batch = abstract_batch(
+            config.train.batch_size,
+            config.model.context_length,
+            mesh,
+            segments=config.data.isolate_documents,
+        )
+        options = compiler_options(mesh) | dict(more_options or {})
+        return jitted.lower(abstract, batch).compile(options)
+
+
+def compile_eval_step(
+    config: Config,
+    batch_size: int,
+    mesh: Mesh,
+    rules: Rules,
+    abstract_params: Any,
+) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
+    """Compiles the evaluation step: (params, batch) -> (sum of weighted nats, sum of weights)."""
+    model = build_model(config.model, config.compute)
+    segments = config.data.isolate_documents
+
+    def eval_step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return _weighted_loss(model, params, batch, None), batch.weights.sum()
+
+    jitted = jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    with sharding_context(mesh, rules):
+        batch = abstract_batch(batch_size, config.model.context_length, mesh, segments=segments)
+        return jitted.lower(abstract_params, batch).compile(compiler_options(mesh))
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
+    """Returns the options of XLA that differ from its defaults for the mesh's devices."""
+    if mesh.devices.flat[0].platform != "tpu":
+        return {}
+    # A windowed product passes activations or weights around a ring of permutes, piece by piece,
+    # where FSDP gathers the weights once; for 124M on 16 chips it moves twice as much.
+    return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a [B, T] array of a batch."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def abstract_batch(
+    batch_size: int, context_length: int, mesh: Mesh, *, segments: bool = False
+) -> Batch:
+    """Returns a batch of ShapeDtypeStructs with shardings."""
+    shape, sharding = (batch_size, context_length), batch_sharding(mesh)
+    ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
+    weights = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+    return Batch(ids, ids, weights, ids if segments else None)
+
+
+def norms_by_name(norms: Mapping[str, Any]) -> dict[str, float]:
+    """Returns {`name` or `name/layer`: norm} of a step's `grad_norms`, scalars and [L] arrays."""
+    named: dict[str, float] = {}
+    for name, value in norms.items():
+        array = np.asarray(value)
+        if array.ndim == 0:
+            named[name] = float(array)
+        else:
+            named |= {f"{name.removeprefix('h/')}/{i}": float(x) for i, x in enumerate(array)}
+    return named
+
+
+def _train_step(
+    config: Config, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    model = build_model(config.model, config.compute, train=True)
+    schedule = make_schedule(config.schedule, config.train.total_steps)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        # Dropout depends only on (seed, step), so that a resumed run draws the same masks.
+        seed = jax.random.key(config.train.seed, impl=config.compute.prng)
+        key = jax.random.fold_in(seed, state.step)
+        loss_sum, grad_sum = _accumulated_gradient(
+            model, state.params, batch, key, config.train.accumulation_steps
+        )
+        weight = batch.weights.sum()
+        total_weight = jnp.where(weight > 0, weight, 1.0)  # no targets: no loss and no gradient
+        loss = loss_sum / total_weight
+        grads = jax.tree.map(lambda leaf: leaf / total_weight, grad_sum)
+
+        squares = _squares_by_layer(grads)
+        grad_norm = jnp.sqrt(sum(jnp.sum(leaf) for leaf in squares.values()))
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        accepted, loss_window, loss_limit = judge(config.train, state.loss_window, loss, finite)
+
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+
+        def if_accepted(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(accepted, new, old)
+
+        next_state = TrainState(
+            step=state.step + 1,
+            params=jax.tree.map(if_accepted, params, state.params),
+            opt_state=jax.tree.map(if_accepted, opt_state, state.opt_state),
+            bad_steps=jnp.where(finite, 0, state.bad_steps + 1),
+            loss_window=loss_window,
+        )
+        metrics = {
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "learning_rate": schedule(updates_made(state.opt_state)),
+            "bad_steps": next_state.bad_steps,
+            "loss_limit": loss_limit,
+            "grad_norms": {name: jnp.sqrt(leaf) for name, leaf in squares.items()},
+        }
+        return next_state, metrics
+
+    return train_step
+
+
+def _accumulated_gradient(
+    model: GPT2, params: Any, batch: Batch, key: jax.Array, steps: int
+) -> tuple[jax.Array, Any]:
+    """Returns (weighted nats, their gradient), summed over microbatches and not yet divided."""
+    gradient = jax.value_and_grad(_weighted_loss, argnums=1)
+    if steps == 1:
+        return gradient(model, params, batch, key)
+
+    def add_microbatch(carry: Any, i: jax.Array) -> tuple[Any, None]:
+        # Microbatch i takes every steps-th row, so that each device keeps its rows and none move.
+        micro = jax.tree.map(lambda x: x.reshape(-1, steps, *x.shape[1:])[:, i], batch)
+        value = gradient(model, params, micro, jax.random.fold_in(key, i))
+        return jax.tree.map(jnp.add, carry, value), None
+
+    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    total, _ = jax.lax.scan(add_microbatch, zeros, jnp.arange(steps))
+    return total
+
+
+def _weighted_loss(model: GPT2, params: Any, batch: Batch, key: jax.Array | None) -> jax.Array:
+    rngs = {"dropout": key} if key is not None else None
+    hidden, _ = model.apply({"params": params}, batch.inputs, None, batch.segments, rngs=rngs)
+    return weighted_cross_entropy(
+        hidden,
+        output_table(params),
+        batch.targets,
+        batch.weights,
+        model.config.vocab_size,
+        model.compute.loss_chunk,
+        model.compute.matmul_precision,
+    )
+
+
+def _squares_by_layer(grads: Any) -> dict[str, jax.Array]:
+    """Returns sums of squares by parameter name: [L] for stacked layers, and scalars otherwise."""
+    squares = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        axes = tuple(range(1, leaf.ndim)) if name.startswith("h/") else None
+        squares[name] = jnp.sum(jnp.square(leaf), axis=axes)
+    return squares

@@ -1,0 +1,96 @@
+"""The knobs of `compute` decide the precision and the random bits of a training step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from gpt2_jax.config import ComputeConfig, Config, ModelConfig, ScheduleConfig, TrainConfig
+from gpt2_jax.data.loader import Batch
+from gpt2_jax.model.build import build_model
+from gpt2_jax.parallel.mesh import make_mesh
+from gpt2_jax.parallel.rules import Rules, sharding_context
+from gpt2_jax.training import step
+from gpt2_jax.training.optimizer import make_optimizer
+from gpt2_jax.training.state import abstract_state, init_state
+
+_CONFIG = Config(
+    model=ModelConfig(2, 4, 32, 16, vocab_size=61, vocab_multiple=8),
+    compute=ComputeConfig(attention="reference", loss_chunk=0),
+    schedule=ScheduleConfig("constant", 1e-2, 0.0, 0),
+    train=TrainConfig(batch_size=4, total_steps=20),
+)
+
+
+def _with(dropout=0.0, **compute):
+    return dataclasses.replace(
+        _CONFIG,
+        model=dataclasses.replace(_CONFIG.model, dropout=dropout),
+        compute=dataclasses.replace(_CONFIG.compute, **compute),
+    )
+
+
+def _setting(config):
+    mesh, optimizer = make_mesh(config.mesh, jax.devices()[:1]), make_optimizer(config)
+    return mesh, optimizer, abstract_state(config, optimizer, mesh, Rules())
+
+
+@pytest.mark.parametrize(
+    ("compute", "precision"),
+    [
+        ({"dtype": "float32"}, "HIGHEST"),
+        ({"dtype": "bfloat16"}, None),
+        ({"dtype": "float32", "precision": "default"}, None),
+        ({"dtype": "float32", "precision": "high"}, "HIGH"),
+        ({"dtype": "bfloat16", "precision": "highest"}, "HIGHEST"),
+    ],
+)
+def test_every_product_of_a_step_has_the_precision_of_the_config(compute, precision):
+    config = _with(**compute)
+    mesh, optimizer, state = _setting(config)
+    batch = step.abstract_batch(4, 16, mesh)
+    with sharding_context(mesh, Rules()):
+        jaxpr = str(jax.make_jaxpr(step._train_step(config, optimizer))(state, batch))
+    # A block has six products forward and the loss one, each with two gradients; a scan has one
+    # block. Products of the default precision print none.
+    products = jaxpr.count("dot_general[")
+    assert products == 3 * (6 + 1)
+    found = re.findall(r"\bprecision=\(?(?:Precision\.)?(\w+)", jaxpr)
+    assert found == [precision] * products if precision else found == []
+
+
+@pytest.mark.slow
+def test_rbg_draws_other_masks_and_trains():
+    config = _with(dropout=0.2, dtype="float32", prng="rbg")
+    mesh, optimizer, abstract = _setting(config)
+    ids = np.random.default_rng(0).integers(0, 61, (2, 4, 16)).astype(np.int32)
+    batch = Batch(*ids, np.ones((4, 16), np.float32), None)
+    batch = jax.device_put(batch, step.batch_sharding(mesh))
+    run = step.compile_train_step(config, optimizer, mesh, Rules(), abstract)
+    create = jax.jit(lambda: init_state(config, optimizer, abstract))
+
+    def losses(count):
+        state, values = create(), []
+        for _ in range(count):
+            state, metrics = run(state, batch)
+            values.append(float(metrics["loss"]))
+        return values
+
+    rbg = losses(20)
+    assert rbg[-1] < 0.7 * rbg[0]
+    assert losses(2) == rbg[:2]  # a function of the seed
+    # The first loss again, without the step: with these masks, and with those of the default.
+    model, params = build_model(config.model, config.compute, train=True), create().params
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def first_loss(prng):
+        key = jax.random.fold_in(jax.random.key(config.train.seed, impl=prng), 0)
+        return step._weighted_loss(model, params, batch, key) / batch.weights.sum()
+
+    assert first_loss("rbg") == pytest.approx(rbg[0], rel=1e-5)
+    assert abs(first_loss("threefry2x32") / rbg[0] - 1) > 1e-4

@@ -1,0 +1,44 @@
+"""Programs that runs of equal configs share, because compiling takes most of these tests' time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from gpt2_jax.config import Config
+from gpt2_jax.training import loop, trainer
+
+_compiled = {}
+_initial = {}
+
+
+def _key(config, mesh):
+    """What the programs depend on."""
+    sections = (config.model, config.compute, config.optimizer, config.schedule)
+    train = dataclasses.replace(config.train, max_bad_steps=1, init_from=None)
+    return (*sections, config.data.isolate_documents, train, mesh)
+
+
+@pytest.fixture(autouse=True)
+def shared_programs(monkeypatch):
+    """Compiles a config's step, and computes its first state, once for all tests."""
+    compile_train_step, init_state = loop.compile_train_step, trainer.init_state
+
+    def compile_once(config: Config, optimizer, mesh, rules, abstract):
+        key = _key(config, mesh)
+        if key not in _compiled:
+            _compiled[key] = compile_train_step(config, optimizer, mesh, rules, abstract)
+        return _compiled[key]
+
+    def init_once(config: Config, optimizer, abstract):
+        key = _key(config, abstract.step.sharding.mesh)
+        if key not in _initial:
+            _initial[key] = init_state(config, optimizer, abstract)
+        # A copy, because the first step takes over its memory.
+        return jax.tree.map(jnp.copy, _initial[key])
+
+    monkeypatch.setattr(loop, "compile_train_step", compile_once)
+    monkeypatch.setattr(trainer, "init_state", init_once)
