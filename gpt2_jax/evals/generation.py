@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from gpt2_jax.model.cache import bytes_per_slot
 MAX_GEN_TOKS = 256
 """The number of new tokens if a task does not set it: the default of lm-eval's `hf` backend."""
 
-_SAMPLING = ("temperature", "top_k", "top_p")
+_SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingOptions))
 # Settings of transformers' `generate` that tasks use, with the value that changes nothing.
 _NEUTRAL = {"num_beams": 1, "repetition_penalty": 1}
 # Limits of `batch_size=auto`.
