@@ -239,7 +239,7 @@ def test_a_run_that_hangs_or_dies_is_started_again_and_ends_as_if_it_had_not(
     workdir = lab / f"supervised-{fault.rpartition(':')[2]}"
     flags = (NO_SAMPLE, *mesh(fsdp=2), "--config.train.hang_timeout=40")
     errors = supervised(lab, workdir, *flags, fault=fault)
-    (status,) = re.findall(r"supervise: .*ended with (\d+) .*; starting it again", errors)
+    (status,) = re.findall(r"supervise: .*ended with (\d+) .*; restarting it", errors)
     assert status in statuses, errors
     if "SIGSTOP" in fault:
         assert "error: process 0 of 2 got no further than step" in errors
