@@ -6,7 +6,7 @@ To add one, write a function and its entry in `NORMS`, and add its name to `NORM
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -39,19 +39,21 @@ def _rms_norm(config: ModelConfig, dtype: Any, name: str | None) -> nn.Module:
     )
 
 
-NORMS: dict[str, Callable[[ModelConfig, Any, str | None], nn.Module]] = {
-    "layer": _layer_norm,
-    "rms": _rms_norm,
-}
+class Norm(NamedTuple):
+    """Describes one normalization: how its module is made, and how many arrays [D] it has."""
 
-_ARRAYS = {"layer": 2, "rms": 1}
+    make: Callable[[ModelConfig, Any, str | None], nn.Module]
+    num_arrays: int
+
+
+NORMS: dict[str, Norm] = {"layer": Norm(_layer_norm, 2), "rms": Norm(_rms_norm, 1)}
 
 
 def make_norm(config: ModelConfig, dtype: Any, name: str | None = None) -> Any:
     """Returns the module that the config selects; it maps [..., D] to [..., D] in `dtype`."""
-    return NORMS[config.norm](config, dtype, name)
+    return NORMS[config.norm].make(config, dtype, name)
 
 
 def num_params(config: ModelConfig) -> int:
     """Returns the number of parameters of one norm."""
-    return _ARRAYS[config.norm] * config.d_model
+    return NORMS[config.norm].num_arrays * config.d_model

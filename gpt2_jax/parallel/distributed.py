@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from gpt2_jax.errors import PeersLost, StorageError, UserError, error_text
+from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.disk_full import disk_full_message, is_disk_full
 
 # Variables in which a launcher states the number of processes and the index of this one. mpirun
@@ -235,7 +236,7 @@ def check_shared_folder(folder: Path) -> None:
     if jax.process_count() == 1:
         return
     marker = folder / f".shared.{broadcast_from_primary(os.getpid())}"
-    run_on_primary(lambda: marker.write_text(""))
+    run_on_primary(lambda: write_file(marker, b""))
     multihost_utils.sync_global_devices("the marker has been written")
     exists = marker.exists()
     multihost_utils.sync_global_devices("the marker has been looked for")

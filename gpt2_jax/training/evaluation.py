@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.best_effort import warn_if_not_written
 from gpt2_jax.parallel.distributed import broadcast_from_primary, is_primary
 from gpt2_jax.parallel.stop import StopRequest
@@ -91,4 +92,4 @@ class Evaluation:
             folder = self._run.workdir / "samples"
             with warn_if_not_written(f"samples/{step}.txt"):
                 folder.mkdir(exist_ok=True)
-                (folder / f"{step}.txt").write_text(text + "\n", encoding="utf-8")
+                write_file(folder / f"{step}.txt", f"{text}\n".encode())

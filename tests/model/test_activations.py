@@ -21,7 +21,6 @@ from gpt2_jax.training import optimizer
         (ACTIVATIONS, sections.ACTIVATIONS),
         (ENCODINGS, sections.POSITIONS),
         (norms.NORMS, sections.NORMS),
-        (norms._ARRAYS, sections.NORMS),
         (optimizer.RULES, sections.OPTIMIZERS),
     ],
 )
