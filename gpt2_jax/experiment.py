@@ -16,7 +16,7 @@ import jax
 
 from gpt2_jax.config import Config
 from gpt2_jax.data.token_sets import TokenSets, open_sets, resolve_vocab_size
-from gpt2_jax.errors import print_stderr
+from gpt2_jax.errors import UserError, print_stderr
 from gpt2_jax.evals import sources
 from gpt2_jax.evals.compression import compressed_bits_per_byte
 from gpt2_jax.evals.language_modeling import Corpus, LanguageModeling, count_words
@@ -78,6 +78,13 @@ def train(
       StorageError: if no checkpoint can be read or written.
       PeersLost: if another process of the run is gone.
     """
+    if not isinstance(config, Config):
+        raise UserError(
+            f"config must be a Config, as gpt2_jax.config.load_config returns it, not "
+            f"{type(config).__name__}"
+        )
+    if stop_at_step is not None and stop_at_step < 1:
+        raise UserError(f"stop_at_step must be at least 1, not {stop_at_step}")
     config = resolve_vocab_size(config)
     attention.choose(config.model, config.compute)
     with report_lost_peers():
@@ -191,18 +198,18 @@ def evaluate(
     tasks: Sequence[str] = (),
     data: str | Path = "",
     *,
-    texts: Mapping[str, Path] | None = None,
+    texts: Mapping[str, str | Path] | None = None,
     limit: int | None = None,
     stride: int | None = None,
     detokenize: bool = True,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Callable[[str], contextlib.AbstractContextManager[Progress]] | None = None,
 ) -> dict[str, Any]:
     """Scores a model on tasks and texts.
 
     Args:
       model: see `gpt2_jax.load`.
-      tasks: names of tasks, all of which have data.
+      tasks: names of tasks, all of which must have data, or of groups such as `gpt2_paper`.
       data: the folder with their files.
       texts: name -> file of further texts whose perplexity is measured.
       limit: number of examples of each task to score; by default all.
@@ -217,10 +224,15 @@ def evaluate(
       the published protocol that the numbers follow}}.
 
     Raises:
-      UserError: for a model or data that cannot be read.
+      UserError: for an unknown task, a limit or stride below 1, or a model or data that cannot be
+        read.
       StorageError: if `out` cannot be written.
     """
-    results: dict[str, dict[str, float]] = {}
+    for name, value in (("limit", limit), ("stride", stride)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+    tasks = sources.select(",".join(tasks), Path(data)).run if tasks else []
+    folder = None if out is None else Path(out)
     with open_model(model) as reader:
         config = reader.config
         setting = Setting(
@@ -228,19 +240,21 @@ def evaluate(
         )
         ready = [make_task(name, setting) for name in tasks]
         for name, path in (texts or {}).items():
-            ready.append(LanguageModeling(Corpus(name, words=count_words), setting, path))
+            corpus = Corpus(name, words=count_words)
+            ready.append(LanguageModeling(corpus, setting, Path(path)))
         params = reader.read().params
-    digest = "" if out is None else model_digest(params, config)
+    digest = "" if folder is None else model_digest(params, config)
     scorer = Scorer(params, config.model, config.compute)
+    results: dict[str, dict[str, float]] = {}
     for task in ready:
         with contextlib.ExitStack() as stack:
-            log = None if out is None else Log(out, task, digest)
+            log = None if folder is None else Log(folder, task, digest)
             if log is not None:
                 stack.callback(log.close)
             show = stack.enter_context(progress(task.name)) if progress else _ignore
             results[task.name] = evaluate_task(task, scorer, limit, log, show)
-        if out is not None:
-            write_results(out / "results.json", str(model), digest, results)
+        if folder is not None:
+            write_results(folder / "results.json", str(model), digest, results)
     return {
         "model": str(model),
         "step": reader.step,

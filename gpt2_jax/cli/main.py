@@ -17,7 +17,12 @@ from collections.abc import Sequence
 from typing import NoReturn, cast
 
 from gpt2_jax import __version__
-from gpt2_jax.cli.process import only_python_prints, quiet_libraries, sigterm_raises
+from gpt2_jax.cli.process import (
+    interrupts_end_imports,
+    only_python_prints,
+    quiet_libraries,
+    sigterm_raises,
+)
 from gpt2_jax.cli.verb import Parser, Verb, indented, parse, unexpected, with_declared_spelling
 from gpt2_jax.errors import (
     Gpt2JaxError,
@@ -77,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A terminal may not have a character, and a file name may not be valid Unicode.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = _dispatch(words, debug)
+        with interrupts_end_imports():
+            status = _dispatch(words, debug)
         # A closed pipe must be noticed here, because it cannot be handled while Python exits.
         sys.stdout.flush()
         return status

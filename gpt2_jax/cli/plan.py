@@ -96,15 +96,13 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax.planning.plan import Plan, analytic_plan, compiled_plan
 
     config = resolve_vocab_size(config)
-
     if topology and not args.analytic and not libtpu_installed():
         print(
-            "libtpu is not installed, so this is estimated from shapes alone; to compile for TPUs: "
-            "pip install 'gpt2_jax[tpu]'",
+            "note: libtpu is not installed, so this is estimated from shapes alone; to compile "
+            "for TPUs: pip install 'gpt2_jax[tpu]'",
             file=sys.stderr,
         )
         topology = None
-    config = resolve_vocab_size(config)
     compiled: Topology | None = None if args.analytic else topology
 
     def estimate(choice: Config) -> Plan:

@@ -103,7 +103,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
       UserError: for a missing or broken file, an unknown key, a wrong type or a value out of range.
     """
-    values = _flatten(run_config_file(*split_argument(path)))
+    if isinstance(overrides, (str, Mapping)):
+        raise UserError(
+            "overrides must be a list of strings such as 'train.total_steps=20', not a "
+            f"{type(overrides).__name__}"
+        )
+    values = _flatten(run_config_file(*split_argument(path), suggest=_suggest))
     by_key = {knob.key: knob for knob in knobs()}
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -213,13 +218,28 @@ def _from_flat(values: Mapping[str, Any]) -> Config:
     return config
 
 
+def _suggest(name: str) -> str:
+    """Returns a hint for a name that a config file sets and that no knob has in that section."""
+    sections = [section.name for section in dataclasses.fields(Config)]
+    namesakes = [knob.key for knob in knobs() if knob.key.partition(".")[2] == name]
+    if namesakes:
+        return f"; did you mean {namesakes[0]!r}?"
+    return did_you_mean(name, [*sections, *(knob.key.partition(".")[2] for knob in knobs())])
+
+
 def _unknown_key(key: str, known: Mapping[str, Knob]) -> UserError:
     section, dot, name = key.partition(".")
+    sections = [other.name for other in dataclasses.fields(Config)]
     if not dot:
-        return UserError(f"--config.{key}: overrides are --config.SECTION.KEY=VALUE")
+        named = [f"--config.{other}" for other in known if key in other.split(".")]
+        hint = f"; did you mean {' or '.join(named[:2])}?" if named else ""
+        return UserError(f"--config.{key}: overrides are --config.SECTION.KEY=VALUE{hint}")
     # Names are compared without sections, because a common section makes any two keys similar.
     siblings = [other.partition(".")[2] for other in known if other.startswith(section + ".")]
     namesakes = [other for other in known if other.endswith("." + name)]
+    if section not in sections and not namesakes:
+        hint = did_you_mean(section, sections)
+        return UserError(f"config has no section {short_repr(section)}{hint}")
     if namesakes:
         hint = f"; did you mean {namesakes[0]!r}?"
     elif siblings and (close := difflib.get_close_matches(name, siblings, n=1)):
@@ -258,7 +278,8 @@ def _check_together(config: Config) -> None:
     if model.num_layers % compute.scan_unroll:
         raise UserError(
             f"compute.scan_unroll={compute.scan_unroll} must divide "
-            f"model.num_layers={model.num_layers}"
+            f"model.num_layers={model.num_layers}: set --config.compute.scan_unroll=1, or another "
+            "divisor"
         )
     chunk = min(compute.loss_chunk, model.context_length)
     if chunk and model.context_length % chunk:
@@ -274,12 +295,14 @@ def _check_together(config: Config) -> None:
     if schedule.min_learning_rate > schedule.learning_rate:
         raise UserError(
             f"schedule.min_learning_rate={schedule.min_learning_rate:g} must not exceed "
-            f"schedule.learning_rate={schedule.learning_rate:g}"
+            f"schedule.learning_rate={schedule.learning_rate:g}: lower it too, for example with "
+            f"--config.schedule.min_learning_rate={schedule.learning_rate / 10:g}"
         )
     if schedule.warmup_steps > train.total_steps:
         raise UserError(
             f"schedule.warmup_steps={schedule.warmup_steps} must not exceed "
-            f"train.total_steps={train.total_steps}"
+            f"train.total_steps={train.total_steps}: lower it too, for example with "
+            f"--config.schedule.warmup_steps={train.total_steps // 10}"
         )
     axes = {axis: getattr(config.mesh, axis) for axis in ("data", "fsdp", "tensor")}
     if list(axes.values()).count(-1) > 1 or 0 in axes.values():

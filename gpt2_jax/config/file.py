@@ -6,7 +6,7 @@ import inspect
 import re
 import runpy
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,16 @@ def split_argument(path: str | Path) -> tuple[Path, str]:
     return (Path(f"{file}.py"), argument) if colon else (Path(path), "")
 
 
-def run_config_file(path: Path, argument: str = "") -> Mapping[str, Any]:
+def run_config_file(
+    path: Path, argument: str = "", *, suggest: Callable[[str], str] = lambda name: ""
+) -> Mapping[str, Any]:
     """Returns the values that the file's `get_config()` returns, by section.
 
     Args:
       path: the Python file.
       argument: `name=value,...`, the parameters of `get_config`; each is parsed as the type of its
         default value.
+      suggest: returns a hint for the name of a knob or a section that does not exist.
 
     Raises:
       UserError: for a file that is missing or fails, with the line that its author can fix, or for
@@ -37,7 +40,8 @@ def run_config_file(path: Path, argument: str = "") -> Mapping[str, Any]:
         raise UserError(f"--config {path}: expected a Python file, such as configs/quickstart.py")
     if not path.is_file():
         siblings = {str(p): p for p in path.parent.glob("*.py")} if path.parent.is_dir() else {}
-        raise UserError(f"no config file {path}{did_you_mean(str(path), siblings)}")
+        hint = did_you_mean(str(path), siblings) or ": give its path from the current folder"
+        raise UserError(f"no config file {path}{hint}")
     try:
         namespace = runpy.run_path(str(path))
         if "get_config" not in namespace:
@@ -56,13 +60,14 @@ def run_config_file(path: Path, argument: str = "") -> Mapping[str, Any]:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = frames[-1].lineno if frames else getattr(error, "lineno", None)
         where = f"{path}, line {line}" if line else path
-        raise UserError(f"{where}: {_reason(error)}") from error
+        raise UserError(f"{where}: {_reason(error, suggest)}") from error
 
 
 def _parsed(path: Path, get_config: Any, argument: str) -> dict[str, Any]:
     """Returns `name=value,...` as keyword arguments of the types of the parameters' defaults."""
     defaults = {name: p.default for name, p in inspect.signature(get_config).parameters.items()}
-    if (required := [name for name, value in defaults.items() if value is inspect._empty]) != []:
+    empty = inspect.Parameter.empty
+    if required := [name for name, value in defaults.items() if value is empty]:
         raise UserError(f"{path}: get_config's parameter {required[0]!r} needs a default value")
     values: dict[str, Any] = {}
     for entry in filter(None, argument.split(",")):
@@ -86,12 +91,20 @@ def _parsed(path: Path, get_config: Any, argument: str) -> dict[str, Any]:
 _LONGEST_REASON = 300
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, suggest: Callable[[str], str]) -> str:
     """Returns the message of an exception in a config file, in one line."""
+    inner = error.args[0] if error.args else None
+    if isinstance(error, AttributeError) and isinstance(inner, KeyError):  # of ml_collections
+        text = str(inner.args[0])
+        name = re.search(r'Key "(\w+)"', text) or re.search(r"(\w+)", text)
+        if name:
+            return f"the config has no {name[1]!r} there{suggest(name[1])}"
     plain = isinstance(error, Exception) and error.args
     text = str(error.args[0]) if plain else short_repr(error)
     # ml_collections lists every field of the section before its did-you-mean, and a KeyError quotes
     # its message once more.
-    text = " ".join(text.replace("\\n", " ").replace("\\'", "'").split()).strip("'")
+    text = " ".join(text.replace("\\n", " ").replace("\\'", "'").split())
+    if isinstance(error, KeyError):
+        text = text.strip("'")
     text = re.sub(r" Other fields present: .*?(?=Did you mean|$)", " ", text)
     return text[:_LONGEST_REASON]

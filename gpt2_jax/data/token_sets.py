@@ -180,7 +180,11 @@ def _tokenizer(config: Config, paths: Sequence[str]) -> Tokenizer:
 
 def _tokenizer_of(config: Config, path: str) -> Tokenizer:
     """Returns the tokenizer of the shards in a folder, which must be the one the config names."""
-    meta = read_meta(path) if Path(path).is_dir() else None
+    if not Path(path).is_dir():
+        raise UserError(
+            f"no data folder {path}: make it with gpt2-jax prepare --out {path}, or name another"
+        )
+    meta = read_meta(path)
     if meta is None and config.data.tokenizer == "char":
         raise UserError(
             f"{path} has no meta.json, so its characters are unknown: prepare the text "

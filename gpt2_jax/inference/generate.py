@@ -125,8 +125,12 @@ def generate(
     ]
     longest = max(map(len, encoded))
     if max_new_tokens is None:
-        check_length(model.config.context_length, longest, 1)
         max_new_tokens = model.config.context_length - longest
+        if max_new_tokens < 1:
+            raise UserError(
+                f"a prompt of {longest} tokens leaves no room in the model's context of "
+                f"{model.config.context_length}: shorten it"
+            )
     rows = [_Row(tokenizer, stop) for _ in prompts]
     for block in generate_tokens(model, params, encoded, max_new_tokens, options, seed):
         yield [(row.push(tokens), row.sample) for row, tokens in zip(rows, block, strict=True)]

@@ -40,7 +40,8 @@ def build_decoder(model: ModelConfig, compute: ComputeConfig, *, scanned: bool =
 def boxed_params(model: ModelConfig, key: jax.Array) -> Any:
     """Returns new scanned parameters, in flax's boxes that carry the names of their axes."""
     tokens = jnp.zeros((1, model.context_length), jnp.int32)
-    return build_model(model, ComputeConfig()).init(key, tokens)["params"]
+    # The reference kernel: fused ones need devices or shapes that initialization need not have.
+    return build_decoder(model, ComputeConfig(), scanned=True).init(key, tokens)["params"]
 
 
 def abstract_params(model: ModelConfig) -> Any:

@@ -1,4 +1,4 @@
-"""The two values that the parts of a trainer share: what it was given, and what it made of that.
+"""What a trainer is given (`Setup`), and what it derives from that (`Run`).
 
 `Setup` comes from the packages above this one, which know about evaluations and model formats.
 `Run` adds what the trainer itself derives from the config. Neither changes during the run.

@@ -6,6 +6,7 @@ a knob in the config's `log` section that turns it on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError, shortened, warn
 from gpt2_jax.files.append import AppendFile
 from gpt2_jax.files.atomic import write_file
+from gpt2_jax.files.best_effort import warn_if_not_written
 from gpt2_jax.files.extras import import_extra
 from gpt2_jax.files.paths import is_remote
 from gpt2_jax.training.metrics_file import open_lines
@@ -111,11 +113,19 @@ def open_trackers(config: Config, workdir: Path, start_step: int) -> Trackers:
       OSError: if a file cannot be opened. Lines that a full disk refuses later wait in memory.
       UserError: for a tracker whose extra is not installed, or whose service refuses.
     """
-    trackers: list[Tracker] = [JsonLines(workdir, start_step)]
-    if config.log.tensorboard:
-        trackers.append(TensorBoard(workdir, start_step))
-    if config.log.wandb:
-        trackers.append(WeightsAndBiases(config, workdir))
+    with contextlib.ExitStack() as opened:  # closes those that are open if another one fails
+        trackers: list[Tracker] = []
+
+        def add(tracker: Tracker) -> None:
+            trackers.append(tracker)
+            opened.callback(tracker.close)
+
+        add(JsonLines(workdir, start_step))
+        if config.log.tensorboard:
+            add(TensorBoard(workdir, start_step))
+        if config.log.wandb:
+            add(WeightsAndBiases(config, workdir))
+        opened.pop_all()
     return Trackers(trackers)
 
 
@@ -227,7 +237,8 @@ class WeightsAndBiases:
                 "WANDB_MODE=offline, or unset log.wandb"
             ) from error
         if run_id is None:
-            write_file(path, f"{self._run.id}\n".encode())
+            with warn_if_not_written("wandb_id"):
+                write_file(path, f"{self._run.id}\n".encode())
 
     def log(self, step: int, values: Mapping[str, Value]) -> None:
         """Logs the numbers."""

@@ -28,8 +28,8 @@ class Watchdog:
     def __init__(self, timeout_s: float) -> None:
         """Starts to watch; with 0 seconds it does nothing.
 
-        One limit is enough for steps and everything else, because a process waits in its step for
-        whatever the others do.
+        The same limit applies to steps, saves and validations, because a process waits in its step
+        for whatever the others do.
         """
         self._timeout_s = timeout_s
         self.report("its start")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,15 @@ def test_jax_is_kept_from_libtpu_only_where_it_can_find_nothing(tmp_path: Path) 
             timeout=60,
         )
         assert done.stdout == f"{chosen}\n", done.stderr
+
+
+@pytest.mark.parametrize("delay", [0.15, 0.6])
+def test_ctrl_c_during_imports_ends_the_command_at_once(tmp_path, delay):
+    command = [sys.executable, "-m", "gpt2_jax", "sample", "--model", str(tmp_path / "none")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    # On a slow machine the first comes before the package's own code, in which Python prints.
+    assert process.returncode in (130, -signal.SIGINT)
+    assert process.returncode != 130 or errors == "interrupted\n"
