@@ -5,7 +5,7 @@ Command:
     --out runs/data/python-stdlib
   gpt2-jax train --config configs/quickstart.py --workdir runs/quickstart
 Hardware: 2 CPU cores.
-Time: 6 minutes.
+Time: 2 to 6 minutes.
 Expected loss: 1.40 nats per byte held out, 2.02 bits, measured here with Python 3.11's library.
 """
 

@@ -156,3 +156,26 @@ def test_only_a_whole_text_of_one_folder_is_compared_with_compressors(lab):
     prepare([Document("other", "red fish " * 80)], "byte", lab / "other")
     mixture = f"data.mixture={lab / 'data'}=1,{lab / 'other'}=1"
     assert compare("data.path=none", mixture) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tasks": ["lambda"]}, "unknown task 'lambda'"),
+        ({"tasks": ["lambada_openai"], "limit": 0}, "limit must be at least 1, not 0"),
+        ({"tasks": ["lambada_openai"], "stride": 0}, "stride must be at least 1, not 0"),
+    ],
+)
+def test_evaluate_refuses_wrong_arguments_before_it_opens_the_model(lab, arguments, message):
+    with pytest.raises(UserError, match=message):
+        gpt2_jax.evaluate(lab / "no_model", data=lab, **arguments)
+
+
+def test_train_refuses_wrong_arguments_before_it_makes_the_workdir(lab, tmp_path):
+    with pytest.raises(UserError, match="config must be a Config"):
+        gpt2_jax.train("configs/quickstart.py", tmp_path / "run")
+    with pytest.raises(UserError, match="stop_at_step must be at least 1, not 0"):
+        gpt2_jax.train(make_config(lab), tmp_path / "run", stop_at_step=0)
+    with pytest.raises(UserError, match="overrides must be a list"):
+        load_config(lab / "config.py", "train.seed=1")
+    assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
+from gpt2_jax.model import attention
 from gpt2_jax.model.build import abstract_params, boxed_params, build_decoder, build_model
 
 _MODEL = ModelConfig(2, 4, 32, 16, vocab_size=61, vocab_multiple=8, dropout=0.1)
@@ -47,3 +48,15 @@ def test_every_axis_of_a_boxed_parameter_has_a_place_in_its_names():
     assert [leaf.names[0] for leaf in jax.tree.leaves(
         boxed["h"], is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
     )] == ["layers"] * 12  # fmt: skip
+
+
+def test_initialization_asks_for_no_fused_kernel(monkeypatch):
+    asked = []
+
+    def choose(model, compute):
+        asked.append(compute.attention)
+        return "reference"
+
+    monkeypatch.setattr(attention, "choose", choose)
+    boxed_params(_MODEL, jax.random.key(0))
+    assert set(asked) <= {"reference"}
