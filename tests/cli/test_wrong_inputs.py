@@ -1,4 +1,7 @@
-"""Tests mistakes of users: exit status 2, one line that says what to do, and no changed files."""
+"""Tests mistakes of users: exit status 2, one line that says what to do, and no changed files.
+
+The file is long because it is one table of wrong command lines for all verbs.
+"""
 
 from __future__ import annotations
 

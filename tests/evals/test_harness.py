@@ -1,5 +1,7 @@
 """Tests that lm-eval gets what plain forwards compute, and that its command line runs.
 
+The file is long because all of its tests share one fake of lm-eval and one model.
+
 A request's plain answer here comes from one uncached forward over what fits the context, and a
 greedy text from one such forward per token.
 """

@@ -1,4 +1,7 @@
-"""Tests the tasks: which requests they make, and which metrics they compute from the scores."""
+"""Tests the tasks: which requests they make, and which metrics they compute from the scores.
+
+The file is long because every task is tested in the same way with the same fake scorer.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tests Hugging Face's format: results equal transformers' to rounding, and conversion is exact."""
+"""Tests Hugging Face's format: results equal transformers' to rounding, and conversion is exact.
+
+The file is long because its tests share the models that transformers has written.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Generation: the cache against full forwards, ragged batches, seeds, and rows that stop."""
+"""Generation: the cache against full forwards, ragged batches, seeds, and rows that stop.
+
+The file is long because its tests share the compiled programs of one model.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,142 @@
+"""Tests what makes two models different, and what must not change on resume."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import pytest
+
+from gpt2_jax import config as config_lib
+from gpt2_jax.config import Config, check_resume, default, from_dict, load_config, to_dict
+from gpt2_jax.errors import UserError
+from tests.config.lines import KNOBS, get_knob, line_of
+
+
+def test_models_differ_by_what_changes_their_function() -> None:
+    def model(**values: Any) -> config_lib.ModelConfig:
+        return from_dict({"model": {"vocab_size": 61, **values}}).model
+
+    same = model(dropout=0.5, vocab_multiple=8, mlp_dim=4 * 768)
+    assert model().differences(same) == same.differences(model()) == {}
+    other = model(mlp_dim=64, norm="rms", dropout=0.5)
+    assert model().differences(other) == {"mlp_dim": (3072, 64), "norm": ("layer", "rms")}
+    assert model().differences(model(vocab_size=62)) == {"vocab_size": (61, 62)}
+
+
+# Resuming.
+
+
+def _changed(config: Config, key: str) -> Config:
+    """Returns the config with another valid value of one knob."""
+    knob, value = KNOBS[key], get_knob(config, key)
+    candidates: list[Any] = list(knob.choices or ())
+    if knob.type is bool:
+        candidates = [not value]
+    elif knob.type is int:
+        candidates += [value * 2, value + 1, value - 1, 1] if value is not None else [64]
+    elif knob.type is float:
+        candidates += [value / 2, 0.5]
+    elif not knob.choices:
+        candidates = ["other", "other=1"]
+    for other in candidates:
+        if other != value:
+            section, name = key.split(".")
+            values = to_dict(config)
+            values[section][name] = other
+            try:
+                return from_dict(values)
+            except UserError:
+                continue
+    raise AssertionError(f"no other value for {key} is valid")
+
+
+def _may_change(key: str) -> bool:
+    """Returns whether the knob may change on resume."""
+    section = key.partition(".")[0]
+    allowed = ("mesh", "log", "eval", "checkpoint", "compute")
+    return (section in allowed and key != "compute.prng") or key in (
+        "train.accumulation_steps",
+        "train.total_steps",
+        "train.init_from",
+        "train.init_resize",
+        "train.max_bad_steps",
+        "train.hang_timeout",
+    )
+
+
+@pytest.mark.parametrize(
+    "key",
+    [key for key, knob in KNOBS.items() if not (knob.choices and len(knob.choices) == 1)],
+)
+def test_only_what_the_run_computes_is_fixed_on_resume(key: str) -> None:
+    saved = from_dict({"model": {"num_layers": 4}, "train": {"batch_size": 64}})
+    new = _changed(saved, key)
+    if _may_change(key):
+        check_resume(saved, new, "w")
+        return
+    with pytest.raises(UserError) as error:
+        check_resume(saved, new, "w")
+    assert key in line_of(error)
+    assert f"{get_knob(saved, key)!r} -> {get_knob(new, key)!r}" in str(error.value)
+    assert "w holds a run with another config" in str(error.value)
+
+
+def test_every_changed_field_is_named_at_once() -> None:
+    saved = Config()
+    new = from_dict({"model": {"num_layers": 6}, "train": {"seed": 1, "batch_size": 256}})
+    with pytest.raises(UserError) as error:
+        check_resume(saved, new, "w")
+    for change in ("num_layers (12 -> 6)", "train.seed (0 -> 1)", "train.batch_size (512 -> 256)"):
+        assert change in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "saved", "new", "same"),
+    [
+        ("mixture", "a=1,b=1", "a=0.5, b=0.5", True),
+        ("mixture", "x/a=0.75,b=0.25", "./x//a/=3,b=1", True),
+        ("mixture", "a=1,b=1", "a=1,b=2", False),
+        ("mixture", "a=1,b=1", "b=1,a=1", False),  # other windows in another order
+        ("path", "runs/data/a", "./runs/data/a/", True),
+        ("path", "runs/data/a", "runs/data/b", False),
+    ],
+)
+def test_data_named_in_another_way_is_the_same_on_resume(
+    key: str, saved: str, new: str, same: bool
+) -> None:
+    before, after = (from_dict({"data": {key: value}}) for value in (saved, new))
+    if same:
+        check_resume(before, after, "w")
+        return
+    with pytest.raises(UserError) as error:
+        check_resume(before, after, "w")
+    assert f"data.{key} ({saved!r} -> {new!r})" in str(error.value)
+
+
+def test_total_steps_may_grow_but_not_shrink() -> None:
+    saved = from_dict({"train": {"total_steps": 10_000}})
+    check_resume(saved, saved, "w")
+    check_resume(saved, from_dict({"train": {"total_steps": 10_001}}), "w")
+    with pytest.raises(
+        UserError, match=r"train\.total_steps .* least 10000, .* not 9999; .*stop_at_step"
+    ):
+        check_resume(saved, from_dict({"train": {"total_steps": 9_999}}), "w")
+
+
+def test_the_config_imports_no_jax() -> None:
+    code = (
+        "import sys, gpt2_jax.config; gpt2_jax.config.from_dict({}); gpt2_jax.config.default();"
+        "print([name for name in ('jax', 'flax', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_config_file_gets_the_same_type_as_default(plain: Path) -> None:
+    assert isinstance(default(), ml_collections.ConfigDict)
+    assert load_config(plain) == Config()
+    assert config_lib.load_config(str(plain)) == Config()
