@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
-from pathlib import Path
 
 from gpt2_jax.cli import MODEL_HELP
 from gpt2_jax.errors import StorageError, UserError
+from gpt2_jax.files.paths import local_path
 
 HELP = """\
 Write a model in Hugging Face's format, or in this package's own.
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts the model and returns the exit status."""
-    out = Path(args.out)
+    out = local_path(args.out, "--out")
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out} is not empty: name a folder that is new or empty")
     from gpt2_jax.formats import huggingface
@@ -44,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = load(args.model)
     # Written beside --out and renamed, so that no reader ever sees half of a model.
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
     except OSError as error:
@@ -59,7 +59,10 @@ def run(args: argparse.Namespace) -> int:
             out.rmdir()
         partial.rename(out)
     except OSError as error:
-        raise StorageError(f"cannot write --out {out}: {error.strerror}") from error
+        raise StorageError(
+            f"cannot write --out {out}: {error.strerror}; run the same command again when that is "
+            "fixed"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     report = {"model": args.model, "out": args.out, "to": args.to}

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gpt2_jax.cli import MODEL_HELP
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import sources
+from gpt2_jax.files.paths import local_path
 
 HELP = """\
 Score a model on evaluations, each by a published protocol, and on texts of your own.
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, flag)
         if value is not None and value < 1:
             raise UserError(f"--{flag} must be at least 1, not {value}")
+    out = None if args.out is None else local_path(args.out, "--out")
     # The data is checked first, so that missing files are reported at once.
     selection, texts = _select(args), _texts(args)
     from gpt2_jax import experiment
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit,
         stride=args.stride,
         detokenize=not args.no_detokenize,
-        out=None if args.out is None else Path(args.out),
+        out=out,
         progress=_progress,
     )
     results, protocols = report["tasks"], report["protocols"]

@@ -16,7 +16,7 @@ from gpt2_jax.prepare.inputs import read_inputs
 from gpt2_jax.prepare.prepare import prepare
 from gpt2_jax.tokenizers.tokenizer import PREPARE_CHOICES
 
-HELP = "turn text into token shards"
+HELP = "Turn text into token shards."
 
 EXAMPLES = """\
 gpt2-jax prepare --corpus python-stdlib --tokenizer byte --out runs/data/stdlib

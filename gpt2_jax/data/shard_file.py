@@ -32,7 +32,7 @@ _OTHER_MAGIC = {
 _HEADERLESS = ("train.bin", "val.bin")
 # The most that one read asks for on a system without preadv.
 _LARGEST_PREAD = 1 << 30
-# With fewer tokens, the width of the integers cannot be told.
+# With fewer tokens, the width of the integers cannot be determined.
 _FEW = 64
 
 

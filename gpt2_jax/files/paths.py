@@ -34,6 +34,24 @@ def resolve_path(name: str | os.PathLike[str], flag: str = "") -> Path:
     return cast(Path, epath.Path(name))
 
 
+def local_path(name: str | os.PathLike[str], flag: str) -> Path:
+    """Returns the path with this name, which must be on a disk.
+
+    Args:
+      name: a path.
+      flag: the flag that the user gave the name with, which begins an error message.
+
+    Raises:
+      UserError: for `gs://` and any other scheme.
+    """
+    if "://" in os.fspath(name):
+        raise UserError(
+            f"{flag} {os.fspath(name)} must be on a disk: write to a folder and copy it, for "
+            "example with gcloud storage cp -r"
+        )
+    return Path(name)
+
+
 def is_remote(path: os.PathLike[str]) -> bool:
     """Returns whether a path is in a bucket, where objects are written whole and have no mode."""
     return os.fspath(path).startswith("gs://")

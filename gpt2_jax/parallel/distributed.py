@@ -200,7 +200,7 @@ def first_message(message: str | None) -> str | None:
     content = np.frombuffer((message or "").encode()[:_MAX_MESSAGE], np.uint8)
     padded[: len(content)] = content
     gathered = multihost_utils.process_allgather(padded)
-    messages = [bytes(line).rstrip(b"\0").decode(errors="ignore") for line in gathered]
+    messages = [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in gathered]
     return next((message for message in messages if message), None)
 
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from gpt2_jax.data.meta import check_sha256, read_meta, write_meta
 from gpt2_jax.data.shard_file import MAX_VOCAB_SIZE
-from gpt2_jax.errors import Terminated, UserError
+from gpt2_jax.errors import StorageError, Terminated, UserError
 from gpt2_jax.files.disk_full import is_disk_full
+from gpt2_jax.files.paths import local_path
 from gpt2_jax.prepare import encode
 from gpt2_jax.prepare.corpora import Corpus, documents_corpus
 from gpt2_jax.prepare.encode import ItemTotals
@@ -73,15 +74,11 @@ def prepare(
 
     Raises:
       UserError: if a setting is out of range, a text cannot be encoded, the corpus is empty, `out`
-        holds something else or is being prepared by another process, or the disk is full.
+        holds something else or is being prepared by another process.
+      StorageError: if the disk is full.
     """
     began = time.monotonic()
-    if "://" in str(out):
-        raise UserError(
-            f"--out {out} must be on a disk: prepare into a folder and copy it, for example with "
-            "gcloud storage cp -r"
-        )
-    out = Path(out)
+    out = local_path(out, "--out")
     if not 0 <= val_fraction < 1:
         raise UserError(f"val_fraction must be at least 0 and below 1, not {val_fraction:g}")
     if tokens_per_shard < 1:
@@ -171,8 +168,10 @@ def _make(
     log: Callable[[str], None],
 ) -> dict[str, Any]:
     """Encodes the work items, puts the shards in place and returns their meta."""
+    several = len(items) > 1
+    kept = "; encoded work items are kept" if several else ""
     try:
-        with open_staging(out, keep=len(items) > 1) as staging:
+        with open_staging(out, keep=several) as staging:
             if _check_free(out) is not None:  # another run was faster
                 raise UserError(
                     f"--out {out} was prepared by another process meanwhile: choose another --out"
@@ -199,16 +198,13 @@ def _make(
             write_meta(staging.shards, meta)
             os.replace(staging.shards, out)
     except OSError as error:
-        remedy = (
-            "make room and run the same command again: encoded work items are kept"
-            if is_disk_full(error)
-            else "choose another"
-        )
-        raise UserError(f"cannot write --out {out} ({error.strerror}): {remedy}") from None
+        problem = f"cannot write --out {out} ({error.strerror})"
+        if is_disk_full(error):
+            remedy = "make room and run the same command again"
+            raise StorageError(f"{problem}: {remedy}{kept}") from None
+        raise UserError(f"{problem}: choose another --out") from None
     except (KeyboardInterrupt, Terminated) as stop:
-        raise type(stop)(
-            "encoded work items are kept; run the same command again to resume"
-        ) from None
+        raise type(stop)(f"run the same command again to resume{kept}") from None
     return meta
 
 

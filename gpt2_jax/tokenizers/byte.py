@@ -14,7 +14,7 @@ class ByteTokenizer(Tokenizer):
     """Maps text to its UTF-8 bytes; id 256 is the end of text, which decodes to nothing."""
 
     def __init__(self) -> None:
-        """Makes the only byte tokenizer there is."""
+        """Makes the byte tokenizer, which has no settings."""
         self.name, self.vocab_size, self.eot = "byte", 257, 256
 
     @classmethod
