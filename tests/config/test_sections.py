@@ -1,15 +1,19 @@
-"""Tests defaults, their documentation, conversion and overrides."""
+"""Tests defaults, their documentation, conversion, overrides, and when two models differ."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpt2_jax.config import Config, default, from_dict, load_config, to_dict
+from gpt2_jax import config as config_lib
+from gpt2_jax.config import Config, DataConfig, default, from_dict, load_config, to_dict
+from gpt2_jax.errors import UserError
 from tests.config.lines import HEADER, KNOBS, get_knob
 
 
@@ -133,3 +137,28 @@ def test_none_set_in_the_file_of_an_optional_knob_can_be_overridden(plain: Path)
 def test_overrides_are_checked_together_not_one_by_one(plain: Path) -> None:
     config = load_config(plain, ["model.d_model=30", "model.num_heads=5"])
     assert config.model.head_dim == 6
+
+
+def test_no_data_at_all_is_refused():
+    with pytest.raises(UserError, match=r"data\.path is not set"):
+        _ = DataConfig().weights
+
+
+def test_models_differ_by_what_changes_their_function() -> None:
+    def model(**values: Any) -> config_lib.ModelConfig:
+        return from_dict({"model": {"vocab_size": 61, **values}}).model
+
+    same = model(dropout=0.5, vocab_multiple=8, mlp_dim=4 * 768)
+    assert model().differences(same) == same.differences(model()) == {}
+    other = model(mlp_dim=64, norm="rms", dropout=0.5)
+    assert model().differences(other) == {"mlp_dim": (3072, 64), "norm": ("layer", "rms")}
+    assert model().differences(model(vocab_size=62)) == {"vocab_size": (61, 62)}
+
+
+def test_the_config_imports_no_jax() -> None:
+    code = (
+        "import sys, gpt2_jax.config; gpt2_jax.config.from_dict({}); gpt2_jax.config.default();"
+        "print([name for name in ('jax', 'flax', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

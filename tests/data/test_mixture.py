@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2_jax.config import DataConfig
 from gpt2_jax.data.loader import TrainLoader
 from gpt2_jax.data.mixture import MixtureLoader
 from gpt2_jax.data.shards import TokenArray
@@ -94,43 +93,3 @@ def test_a_mixture_of_one_is_the_set_itself():
 def test_loaders_of_other_sizes_are_refused():
     with pytest.raises(UserError, match="the same batch size"):
         MixtureLoader([make_loader(0), make_loader(1, batch_size=2)], [1, 1])
-
-
-@pytest.mark.parametrize(
-    ("mixture", "shares"),
-    [
-        ("a=0.7,b=0.3", {"a": 7, "b": 3}),
-        ("runs/a=1, runs/b=1", {"runs/a": 1, "runs/b": 1}),
-        ("x=y/a=2,b=0.5,c=0.1", {"x=y/a": 20, "b": 5, "c": 1}),
-        ("a=70,b=30", {"a": 7, "b": 3}),
-        ("only=0.2", {"only": 1}),
-    ],
-)
-def test_shares_are_read_exactly(mixture, shares):
-    assert DataConfig(mixture=mixture).weights == shares
-
-
-@pytest.mark.parametrize(
-    ("mixture", "message"),
-    [
-        ("", "'' is not FOLDER=WEIGHT"),
-        ("a", "'a' is not FOLDER=WEIGHT"),
-        ("a=0.5,b", "'b' is not FOLDER=WEIGHT"),
-        ("a=0,b=1", "'a=0' is not"),
-        ("a=-1,b=1", "'a=-1' is not"),
-        ("a=nan", "'a=nan' is not"),
-        ("a=1/0", "'a=1/0' is not"),
-        ("=1", "'=1' is not"),
-        ("a=1,a=2", "names a twice"),
-        ("a=0.1234567,b=1", "fewer digits"),
-    ],
-)
-def test_a_mixture_that_cannot_be_read_is_refused(mixture, message):
-    with pytest.raises(UserError, match=r"data\.mixture") as error:
-        _ = DataConfig(mixture=mixture).weights
-    assert message in str(error.value)
-
-
-def test_no_data_at_all_is_refused():
-    with pytest.raises(UserError, match=r"data\.path is not set"):
-        _ = DataConfig().weights
