@@ -1,0 +1,70 @@
+"""Tests the mistakes that `gpt2-jax sample` refuses: models, flags, and prompts that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.refusals import refused
+
+_SAMPLE = ("sample", "--model", "run", "--max_new_tokens", "4")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--model", "missing"), "no model at missing"),
+        (("--model", "text.txt"), "text.txt is not a model"),
+        (("--model", "data"), "data is not a model"),
+        (("--prompt", "a"), "--model"),
+        ((*_SAMPLE[1:], "--prompt", "a", "--prompt_file", "text.txt"), "not allowed with"),
+        ((*_SAMPLE[1:], "--prompt", "a", "--interactive"), "not allowed with"),
+        ((*_SAMPLE[1:], "--stream", "--json"), "--stream and --json exclude each other"),
+        ((*_SAMPLE[1:], "--stream", "--num_samples", "2"), "--stream shows one sample"),
+        ((*_SAMPLE[1:], "--num_samples", "0"), "--num_samples must be between 1 and 10000"),
+        ((*_SAMPLE[1:], "--num_samples", str(10**30)), "--num_samples must be between 1 and 10000"),
+        (
+            (*_SAMPLE[1:], "--temperature", "-1"),
+            "0 (greedy) or from 1e-30 to 1e30, not -1",
+        ),
+        ((*_SAMPLE[1:], "--temperature", "nan"), "temperature must be"),
+        ((*_SAMPLE[1:], "--temperature", "warm"), "invalid float value: 'warm'"),
+        ((*_SAMPLE[1:], "--top_k", "-1"), "top_k must be 0 (all tokens) or more"),
+        ((*_SAMPLE[1:], "--top_p", "1.5"), "top_p must be between 0 and 1"),
+        ((*_SAMPLE[1:], "--seed", "-1"), "--seed must be between 0 and 4294967295"),
+        ((*_SAMPLE[1:], "--stop", ""), "--stop must not be empty"),
+        ((*_SAMPLE[1:], "--prompt_file", "missing.txt"), "missing.txt"),
+        ((*_SAMPLE[1:], "--prompt_file", "data"), "--prompt_file data"),
+        ((*_SAMPLE[1:], "--prompt_file", "latin1.txt"), "latin1.txt is not UTF-8"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_sample_refuses(
+    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    Path("latin1.txt").write_bytes("café".encode("latin-1"))
+    assert message in refused(house, capsys, "sample", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--prompt", "x" * 40), ["40 tokens", "context of 32"]),
+        (("--prompt", "x" * 32), ["32 tokens", "context of 32"]),
+        (("--prompt", "x" * 20, "--max_new_tokens", "13"), ["20 tokens", "max_new_tokens=13"]),
+        (("--max_new_tokens", "0"), ["max_new_tokens must be at least 1"]),
+        (("--max_new_tokens", "-3"), ["max_new_tokens must be at least 1"]),
+        # What a shell passes on that is no UTF-8.
+        (("--prompt", "a\udcff"), ["surrogate"]),
+        (("--seed", str(2**64)), ["seed"]),
+        (("--top_k", str(2**40), "--prompt", "x" * 40), ["40 tokens"]),
+    ],
+)
+@pytest.mark.parametrize("mode", ["--json", "--stream"])
+def test_sample_refuses_what_does_not_fit_the_model(
+    model: str, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: list[str],
+    mode: str,
+) -> None:  # fmt: skip
+    err = refused(Path(model), capsys, "sample", "--model", model, mode, *words)
+    assert all(part in err for part in message), err
