@@ -1,7 +1,4 @@
-"""Tests Hugging Face's format: results equal transformers' to rounding, and conversion is exact.
-
-The file is long because its tests share the models that transformers has written.
-"""
+"""Tests Hugging Face's format: results equal transformers' to rounding, and conversion is exact."""
 
 from __future__ import annotations
 
@@ -9,8 +6,6 @@ import dataclasses
 import json
 import re
 import shutil
-import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,37 +27,23 @@ from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
 from gpt2_jax.tokenizers.byte import ByteTokenizer
 from gpt2_jax.tokenizers.char import CharTokenizer
+from tests.formats.huggingface_models import FIXTURES, edit_json, line_of, read_model
 from tests.inference.tiny import noisy_params, tiny_config
 
-_FIXTURES = Path(__file__).parent / "fixtures" / "huggingface"
 _MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 _FLOAT32 = ComputeConfig(dtype="float32", loss_chunk=0)
 _NAMES = ("plain", "inner_gelu", "unscaled_relu", "untied_by_layer")
 
 
-def _read(folder: Path) -> tuple[ModelConfig, Any]:
-    config = huggingface.read_config(folder).model
-    return config, huggingface.read_params(folder, config, abstract_params(config))
-
-
-def _line(error: pytest.ExceptionInfo[UserError]) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return shutil.copytree(_FIXTURES / "inner_gelu", tmp_path / "model")
-
-
-def _edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes), encoding="utf-8")
+    return shutil.copytree(FIXTURES / "inner_gelu", tmp_path / "model")
 
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_logits_are_those_of_transformers(name: str) -> None:
-    config, params = _read(_FIXTURES / name)
-    expected = np.load(_FIXTURES / f"{name}.npz")
+    config, params = read_model(FIXTURES / name)
+    expected = np.load(FIXTURES / f"{name}.npz")
     model = build_model(config, _FLOAT32)
     run = jax.jit(lambda p, t: model.apply({"params": p}, t, method=GPT2.logits)[0])
     logits = np.asarray(run(params, jnp.asarray(expected["ids"], jnp.int32)))
@@ -72,8 +53,8 @@ def test_logits_are_those_of_transformers(name: str) -> None:
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_greedy_tokens_of_a_ragged_batch_are_those_of_transformers(name: str) -> None:
-    config, params = _read(_FIXTURES / name)
-    expected = np.load(_FIXTURES / f"{name}.npz")
+    config, params = read_model(FIXTURES / name)
+    expected = np.load(FIXTURES / f"{name}.npz")
     prompts = [expected["ids"][0, :length].tolist() for length in expected["lengths"]]
     decoder = build_decoder(config, _FLOAT32)
     blocks = generate_tokens(
@@ -88,16 +69,16 @@ def test_greedy_tokens_of_a_ragged_batch_are_those_of_transformers(name: str) ->
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_in_and_out_and_in_again_is_the_identity(name: str, tmp_path: Path) -> None:
-    config, params = _read(_FIXTURES / name)
+    config, params = read_model(FIXTURES / name)
     (tmp_path / "out").mkdir()
     tokenizer = CharTokenizer("".join(map(chr, range(256, 256 + config.vocab_size))))
     huggingface.write(tmp_path / "out", config, params, tokenizer)
-    again, same = _read(tmp_path / "out")
+    again, same = read_model(tmp_path / "out")
     assert again == config
     jax.tree.map(np.testing.assert_array_equal, same, params)
     written = load_file(tmp_path / "out" / "model.safetensors")
     original: dict[str, np.ndarray] = {}
-    for path in (_FIXTURES / name).glob("*.safetensors"):
+    for path in (FIXTURES / name).glob("*.safetensors"):
         tensors = {n.removeprefix("transformer."): x for n, x in load_file(path).items()}
         original |= {n: x for n, x in tensors.items() if not _MASK.fullmatch(n)}
     written = {n.removeprefix("transformer."): x for n, x in written.items()}
@@ -134,7 +115,7 @@ def test_a_knob_that_gpt2_does_not_have_is_not_exported(
     model = dataclasses.replace(tiny_config().model, **{knob: value})
     with pytest.raises(UserError) as error:
         huggingface.write(tmp_path, model, {}, ByteTokenizer())
-    assert f"model.{knob}={value} is not part of Hugging Face's GPT-2" in _line(error)
+    assert f"model.{knob}={value} is not part of Hugging Face's GPT-2" in line_of(error)
     assert not any(tmp_path.iterdir())
 
 
@@ -172,7 +153,7 @@ def test_a_padded_table_of_gpt2_is_read_as_it_is(tmp_path: Path) -> None:
 def test_half_precision_is_widened_without_loss(folder: Path, dtype: Any) -> None:
     path = folder / "model.safetensors"
     save_file({name: x.astype(dtype) for name, x in load_file(path).items()}, path)
-    _, params = _read(folder)
+    _, params = read_model(folder)
     expected = load_file(path)["transformer.ln_f.weight"].astype(np.float32)
     np.testing.assert_array_equal(params["ln_f"]["scale"], expected)
 
@@ -185,7 +166,7 @@ def test_other_names_of_config_keys_and_activations_are_known(folder: Path) -> N
     path.write_text(json.dumps({renamed.get(key, key): x for key, x in values.items()}))
     assert huggingface.read_config(folder) == before
     for alias, name in {"gelu_pytorch_tanh": "gelu_new", "swish": "silu"}.items():
-        _edit(path, activation_function=alias)
+        edit_json(path, activation_function=alias)
         assert huggingface.read_config(folder).model.activation == name
 
 
@@ -193,11 +174,11 @@ def test_a_head_saved_beside_the_table_it_is_tied_to_is_no_other_head(folder: Pa
     path = folder / "model.safetensors"
     tensors = load_file(path)
     save_file(tensors | {"lm_head.weight": tensors["transformer.wte.weight"]}, path)
-    _read(folder)
+    read_model(folder)
     save_file(tensors | {"lm_head.weight": tensors["transformer.wte.weight"] + 1}, path)
     with pytest.raises(UserError) as error:
-        _read(folder)
-    assert "lm_head.weight differs from wte.weight" in _line(error)
+        read_model(folder)
+    assert "lm_head.weight differs from wte.weight" in line_of(error)
 
 
 @pytest.mark.parametrize(
@@ -225,138 +206,8 @@ def test_a_head_saved_beside_the_table_it_is_tied_to_is_no_other_head(folder: Pa
     ids=str,
 )
 def test_a_config_is_done_or_refused_by_name(folder: Path, changes: Any, message: str) -> None:
-    _edit(folder / "config.json", **changes)
+    edit_json(folder / "config.json", **changes)
     with pytest.raises(UserError) as error:
-        _read(folder)
-    assert message in _line(error)
-    assert str(folder) in _line(error)
-
-
-def _header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Rewrites the header of a safetensors file."""
-    content = path.read_bytes()
-    (size,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + size])
-    change(header)
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
-
-
-def _lie(header: dict[str, Any]) -> None:
-    header["transformer.ln_f.bias"]["data_offsets"][1] += 4
-
-
-def _elsewhere(header: dict[str, Any]) -> None:
-    header["transformer.ln_f.bias"]["data_offsets"] = [1 << 40, (1 << 40) + 96]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_bytes(path.read_bytes()[:-100]),
-        lambda path: path.write_bytes(path.read_bytes()[:100]),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"\xff" * 8 + path.read_bytes()[8:]),
-        lambda path: _header(path, _lie),
-        lambda path: _header(path, _elsewhere),
-        lambda path: path.write_bytes(path.read_bytes() + b"more"),
-    ],
-)
-def test_a_damaged_file_is_one_line(folder: Path, damage: Callable[[Path], Any]) -> None:
-    damage(folder / "model.safetensors")
-    with pytest.raises(UserError) as error:
-        _read(folder)
-    assert "model.safetensors is not a complete safetensors file" in _line(error)
-
-
-def _drop(tensors: dict[str, np.ndarray]) -> None:
-    del tensors["transformer.h.1.ln_2.weight"]
-
-
-def _transpose(tensors: dict[str, np.ndarray]) -> None:
-    name = "transformer.h.0.mlp.c_fc.weight"
-    tensors[name] = np.ascontiguousarray(tensors[name].T)
-
-
-def _add(tensors: dict[str, np.ndarray]) -> None:
-    tensors["score.weight"] = np.zeros((2, 24), np.float32)
-
-
-def _twice(tensors: dict[str, np.ndarray]) -> None:
-    tensors["ln_f.bias"] = np.zeros(24, np.float32)
-
-
-def _integers(tensors: dict[str, np.ndarray]) -> None:
-    tensors["transformer.ln_f.bias"] = np.zeros(24, np.int8)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (_drop, "does not have the tensor h.1.ln_2.weight"),
-        (_transpose, "h.0.mlp.c_fc.weight has the shape [40, 24], but its config requires [24,"),
-        (_add, "a tensor that GPT-2 does not have: score.weight"),
-        (_twice, "holds ln_f.bias twice"),
-        (_integers, "transformer.ln_f.bias has the dtype I8; it must be"),
-    ],
-)
-def test_tensors_that_do_not_fit_are_named(folder: Path, change: Any, message: str) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(UserError) as error:
-        _read(folder)
-    assert message in _line(error)
-
-
-@pytest.mark.parametrize(
-    "file", ["../elsewhere.safetensors", "/etc/passwd", "sub/x.safetensors", "model.bin", ""]
-)
-def test_an_index_names_files_of_its_folder_only(tmp_path: Path, file: str) -> None:
-    folder = shutil.copytree(_FIXTURES / "plain", tmp_path / "model")
-    index = folder / "model.safetensors.index.json"
-    weight_map = json.loads(index.read_text())["weight_map"]
-    _edit(index, weight_map=weight_map | {"transformer.wte.weight": file})
-    with pytest.raises(UserError) as error:
-        _read(folder)
-    assert f"names {file!r}, which is not a file of its folder" in _line(error)
-
-
-def test_an_index_that_is_none_or_names_what_is_not_there_is_one_line(tmp_path: Path) -> None:
-    folder = shutil.copytree(_FIXTURES / "plain", tmp_path / "model")
-    index = folder / "model.safetensors.index.json"
-    weight_map = json.loads(index.read_text())["weight_map"]
-    moved = weight_map | {"transformer.wte.weight": weight_map["transformer.ln_f.bias"]}
-    _edit(index, weight_map=moved)
-    with pytest.raises(UserError, match=r"does not have the tensor transformer\.wte\.weight"):
-        _read(folder)
-    _edit(index, weight_map=weight_map | {"transformer.wte.weight": "gone.safetensors"})
-    with pytest.raises(UserError, match=r"gone\.safetensors is not a complete"):
-        _read(folder)
-    for content in ("{", "[]", "{}", '{"weight_map": {"a": 1}}', '{"weight_map": {}}'):
-        index.write_text(content)
-        with pytest.raises(UserError, match="is not an index of weights"):
-            _read(folder)
-
-
-def test_a_pickle_is_refused_with_the_way_to_convert_it(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(UserError) as error:
-        load(folder)
-    # It is found before the tokenizer is missed.
-    assert "PyTorch pickle (pytorch_model.bin)" in _line(error)
-    assert "save_pretrained" in _line(error)
-
-
-def test_a_folder_without_weights_or_config_is_one_line(folder: Path) -> None:
-    for content in ("{", "[]"):
-        (folder / "config.json").write_text(content)
-        with pytest.raises(UserError, match=r"config\.json"):
-            _read(folder)
-    (folder / "config.json").unlink()
-    with pytest.raises(UserError, match=r"no config\.json"):
-        load(folder)
-    shutil.copy(_FIXTURES / "inner_gelu" / "config.json", folder)
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"no model\.safetensors"):
-        load(folder)
+        read_model(folder)
+    assert message in line_of(error)
+    assert str(folder) in line_of(error)
