@@ -81,7 +81,7 @@ class LanguageModel:
           prompt: the text to continue; empty for an unconditional sample.
           num_samples: how many to generate.
           max_new_tokens: by default, as many as the context has room for.
-          options: temperature, top_k and top_p.
+          options: how each token is drawn.
           stop: strings that end a sample and are not part of it.
           seed: the same seed gives the same samples.
 

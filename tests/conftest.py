@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -62,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
     expression = config.getoption("markexpr") or ""
     if "gpu" not in expression or "not gpu" in expression:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        if jax := sys.modules.get("jax"):  # a package's conftest may have imported it before this
+            jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 
 
 def pytest_unconfigure() -> None:

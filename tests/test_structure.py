@@ -179,3 +179,16 @@ def test_long_files_say_why() -> None:
         if "is long because" not in reason
     ]
     assert not unexplained
+
+
+def test_the_files_and_tables_that_contributing_names_exist():
+    text = (_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    guide = text[text.index("## How to add") : text.index("## Style")]
+    files = set(re.findall(r"`((?:\w+/)+\w+\.py)`", guide))
+    assert len(files) > 20
+    found = {name: _ROOT / "gpt2_jax" / name for name in files if not name.startswith("tests/")}
+    assert [name for name, path in found.items() if not path.is_file()] == []
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in found.values())
+    tables = set(re.findall(r"`(_?[A-Z]{3,}[A-Z_]*)`", guide))
+    assert {"ENCODINGS", "POSITIONS", "_KERNELS", "SOURCES"} <= tables
+    assert [name for name in tables if not re.search(rf"^{name}\b.*=", sources, re.M)] == []

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax import api
     from gpt2_jax.inference.sampling import SamplingOptions
 
-    options = SamplingOptions(args.temperature, args.top_k, args.top_p)
+    options = SamplingOptions(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
     prompt = _read_prompt(args)
     model = api.load(args.model)
     if args.interactive:

@@ -67,11 +67,11 @@ class TokenArray:
                 by_source.setdefault(number, []).append((first, view))
         for number, views in by_source.items():
             source = self._sources[number]
-            if isinstance(source, ShardFile):
-                source.fill(views)
-            else:
+            if isinstance(source, np.ndarray):
                 for first, view in views:
                     view[:] = source[first : first + len(view)]
+            else:
+                source.fill(views)
 
     def slice(self, start: int, stop: int) -> TokenArray:
         """Returns tokens start .. stop-1 as a stream over the same sources."""

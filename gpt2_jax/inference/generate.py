@@ -61,7 +61,7 @@ def generate_tokens(
       params: parameters of `decode_params`.
       prompts: token ids of each row, at least one per row; rows may differ in length.
       max_new_tokens: tokens to generate for each row.
-      options: temperature, top_k and top_p.
+      options: how each token is drawn.
       seed: the same seed, options and prompts give the same tokens.
 
     Raises:
@@ -110,7 +110,7 @@ def generate(
       prompts: strings or token ids; an empty string starts from the end-of-text token, or from a
         newline if the tokenizer has none.
       max_new_tokens: by default, as many as the context has room for.
-      options: temperature, top_k and top_p.
+      options: how each token is drawn.
       stop: strings that end a sample and are not part of it.
       seed: the same seed gives the same samples.
 

@@ -48,7 +48,7 @@ def sample(logits_BxV: jax.Array, key: jax.Array, options: SamplingOptions) -> j
     """
     if options.temperature == 0:
         return jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
-    if options.top_k == 0 and options.top_p == 1:
+    if options == SamplingOptions(temperature=options.temperature):  # every token is kept
         return jax.random.categorical(key, logits_BxV / options.temperature).astype(jnp.int32)
     kept_BxN, ids_BxN = kept_logits(logits_BxV, options)
     choice_B = jax.random.categorical(key, kept_BxN)

@@ -7,7 +7,7 @@ prompts and a single token behind a cache of thousands.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from gpt2_jax.model.layout import on_each_device
 
 # Finite, so that no softmax row is ever all -inf; within the range of bfloat16 and float32.
 _MASKED = -1e30
+_LANES = 128  # of a TPU's vector register; splash needs blocks of a multiple of it
 
 Dropout = Callable[[jax.Array], jax.Array]
 
@@ -86,7 +87,7 @@ def fused_attention(
         arrays, axes = [*arrays, segments_BxT], [*axes, ("batch", "length")]
 
     def program(q, k, v, segments=None):
-        return (_KERNELS[kernel](q, k, v, segments, scale),)
+        return (_KERNELS[kernel].attend(q, k, v, segments, scale),)
 
     return on_each_device(program, axes, (heads,))(*arrays)[0]
 
@@ -125,33 +126,6 @@ def _splash(q, k, v, segments, scale, interpret=False):
     return jnp.swapaxes(jax.vmap(kernel)(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, ids), 1, 2)
 
 
-_LANES = 128  # of a TPU's vector register; splash needs blocks of a multiple of it
-_KERNELS = {"cudnn": _cudnn, "splash": _splash}
-
-
-def choose(model: ModelConfig, compute: ComputeConfig) -> str:
-    """Returns the kernel that `compute.attention` selects: "splash", "cudnn" or "reference".
-
-    Considers the devices of the mesh in force, or without a mesh, those that JAX would use.
-
-    Raises:
-      UserError: if the config names a kernel that cannot compute this model on these devices.
-    """
-    if compute.attention == "reference":
-        return "reference"
-    missing = {
-        kernel: [need for need, is_met in needs(model, compute).items() if not is_met]
-        for kernel, needs in (("splash", _splash_needs), ("cudnn", _cudnn_needs))
-    }
-    if compute.attention == "auto":
-        return next((kernel for kernel, needs in missing.items() if not needs), "reference")
-    if needs := missing[compute.attention]:
-        raise UserError(
-            f"compute.attention={compute.attention} needs {needs[0]}; use auto or reference"
-        )
-    return compute.attention
-
-
 def _cudnn_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
     width = model.head_dim
     return {
@@ -168,6 +142,43 @@ def _splash_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]
         f"a context_length that is a multiple of {_LANES}": model.context_length % _LANES == 0,
         "model.dropout=0": model.dropout == 0,
     }
+
+
+class _Kernel(NamedTuple):
+    """Describes a kernel: how it computes, and what of a model and device it needs."""
+
+    attend: Callable[..., jax.Array]
+    needs: Callable[[ModelConfig, ComputeConfig], dict[str, bool]]
+
+
+# In the order in which `compute.attention=auto` tries them.
+_KERNELS = {
+    "splash": _Kernel(_splash, _splash_needs),
+    "cudnn": _Kernel(_cudnn, _cudnn_needs),
+}
+
+
+def choose(model: ModelConfig, compute: ComputeConfig) -> str:
+    """Returns the kernel that `compute.attention` selects: "splash", "cudnn" or "reference".
+
+    Considers the devices of the mesh in force, or without a mesh, those that JAX would use.
+
+    Raises:
+      UserError: if the config names a kernel that cannot compute this model on these devices.
+    """
+    if compute.attention == "reference":
+        return "reference"
+    missing = {
+        name: [need for need, is_met in kernel.needs(model, compute).items() if not is_met]
+        for name, kernel in _KERNELS.items()
+    }
+    if compute.attention == "auto":
+        return next((name for name, needs in missing.items() if not needs), "reference")
+    if needs := missing[compute.attention]:
+        raise UserError(
+            f"compute.attention={compute.attention} needs {needs[0]}; use auto or reference"
+        )
+    return compute.attention
 
 
 def _platform() -> str:

@@ -40,13 +40,21 @@ def _rms_norm(config: ModelConfig, dtype: Any, name: str | None) -> nn.Module:
 
 
 class Norm(NamedTuple):
-    """Describes one normalization: how its module is made, and how many arrays [D] it has."""
+    """Describes one normalization.
+
+    Attributes:
+      make: (config, compute dtype, name) -> its module.
+      num_params: model width D -> the number of its parameters.
+    """
 
     make: Callable[[ModelConfig, Any, str | None], nn.Module]
-    num_arrays: int
+    num_params: Callable[[int], int]
 
 
-NORMS: dict[str, Norm] = {"layer": Norm(_layer_norm, 2), "rms": Norm(_rms_norm, 1)}
+NORMS: dict[str, Norm] = {
+    "layer": Norm(_layer_norm, lambda d_model: 2 * d_model),
+    "rms": Norm(_rms_norm, lambda d_model: d_model),
+}
 
 
 def make_norm(config: ModelConfig, dtype: Any, name: str | None = None) -> Any:
@@ -56,4 +64,4 @@ def make_norm(config: ModelConfig, dtype: Any, name: str | None = None) -> Any:
 
 def num_params(config: ModelConfig) -> int:
     """Returns the number of parameters of one norm."""
-    return NORMS[config.norm].num_arrays * config.d_model
+    return NORMS[config.norm].num_params(config.d_model)

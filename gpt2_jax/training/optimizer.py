@@ -7,7 +7,7 @@ sections. To add a schedule, do the same with `DECAYS` and `SCHEDULES`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,27 @@ from gpt2_jax.config import Config, OptimizerConfig, ScheduleConfig
 # stacked layers add an axis to every shape.
 _DECAYED = frozenset({"kernel", "wte", "wpe", "lm_head"})
 
-DECAYS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "cosine": lambda progress: 0.5 * (1 + jnp.cos(jnp.pi * progress)),
-    "linear": lambda progress: 1 - progress,
-    "constant": lambda progress: jnp.ones_like(progress),
+
+class Decay(NamedTuple):
+    """Holds where a schedule stands after its warmup.
+
+    Attributes:
+      progress: float32, from 0 at the end of the warmup to 1 at the last step.
+      n: float32, the number of updates before this one, warmup included.
+      warmup: the number of warmup updates.
+    """
+
+    progress: jax.Array
+    n: jax.Array
+    warmup: int
+
+
+DECAYS: dict[str, Callable[[Decay], jax.Array]] = {
+    "cosine": lambda at: 0.5 * (1 + jnp.cos(jnp.pi * at.progress)),
+    "linear": lambda at: 1 - at.progress,
+    "constant": lambda at: jnp.ones_like(at.progress),
 }
-"""Schedule -> (progress of the decay, 0 to 1) -> the fraction of the way down that is left."""
+"""Schedule -> a function that returns what is left of the way from the peak down to the minimum."""
 
 RULES: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] = {
     # Loshchilov and Hutter 2019.
@@ -47,7 +62,7 @@ def make_schedule(config: ScheduleConfig, total_steps: int) -> optax.Schedule:
     def learning_rate(count: Any) -> jax.Array:
         n = jnp.asarray(count, jnp.float32)
         progress = jnp.clip((n - warmup) / max(total_steps - warmup, 1), 0.0, 1.0)
-        decayed = end + (peak - end) * decay(progress)
+        decayed = end + (peak - end) * decay(Decay(progress, n, warmup))
         return jnp.where(n < warmup, peak * (n + 1) / (warmup + 1), decayed)
 
     return learning_rate

@@ -24,8 +24,6 @@ from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 _COMPUTE_KNOBS = {field.name for field in dataclasses.fields(ComputeConfig)}
 
-_COMPUTE_KNOBS = {field.name for field in dataclasses.fields(ComputeConfig)}
-
 
 def tiny_config(tokenizer: Tokenizer | None = None, **changes: Any) -> Config:
     """Two layers, 32 wide, 32 tokens, float32; `changes` are knobs of `model` or `compute`."""

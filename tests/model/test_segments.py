@@ -98,7 +98,8 @@ def test_every_device_runs_the_kernel_on_its_rows_and_heads(monkeypatch):
         seen.append((q.shape, segments.shape))
         return attention._splash(q, k, v, segments, scale, interpret=True)
 
-    monkeypatch.setitem(attention._KERNELS, "splash", kernel)
+    splash = attention._KERNELS["splash"]._replace(attend=kernel)
+    monkeypatch.setitem(attention._KERNELS, "splash", splash)
     fused = functools.partial(attention.fused_attention, scale=0.25, kernel="splash")
 
     def run(q, k, v, dy):

@@ -25,7 +25,13 @@ from tests.training.tiny import (
     steps_with,
 )
 
-_STATE = TrainState(jnp.int32(0), {"wte": jnp.ones(3)}, (), jnp.int32(0), None)
+_STATE = TrainState(
+    step=jnp.int32(0),
+    params={"wte": jnp.ones(3)},
+    opt_state=(),
+    bad_steps=jnp.int32(0),
+    loss_window=None,
+)
 
 
 class FakeStore:
