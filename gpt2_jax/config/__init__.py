@@ -19,19 +19,18 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
+from gpt2_jax.config.compute import ComputeConfig
 from gpt2_jax.config.file import run_config_file, split_argument
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
 from gpt2_jax.config.mixture import parse_mixture
+from gpt2_jax.config.model import ACTIVATIONS, ModelConfig
 from gpt2_jax.config.sections import (
-    ACTIVATIONS,
     CheckpointConfig,
-    ComputeConfig,
     Config,
     DataConfig,
     EvalConfig,
     LogConfig,
     MeshConfig,
-    ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
     TrainConfig,

@@ -16,6 +16,8 @@ MAX_GEN_TOKS = 256
 """The number of new tokens if a task does not set it: the default of lm-eval's `hf` backend."""
 
 _SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingOptions))
+# Settings without effect if the most probable token is taken.
+_DRAWING = {"top_k", "top_p"}
 # Settings of transformers' `generate` that tasks use, with the value that changes nothing.
 _NEUTRAL = {"num_beams": 1, "repetition_penalty": 1}
 # Limits of `batch_size=auto`.
@@ -71,7 +73,7 @@ def parse(values: Mapping[str, Any], context_length: int, end: str) -> Generatio
         )
     sampling: dict[str, Any] = {key: settings.pop(key) for key in _SAMPLING if key in settings}
     if not settings.pop("do_sample"):
-        sampling = {"temperature": 0.0}
+        sampling = {key: sampling[key] for key in sampling.keys() - _DRAWING} | {"temperature": 0.0}
     if unsupported := [key for key, value in settings.items() if _NEUTRAL.get(key) != value]:
         raise UserError(
             f"generation has no setting {', '.join(unsupported)}; it has: until, max_gen_toks, "

@@ -6,6 +6,7 @@ PyTorch pickles are refused, because opening one runs whatever code it contains.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -58,8 +59,12 @@ _ACTIVATION_ALIASES = {
     "gelu_python": "gelu",
     "swish": "silu",
 }
-# Knobs that Hugging Face's GPT-2 does not have, with the only value that it can compute.
-_EXPORTABLE = {"position": "learned", "norm": "layer"}
+# Knobs that Hugging Face's GPT-2 does not have, with the only value that it can compute: GPT-2's.
+_FIXED = {
+    field.name: field.default
+    for field in dataclasses.fields(ModelConfig)
+    if field.metadata["changes_function"] and field.name not in _KEYS
+}
 # Keys that change the function in ways this model cannot, with the value that changes nothing.
 # `reorder_and_upcast_attn` is not among them, because scores are always float32.
 _REFUSED = {"add_cross_attention": False, "pruned_heads": {}, "quantization_config": None}
@@ -132,7 +137,7 @@ def write(folder: Path, config: ModelConfig, params: Any, tokenizer: Tokenizer) 
       UserError: if the model has a feature that Hugging Face's GPT-2 does not have.
       StorageError: if the weights cannot be written, as on a full disk.
     """
-    for knob, value in _EXPORTABLE.items():
+    for knob, value in _FIXED.items():
         if getattr(config, knob) != value:
             raise UserError(
                 f"model.{knob}={getattr(config, knob)} is not part of Hugging Face's GPT-2: only "

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt2_jax.config.sections import POSITIONS
+from gpt2_jax.config.model import POSITIONS
 from gpt2_jax.model.positions import restarting_positions, rotate_half, unused_axes
 from tests.model import properties
 

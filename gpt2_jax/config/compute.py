@@ -1,0 +1,48 @@
+"""The knobs that determine how the model is computed: speed, memory and rounding."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gpt2_jax.config.knob import knob
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeConfig:
+    """Determines the speed, memory and rounding of the model, never which function it is."""
+
+    dtype: str = knob(
+        "bfloat16", "dtype of activations and products", choices=("float32", "bfloat16")
+    )
+    precision: str | None = knob(
+        None,
+        "precision of matrix products; unset: highest for float32, whose inputs accelerators would "
+        "otherwise round, and the device's default for bfloat16",
+        choices=("default", "high", "highest"),
+    )
+    remat: str = knob(
+        "none",
+        "what the backward pass recomputes: nothing, all but matrix products, or whole blocks; "
+        "with every layer unrolled it may save no memory",
+        choices=("none", "dots", "full"),
+    )
+    scan_unroll: int = knob(1, "layers per iteration of the scan: more is faster to run", low=1)
+    attention: str = knob(
+        "auto",
+        "attention kernel; auto: splash on TPUs, cudnn on GPUs, and reference if neither can run",
+        choices=("auto", "reference", "cudnn", "splash"),
+    )
+    loss_chunk: int = knob(
+        128, "positions whose logits the loss holds at a time; 0: the whole sequence", low=0
+    )
+    prng: str = knob(
+        "threefry2x32",
+        "random bits of dropout; rbg is cheaper on TPUs and draws other masks on other meshes",
+        choices=("threefry2x32", "rbg"),
+    )
+
+    @property
+    def matmul_precision(self) -> str | None:
+        """Returns what `jax.lax` products take as `precision`; None is the device's default."""
+        chosen = self.precision or ("highest" if self.dtype == "float32" else "default")
+        return None if chosen == "default" else chosen
