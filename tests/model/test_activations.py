@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gpt2_jax.config import model as knobs
 from gpt2_jax.config import sections
 from gpt2_jax.model import norms
 from gpt2_jax.model.activations import ACTIVATIONS
@@ -18,9 +19,9 @@ from gpt2_jax.training import optimizer
 @pytest.mark.parametrize(
     ("table", "names"),
     [
-        (ACTIVATIONS, sections.ACTIVATIONS),
-        (ENCODINGS, sections.POSITIONS),
-        (norms.NORMS, sections.NORMS),
+        (ACTIVATIONS, knobs.ACTIVATIONS),
+        (ENCODINGS, knobs.POSITIONS),
+        (norms.NORMS, knobs.NORMS),
         (optimizer.RULES, sections.OPTIMIZERS),
     ],
 )
@@ -43,7 +44,7 @@ _FORMULAS = {
 }
 
 
-@pytest.mark.parametrize("name", sections.ACTIVATIONS)
+@pytest.mark.parametrize("name", knobs.ACTIVATIONS)
 def test_an_activation_is_its_formula(name):
     x = np.linspace(-6, 6, 49)
     y = ACTIVATIONS[name](jnp.asarray(x, jnp.float32))
