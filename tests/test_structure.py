@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,3 +194,25 @@ def test_the_files_and_tables_that_contributing_names_exist():
     assert {"ENCODINGS", "POSITIONS", "_KERNELS", "SOURCES"} <= tables
     defined = set(re.findall(r"^(?:class )?(\w+)\b", sources, re.M))
     assert tables - defined == set()
+
+
+def test_packages_of_which_private_parts_are_used_have_an_upper_bound():
+    # Modules named _src, and public ones whose names say that they may change.
+    unstable = re.compile(
+        r"^\s*(?:from|import) (\w+)\S*(?:\._src|\.experimental|\.record_writer)\b"
+        r"|^\s*from (\w+)\S* import (?:experimental|_src)\b"
+        r"|\b(ocp)\.path\.atomicity\.",
+        re.M,
+    )
+    distributions = {"ocp": "orbax-checkpoint", "orbax": "orbax-checkpoint"}
+    used = {
+        distributions.get(name, name)
+        for path in _FILES
+        for match in unstable.findall(path.read_text(encoding="utf-8"))
+        for name in match
+        if name
+    }
+    assert {"jax", "orbax-checkpoint", "tensorboardX"} <= used
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    bounded = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"] if "<" in line}
+    assert used <= bounded

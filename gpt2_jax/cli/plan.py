@@ -29,6 +29,7 @@ EXAMPLES = """\
 gpt2-jax plan --config configs/gpt2_small.py --topology v5e:4x4
 gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:16x16 --config.mesh.data=16
 gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:8x8 --search
+gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:16x16 --slices 2 --config.mesh.data=32
 gpt2-jax plan --config configs/gpt2_small.py --chip h100 --devices 8 --price 3"""
 
 # The limit of devices, seconds and dollars.
@@ -44,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topology",
         metavar="CHIP:SHAPE",
         help=f"a TPU slice, such as v5e:4x4; the chips are {', '.join(SLICES)}",
+    )
+    parser.add_argument(
+        "--slices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many slices of --topology the run is on; mesh.data spans them (default: 1)",
     )
     parser.add_argument(
         "--chip", metavar="NAME", help="a chip instead of --topology: h100-sxm, v5e, ..."
@@ -86,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the estimate and returns the exit status."""
     _check(args)
     config = config_lib.load_config(args.config, args.config_overrides)
-    topology = parse_topology(args.topology) if args.topology is not None else None
+    topology = None if args.topology is None else parse_topology(args.topology, args.slices)
     chip = topology.chip if topology else chip_named(args.chip)
     devices = topology.num_devices if topology else args.devices
     name = topology.name if topology else f"{devices} x {chip.name}"
@@ -109,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         if compiled:
             print(f"compiling for {name}: a minute or two", file=sys.stderr)
             return compiled_plan(choice, compiled)
-        return analytic_plan(choice, chip, devices, name)
+        return analytic_plan(choice, chip, devices, name, args.slices)
 
     if not args.search:
         plan = estimate(config)
@@ -118,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from gpt2_jax.planning.search import candidates, search
 
-    choices = candidates(config, chip, devices)
+    choices = candidates(config, chip, devices, args.slices)
     plans = search(
         choices,
         estimate,
@@ -144,6 +152,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("pass either --topology CHIP:SHAPE, or --chip NAME with --devices N")
     if (args.chip is None) != (args.devices is None):
         raise UserError("--chip and --devices must be passed together")
+    if args.topology is None and args.slices != 1:
+        raise UserError("--slices needs --topology, which says what a slice is")
     for flag in ("devices", "search_count", "search_seconds", "price"):
         value = getattr(args, flag)
         if value is not None and not 0 < value <= _MAX:

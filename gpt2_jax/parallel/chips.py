@@ -32,6 +32,8 @@ class Chip:
         direction (vendors quote the sum of both); PCIe if there is no such link.
       clock_hz: boost clock; None if the source does not state one.
       source: the document the figures come from.
+      network_bandwidth: bytes/s that a TPU can send to other slices over the data center's network;
+        None if the source does not state it.
       usable_hbm_bytes: memory that a program may use, as libtpu 0.0.51 states it; None if the
         runtime decides.
     """
@@ -45,6 +47,7 @@ class Chip:
     source: str
     clock_hz: float | None = None
     usable_hbm_bytes: int | None = None
+    network_bandwidth: float | None = None
 
     @property
     def available_bytes(self) -> int:
@@ -63,8 +66,9 @@ def _chip(
     source: str,
     clock_mhz: float | None = None,
     usable: float | None = None,
+    network_gbits: float | None = None,
 ) -> Chip:
-    """Makes an entry from datasheet units: TFLOP/s, GiB, GB/s, GB/s both ways, MHz, GiB."""
+    """Makes an entry from datasheet units: TFLOP/s, GiB, GB/s, GB/s both ways, MHz, GiB, Gbit/s."""
     return Chip(
         name=name,
         matches=matches,
@@ -75,6 +79,7 @@ def _chip(
         source=source,
         clock_hz=None if clock_mhz is None else clock_mhz * 1e6,
         usable_hbm_bytes=None if usable is None else int(usable * _GIB),
+        network_bandwidth=None if network_gbits is None else network_gbits / 8 * _GIGA,
     )
 
 
@@ -107,6 +112,7 @@ CHIPS: tuple[Chip, ...] = (
         links=400,
         clock_mhz=1503,
         usable=15.75,
+        network_gbits=6400 / 256,
         source=_TPU_DOCS + "v5e; " + _TPU_CLOCK,
     ),
     _chip(
@@ -118,6 +124,7 @@ CHIPS: tuple[Chip, ...] = (
         links=1200,
         clock_mhz=1751,
         usable=95.7,
+        network_gbits=50,
         source=_TPU_DOCS + "v5p; " + _TPU_CLOCK,
     ),
     _chip(
@@ -129,6 +136,7 @@ CHIPS: tuple[Chip, ...] = (
         links=800,
         clock_mhz=1751,
         usable=31.2,
+        network_gbits=25600 / 256,
         source=_TPU_DOCS + "v6e (Trillium); " + _TPU_CLOCK,
     ),
     # A chip is two chiplets and JAX sees each as a device, so these are half of the chip's 2307

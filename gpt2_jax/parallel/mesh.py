@@ -47,14 +47,53 @@ def divisors(number: int) -> list[int]:
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """Returns the mesh over all devices, or those given; its axes are Auto, as linen needs.
 
+    On several TPU slices the data axis spans the slices, and fsdp and tensor stay inside of one:
+    the network between slices is an order of magnitude slower than the links within.
+
     Raises:
-      UserError: if the axes do not multiply to the number of devices.
+      UserError: if the axes do not multiply to the number of devices, or an axis other than data
+        would span slices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = resolve_axes(config, len(devices))
+    data, fsdp, tensor = resolve_axes(config, len(devices))
+    slices = num_slices(devices)
+    check_slices((data, fsdp, tensor), slices)
     # jax.make_mesh would refuse to lay two axes along one dimension of a TPU slice's torus.
-    grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh(
+            (data, fsdp, tensor), devices, allow_split_physical_axes=True
+        )
+    else:
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (data // slices, fsdp, tensor),
+            (slices, 1, 1),
+            devices,
+            allow_split_physical_axes=True,
+        )
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def num_slices(devices: Sequence[Any]) -> int:
+    """Returns how many TPU slices the devices are on; 1 for devices that are no TPUs."""
+    if devices[0].platform != "tpu":
+        return 1
+    return len({getattr(device, "slice_index", 0) for device in devices})
+
+
+def check_slices(sizes: tuple[int, int, int], slices: int) -> None:
+    """Checks that the sizes of (data, fsdp, tensor) keep fsdp and tensor inside of a TPU slice.
+
+    Raises:
+      UserError: if they do not.
+    """
+    if sizes[0] % slices:
+        layout = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+        per_slice = math.prod(sizes) // slices
+        raise UserError(
+            f"mesh {layout} does not fit {slices} TPU slices of {per_slice} devices: only data may "
+            f"span slices, so mesh.data must be a multiple of {slices}, and fsdp x tensor must "
+            f"divide {per_slice}"
+        )
 
 
 def abstract_mesh(config: MeshConfig, num_devices: int) -> AbstractMesh:

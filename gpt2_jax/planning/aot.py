@@ -41,7 +41,7 @@ class CompiledStep:
 
     Attributes:
       memory: the memory that the step needs.
-      links: peak bytes/s that a device can send along each mesh axis.
+      links: peak bytes/s that a device can send along each mesh axis, and between slices.
       transfers: the transfers between devices in a step.
       cycles: XLA's estimate of the cycles that a device computes, without kernels; 0 if unknown.
       kernels: (op_name, runs) of kernels whose cost XLA does not know.
@@ -72,7 +72,7 @@ class DoesNotFit:
 
 
 def compile_step(config: Config, topology: Topology) -> CompiledStep | DoesNotFit:
-    """Compiles the training step of a config for a TPU slice.
+    """Compiles the training step of a config for TPU slices.
 
     Raises:
       UserError: if the mesh does not divide the model or the batch, or libtpu is not installed.
@@ -97,7 +97,11 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep | DoesNotFi
     return CompiledStep(
         memory=_memory(compiled.memory_analysis(), state, topology.chip),
         links=topology.axis_bandwidth(mesh),
-        transfers=tuple(collectives.transfers(program, mesh_lib.describe(mesh), classify)),
+        transfers=tuple(
+            collectives.transfers(
+                program, mesh_lib.describe(mesh), classify, num_slices=topology.num_slices
+            )
+        ),
         cycles=program.cycles(),
         kernels=tuple(program.kernels()),
         rematerializations=sum("full rematerialization" in line for line in warnings),

@@ -1,4 +1,8 @@
-"""Reads the collectives of a compiled program as transfers along the axes of its mesh."""
+"""Reads the collectives of a compiled program as transfers along the axes of its mesh.
+
+Between TPU slices, a program sends arrays to the host and receives the result of a collective over
+the data center's network; those are transfers along NETWORK.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from gpt2_jax.planning.hlo import Array, Instruction, Program
-from gpt2_jax.planning.transfers import KINDS, Transfer
+from gpt2_jax.planning.transfers import KINDS, NETWORK, Transfer
 
 
 def transfers(
     program: Program,
     axis_sizes: Mapping[str, int],
     classify: Callable[[str, Sequence[Array]], str],
+    num_slices: int = 1,
 ) -> list[Transfer]:
     """Returns every transfer of a step.
 
@@ -23,17 +28,35 @@ def transfers(
       program: the compiled program.
       axis_sizes: sizes of the axes of the mesh that it was compiled for, in order.
       classify: (kind, arrays) -> what the arrays are, as `Transfer.of` names it.
+      num_slices: number of TPU slices that it was compiled for.
     """
     by_channel: dict[str, Transfer] = {}
     for computation, instructions in program.computations.items():
         for instruction in instructions:
-            if _kind(instruction) not in KINDS:
+            between_slices = _network_kind(instruction)
+            if between_slices is None and _kind(instruction) not in KINDS:
                 continue
             # An asynchronous gather appears, with its channel, in every fusion it overlaps with.
             channel = re.search(r"channel_id=(\d+)", instruction.text)
             key = channel.group(1) if channel else instruction.name
-            if key not in by_channel:
+            if key in by_channel:
+                continue
+            if between_slices is None:
                 by_channel[key] = _transfer(program, computation, instruction, axis_sizes, classify)
+            else:
+                runs = program.runs[computation]
+                array = instruction.arrays[0]  # (what is sent, context, token)
+                # The array's tiles have no axis of their own to classify it by.
+                flat = [Array(array.dtype, (array.elements,))]
+                by_channel[key] = Transfer(
+                    kind=between_slices,
+                    of=classify(between_slices, flat),
+                    axes=(NETWORK,),
+                    group=num_slices,
+                    count=runs,
+                    bytes=runs * array.bytes,
+                    asynchronous=True,
+                )
     return [transfer for transfer in by_channel.values() if transfer.group > 1]
 
 
@@ -48,8 +71,11 @@ def _transfer(
     starts = instruction.opcode.endswith("-start")
     if starts and kind != "all-reduce":
         arrays = arrays[1:2]  # (operand, result, ...)
-    axes = _axes(_groups(instruction.text, axis_sizes), axis_sizes)
-    group = math.prod(axis_sizes[axis] for axis in axes)
+    groups = _groups(instruction.text, axis_sizes)
+    axes = _axes(groups, axis_sizes)
+    # A permute has pairs instead of groups. Of several slices, a group has the devices of one.
+    all_devices = math.prod(axis_sizes[axis] for axis in axes)
+    group = all_devices if kind == "collective-permute" else min(len(groups[0]), all_devices)
     if kind == "reduce-scatter":
         arrays = tuple(Array(array.dtype, (group, *array.dims)) for array in arrays)
     elif kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
@@ -68,6 +94,19 @@ def _transfer(
 
 def _kind(instruction: Instruction) -> str:
     return instruction.opcode.removesuffix("-start")
+
+
+def _network_kind(instruction: Instruction) -> str | None:
+    """Returns the kind of a collective between TPU slices; None for other instructions."""
+    if instruction.opcode != "send":  # what is received is the result of the same collective
+        return None
+    match = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.text)
+    if match is None:
+        return None
+    kind = match.group(1).lower().replace("_", "-")
+    if kind not in KINDS:
+        raise ValueError(f"unknown transfer between slices: {instruction.text[:200]}")
+    return kind
 
 
 def _groups(text: str, axis_sizes: Mapping[str, int]) -> list[list[int]]:

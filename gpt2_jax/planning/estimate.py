@@ -15,6 +15,7 @@ from gpt2_jax.model.flops import flops_per_token
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.mesh import rows_per_device
 from gpt2_jax.planning.aot import CompiledStep
+from gpt2_jax.planning.topology import network_bandwidth
 from gpt2_jax.planning.transfers import Transfer, minimum_transfers
 
 # Each constant is (best case, worst case).
@@ -77,12 +78,16 @@ def estimate_from_program(
     return _estimate((best, worst), step.transfers, step.links)
 
 
-def estimate_from_shapes(config: Config, chip: Chip, axis_sizes: Mapping[str, int]) -> Estimate:
+def estimate_from_shapes(
+    config: Config, chip: Chip, axis_sizes: Mapping[str, int], num_slices: int = 1
+) -> Estimate:
     """Returns an estimate from the FLOPs and the least that the layout has to transfer."""
     flops = flops_per_token(config.model) * config.tokens_per_step / math.prod(axis_sizes.values())
     flops *= 1 + _RECOMPUTED[config.compute.remat]
     best, worst = (flops / (chip.peak_bf16_flops * share) for share in _ANALYTIC_PEAK)
     links = dict.fromkeys(axis_sizes, chip.link_bandwidth)
+    if num_slices > 1:
+        links["data"] = network_bandwidth(chip, axis_sizes["data"], num_slices)
     return _estimate((best, worst), minimum_transfers(config, axis_sizes), links)
 
 

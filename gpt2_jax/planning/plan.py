@@ -154,7 +154,9 @@ def compiled_plan(config: Config, topology: Topology) -> Plan:
     )
 
 
-def analytic_plan(config: Config, chip: Chip, num_devices: int, name: str) -> Plan:
+def analytic_plan(
+    config: Config, chip: Chip, num_devices: int, name: str, num_slices: int = 1
+) -> Plan:
     """Returns the plan from shapes alone.
 
     Args:
@@ -162,17 +164,18 @@ def analytic_plan(config: Config, chip: Chip, num_devices: int, name: str) -> Pl
       chip: figures of one device.
       num_devices: number of devices.
       name: name of the devices, for the plan.
+      num_slices: number of TPU slices that the devices are on.
 
     Raises:
-      UserError: if the mesh does not divide the model or the batch.
+      UserError: if the mesh does not divide the model or the batch, or does not fit the slices.
     """
     mesh = mesh_lib.abstract_mesh(config.mesh, num_devices)
+    mesh_lib.check_slices(mesh.axis_sizes, num_slices)
     mesh_lib.check_batch(config.train, mesh)
     axis_sizes = mesh_lib.describe(mesh)
     memory = analytic_memory(config, chip, num_devices)
-    return Plan(
-        name, config, chip, axis_sizes, memory, estimate_from_shapes(config, chip, axis_sizes)
-    )
+    estimate = estimate_from_shapes(config, chip, axis_sizes, num_slices)
+    return Plan(name, config, chip, axis_sizes, memory, estimate)
 
 
 def _weight_bytes(transfers: Iterable[Transfer]) -> float:

@@ -18,14 +18,15 @@ from gpt2_jax.training.state import boxed_state
 _MAX_TENSOR = 8
 
 
-def candidates(config: Config, chip: Chip, num_devices: int) -> list[Plan]:
+def candidates(config: Config, chip: Chip, num_devices: int, num_slices: int = 1) -> list[Plan]:
     """Returns analytic plans of choices that may fit, the fastest first by the analytic model.
 
     The batch of a step stays as the config says, because it decides what is learned; only the
     number of its microbatches changes.
     """
     estimates = [
-        analytic_plan(choice, chip, num_devices, "") for choice in _choices(config, num_devices)
+        analytic_plan(choice, chip, num_devices, "", num_slices)
+        for choice in _choices(config, num_devices, num_slices)
     ]
     # There is no safety margin: the analytic model is too low more often than too high.
     return _fastest_first(plan for plan in estimates if plan.memory.fits)
@@ -71,10 +72,10 @@ def _fastest_first(plans: Iterable[Plan]) -> list[Plan]:
     return sorted(plans, key=lambda plan: sum(plan.step_seconds or ()))
 
 
-def _choices(config: Config, num_devices: int) -> Iterator[Config]:
+def _choices(config: Config, num_devices: int, num_slices: int) -> Iterator[Config]:
     meshes = divisible_meshes(boxed_state(config, make_optimizer(config)), Rules(), num_devices)
     for sizes in meshes:
-        if sizes[2] > _MAX_TENSOR:
+        if sizes[2] > _MAX_TENSOR or sizes[0] % num_slices:
             continue
         mesh = MeshConfig(*sizes)
         shards = sizes[0] * sizes[1]

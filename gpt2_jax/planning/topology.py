@@ -1,4 +1,4 @@
-"""Describes TPU slices, and makes their devices on a machine without a TPU."""
+"""Describes TPU slices, one or several, and makes their devices on a machine without a TPU."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from gpt2_jax.errors import UserError, did_you_mean
 from gpt2_jax.parallel.chips import Chip, chip_named
+from gpt2_jax.planning.transfers import NETWORK
 
 _FLAT = "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16"
 _CUBES = (
@@ -34,27 +35,39 @@ SLICES: dict[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Describes a TPU slice, such as v5e:4x4: 16 chips in a square."""
+    """Describes TPU slices of one shape, such as v5e:4x4: 16 chips in a square.
+
+    Attributes:
+      chip: the figures of a chip.
+      shape: the chips of a slice along each dimension.
+      num_slices: how many such slices the data center's network connects.
+    """
 
     chip: Chip
     shape: tuple[int, ...]
+    num_slices: int = 1
 
     @property
-    def name(self) -> str:
-        """Returns the name as users write it."""
+    def slice_name(self) -> str:
+        """Returns the name of one slice as users and libtpu write it."""
         return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
 
     @property
+    def name(self) -> str:
+        """Returns the name for people, such as `v5e:4x4` or `2 x v5e:4x4`."""
+        return self.slice_name if self.num_slices == 1 else f"{self.num_slices} x {self.slice_name}"
+
+    @property
     def num_devices(self) -> int:
-        """Returns the number of chips, each of which is one JAX device."""
-        return math.prod(self.shape)
+        """Returns the number of chips of all slices, each of which is one JAX device."""
+        return math.prod(self.shape) * self.num_slices
 
     def axis_bandwidth(self, mesh: Any) -> dict[str, float]:
         """Returns the bytes/s that a device can send along each axis of a mesh of these devices.
 
         Each dimension of the torus has two of a chip's links. Its ends are connected only if it is
         as long as that of a whole pod (or, in three dimensions, a multiple of 4); otherwise a ring
-        has to return over the same links.
+        has to return over the same links. The network between several slices is an axis, too.
         """
         bandwidth = {}
         flat = len(self.shape) == 2
@@ -68,6 +81,8 @@ class Topology:
                     connected = size == 16 if flat else size % 4 == 0
                     share = (1.0 if connected else 0.5) / len(self.shape)
                     bandwidth[axis] += self.chip.link_bandwidth * share
+        if self.num_slices > 1 and self.chip.network_bandwidth is not None:
+            bandwidth[NETWORK] = self.chip.network_bandwidth
         return bandwidth
 
     def devices(self) -> list[Any]:
@@ -83,22 +98,38 @@ class Topology:
         from jax.experimental import topologies
 
         # The two cores of a v4 chip act as one device, as they do on Google Cloud.
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"num_slices": self.num_slices} if self.num_slices > 1 else {}
         if self.chip.name == "v4":
             options["chip_config_name"] = "megacore"
-        if self.num_devices == 1:  # otherwise libtpu assumes that a host has four
+        if math.prod(self.shape) == 1:  # otherwise libtpu assumes that a host has four
             options["chips_per_host_bounds"] = (1, 1, 1)
         with captured_stderr():  # libtpu warns that this machine has no TPU
             return topologies.get_topology_desc(
-                platform="tpu", topology_name=self.name, **options
+                platform="tpu", topology_name=self.slice_name, **options
             ).devices
 
 
-def parse_topology(name: str) -> Topology:
-    """Returns the slice of a name such as `v5e:4x4`.
+def network_bandwidth(chip: Chip, data: int, num_slices: int) -> float:
+    """Returns the bytes/s of a data axis that spans several slices, for one chip.
+
+    The chips of a slice along the data axis first reduce among themselves over their links, so that
+    each sends only its part between slices.
+
+    Args:
+      chip: the figures of a chip.
+      data: the size of the whole data axis.
+      num_slices: how many slices it spans.
+    """
+    assert chip.network_bandwidth is not None, "parse_topology refuses such chips"
+    return min(chip.network_bandwidth * (data // num_slices), chip.link_bandwidth)
+
+
+def parse_topology(name: str, num_slices: int = 1) -> Topology:
+    """Returns the slices of a name such as `v5e:4x4`.
 
     Raises:
-      UserError: for a chip or a shape that does not exist.
+      UserError: for a chip or a shape that does not exist, a number of slices below 1, or several
+        slices of a chip whose network is unknown.
     """
     if match := re.fullmatch(r"(v5litepod|v6e)-(\d+)", name):  # the cloud's name
         chip, count = {"v5litepod": "v5e"}.get(match[1], match[1]), int(match[2])
@@ -113,7 +144,16 @@ def parse_topology(name: str) -> Topology:
         )
     if shape not in SLICES[kind]:
         raise UserError(f"--topology {name}: {kind} comes as {', '.join(SLICES[kind])}")
-    return Topology(chip_named(kind), tuple(int(n) for n in shape.split("x")))
+    chip = chip_named(kind)
+    if num_slices < 1:
+        raise UserError(f"--slices must be at least 1, not {num_slices}")
+    if num_slices > 1 and chip.network_bandwidth is None:
+        known = ", ".join(each for each in SLICES if chip_named(each).network_bandwidth)
+        raise UserError(
+            f"--slices {num_slices}: the speed of the network between slices of {kind} is not "
+            f"known; it is for {known}"
+        )
+    return Topology(chip, tuple(int(n) for n in shape.split("x")), num_slices)
 
 
 def libtpu_installed() -> bool:

@@ -9,6 +9,8 @@ from gpt2_jax.config import Config
 from gpt2_jax.model.flops import num_params
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+NETWORK = "network"
+"""The axis of transfers between TPU slices, which are a part of those along `data`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Transfer:
       kind: one of KINDS.
       of: "parameters" (gathered), "gradients" (reduced), "activations", or "scalars" for arrays
         that are too small to matter.
-      axes: the mesh axes along which the devices lie.
+      axes: the mesh axes along which the devices lie, or NETWORK alone.
       group: number of devices that take part together.
       count: how often it runs in a step; 0 in the minimum, which does not say in how many pieces.
       bytes: size of the whole arrays, over all runs: the result of a gather or an all-reduce, the

@@ -59,6 +59,13 @@ def test_search_prints_a_line_for_each_that_fits(capsys):
         (["--chip", "h100-sxm", "--devices", "0"], "--devices must be greater than 0"),
         (["--chip", "h100_sxm", "--devices", "8"], "did you mean"),
         (["--topology", "v5e:5x5"], "v5e comes as"),
+        (["--topology", "v5e:4x4", "--slices", "0"], "--slices must be at least 1, not 0"),
+        (["--topology", "v4:2x2x4", "--slices", "2"], "it is for v5e, v5p, v6e"),
+        ([*_H100, "--slices", "2"], "--slices needs --topology"),
+        (
+            ["--topology", "v5e:4x4", "--slices", "2", "--analytic", "--config.mesh.fsdp=32"],
+            "only data may span slices",
+        ),
         (["--topology", ""], "give CHIP:SHAPE"),
         ([*_H100, "--config.mesh.fsdp=7"], "does not fit 8 device"),
         ([*_H100, "--config.train.batch_size=9"], "must be a multiple"),

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
+import random
+
 import jax
+import numpy as np
 import pytest
 from jax.sharding import AxisType
 
@@ -59,6 +63,49 @@ def test_the_mesh_has_auto_axes_over_all_devices_or_those_given():
     assert set(mesh.devices.flat) == set(jax.devices())
     two = jax.devices()[:2]
     assert list(make_mesh(MeshConfig(), two).devices.flat) == two
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chip:
+    """What placing a mesh on TPU slices reads of a device."""
+
+    id: int
+    coords: tuple[int, int, int]
+    slice_index: int
+    core_on_chip: int = 0
+    process_index: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+
+
+def _slices(count, side=4):
+    """Chips of `count` slices of side x side, mixed as no order may be relied on."""
+    chips = [
+        _Chip(s * side**2 + y * side + x, (x, y, 0), s)
+        for s in range(count)
+        for y in range(side)
+        for x in range(side)
+    ]
+    random.Random(0).shuffle(chips)
+    return chips
+
+
+@pytest.mark.parametrize(
+    ("slices", "axes"), [(2, (2, 16, 1)), (2, (-1, 4, 2)), (4, (8, 8, 1)), (2, (32, 1, 1))]
+)
+def test_fsdp_and_tensor_stay_inside_of_a_slice(slices, axes):
+    grid = make_mesh(MeshConfig(*axes), _slices(slices)).devices
+    index = np.vectorize(lambda chip: chip.slice_index)(grid)
+    assert (index == index[:, :1, :1]).all()
+    # Replicas of one slice are neighbors along data, so that they reduce among themselves first.
+    assert index[:, 0, 0].tolist() == sorted(index[:, 0, 0].tolist())
+    assert np.unique(index).tolist() == list(range(slices))
+
+
+@pytest.mark.parametrize("axes", [(1, 32, 1), (-1, 32, 1), (1, 16, 2), (1, -1, 1)])
+def test_an_axis_other_than_data_over_slices_is_refused(axes):
+    with pytest.raises(UserError, match=r"2 TPU slices of 16 devices: only data may span slices"):
+        make_mesh(MeshConfig(*axes), _slices(2))
 
 
 def test_the_batch_is_cut_over_data_and_fsdp_but_not_tensor():

@@ -109,6 +109,15 @@ def test_accumulation_gathers_in_every_microbatch_and_reduces_the_embedding_as_o
     assert 16 * L < gathers[1] <= 16 * L + 4
 
 
+@pytest.mark.parametrize("axes", [(2, 16, 1), (8, 4, 1)])
+def test_only_gradients_move_between_slices(axes):
+    step = compile_step(config(axes), parse_topology("v5e:4x4", num_slices=2))
+    network = {(kind, of) for kind, axes, of in moved(step) if "network" in axes}
+    assert network == {("all-reduce", "gradients")}
+    assert ("all-gather", ("fsdp",), "parameters") in moved(step)
+    assert {of for _, _, of in moved(step)} == {"parameters", "gradients"}
+
+
 def test_without_constraints_activations_are_gathered(monkeypatch):
     # Otherwise the tests above would see nothing.
     for module in (linear, embedding, loss):

@@ -36,6 +36,32 @@ def test_collectives_are_read_with_kind_size_axis_and_whether_they_overlap():
     assert found["all-reduce"].axes == ("data", "fsdp") and found["all-reduce"].group == 8
 
 
+_BETWEEN_SLICES = """
+ENTRY %main (p: bf16[48,8,128]) -> token[] {
+  %p = bf16[48,8,128]{2,1,0} parameter(0)
+  %start = token[] after-all()
+  %send.1 = (bf16[48,8,128]{2,1,0}, u32[], token[]) send(%p, %start), channel_id=4, \
+is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv.1 = (bf16[48,8,128]{2,1,0}, u32[], token[]) recv(%start), channel_id=5, \
+is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %outfeed.1 = (bf16[48,8,128]{2,1,0}, u32[], token[]) send(%p, %start), channel_id=6
+  ROOT %end = token[] send-done(%send.1), channel_id=4
+}
+"""
+
+
+def test_what_is_sent_to_other_slices_is_a_transfer_over_the_network():
+    axes = {"data": 4, "fsdp": 2, "tensor": 1}
+    classify = lambda kind, arrays: f"{kind} of {arrays[0].dims}"  # noqa: E731
+    (transfer,) = transfers(Program(_BETWEEN_SLICES), axes, classify, num_slices=2)
+    assert (transfer.kind, transfer.axes, transfer.group) == ("all-reduce", ("network",), 2)
+    assert (transfer.count, transfer.bytes) == (1, 48 * 8 * 128 * 2)
+    assert transfer.of == f"all-reduce of {(48 * 8 * 128,)}" and transfer.asynchronous
+    unknown = _BETWEEN_SLICES.replace("ALL_REDUCE", "SHUFFLE")
+    with pytest.raises(ValueError, match="unknown transfer between slices"):
+        transfers(Program(unknown), axes, classify, num_slices=2)
+
+
 def test_what_a_device_exchanges_with_itself_is_no_transfer():
     alone = TPU.replace("replica_groups={{0,1,2,3,4,5,6,7}}", "replica_groups={{0},{1}}")
     assert "all-reduce" not in {transfer.kind for transfer in found_in(alone, TPU_AXES)}
