@@ -69,6 +69,26 @@ def local_path(name: str | os.PathLike[str], flag: str) -> Path:
     return Path(expand_home(os.fspath(name)))
 
 
+def replaceable_folder(folder: Path, flag: str) -> Path:
+    """Returns where a finished folder can be moved to take this place; links are followed.
+
+    Args:
+      folder: a folder on a disk that is empty or does not exist.
+      flag: the flag that the user gave its name with, which begins an error message.
+
+    Raises:
+      UserError: if no folder can be moved there.
+    """
+    place = Path(os.path.realpath(folder))
+    if place.is_symlink():
+        raise UserError(f"{flag} {folder} is a link that leads back to itself: name another folder")
+    if os.path.ismount(place):
+        raise UserError(f"{flag} {folder} is where a disk is mounted: name a folder inside of it")
+    if place == Path(os.path.realpath(os.curdir)):
+        raise UserError(f"{flag} {folder} is the current folder: name another")
+    return place
+
+
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Returns whether a path is in a bucket, where objects are written whole and have no mode."""
     return os.fspath(path).startswith("gs://")
