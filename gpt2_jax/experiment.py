@@ -26,6 +26,7 @@ from gpt2_jax.evals.results import write_results
 from gpt2_jax.evals.run import Log, TaskEvaluator, model_digest
 from gpt2_jax.evals.run import evaluate as evaluate_task
 from gpt2_jax.evals.task import Setting, Task
+from gpt2_jax.files.paths import local_path
 from gpt2_jax.formats.load import open_model
 from gpt2_jax.inference.generate import decode_params, generate_text
 from gpt2_jax.inference.sampling import SamplingOptions
@@ -231,17 +232,16 @@ def evaluate(
     for name, value in (("limit", limit), ("stride", stride)):
         if value is not None and value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
-    tasks = sources.select(",".join(tasks), Path(data)).run if tasks else []
-    folder = None if out is None else Path(out)
+    data = local_path(data, "data")
+    tasks = sources.select(",".join(tasks), data).run if tasks else []
+    folder = None if out is None else local_path(out, "out")
     with open_model(model) as reader:
         config = reader.config
-        setting = Setting(
-            Path(data), reader.tokenizer, config.model.context_length, stride, detokenize
-        )
+        setting = Setting(data, reader.tokenizer, config.model.context_length, stride, detokenize)
         ready = [make_task(name, setting) for name in tasks]
         for name, path in (texts or {}).items():
             corpus = Corpus(name, words=count_words)
-            ready.append(LanguageModeling(corpus, setting, Path(path)))
+            ready.append(LanguageModeling(corpus, setting, local_path(path, name)))
         params = reader.read().params
     digest = "" if folder is None else model_digest(params, config)
     scorer = Scorer(params, config.model, config.compute)

@@ -23,6 +23,21 @@ def _with_generation(handler):
     return handle
 
 
+def _of_generation(handler):
+    """The emulator gives the newest content to a request for another generation, which is gone."""
+
+    def handle(request, response, storage, *args, **kwargs):
+        wanted = request.query.get("generation")
+        place = request.params["bucket_name"], request.params["object_id"]
+        with contextlib.suppress(NotFound):  # the handler answers that
+            if wanted and storage.get_file_obj(*place)["generation"] != wanted[0]:
+                response.status = HTTPStatus.NOT_FOUND
+                return None
+        return handler(request, response, storage, *args, **kwargs)
+
+    return handle
+
+
 def _with_conditions(handler):
     """The emulator does not look at the generation that a request asks an object to have, 0: none.
 
@@ -46,7 +61,7 @@ def _with_conditions(handler):
 
 
 if __name__ == "__main__":
-    objects.download = _with_generation(objects.download)
+    objects.download = _of_generation(_with_generation(objects.download))
     objects.get = _with_generation(objects.get)
     objects.insert = _with_conditions(objects.insert)
     objects.delete = _with_conditions(objects.delete)

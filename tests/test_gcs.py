@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.prepare.corpora import Document
 from gpt2_jax.prepare.prepare import prepare
+from tests.fake_gcs import fake_storage, in_bucket
 from tests.runs import CONFIG, NO_SAMPLE, arrays, identical, losses, start, train
 
 pytestmark = [pytest.mark.gcs, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -24,22 +24,8 @@ pytestmark = [pytest.mark.gcs, pytest.mark.slow, pytest.mark.timeout(900)]
 @pytest.fixture
 def bucket():
     """Returns the environment variables with which gs://bucket is the fake one."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "gcs_server.py"), str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert any(line == "ready\n" for line in server.stdout)
-        address = f"http://127.0.0.1:{port}"
-        yield {"STORAGE_EMULATOR_HOST": address, "TENSORSTORE_GCS_HTTP_URL": address}
-    finally:
-        server.kill()
-        server.wait()
+    with fake_storage() as environment:
+        yield environment
 
 
 @pytest.fixture
@@ -48,18 +34,6 @@ def lab(tmp_path):
     prepare([Document("data", "one fish two fish " * 80)], "byte", tmp_path / "data")
     (tmp_path / "config.py").write_text(CONFIG.format(data=str(tmp_path / "data")))
     return tmp_path
-
-
-def in_bucket(bucket, code, *words):
-    """Returns what a program prints that uses `fs`, the fake storage."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"import gcsfs, sys\nfs = gcsfs.GCSFileSystem()\n{code}", *words],
-        env=os.environ | bucket,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout
 
 
 def test_a_second_trainer_in_a_bucket_is_refused_until_the_first_is_killed(lab, bucket):
@@ -169,3 +143,26 @@ def test_a_first_save_that_was_killed_in_a_bucket_is_not_a_checkpoint(lab, bucke
     assert "from step 0 to 9" in errors and "damaged" not in errors
     left = in_bucket(bucket, "print(fs.exists('bucket/run/checkpoints/8/params/half'))")
     assert left == "False\n"
+
+
+def test_training_from_a_bucket_equals_training_from_a_disk_to_the_bit(lab, bucket):
+    in_bucket(bucket, "fs.put(sys.argv[1], 'bucket/shards', True)", str(lab / "data"))
+    settings = {"devices": 1, "env": bucket}
+    from_bucket = "--config.data.path=gs://bucket/shards"
+    train(lab, lab / "local", NO_SAMPLE, devices=1)
+    train(lab, lab / "bucket", from_bucket, "--check_sha256", NO_SAMPLE, **settings)
+    # The same shards in another place continue a run.
+    train(lab, lab / "moved", "--stop_at_step", "10", NO_SAMPLE, devices=1)
+    train(lab, lab / "moved", from_bucket, NO_SAMPLE, **settings)
+    for workdir in (lab / "bucket", lab / "moved"):
+        assert losses(workdir) == losses(lab / "local")
+        assert identical(arrays(workdir), arrays(lab / "local"))
+
+
+def test_a_bucket_that_cannot_be_reached_is_one_line(lab, bucket):
+    nowhere = {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:9"}
+    errors = train(
+        lab, lab / "run", "--config.data.path=gs://bucket/data", status=78, devices=1, env=nowhere
+    )
+    assert errors.startswith("error: cannot read gs://bucket/data") and errors.count("\n") == 1
+    assert "check the network and the credentials" in errors

@@ -9,7 +9,7 @@ import shutil
 
 from gpt2_jax.cli import MODEL_HELP
 from gpt2_jax.errors import StorageError, UserError
-from gpt2_jax.files.paths import local_path
+from gpt2_jax.files.paths import local_path, replaceable_folder
 
 HELP = """\
 Write a model in Hugging Face's format, or in this package's own.
@@ -39,13 +39,14 @@ def run(args: argparse.Namespace) -> int:
     out = local_path(args.out, "--out")
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out} is not empty: name a folder that is new or empty")
+    place = replaceable_folder(out, "--out")
     from gpt2_jax.formats import huggingface
     from gpt2_jax.formats.load import load, write_native
     from gpt2_jax.model.flops import num_params
 
     model = load(args.model)
     # Written beside --out and renamed, so that no reader ever sees half of a model.
-    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
+    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
     except OSError as error:
@@ -55,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
             huggingface.write(partial, model.config.model, model.params, model.tokenizer)
         else:
             write_native(partial, model)
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
+        if place.is_dir():
+            place.rmdir()
+        partial.rename(place)
     except OSError as error:
         raise StorageError(
             f"cannot write --out {out}: {error.strerror}; run the same command again when that is "

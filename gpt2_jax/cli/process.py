@@ -23,7 +23,7 @@ _TPU_FILES = ("accel*", "vfio*")
 
 
 def quiet_libraries() -> None:
-    """Suppresses the messages of absl, asyncio and Orbax, and XLA's warnings.
+    """Suppresses the messages of absl, asyncio, gcsfs and Orbax, and XLA's warnings.
 
     Call it before the verb is imported, because XLA reads its level once, when it is loaded.
     """
@@ -32,8 +32,9 @@ def quiet_libraries() -> None:
         from absl import logging as absl  # imported here because it is slow to import
 
         absl.set_verbosity(absl.FATAL)
-    # It would show the traceback of a failed save, which is reported in one line.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # They would show the traceback of a failed save or read, which is reported in one line.
+    for name in ("asyncio", "gcsfs"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if importlib.util.find_spec("libtpu") and only_cpus(os.environ, Path("/dev")):
         os.environ["JAX_PLATFORMS"] = (
             "cpu"  # otherwise libtpu prints long warnings that it finds no TPU

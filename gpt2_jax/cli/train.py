@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import sources
-from gpt2_jax.files.paths import resolve_path
+from gpt2_jax.files.paths import is_remote, resolve_path
 
 HELP = """\
 Train a model, or resume the run in a workdir.
@@ -123,7 +122,8 @@ def _comparison(results: dict[str, float]) -> str:
 def _note_missing_data(config: Config) -> None:
     """Prints a note if data that a run needs is missing; the report itself needs none."""
     try:
-        missing = [path for path in config.data.weights if not Path(path).is_dir()]
+        on_disk = [path for path in config.data.weights if not is_remote(path)]
+        missing = [path for path in on_disk if not resolve_path(path).is_dir()]
     except UserError as error:
         print(f"note: {error}", file=sys.stderr)
         return

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from gpt2_jax.errors import UserError, did_you_mean
+from gpt2_jax.files.paths import expand_home
 
 _FLAG = re.compile(r"--[A-Za-z][\w.-]*")
 _OVERRIDE = "--config."
@@ -82,10 +83,21 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
     args, extra = parser.parse_known_args(words)
     if extra:
         raise unexpected(extra, parser)
+    _expand_homes(parser, args)
     _check_paths(parser, args)
     if overridable:
         args.config_overrides = overrides
     return args
+
+
+def _expand_homes(parser: Parser, args: argparse.Namespace) -> None:
+    """Puts the home folder in place of a `~` at the start of every path."""
+    for action in parser.path_actions():
+        value = getattr(args, action.dest)
+        if isinstance(value, str):
+            setattr(args, action.dest, expand_home(value))
+        elif isinstance(value, list):
+            setattr(args, action.dest, [expand_home(path) for path in value])
 
 
 def _check_paths(parser: Parser, args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
+from gpt2_jax.files.paths import expand_home
 
 # Devices use int32 for sizes and counts.
 MOST = 2**31 - 1
@@ -22,6 +23,7 @@ def knob(
     high: float = MOST,
     below: float | None = None,
     changes_function: bool = True,
+    is_path: bool = False,
 ) -> Any:
     """Declares a dataclass field with its documentation and its allowed values.
 
@@ -32,9 +34,10 @@ def knob(
       low, high, below: the range of a number: low <= value <= high, and value < below.
       changes_function: for a field of the model, whether models that differ in it are different
         functions of their parameters.
+      is_path: whether the value is a path, which may begin with `~`.
     """
     limits = {"choices": choices, "low": low, "high": high, "below": below}
-    metadata = {"help": help, **limits, "changes_function": changes_function}
+    metadata = {"help": help, **limits, "changes_function": changes_function, "is_path": is_path}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -51,6 +54,7 @@ class Knob:
     high: float
     below: float | None
     changes_function: bool
+    is_path: bool
 
     @property
     def optional(self) -> bool:
@@ -98,7 +102,7 @@ def checked(knob: Knob, value: Any) -> Any:
     if isinstance(value, (int, float)) and knob.type is not bool:
         _check_range(knob, value)
         return knob.type(value)
-    return value
+    return expand_home(str(value)) if knob.is_path else value
 
 
 def _check_range(knob: Knob, value: float) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import fractions
 import math
-import posixpath
 import re
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.files.paths import normal_folder
 
 # A round of a mixture is an array in memory, of this length at most.
 _LONGEST_ROUND = 100_000
@@ -25,7 +25,7 @@ def parse_mixture(mixture: str) -> dict[str, int]:
     weights: dict[str, fractions.Fraction] = {}
     for entry in mixture.split(","):
         folder, _, text = entry.strip().rpartition("=")
-        folder = posixpath.normpath(folder) if folder else ""
+        folder = normal_folder(folder) if folder else ""
         weight = fractions.Fraction(0)
         if _WEIGHT.fullmatch(text.strip()):
             with contextlib.suppress(ValueError, ZeroDivisionError):

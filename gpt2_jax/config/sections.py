@@ -20,7 +20,9 @@ SCHEDULES = ("cosine", "linear", "constant")
 class DataConfig:
     """Determines where the tokens come from."""
 
-    path: str | None = knob(None, "folder of token shards, as `gpt2-jax prepare` writes it")
+    path: str | None = knob(
+        None, "folder of token shards, as `gpt2-jax prepare` writes it, or gs://...", is_path=True
+    )
     mixture: str | None = knob(
         None, "instead of path: folders and their weights, such as `data/web=0.7,data/books=0.3`"
     )
@@ -99,7 +101,7 @@ class TrainConfig:
     )
     total_steps: int = knob(100_000, "steps of the whole run", low=1)
     seed: int = knob(0, "seed of initialization, data order and dropout", low=0, high=2**32 - 1)
-    init_from: str | None = knob(None, "model whose parameters a new run starts from")
+    init_from: str | None = knob(None, "model whose parameters a new run starts from", is_path=True)
     init_resize: bool = knob(
         False, "crop or grow the context and vocabulary rows of init_from to this model's"
     )
@@ -159,7 +161,9 @@ class EvalConfig:
     batches: int = knob(-1, "batches of the fixed validation pass; -1: the full set", low=-1)
     sample_tokens: int = knob(64, "tokens of the sample text at every validation; 0: none", low=0)
     tasks: str = knob("", "tasks to score at every validation, such as `hellaswag,lambada_openai`")
-    data: str | None = knob(None, "folder with the tasks' files; see docs/evaluation.md")
+    data: str | None = knob(
+        None, "folder with the tasks' files; see docs/evaluation.md", is_path=True
+    )
     limit: int | None = knob(None, "examples of each task to score; unset: all", low=1)
 
 

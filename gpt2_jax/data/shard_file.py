@@ -81,23 +81,23 @@ class ShardFile:
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
             problem = "is missing" if missing else f"cannot be read: {error.strerror}"
-            raise self._unreadable(problem) from None
+            raise unreadable(self.path, problem) from None
         if now.st_size != self.size:
-            raise self._unreadable(
-                f"has changed: it had {self.size:,} bytes and has {now.st_size:,}"
+            raise unreadable(
+                self.path, f"has changed: it had {self.size:,} bytes and has {now.st_size:,}"
             )
         if now.st_mtime_ns != self.mtime_ns:
             when = datetime.datetime.fromtimestamp(now.st_mtime).isoformat(" ", "seconds")
-            raise self._unreadable(f"has changed: it was written to at {when}")
+            raise unreadable(self.path, f"has changed: it was written to at {when}")
         if not complete:
-            raise self._unreadable("ended too early")
+            raise unreadable(self.path, "ended too early")
 
-    def _unreadable(self, problem: str) -> UserError:
-        """Returns the error for a file with this problem."""
-        return UserError(
-            f"{self.path}, whose tokens are being read, {problem}; restore it and run the same "
-            "command again"
-        )
+
+def unreadable(path: Path, problem: str) -> UserError:
+    """Returns the error for a shard with a problem such as `is missing`."""
+    return UserError(
+        f"{path}, whose tokens are being read, {problem}; restore it and run the same command again"
+    )
 
 
 def _read_at(file: int, array: np.ndarray, offset: int) -> bool:
@@ -133,15 +133,24 @@ def open_shard(path: Path) -> ShardFile:
             head = file.read(HEADER_BYTES)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    if not head:
-        raise UserError(f"{path} is empty: make it again with gpt2-jax prepare")
-    start = _header_bytes(path, stat.st_size, head)
+    start = parse_header(path, stat.st_size, head)
     tokens = (stat.st_size - start) // TOKEN_DTYPE.itemsize
     return ShardFile(path, tokens, start, stat.st_size, stat.st_mtime_ns)
 
 
-def _header_bytes(path: Path, size: int, head: bytes) -> int:
-    """Returns the bytes before the first token, which are 0 for nanoGPT's files."""
+def parse_header(path: Path, size: int, head: bytes) -> int:
+    """Returns the bytes before the first token, which are 0 for nanoGPT's files.
+
+    Args:
+      path: the shard, which messages name.
+      size: the bytes of the shard.
+      head: the first `HEADER_BYTES` of them, or all if it has fewer.
+
+    Raises:
+      UserError: if it is not a shard, or its size is not that in the header.
+    """
+    if not head:
+        raise UserError(f"{path} is empty: make it again with gpt2-jax prepare")
     header = np.frombuffer(head[: len(head) // 4 * 4], "<i4")
     magic = int(header[0]) if len(header) else None
     if magic in _OTHER_MAGIC:

@@ -11,18 +11,30 @@ from typing import Any
 
 import numpy as np
 
-from gpt2_jax.data.meta import META, read_meta
+from gpt2_jax.data.bucket_shards import (
+    BucketShard,
+    fill_from_bucket,
+    open_bucket_shards,
+    read_slices,
+)
+from gpt2_jax.data.meta import META, list_folder, read_meta
 from gpt2_jax.data.shard_file import TOKEN_DTYPE, ShardFile, open_shard
 from gpt2_jax.errors import UserError
+from gpt2_jax.files.bucket import StoredObject
+from gpt2_jax.files.paths import is_remote, resolve_path
 
 SPLITS = ("train", "val")
+_SLICE_BYTES = 4096
 
 
 class TokenArray:
     """Reads the concatenation of shards, or of arrays in memory, as one stream of tokens."""
 
     def __init__(
-        self, sources: Sequence[ShardFile | np.ndarray], start: int = 0, stop: int | None = None
+        self,
+        sources: Sequence[ShardFile | BucketShard | np.ndarray],
+        start: int = 0,
+        stop: int | None = None,
     ) -> None:
         """Joins files or uint16 arrays [n_i] in order.
 
@@ -57,7 +69,8 @@ class TokenArray:
 
         Raises:
           IndexError: if tokens outside the stream are requested.
-          UserError: if a file is missing or has changed; see `ShardFile`.
+          UserError: if a file is missing or has changed; see `ShardFile` and `BucketShard`.
+          StorageError: if a bucket cannot be reached.
         """
         by_source: dict[int, list[tuple[int, np.ndarray]]] = {}
         for start, array in wanted:
@@ -65,13 +78,18 @@ class TokenArray:
                 raise IndexError(f"tokens {start}..{start + len(array)} of {len(self)}")
             for number, first, view in self._views(self._start + start, array):
                 by_source.setdefault(number, []).append((first, view))
+        in_bucket: list[tuple[BucketShard, int, np.ndarray]] = []
         for number, views in by_source.items():
             source = self._sources[number]
             if isinstance(source, np.ndarray):
                 for first, view in views:
                     view[:] = source[first : first + len(view)]
-            else:
+            elif isinstance(source, ShardFile):
                 source.fill(views)
+            else:
+                in_bucket += [(source, first, view) for first, view in views]
+        if in_bucket:  # all at once, since a request takes long and many can run at a time
+            fill_from_bucket(in_bucket)
 
     def slice(self, start: int, stop: int) -> TokenArray:
         """Returns tokens start .. stop-1 as a stream over the same sources."""
@@ -95,27 +113,28 @@ def open_tokens(path: str | Path, split: str, *, val_fraction: float = 0.1) -> T
     train split is the part before, the val split the rest.
 
     Args:
-      path: the folder.
+      path: the folder, on a disk or in a bucket.
       split: "train" or "val".
       val_fraction: size of the val split in a folder without val files.
 
     Raises:
       UserError: if files are missing, corrupt or not as meta.json says, or the split is empty.
+      StorageError: if a bucket cannot be reached.
     """
     if split not in SPLITS:
         raise UserError(f"split must be train or val, not {split!r}")
-    folder = Path(path)
+    folder = resolve_path(path)
     files = _token_files(folder)
     meta = read_meta(folder)
     # If meta.json lists val shards that are missing, that is an error below and not another split.
     has_val = bool(files["val"]) or bool(meta and meta["splits"].get("val"))
     source = split if has_val else "train"
     if not files[source]:
-        raise UserError(
-            f"{folder} has no {source} tokens (*{source}*.bin): make them with "
-            f"gpt2-jax prepare --out {folder}"
-        )
-    shards = [open_shard(file) for file in files[source]]
+        remedy = f"make them with gpt2-jax prepare --out {folder}"
+        if is_remote(folder):
+            remedy = "copy all files of a folder that gpt2-jax prepare made"
+        raise UserError(f"{folder} has no {source} tokens (*{source}*.bin): {remedy}")
+    shards = _open(files[source])
     if meta is not None:
         _check_against_meta(folder, source, shards, meta)
     tokens = TokenArray(shards)
@@ -170,7 +189,7 @@ def fingerprint(*paths: str | Path) -> str:
     if len(paths) != 1:
         digest.update("\n".join(map(fingerprint, paths)).encode())
         return digest.hexdigest()
-    folder = Path(paths[0])
+    folder = resolve_path(paths[0])
     if (meta := read_meta(folder)) is not None:
         for split in SPLITS:
             for shard in meta["splits"].get(split, {}).get("shards", ()):
@@ -181,34 +200,48 @@ def fingerprint(*paths: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _token_files(folder: Path) -> dict[str, list[Path]]:
+def _token_files(folder: Path) -> dict[str, list[Path | StoredObject]]:
     """Returns the files of each split in sorted order."""
-    if not folder.is_dir():
-        raise UserError(
-            f"no data folder {folder}: make it with gpt2-jax prepare --out {folder}, "
-            "or choose another"
-        )
-    files: dict[str, list[Path]] = {split: [] for split in SPLITS}
-    for file in sorted(folder.glob("*.bin")):
-        splits = [split for split in SPLITS if split in file.name]
+    in_folder = list_folder(folder)
+    if in_folder is None:
+        remedy = "" if is_remote(folder) else f"make it with gpt2-jax prepare --out {folder}, or "
+        raise UserError(f"no data folder {folder}: {remedy}name another")
+    files: dict[str, list[Path | StoredObject]] = {split: [] for split in SPLITS}
+    for name, file in in_folder.items():
+        if not name.endswith(".bin"):
+            continue
+        splits = [split for split in SPLITS if split in name]
         if len(splits) == 2:
             raise UserError(
-                f"{file} has both train and val in its name: rename it to have one of them"
+                f"{folder / name} has both train and val in its name: rename it to have one of them"
             )
         for split in splits:
             files[split].append(file)
     return files
 
 
-def _digest_slices(file: Path, update: Callable[[bytes], None]) -> None:
+def _open(files: Sequence[Path | StoredObject]) -> list[ShardFile] | list[BucketShard]:
+    """Returns the descriptions of the files of one split, all on a disk or all in a bucket."""
+    stored = [file for file in files if isinstance(file, StoredObject)]
+    if stored:
+        return open_bucket_shards(stored)
+    return [open_shard(file) for file in files if isinstance(file, Path)]
+
+
+def _digest_slices(file: Path | StoredObject, update: Callable[[bytes | memoryview], None]) -> None:
     """Gives the name, the size and 64 slices of a file to `update`."""
-    size = open_shard(file).size
+    size = _open([file])[0].size
     update(os.fsencode(file.name) + f" {size}\n".encode())
+    starts = np.linspace(0, max(size - _SLICE_BYTES, 0), 64).astype(np.int64).tolist()
+    if isinstance(file, StoredObject):
+        for content in read_slices(file, starts, _SLICE_BYTES):
+            update(content)
+        return
     try:
         with open(file, "rb") as opened:
-            for start in np.linspace(0, max(size - 4096, 0), 64).astype(np.int64).tolist():
+            for start in starts:
                 opened.seek(start)
-                update(opened.read(4096))
+                update(opened.read(_SLICE_BYTES))
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
 
@@ -216,7 +249,7 @@ def _digest_slices(file: Path, update: Callable[[bytes], None]) -> None:
 def _check_against_meta(
     folder: Path,
     split: str,
-    shards: Iterable[ShardFile],
+    shards: Iterable[ShardFile | BucketShard],
     meta: Mapping[str, Any],
 ) -> None:
     """Raises UserError unless the folder has exactly the shards in meta.json, by name and size."""

@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from gpt2_jax.config import Config, with_vocab_size
 from gpt2_jax.data.documents import IsolatedDocuments
 from gpt2_jax.data.loader import BatchSource, EvalWindows, TrainLoader
-from gpt2_jax.data.meta import check_sha256, read_meta
+from gpt2_jax.data.meta import check_sha256, list_folder, read_meta
 from gpt2_jax.data.mixture import MixtureLoader
 from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens
 from gpt2_jax.errors import UserError
+from gpt2_jax.files.paths import is_remote, resolve_path
 from gpt2_jax.tokenizers.tokenizer import (
     FIXED_CHOICES,
     Tokenizer,
     make_tokenizer,
     tokenizer_from_dict,
 )
+
+# Written by nanoGPT's prepare.py for text that it divides into characters: their ids, as a pickle.
+_NANOGPT_CHARACTERS = "meta.pkl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +56,13 @@ def resolve_vocab_size(config: Config) -> Config:
     """
     if config.model.vocab_size is not None:
         return config
-    paths = [path for path in _paths(config) if Path(path).is_dir()]
-    if paths:
+    fixed = config.data.tokenizer in FIXED_CHOICES
+    # Nothing is read from a bucket if the vocabulary is known without it, so that a run can be
+    # planned on a machine that does not reach the bucket.
+    paths = [path for path in _paths(config) if not (fixed and is_remote(path))]
+    if paths := [path for path in paths if list_folder(path) is not None]:
         return with_vocab_size(config, _tokenizer(config, paths).vocab_size)
-    if config.data.tokenizer not in FIXED_CHOICES:
+    if not fixed:
         raise UserError(
             f"model.vocab_size is unset, and the vocabulary of data.tokenizer="
             f"{config.data.tokenizer} depends on the data, which does not exist yet: prepare the "
@@ -83,6 +89,7 @@ def open_sets(
     Raises:
       UserError: for a folder that is missing, damaged, too small, or of another tokenizer than the
         config and the other folders; for one without checksums if they are to be compared.
+      StorageError: if a bucket cannot be reached.
     """
     weights = config.data.weights
     tokenizer = _tokenizer(config, list(weights))
@@ -180,11 +187,19 @@ def _tokenizer(config: Config, paths: Sequence[str]) -> Tokenizer:
 
 def _tokenizer_of(config: Config, path: str) -> Tokenizer:
     """Returns the tokenizer of the shards in a folder, which must be the one the config names."""
-    if not Path(path).is_dir():
-        raise UserError(
-            f"no data folder {path}: make it with gpt2-jax prepare --out {path}, or name another"
-        )
+    resolve_path(path, "data.path" if config.data.mixture is None else "data.mixture:")
+    files = list_folder(path)
+    if files is None:
+        remedy = "" if is_remote(path) else f"make it with gpt2-jax prepare --out {path}, or "
+        raise UserError(f"no data folder {path}: {remedy}name another")
     meta = read_meta(path)
+    if meta is None and _NANOGPT_CHARACTERS in files:
+        raise UserError(
+            f"{path} has nanoGPT's {_NANOGPT_CHARACTERS}, so its tokens are characters; it is a "
+            "pickle and not read, because it could run any program: prepare the text with gpt2-jax "
+            "prepare --tokenizer char, which gives nanoGPT's ids, or remove it if it is of other "
+            "data"
+        )
     if meta is None and config.data.tokenizer == "char":
         raise UserError(
             f"{path} has no meta.json, so its characters are unknown: prepare the text "

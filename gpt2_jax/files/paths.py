@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import shutil
 from pathlib import Path
 from typing import cast
@@ -11,11 +12,27 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.files.extras import import_extra
 
 
+def expand_home(name: str) -> str:
+    """Returns a path with the home folder in place of a `~` at its start.
+
+    A shell does so itself only at the start of a word, and not in `--out=~/data`.
+    """
+    return os.path.expanduser(name) if name.startswith("~") else name
+
+
+def normal_folder(name: str) -> str:
+    """Returns the name of a folder without superfluous slashes and dots, `~` expanded."""
+    scheme, separator, rest = name.partition("://")
+    if not separator:
+        return posixpath.normpath(expand_home(name))
+    return f"{scheme}://{posixpath.normpath(rest).lstrip('/')}" if rest else name
+
+
 def resolve_path(name: str | os.PathLike[str], flag: str = "") -> Path:
     """Returns the path with this name, which behaves like a `pathlib.Path` for `gs://` too.
 
     Args:
-      name: a path on a disk, or `gs://BUCKET/FOLDER`.
+      name: a path on a disk, which may begin with `~`, or `gs://BUCKET/FOLDER`.
       flag: the flag that the user gave the name with, which begins an error message.
 
     Raises:
@@ -23,7 +40,7 @@ def resolve_path(name: str | os.PathLike[str], flag: str = "") -> Path:
     """
     scheme, separator, _ = os.fspath(name).partition("://")
     if not separator:
-        return Path(name)
+        return Path(expand_home(os.fspath(name)))
     described = f"{flag} {os.fspath(name)}".strip()
     if scheme != "gs":
         raise UserError(f"{described} must be a folder on a disk, or gs://BUCKET/FOLDER")
@@ -38,7 +55,7 @@ def local_path(name: str | os.PathLike[str], flag: str) -> Path:
     """Returns the path with this name, which must be on a disk.
 
     Args:
-      name: a path.
+      name: a path, which may begin with `~`.
       flag: the flag that the user gave the name with, which begins an error message.
 
     Raises:
@@ -49,10 +66,30 @@ def local_path(name: str | os.PathLike[str], flag: str) -> Path:
             f"{flag} {os.fspath(name)} must be on a disk: write to a folder and copy it, for "
             "example with gcloud storage cp -r"
         )
-    return Path(name)
+    return Path(expand_home(os.fspath(name)))
 
 
-def is_remote(path: os.PathLike[str]) -> bool:
+def replaceable_folder(folder: Path, flag: str) -> Path:
+    """Returns where a finished folder can be moved to take this place; links are followed.
+
+    Args:
+      folder: a folder on a disk that is empty or does not exist.
+      flag: the flag that the user gave its name with, which begins an error message.
+
+    Raises:
+      UserError: if no folder can be moved there.
+    """
+    place = Path(os.path.realpath(folder))
+    if place.is_symlink():
+        raise UserError(f"{flag} {folder} is a link that leads back to itself: name another folder")
+    if os.path.ismount(place):
+        raise UserError(f"{flag} {folder} is where a disk is mounted: name a folder inside of it")
+    if place == Path(os.path.realpath(os.curdir)):
+        raise UserError(f"{flag} {folder} is the current folder: name another")
+    return place
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
     """Returns whether a path is in a bucket, where objects are written whole and have no mode."""
     return os.fspath(path).startswith("gs://")
 

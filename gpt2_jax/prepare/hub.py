@@ -11,6 +11,7 @@ from typing import Any
 
 from gpt2_jax.errors import UserError, shortened
 from gpt2_jax.files.extras import import_extra
+from gpt2_jax.files.paths import local_path
 from gpt2_jax.prepare.pieces import Piece, checked_text, split_documents
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
@@ -77,7 +78,7 @@ def hub_items(name: str, text_field: str) -> list[HubItem]:
     repository, config, split = (*name.removeprefix(HUB).split(":"), "", "")[:3]
     if not repository or name.count(":") > 3:
         raise UserError(f"--input {name} must have the form hub:OWNER/NAME[:CONFIG[:SPLIT]]")
-    folder = Path(repository)
+    folder = local_path(repository, "--input")
     if folder.is_dir():
         repository, revision = str(folder.resolve()), _folder_revision(folder)
     else:

@@ -92,6 +92,6 @@ def checked_text(value: Any, where: str, field: str) -> str:
 
 def _no_border(where: str) -> UserError:
     return UserError(
-        f"{where} has more than {_LONGEST_PIECE:,} characters without a space, a new line or "
-        "another place where text may be cut: insert some, or use --tokenizer byte"
+        f"{where} has more than {_LONGEST_PIECE:,} characters in one word or one run of white "
+        "space, where text may not be cut: divide it, or use --tokenizer byte"
     )

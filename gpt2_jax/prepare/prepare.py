@@ -21,7 +21,7 @@ from gpt2_jax.data.meta import check_sha256, read_meta, write_meta
 from gpt2_jax.data.shard_file import MAX_VOCAB_SIZE
 from gpt2_jax.errors import StorageError, Terminated, UserError
 from gpt2_jax.files.disk_full import is_disk_full
-from gpt2_jax.files.paths import local_path
+from gpt2_jax.files.paths import local_path, replaceable_folder
 from gpt2_jax.prepare import encode
 from gpt2_jax.prepare.corpora import Corpus, documents_corpus
 from gpt2_jax.prepare.encode import ItemTotals
@@ -91,6 +91,8 @@ def prepare(
     }
     meta = _check_free(out)
     already_prepared = meta is not None
+    if not already_prepared:
+        replaceable_folder(out, "--out")  # refused before anything is encoded
     with open_engine(engine, workers, ray_address) as running:
         if meta is None:
             items = list(corpus.work_items(work_item_bytes))
@@ -196,7 +198,7 @@ def _make(
                 "source": {"sha256": _joined_sha256([each.sha256 for each in totals]), **settings},
             }
             write_meta(staging.shards, meta)
-            os.replace(staging.shards, out)
+            os.replace(staging.shards, replaceable_folder(out, "--out"))
     except OSError as error:
         problem = f"cannot write --out {out} ({error.strerror})"
         if is_disk_full(error):

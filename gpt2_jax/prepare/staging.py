@@ -7,6 +7,7 @@ the next run for this `out` uses whatever still applies, even if some text or se
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,7 @@ def open_staging(out: Path, keep: bool) -> Iterator[Staging]:
     Raises:
       UserError: if another process is preparing the same `out`.
     """
-    place = out.absolute()
+    place = Path(os.path.realpath(out))
     folder = place.parent / f".{place.name}.preparing"
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -60,8 +60,12 @@ class BPETokenizer(Tokenizer):
         """
         utf8_bytes(text)
         # An empty `disallowed_special` makes a literal end of text ordinary text.
-        ids = self._encoding.encode_to_numpy(text, allowed_special=set(), disallowed_special=())
-        return ids.astype(np.min_scalar_type(max(self.vocab_size - 1, 256)))
+        ids = [
+            self._encoding.encode_to_numpy(part, allowed_special=set(), disallowed_special=())
+            for part in vocabularies.without_long_runs(text)
+        ]
+        dtype = np.min_scalar_type(max(self.vocab_size - 1, 256))
+        return (ids[0] if len(ids) == 1 else np.concatenate(ids)).astype(dtype)
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Returns the tokens' bytes; the end of text gives its text, such as `<|endoftext|>`."""

@@ -38,6 +38,12 @@ _GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\
 _BORDER = re.compile(
     r"\S(?=[ \t\r\n])|[A-Za-z](?=[0-9!-/:-@\[-`{-~])|[0-9](?=[A-Za-z!-/:-@\[-`{-~])"
 )
+# White space as Unicode defines it, which the pattern's `\s` matches; Python's has more.
+_SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_SPACES_FROM = re.compile(f"[{_SPACES}]*")
+# tiktoken keeps a state per character of white space that precedes something else, and fails beyond
+# 1,000,000 of them.
+_LONG_RUN = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +134,27 @@ def border(text: str, at: int) -> int | None:
     """
     match = _BORDER.search(text, at - 1)
     return match.end() if match else None
+
+
+def without_long_runs(text: str) -> list[str]:
+    r"""Returns the text in parts that tiktoken can encode; their tokens, joined, are its tokens.
+
+    White space that precedes something else is cut before its last character. The pattern ends a
+    word there, since that character belongs to what comes next or is a word by itself. The white
+    space before it is one word, by `\s+(?!\S)` in the whole text and by `\s++$` at the end of
+    the part. Only white space that covers every 100,000th character of the text is cut.
+    """
+    parts: list[str] = []
+    start = stop = 0
+    for at in range(_LONG_RUN - 1, len(text), _LONG_RUN):
+        if at < stop:
+            continue
+        found = _SPACES_FROM.match(text, at)
+        stop = found.end() if found else at
+        if at < stop < len(text) and start < stop - 1:
+            parts.append(text[start : stop - 1])
+            start = stop - 1
+    return [*parts, text[start:]]
 
 
 @functools.lru_cache(maxsize=1)

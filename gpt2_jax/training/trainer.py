@@ -7,7 +7,6 @@ they come from packages above this one.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -185,16 +184,21 @@ class Trainer:
                 "choose another --workdir"
             )
         saved = config_lib.from_dict(meta["config"])
-        # Folders may have moved, so the shards are compared by their fingerprint.
-        saved = dataclasses.replace(saved, data=run.config.data)
         config_lib.check_resume(saved, run.config, run.workdir)
-        if meta["data_fingerprint"] != run.setup.data_fingerprint:
-            data = run.config.data
-            named = f"mixture={data.mixture}" if data.mixture else f"path={data.path}"
+        # Folders may have moved, so the shards are compared by their fingerprint.
+        before, now = meta["data_fingerprint"], run.setup.data_fingerprint
+        if before != now:
             raise UserError(
-                f"the shards in data.{named} are not those that {run.workdir} was trained on; "
-                "restore them, or choose another --workdir"
+                f"the shards in {_data(run.config)} (fingerprint {now[:12]}) are not those that "
+                f"{run.workdir} was trained on, which were in {_data(saved)} (fingerprint "
+                f"{before[:12]}): name the folder that has them now, or choose another --workdir"
             )
+
+
+def _data(config: Config) -> str:
+    """Returns the knob that names the data, with its value."""
+    data = config.data
+    return f"data.mixture={data.mixture}" if data.mixture else f"data.path={data.path}"
 
 
 def _throughput(run: Run, goodput: Goodput) -> Throughput:

@@ -82,7 +82,9 @@ def test_an_empty_out_is_filled_and_a_failure_leaves_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "hf").mkdir()
-    words = ["convert", "--model", str(run), "--to", "hf", "--out", str(tmp_path / "hf")]
+    link = tmp_path.with_name(f"{tmp_path.name}_link")
+    link.symlink_to(tmp_path / "hf")
+    words = ["convert", "--model", str(run), "--to", "hf", "--out", str(link)]
 
     full = OSError(errno.ENOSPC, "No space left on device")
     for error in (full, SafetensorError("I/O error: No space left on device")):
@@ -93,4 +95,4 @@ def test_an_empty_out_is_filled_and_a_failure_leaves_nothing(
         assert "No space left" in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir()] == ["hf"]
     assert main(words) == 0
-    assert (tmp_path / "hf" / "model.safetensors").is_file()
+    assert (tmp_path / "hf" / "model.safetensors").is_file() and link.is_symlink()

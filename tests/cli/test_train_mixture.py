@@ -80,7 +80,9 @@ def test_interrupted_and_resumed_equals_uninterrupted_and_each_set_is_scored(
 ) -> None:
     assert _train("whole") == 0
     assert _train("halves", "--stop_at_step", "3") == 0
-    assert _train("halves") == 0
+    shutil.copytree("letters", "moved/letters")  # the same shards in another place
+    moved = f"--config.data.mixture=./moved/letters=3,{Path('digits').absolute()}=1"
+    assert _train("halves", moved) == 0
     whole, halves = (
         {row["step"]: row["loss"] for row in _rows(name) if "loss" in row}
         for name in ("whole", "halves")

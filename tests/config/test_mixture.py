@@ -17,6 +17,8 @@ from tests.config.lines import mistake
         ("x=y/a=2,b=0.5,c=0.1", {"x=y/a": 20, "b": 5, "c": 1}),
         ("a=70,b=30", {"a": 7, "b": 3}),
         ("only=0.2", {"only": 1}),
+        ("./x//a/=1", {"x/a": 1}),
+        ("gs://bucket//a/=1,b=1", {"gs://bucket/a": 1, "b": 1}),
     ],
 )
 def test_shares_are_read_exactly(mixture, shares):

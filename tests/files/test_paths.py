@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import importlib
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from gpt2_jax.cli import main as commands
 from gpt2_jax.cli.main import main
+from gpt2_jax.cli.verb import Parser, parse
+from gpt2_jax.config import from_dict, knobs
 from gpt2_jax.errors import UserError
-from gpt2_jax.files.paths import is_remote, remove_tree, resolve_path
+from gpt2_jax.files.paths import (
+    is_remote,
+    normal_folder,
+    remove_tree,
+    replaceable_folder,
+    resolve_path,
+)
 
 
 def test_a_folder_on_a_disk_is_an_ordinary_path(tmp_path):
@@ -45,3 +57,56 @@ print(sorted({"etils", "fsspec", "gcsfs", "numpy", "jax"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "normal"),
+    [
+        ("./a//b/", "a/b"),
+        ("~/a/", "/home/me/a"),
+        ("gs://bucket//a/../b/", "gs://bucket/b"),
+        ("gs://", "gs://"),
+    ],
+)
+def test_names_of_folders_are_normal_with_any_scheme(monkeypatch, name, normal):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert normal_folder(name) == normal
+
+
+@pytest.mark.parametrize("name", commands.VERBS)
+def test_every_flag_with_a_path_expands_a_home_folder(monkeypatch, name):
+    monkeypatch.setenv("HOME", "/home/me")
+    verb = importlib.import_module(f"gpt2_jax.cli.{name}")
+    parser = Parser()
+    verb.add_arguments(parser)
+    actions = parser.path_actions()
+    others = [each for each in parser._actions if each.required and each not in actions]
+    words = [f"{each.option_strings[0]}={(each.choices or 'x')[0]}" for each in others]
+    args = parse(name, verb, words + [f"{each.option_strings[0]}=~/x" for each in actions])
+    values = [getattr(args, each.dest) for each in actions]
+    assert values and all(value in ("/home/me/x", ["/home/me/x"]) for value in values)
+
+
+def test_every_knob_with_a_path_expands_a_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    paths = [knob.key for knob in knobs() if knob.is_path]
+    assert paths == ["data.path", "train.init_from", "eval.data"]
+    for section, _, name in (key.partition(".") for key in paths):
+        config = from_dict({section: {name: "~/x"}})
+        assert getattr(getattr(config, section), name) == "/home/me/x"
+    assert from_dict({"data": {"mixture": "~/x=1,y~=2"}}).data.weights == {"/home/me/x": 1, "y~": 2}
+    assert str(resolve_path("~/x")) == "/home/me/x" and str(resolve_path("x/~")) == "x/~"
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.symlink("target", "link")
+    assert replaceable_folder(Path("link"), "--out") == tmp_path.resolve() / "target"
+    os.symlink("loop", "loop")
+    for name, problem in {
+        "loop": "is a link that leads back to itself",
+        ".": "is the current folder",
+        "/": "is where a disk is mounted",
+    }.items():
+        with pytest.raises(UserError, match=f"^--out {re.escape(name)} {problem}"):
+            replaceable_folder(Path(name), "--out")

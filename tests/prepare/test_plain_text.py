@@ -54,7 +54,7 @@ def test_text_without_a_border_is_refused_before_memory_runs_out(tmp_path, monke
     path = tmp_path / "a.txt"
     path.write_text("word " * 100 + "x" * 6000 + " word" * 100)
     for item_bytes in (1 << 24, 1000):
-        with pytest.raises(UserError, match=r"a\.txt .*more than 5,000 characters without"):
+        with pytest.raises(UserError, match=r"a\.txt .*more than 5,000 characters in one word"):
             read(read_inputs([path]), item_bytes, GPT2)
     (document,) = read(read_inputs([path]), 1000, ByteTokenizer())
     assert document.text == path.read_text()

@@ -222,6 +222,30 @@ def test_an_empty_folder_may_be_filled(tmp_path):
     assert sorted(files(tmp_path / "out")) == ["meta.json", "train_000000.bin"]
 
 
+def test_a_link_to_a_folder_is_filled_and_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    for target in ("empty", "absent"):
+        link = tmp_path / f"{target}_link"
+        link.symlink_to(tmp_path / "disk" / target)
+    (tmp_path / "disk" / "empty").mkdir()
+    for target in ("empty", "absent"):
+        for again in (False, True):
+            summary = prepare(DOCUMENTS, "byte", tmp_path / f"{target}_link")
+            assert summary["already_prepared"] is again
+        assert (tmp_path / f"{target}_link").is_symlink()
+        assert read_meta(tmp_path / "disk" / target) is not None
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["absent", "empty"]
+
+
+def test_a_place_that_cannot_be_taken_is_refused_before_any_text_is_read(tmp_path, monkeypatch):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("../loop", "."):
+        with pytest.raises(UserError, match=f"--out {name} is "):
+            prepare((pytest.fail("was read") for _ in "x"), "byte", name)
+
+
 def test_settings_out_of_range_are_refused(tmp_path):
     cases: list[tuple[dict[str, Any], str]] = [
         ({"val_fraction": 1.0}, "val_fraction"),

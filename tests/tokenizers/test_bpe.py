@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2_jax.tokenizers import vocabulary
 from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
 
 GPT2 = GPT2Tokenizer()
@@ -35,3 +43,62 @@ def test_a_padded_vocabulary_has_ids_without_text():
     assert padded.to_dict() == {"name": "gpt2", "vocab_size": 50304}
     assert padded.decode([31373, 50303]) == "hello"
     assert padded.byte_lengths()[50256:].sum() == 0
+
+
+# What Python, Unicode or nobody calls white space.
+SPACES = [c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace()] + list(
+    "\u180e\u200b\ufeff"
+)
+
+
+def in_parts(text):
+    """The tokens of the text, which is cut in each run of white space that is longer than one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocabulary, "_LONG_RUN", 1)
+        parts = vocabulary.without_long_runs(text)
+        assert "".join(parts) == text
+        return GPT2.encode(text), len(parts)
+
+
+def whole(text):
+    return GPT2._encoding.encode_ordinary(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from([*SPACES, *" \n\t\r" * 6, *"ab1!'s日😀\u0301"]), max_size=60))
+def test_cutting_white_space_changes_no_token(text):
+    assert in_parts(text)[0] == whole(text)
+
+
+@pytest.mark.parametrize("space", SPACES, ids=ascii)
+def test_every_kind_of_white_space_may_be_cut(space):
+    for text in (f"a{space * 5}b", f"{space * 5} b", f"a {space * 5}'s", f" {space}1", space * 5):
+        assert in_parts(text)[0] == whole(text)
+    assert in_parts("a  \n b c d  ")[1] == 4
+
+
+@pytest.mark.parametrize("end", ["x", "", " x"], ids=["word", "end", "space"])
+@pytest.mark.parametrize("space", [" ", "\n", " \n", "\u3000"], ids=ascii)
+def test_a_million_characters_of_white_space_are_encoded(space, end):
+    text = f"a{space * (1_100_000 // len(space))}{end}"
+    ids = GPT2.encode_array(text)
+    assert GPT2.decode(ids) == text
+    if "\n" in space or end == "":
+        return
+    # Each word of the same characters has the same tokens, however long it is.
+    short = GPT2.encode(f"a{space * 10_001}{end}")
+    assert ids[-2:].tolist() == short[-2:] and ids[:2].tolist() == short[:2]
+
+
+@pytest.mark.parametrize("unit", ["a", "7", "!", "日", "😀", "ab1!", "\u0301", "e\u0301", "'s"])
+def test_long_runs_of_anything_take_time_in_proportion(unit):
+    GPT2.encode_array(unit * 1000)
+    seconds = []
+    for count in (50_000, 400_000):
+        text = unit * (count // len(unit))
+        began = time.process_time()
+        ids = GPT2.encode_array(text)
+        seconds.append(time.process_time() - began)
+        assert GPT2.decode(ids) == text
+    # In time that grows with the square, this would take 64 times as long.
+    assert seconds[1] < 30 * seconds[0] + 0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -50,15 +52,23 @@ def test_a_run_evaluates_saves_and_logs_when_it_is_due(tmp_path):
 
 
 def test_stop_at_step_saves_and_evaluates_there(tmp_path, capfd):
-    config, recorder = make_config(eval__every=0), Recorder()
+    config = make_config(eval__every=0, data__path="first/place")
+    recorder = Recorder()
     Trainer(config, tmp_path, make_setup(config, [recorder])).run(stop_at_step=3)
     assert saved_steps(tmp_path) == [3] and len(recorder.seen) == 1
     Trainer(config, tmp_path, make_setup(config, [recorder])).run(stop_at_step=3)
     assert "is at step 3 of 12" in capfd.readouterr().err
     assert saved_steps(tmp_path) == [3] and len(recorder.seen) == 1
 
-    with pytest.raises(UserError, match=r"shards in data\.path"):
-        Trainer(config, tmp_path, make_setup(config, data_fingerprint="second")).run()
+    moved = make_config(eval__every=0, data__path="/moved/elsewhere")
+    Trainer(moved, tmp_path, make_setup(moved)).run(stop_at_step=3)
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["path"] == "/moved/elsewhere"
+    both = (
+        r"in data\.path=/moved/elsewhere \(fingerprint second\) .* trained on, which were in "
+        rf"data\.path={config.data.path} \(fingerprint first\)"
+    )
+    with pytest.raises(UserError, match=both):
+        Trainer(moved, tmp_path, make_setup(moved, data_fingerprint="second")).run()
     with pytest.raises(UserError, match="tokenizer of the data is not the one"):
         Trainer(config, tmp_path, make_setup(config, tokenizer={"name": "char"})).run()
     assert saved_steps(tmp_path) == [3]
