@@ -19,6 +19,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
+from gpt2_jax.config import arguments
 from gpt2_jax.config.compute import ComputeConfig
 from gpt2_jax.config.file import run_config_file, split_argument
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
@@ -102,11 +103,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
       UserError: for a missing or broken file, an unknown key, a wrong type or a value out of range.
     """
-    if isinstance(overrides, (str, Mapping)):
-        raise UserError(
-            "overrides must be a list of strings such as 'train.total_steps=20', not a "
-            f"{type(overrides).__name__}"
-        )
+    arguments.path("path", path)
+    overrides = arguments.texts("overrides", overrides, example="['train.total_steps=20']")
     values = _flatten(run_config_file(*split_argument(path), suggest=_suggest))
     by_key = {knob.key: knob for knob in knobs()}
     for override in overrides:
@@ -125,7 +123,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     Raises:
       UserError: for an unknown key, a wrong type or a value out of range.
     """
-    return _from_flat(_flatten(values))
+    return _from_flat(_flatten(arguments.mapping("values", values, example="{'train': {...}}")))
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
