@@ -71,6 +71,10 @@ _FIXED_ON_RESUME = frozenset(
 )
 
 
+# Exceptions to whole sections in `_FIXED_ON_RESUME`.
+_FREE_ON_RESUME = frozenset({"schedule.allow_rewind"})
+
+
 def knobs() -> Iterator[Knob]:
     """Yields every knob of `Config` in order, keyed `section.name`."""
     for section in dataclasses.fields(Config):
@@ -157,6 +161,7 @@ def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
         f"{key} ({old_values[key]!r} -> {value!r})"
         for key, value in new_values.items()
         if old_normalized[key] != new_normalized[key]
+        and key not in _FREE_ON_RESUME
         and not _FIXED_ON_RESUME.isdisjoint((key, key.split(".")[0]))
     ]
     if changed:

@@ -35,6 +35,7 @@ from gpt2_jax.training.hooks import make_hooks
 from gpt2_jax.training.loop import Loop
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.progress import Progress
+from gpt2_jax.training.rewind import check_rates_so_far
 from gpt2_jax.training.run import Run, Setup
 from gpt2_jax.training.saving import Saver, check_none_lost, note_saved
 from gpt2_jax.training.state import TrainState, abstract_state, init_state, without_params
@@ -188,6 +189,7 @@ class Trainer:
         # Folders may have moved, so the shards are compared by their fingerprint.
         saved = dataclasses.replace(saved, data=run.config.data)
         config_lib.check_resume(saved, run.config, run.workdir)
+        check_rates_so_far(saved, run.config, meta["step"], run.workdir)
         if meta["data_fingerprint"] != run.setup.data_fingerprint:
             data = run.config.data
             named = f"mixture={data.mixture}" if data.mixture else f"path={data.path}"
