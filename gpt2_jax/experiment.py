@@ -37,6 +37,7 @@ from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.distributed import is_primary, report_lost_peers
+from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.initial import read_initial
@@ -95,6 +96,7 @@ def train(
     # `dataclasses.replace` makes a config that was not checked.
     config = config_lib.from_dict(config_lib.to_dict(config))
     config = resolve_vocab_size(config)
+    check_platforms()
     attention.choose(config.model, config.compute)
     with report_lost_peers():
         log = print_stderr if is_primary() else _silent
@@ -184,6 +186,7 @@ def dry_run(config: Config) -> dict[str, Any]:
       UserError: if the mesh does not divide the batch or the model.
     """
     config = resolve_vocab_size(config)
+    check_platforms()
     attention.choose(config.model, config.compute)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_batch(config.train, mesh)

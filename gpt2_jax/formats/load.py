@@ -22,6 +22,7 @@ from gpt2_jax.files.extras import import_extra
 from gpt2_jax.files.paths import is_remote, resolve_path
 from gpt2_jax.formats import huggingface, openai
 from gpt2_jax.model.build import abstract_params
+from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 
 _T = TypeVar("_T")
@@ -94,6 +95,7 @@ def load(model: str | Path) -> Model:
 def open_model(model: str | Path) -> Iterator[ModelReader]:
     """Opens a model as `load` does, but its parameters are read only on request, in the block."""
     path = _local(model)
+    check_platforms()
     if not _is_native(path):
         for format_ in _FORMATS:
             if format_.recognizes(path):
