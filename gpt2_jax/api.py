@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gpt2_jax.config import arguments
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats import load as load_lib
 from gpt2_jax.formats.load import Model
@@ -47,7 +48,7 @@ def load(model: str | Path) -> LanguageModel:
       UserError: if there is no such model.
       StorageError: if no checkpoint is whole, or the step that was named is not.
     """
-    return LanguageModel(load_lib.load(model))
+    return LanguageModel(load_lib.load(arguments.path("model", model)))
 
 
 class LanguageModel:
@@ -79,67 +80,80 @@ class LanguageModel:
 
         Args:
           prompt: the text to continue; empty for an unconditional sample.
-          num_samples: how many to generate.
+          num_samples: how many to generate, 10,000 at most.
           max_new_tokens: by default, as many as the context has room for.
           options: how each token is drawn.
           stop: strings that end a sample and are not part of it.
-          seed: the same seed gives the same samples.
+          seed: the same seed gives the same samples; from 0 to 2^32 - 1.
 
         Raises:
-          UserError: if the prompt does not fit the context.
+          UserError: if the prompt does not fit the context, or an argument has a wrong type or
+            value.
         """
-        if num_samples < 1:
-            raise UserError(f"num_samples must be at least 1, not {num_samples}")
-        _check_text(prompt)
+        count = arguments.integer("num_samples", num_samples, low=1, high=arguments.MOST_SAMPLES)
         return generate_lib.generate_text(
             self._decoder,
             self.params,
             self.tokenizer,
-            [prompt] * num_samples,
+            [arguments.text("prompt", prompt)] * count,
             max_new_tokens=max_new_tokens,
             options=options,
             stop=stop,
             seed=seed,
         )
 
-    def stream(self, prompt: str = "", **options: Any) -> Iterator[str]:
-        """Yields the text of one sample in pieces, as it is generated.
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int | None = None,
+        options: SamplingOptions = SamplingOptions(),
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Returns an iterator over the pieces of one sample's text, as it is generated.
 
-        Takes the options of `generate`, except `num_samples`.
+        Takes the arguments of `generate`, except `num_samples`, and checks them at once.
         """
-        _check_text(prompt)
         pieces = generate_lib.generate(
-            self._decoder, self.params, self.tokenizer, [prompt], **options
+            self._decoder,
+            self.params,
+            self.tokenizer,
+            [arguments.text("prompt", prompt)],
+            max_new_tokens=max_new_tokens,
+            options=options,
+            stop=stop,
+            seed=seed,
         )
-        for ((text, _),) in pieces:
-            if text:
-                yield text
+        return (text for ((text, _),) in pieces if text)
 
     def next_tokens(self, prompt: str = "", count: int = 10) -> list[NextToken]:
-        """Returns the `count` most probable next tokens at temperature 1, most probable first."""
-        if count < 1:
-            raise UserError(f"count must be at least 1, not {count}")
-        logits_V = self._logits(self._encode(prompt))[-1]
+        """Returns the `count` most probable next tokens at temperature 1, most probable first.
+
+        Raises:
+          UserError: for a `count` below 1, or a prompt that does not fit the context.
+        """
+        count = arguments.integer("count", count, low=1)
+        logits_V = self._logits(self._encode("prompt", prompt))[-1]
         probs_V = np.asarray(jax.nn.softmax(logits_V))
         best = np.argsort(-probs_V, kind="stable")[:count]
         return [NextToken(self.tokenizer.decode([i]), i, float(probs_V[i])) for i in best.tolist()]
 
     def score(self, text: str) -> Score:
         """Returns the log-probability of each token of `text` given those before it."""
-        tokens = self._encode(text)
+        tokens = self._encode("text", text)
         logprobs_TxV = jax.nn.log_softmax(self._logits(tokens)[:-1])
         picked = np.take_along_axis(np.asarray(logprobs_TxV), np.asarray(tokens)[1:, None], axis=1)
         return Score(tokens, picked[:, 0].tolist())
 
     def attention(self, text: str) -> np.ndarray:
         """Returns attention probabilities, float32 [L, H, T, T]; query t attends to keys 0..t."""
-        tokens = self._encode(text)
+        tokens = self._encode("text", text)
         maps = _attention_maps(self._decoder, self.params, jnp.asarray([tokens]))
         return np.asarray(maps)
 
-    def _encode(self, text: str) -> list[int]:
-        _check_text(text)
-        tokens = generate_lib.encode_prompt(self.tokenizer, text)
+    def _encode(self, name: str, text: str) -> list[int]:
+        tokens = generate_lib.encode_prompt(self.tokenizer, arguments.text(name, text))
         context = self.config.model.context_length
         if len(tokens) > context:
             raise UserError(
@@ -153,11 +167,6 @@ class LanguageModel:
         padded = np.zeros((1, size), np.int32)
         padded[0, : len(tokens)] = tokens
         return _logits(self._decoder, self.params, jnp.asarray(padded))[0, : len(tokens)]
-
-
-def _check_text(text: Any) -> None:
-    if not isinstance(text, str):
-        raise UserError(f"a text must be a string, not {type(text).__name__}")
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -14,9 +14,10 @@ from typing import Any
 
 import jax
 
-from gpt2_jax.config import Config
+from gpt2_jax import config as config_lib
+from gpt2_jax.config import Config, arguments
 from gpt2_jax.data.token_sets import TokenSets, open_sets, resolve_vocab_size
-from gpt2_jax.errors import UserError, print_stderr
+from gpt2_jax.errors import UserError, print_stderr, short_repr
 from gpt2_jax.evals import sources
 from gpt2_jax.evals.compression import compressed_bits_per_byte
 from gpt2_jax.evals.language_modeling import Corpus, LanguageModeling, count_words
@@ -36,6 +37,7 @@ from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.distributed import is_primary, report_lost_peers
+from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.initial import read_initial
@@ -48,6 +50,8 @@ Progress = Callable[[int, int], None]
 
 # xz compresses about a megabyte per second, so longer texts are not compared.
 _LONGEST_COMPRESSED = 16 << 20
+
+_TEXTS = "{'letters': 'letters.txt'}"  # an example for messages
 
 
 def train(
@@ -73,7 +77,8 @@ def train(
       validation scores only a part of the text, or the text is a mixture or too long to compress.
 
     Raises:
-      UserError: if config, data and workdir do not fit together.
+      UserError: for an argument of a wrong type or value, or if config, data and workdir do not fit
+        together.
       Preempted: after SIGINT or SIGTERM, once the state is saved.
       NumbersWentBad: after `train.max_bad_steps` steps in a row that were not finite.
       StorageError: if no checkpoint can be read or written.
@@ -84,9 +89,14 @@ def train(
             f"config must be a Config, as gpt2_jax.config.load_config returns it, not "
             f"{type(config).__name__}"
         )
-    if stop_at_step is not None and stop_at_step < 1:
-        raise UserError(f"stop_at_step must be at least 1, not {stop_at_step}")
+    arguments.path("workdir", workdir)
+    stop_at_step = arguments.optional_integer("stop_at_step", stop_at_step, low=1)
+    check_sha256 = arguments.boolean("check_sha256", check_sha256)
+    compare_compressors = arguments.boolean("compare_compressors", compare_compressors)
+    # `dataclasses.replace` makes a config that was not checked.
+    config = config_lib.from_dict(config_lib.to_dict(config))
     config = resolve_vocab_size(config)
+    check_platforms()
     attention.choose(config.model, config.compute)
     with report_lost_peers():
         log = print_stderr if is_primary() else _silent
@@ -176,6 +186,7 @@ def dry_run(config: Config) -> dict[str, Any]:
       UserError: if the mesh does not divide the batch or the model.
     """
     config = resolve_vocab_size(config)
+    check_platforms()
     attention.choose(config.model, config.compute)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_batch(config.train, mesh)
@@ -225,21 +236,30 @@ def evaluate(
       the published protocol that the numbers follow}}.
 
     Raises:
-      UserError: for an unknown task, a limit or stride below 1, or a model or data that cannot be
-        read.
+      UserError: for an argument of a wrong type or value, an unknown task, or a model or data that
+        cannot be read.
       StorageError: if `out` cannot be written.
     """
-    for name, value in (("limit", limit), ("stride", stride)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
+    arguments.path("model", model)
+    limit = arguments.optional_integer("limit", limit, low=1)
+    stride = arguments.optional_integer("stride", stride, low=1)
+    detokenize = arguments.boolean("detokenize", detokenize)
+    if progress is not None and not callable(progress):
+        raise UserError(f"progress must be a function, not {type(progress).__name__}")
+    tasks = arguments.texts("tasks", tasks, example="['hellaswag']")
+    if not isinstance(data, str) or data:
+        arguments.path("data", data)
+    texts = _checked_texts({} if texts is None else texts)
+    if not tasks and not texts:
+        raise UserError("there is nothing to score: name tasks, or texts such as " + _TEXTS)
     data = local_path(data, "data")
     tasks = sources.select(",".join(tasks), data).run if tasks else []
-    folder = None if out is None else local_path(out, "out")
+    folder = None if out is None else local_path(arguments.path("out", out), "out")
     with open_model(model) as reader:
         config = reader.config
         setting = Setting(data, reader.tokenizer, config.model.context_length, stride, detokenize)
         ready = [make_task(name, setting) for name in tasks]
-        for name, path in (texts or {}).items():
+        for name, path in texts.items():
             corpus = Corpus(name, words=count_words)
             ready.append(LanguageModeling(corpus, setting, local_path(path, name)))
         params = reader.read().params
@@ -262,6 +282,20 @@ def evaluate(
         "tasks": results,
         "protocols": {task.name: task.protocol for task in ready},
     }
+
+
+def _checked_texts(texts: Any) -> dict[str, Path]:
+    checked: dict[str, Path] = {}
+    for name, path in arguments.mapping("texts", texts, example=_TEXTS).items():
+        (name,) = arguments.texts("a name in texts", [name], example="['letters']")
+        if name in sources.SOURCES or "/" in name:
+            raise UserError(
+                f"texts: {short_repr(name)} is the name of a task or has a slash: choose another"
+            )
+        checked[name] = Path(arguments.path(f"texts[{name!r}]", path))
+        if not checked[name].is_file():
+            raise UserError(f"texts[{name!r}]: {path} is not a file")
+    return checked
 
 
 def _ignore(done: int, total: int) -> None:

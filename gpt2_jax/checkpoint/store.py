@@ -39,6 +39,8 @@ from gpt2_jax.parallel.distributed import (
 _ITEMS = _PARAMS, _REST, _META = "params", "rest", "meta"
 # Gigabytes of arrays in memory at a time while reading or writing; 96 is Orbax's default.
 _LEAN_GB, _FAST_GB = 2, 96
+LOOKS = 5
+"""How often a reader looks for the newest step while a trainer removes what it finds."""
 
 
 class CheckpointStore:
@@ -110,26 +112,26 @@ class CheckpointStore:
         """Returns the newest step without damage, or None if there are no steps.
 
         It warns of newer, damaged steps and, unless `read_only`, renames them to `<step>.damaged`.
+        If `read_only`, it first looks again if the steps have changed meanwhile.
 
         Raises:
           StorageError: if all steps are damaged, or their files cannot be read at the moment. Then
             nothing is renamed.
         """
-        steps, good, damaged = self.steps(), None, dict[int, str]()
-        for i in range(broadcast_from_primary(len(steps))):
-            step = broadcast_from_primary(steps[i] if i < len(steps) else -1)
-            if problem := self.damage(step):
-                damaged[step] = problem
-            else:
-                good = step
+        for looks_left in reversed(range(LOOKS)):
+            steps, good, damaged = self.steps(), None, dict[int, str]()
+            for i in range(broadcast_from_primary(len(steps))):
+                step = broadcast_from_primary(steps[i] if i < len(steps) else -1)
+                if problem := self.damage(step):
+                    damaged[step] = problem
+                else:
+                    good = step
+                    break
+            # A trainer may have saved another step and be removing one of these.
+            if not (damaged and self._read_only and looks_left) or not broadcast_from_primary(
+                int(steps != self.steps())
+            ):
                 break
-        if (
-            damaged
-            and good is None
-            and self._read_only
-            and broadcast_from_primary(int(steps != self.steps()))
-        ):
-            return self.newest_good()  # a trainer has saved another step and removed these
         if damaged and good is None:
             problems = "; ".join(f"{step}: {problem}" for step, problem in damaged.items())
             raise StorageError(
@@ -143,6 +145,14 @@ class CheckpointStore:
 
         run_on_primary(report)
         return good
+
+    def is_superseded(self, step: int) -> bool:
+        """Returns whether there is a newer step, so that a trainer may be removing this one.
+
+        In a run of several processes it returns False, because they may not all see the same.
+        """
+        newer = any(other > step for other in self.steps())
+        return newer and jax.process_count() == 1
 
     def save(self, step: int, params: Any, rest: Any | None, meta: dict[str, Any]) -> None:
         """Copies the arrays and saves them in the background; does nothing for a saved step.
@@ -283,6 +293,8 @@ class CheckpointStore:
         """Returns shapes and dtypes of an item's arrays, without reading them."""
         with _without_warnings():  # of items that are not needed
             stored = self._manager.item_metadata(step)[name]
+        if stored is None:
+            raise FileNotFoundError(f"the metadata of {name} is missing")
         return getattr(stored, "tree", stored)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.cli import MODEL_HELP
+from gpt2_jax.config.arguments import LARGEST_SEED, MOST_SAMPLES
 from gpt2_jax.errors import UserError
 
 HELP = "Generate text with a model, with or without a prompt."
@@ -17,9 +18,6 @@ gpt2-jax sample --model runs/quickstart
 gpt2-jax sample --model runs/quickstart --prompt "def " --num_samples 3 --temperature 0.8 --top_k 50
 gpt2-jax sample --model runs/quickstart --prompt "import " --stop ":" --json
 gpt2-jax sample --model runs/quickstart --interactive"""
-
-# All samples are generated together, and each has a cache.
-_MAX_SAMPLES = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,9 +95,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not 1 <= args.num_samples <= _MAX_SAMPLES:
+    if not 1 <= args.num_samples <= MOST_SAMPLES:
         raise UserError(
-            f"--num_samples must be between 1 and {_MAX_SAMPLES}, not {args.num_samples}; another "
+            f"--num_samples must be between 1 and {MOST_SAMPLES}, not {args.num_samples}; another "
             "--seed gives more"
         )
     if args.stream and args.json:
@@ -108,8 +106,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(
             f"--stream shows one sample: remove it, or --num_samples={args.num_samples}"
         )
-    if not 0 <= args.seed < 2**32:
-        raise UserError(f"--seed must be between 0 and {2**32 - 1}, not {args.seed}")
+    if not 0 <= args.seed <= LARGEST_SEED:
+        raise UserError(f"--seed must be between 0 and {LARGEST_SEED}, not {args.seed}")
     if "" in args.stop:
         raise UserError("--stop must not be empty: name the text to stop at")
 

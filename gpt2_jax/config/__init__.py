@@ -18,6 +18,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
+from gpt2_jax.config import arguments
 from gpt2_jax.config.compute import ComputeConfig
 from gpt2_jax.config.file import run_config_file, split_argument
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
@@ -69,6 +70,10 @@ _FIXED_ON_RESUME = frozenset(
 )
 
 
+# Exceptions to whole sections in `_FIXED_ON_RESUME`.
+_FREE_ON_RESUME = frozenset({"schedule.allow_rewind"})
+
+
 def knobs() -> Iterator[Knob]:
     """Yields every knob of `Config` in order, keyed `section.name`."""
     for section in dataclasses.fields(Config):
@@ -101,11 +106,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
       UserError: for a missing or broken file, an unknown key, a wrong type or a value out of range.
     """
-    if isinstance(overrides, (str, Mapping)):
-        raise UserError(
-            "overrides must be a list of strings such as 'train.total_steps=20', not a "
-            f"{type(overrides).__name__}"
-        )
+    arguments.path("path", path)
+    overrides = arguments.texts("overrides", overrides, example="['train.total_steps=20']")
     values = _flatten(run_config_file(*split_argument(path), suggest=_suggest))
     by_key = {knob.key: knob for knob in knobs()}
     for override in overrides:
@@ -124,7 +126,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     Raises:
       UserError: for an unknown key, a wrong type or a value out of range.
     """
-    return _from_flat(_flatten(values))
+    return _from_flat(_flatten(arguments.mapping("values", values, example="{'train': {...}}")))
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
@@ -161,6 +163,7 @@ def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
         f"{key} ({old_values[key]!r} -> {value!r})"
         for key, value in new_values.items()
         if old_normalized[key] != new_normalized[key]
+        and key not in _FREE_ON_RESUME
         and not _FIXED_ON_RESUME.isdisjoint((key, key.split(".")[0]))
     ]
     if changed:

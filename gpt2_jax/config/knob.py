@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
 from gpt2_jax.files.paths import expand_home
@@ -90,8 +91,9 @@ def checked(knob: Knob, value: Any) -> Any:
     """
     if value is None and knob.optional:
         return None
-    kinds = (int, float) if knob.type is float else (knob.type,)
-    if not isinstance(value, kinds) or isinstance(value, bool) != (knob.type is bool):
+    # The scalars of NumPy belong to these classes of `numbers`, too.
+    kind = {int: numbers.Integral, float: numbers.Real}.get(knob.type, knob.type)
+    if not isinstance(value, kind) or isinstance(value, bool) != (knob.type is bool):
         raise _wrong_type(knob, value)
     if knob.choices and value not in knob.choices:
         hint = did_you_mean(str(value), map(str, knob.choices))
@@ -99,13 +101,14 @@ def checked(knob: Knob, value: Any) -> Any:
             f"{knob.key} must be one of {', '.join(map(str, knob.choices))}, not "
             f"{short_repr(value)}{hint}"
         )
-    if isinstance(value, (int, float)) and knob.type is not bool:
-        _check_range(knob, value)
-        return knob.type(value)
+    if knob.type in (int, float):
+        number = cast(Any, value)
+        _check_range(knob, number)
+        return knob.type(number)
     return expand_home(str(value)) if knob.is_path else value
 
 
-def _check_range(knob: Knob, value: float) -> None:
+def _check_range(knob: Knob, value: Any) -> None:
     if not -math.inf < value < math.inf:
         raise UserError(f"{knob.key} must be finite, not {value!r}")
     if knob.low is not None and value < knob.low:

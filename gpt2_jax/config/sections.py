@@ -89,6 +89,11 @@ class ScheduleConfig:
     learning_rate: float = knob(6e-4, "peak learning rate", low=0)
     min_learning_rate: float = knob(6e-5, "learning rate at the end of the decay", low=0)
     warmup_steps: int = knob(2000, "updates from 0 to the peak; the first is not zero", low=0)
+    allow_rewind: bool = knob(
+        False,
+        "resume with a larger train.total_steps even if that stretches a decay that has begun, and "
+        "so raises the learning rate again",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import UserError, error_text
 from gpt2_jax.files.paths import resolve_path
 from gpt2_jax.formats.load import locate
+from gpt2_jax.parallel.platforms import check_platforms
 
 
 def examine_run(model: str | Path) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def examine_run(model: str | Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"no model at {model}: name a run's workdir")
     directory, step = locate(path)
+    check_platforms()
     steps = CheckpointStore(directory, read_only=True).steps() if step is None else [step]
     step_names = {str(step) for step in steps}
     others = () if step is not None else sorted(directory.glob("*"), key=str)

@@ -12,18 +12,20 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gpt2_jax import config as config_lib
-from gpt2_jax.checkpoint.store import CheckpointStore
+from gpt2_jax.checkpoint.store import LOOKS, CheckpointStore
 from gpt2_jax.config import Config
 from gpt2_jax.errors import StorageError, UserError
 from gpt2_jax.files.extras import import_extra
 from gpt2_jax.files.paths import is_remote, resolve_path
 from gpt2_jax.formats import huggingface, openai
 from gpt2_jax.model.build import abstract_params
+from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 
+_T = TypeVar("_T")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FORMATS = (openai, huggingface)
 # Files and folders that only the workdir of a run has.
@@ -51,12 +53,14 @@ class Model:
     path: Path
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class ModelReader:
     """Describes a model whose parameters have not been read yet.
 
     Attributes:
-      config, tokenizer, step, path: see `Model`.
+      config, tokenizer, step, path: see `Model`. If a trainer removes the newest step of a run
+        before its parameters are read, reading them changes `step` and `path` to the newer step
+        that has been read instead.
       read_params: reads the scanned parameters onto the shardings of a tree of ShapeDtypeStructs,
         such as `abstract_params(config.model)`.
     """
@@ -69,7 +73,7 @@ class ModelReader:
 
     def read(self) -> Model:
         """Returns the model, with all of its parameters on the first device."""
-        params = self.read_params(abstract_params(self.config.model))
+        params = self.read_params(abstract_params(self.config.model))  # may change the step
         return Model(self.config, params, self.tokenizer, self.step, self.path)
 
 
@@ -91,6 +95,7 @@ def load(model: str | Path) -> Model:
 def open_model(model: str | Path) -> Iterator[ModelReader]:
     """Opens a model as `load` does, but its parameters are read only on request, in the block."""
     path = _local(model)
+    check_platforms()
     if not _is_native(path):
         for format_ in _FORMATS:
             if format_.recognizes(path):
@@ -110,20 +115,62 @@ def _foreign(path: Path, format_: Any) -> ModelReader:
 
 
 def _native(store: CheckpointStore, step: int | None) -> ModelReader:
-    directory = store.directory
     if step is None:
-        step = store.newest_good()
-    elif problem := store.damage(step):
-        raise StorageError(f"checkpoint {directory / str(step)} is damaged ({problem})")
-    if step is None:
-        raise StorageError(
-            f"{directory} has no good checkpoint: the run has not saved one yet, or all of them "
-            "were removed"
-        )
+        return _newest(store)
+    if problem := store.damage(step):
+        raise StorageError(f"checkpoint {store.directory / str(step)} is damaged ({problem})")
+    return _step(store, step)
+
+
+def _newest(store: CheckpointStore) -> ModelReader:
+    _, reader = _of_newest(store, lambda step: _step(store, step))
+
+    def read_params(abstract: Any) -> Any:
+        def read(step: int) -> Any:
+            return store.restore_params(step, abstract)
+
+        reader.step, params = _of_newest(store, read, reader.step)
+        reader.path = store.directory / str(reader.step)
+        return params
+
+    reader.read_params = read_params
+    return reader
+
+
+def _of_newest(
+    store: CheckpointStore, read: Callable[[int], _T], step: int | None = None
+) -> tuple[int, _T]:
+    """Returns (the newest good step, what `read` returns of it).
+
+    If a trainer saves another step while this one is read, it may remove this one. Then the newest
+    is looked up again, a limited number of times.
+
+    Args:
+      store: the checkpoints of a run.
+      read: reads a step; it raises StorageError if it cannot.
+      step: the step to read first, if the newest was looked up before.
+    """
+    for looks_left in reversed(range(LOOKS)):
+        if step is None and (step := store.newest_good()) is None:
+            break
+        try:
+            return step, read(step)
+        except StorageError:
+            if not looks_left or not store.is_superseded(step):
+                raise
+        store.close()  # what Orbax has listed is out of date
+        step = None
+    raise StorageError(
+        f"{store.directory} has no good checkpoint: the run has not saved one yet, or all of them "
+        "were removed"
+    )
+
+
+def _step(store: CheckpointStore, step: int) -> ModelReader:
     meta = store.meta(step)
     config, tokenizer = config_lib.from_dict(meta["config"]), tokenizer_from_dict(meta["tokenizer"])
     read_params = functools.partial(store.restore_params, step)
-    return ModelReader(config, tokenizer, step, directory / str(step), read_params)
+    return ModelReader(config, tokenizer, step, store.directory / str(step), read_params)
 
 
 def write_native(folder: Path, model: Model) -> None:

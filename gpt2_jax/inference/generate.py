@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gpt2_jax.config import arguments
 from gpt2_jax.errors import UserError
 from gpt2_jax.inference.sampling import SamplingOptions, sample
 from gpt2_jax.model.cache import KVCache, init_cache
@@ -97,7 +98,9 @@ def generate(
     stop: Sequence[str] = (),
     seed: int = 0,
 ) -> Iterator[list[tuple[str, Sample | None]]]:
-    """Continues each prompt; yields, block by block, each row's (new text, Sample or None).
+    """Returns an iterator over each prompt's (new text, Sample or None), block by block.
+
+    What is passed is checked by the call itself, before the first block is requested.
 
     Text that may be the beginning of a stop string, or is an incomplete character, is held back
     until it is certain; the joined pieces of a row are exactly its Sample's text. A finished row
@@ -112,19 +115,24 @@ def generate(
       max_new_tokens: by default, as many as the context has room for.
       options: how each token is drawn.
       stop: strings that end a sample and are not part of it.
-      seed: the same seed gives the same samples.
+      seed: the same seed gives the same samples; from 0 to 2^32 - 1.
 
     Raises:
-      UserError: if a prompt does not fit the context.
+      UserError: if a prompt does not fit the context, or an option has a wrong type or value.
     """
     if not isinstance(options, SamplingOptions):
         raise UserError(f"options must be SamplingOptions(...), not {type(options).__name__}")
+    stop = arguments.texts("stop", stop, example="['\\n\\n']")
+    seed = arguments.integer("seed", seed, low=0, high=arguments.LARGEST_SEED)
     encoded = [
         encode_prompt(tokenizer, prompt) if isinstance(prompt, str) else prompt
         for prompt in prompts
     ]
     longest = max(map(len, encoded))
-    if max_new_tokens is None:
+    if max_new_tokens is not None:
+        max_new_tokens = arguments.integer("max_new_tokens", max_new_tokens, low=1)
+        check_length(model.config.context_length, longest, max_new_tokens)
+    else:
         max_new_tokens = model.config.context_length - longest
         if max_new_tokens < 1:
             raise UserError(
@@ -132,7 +140,14 @@ def generate(
                 f"{model.config.context_length}: shorten it"
             )
     rows = [_Row(tokenizer, stop) for _ in prompts]
-    for block in generate_tokens(model, params, encoded, max_new_tokens, options, seed):
+    blocks = generate_tokens(model, params, encoded, max_new_tokens, options, seed)
+    return _pieces(rows, blocks)
+
+
+def _pieces(
+    rows: list[_Row], blocks: Iterator[np.ndarray]
+) -> Iterator[list[tuple[str, Sample | None]]]:
+    for block in blocks:
         yield [(row.push(tokens), row.sample) for row, tokens in zip(rows, block, strict=True)]
         if all(row.sample for row in rows):
             return

@@ -7,7 +7,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gpt2_jax.errors import UserError
+from gpt2_jax.config import arguments
+from gpt2_jax.errors import UserError, short_repr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +28,20 @@ class SamplingOptions:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
+        # Plain Python numbers: the options are compiled into the program, and so must have a hash.
+        for name, check in (
+            ("temperature", arguments.number),
+            ("top_k", arguments.integer),
+            ("top_p", arguments.number),
+        ):
+            object.__setattr__(self, name, check(name, getattr(self, name)))
         # Beyond these limits, float32 logits would become infinite or all equal.
         if self.temperature != 0 and not 1e-30 <= self.temperature <= 1e30:
             raise UserError(
                 f"temperature must be 0 (greedy) or from 1e-30 to 1e30, not {self.temperature}"
             )
-        if not isinstance(self.top_k, int) or self.top_k < 0:
-            raise UserError(f"top_k must be 0 (all tokens) or more, not {self.top_k}")
+        if self.top_k < 0:
+            raise UserError(f"top_k must be 0 (all tokens) or more, not {short_repr(self.top_k)}")
         if not 0 <= self.top_p <= 1:
             raise UserError(f"top_p must be between 0 and 1, not {self.top_p}")
 

@@ -34,6 +34,7 @@ from gpt2_jax.training.hooks import make_hooks
 from gpt2_jax.training.loop import Loop
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.progress import Progress
+from gpt2_jax.training.rewind import check_rates_so_far
 from gpt2_jax.training.run import Run, Setup
 from gpt2_jax.training.saving import Saver, check_none_lost, note_saved
 from gpt2_jax.training.state import TrainState, abstract_state, init_state, without_params
@@ -185,6 +186,7 @@ class Trainer:
             )
         saved = config_lib.from_dict(meta["config"])
         config_lib.check_resume(saved, run.config, run.workdir)
+        check_rates_so_far(saved, run.config, meta["step"], run.workdir)
         # Folders may have moved, so the shards are compared by their fingerprint.
         before, now = meta["data_fingerprint"], run.setup.data_fingerprint
         if before != now:

@@ -46,6 +46,7 @@ def _may_change(key: str) -> bool:
         "train.init_resize",
         "train.max_bad_steps",
         "train.hang_timeout",
+        "schedule.allow_rewind",
     )
 
 

@@ -1,0 +1,68 @@
+"""A longer run on resume keeps the learning rates of the steps so far, or is asked for by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.training.rewind import check_rates_so_far
+from gpt2_jax.training.trainer import Trainer
+from tests.training.tiny import lines, make_config, make_setup
+
+
+def _check(step, name="cosine", total=24, **changes):
+    def config(total_steps, **changes):
+        return make_config(
+            schedule__name=name, schedule__warmup_steps=4, train__total_steps=total_steps, **changes
+        )
+
+    check_rates_so_far(config(12), config(total, **changes), step, "runs/a")
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "total", "fits"),
+    [
+        (12, "cosine", 12, True),
+        (12, "cosine", 13, False),
+        (6, "cosine", 24, False),
+        (6, "linear", 24, False),
+        (4, "cosine", 24, True),  # warmup
+        (5, "linear", 24, True),  # the first step after it is at the peak
+        (12, "constant", 10**6, True),
+    ],
+)
+def test_a_run_may_grow_if_its_rates_so_far_stay(step, name, total, fits):
+    if fits:
+        return _check(step, name, total)
+    with pytest.raises(UserError, match="which changes the learning rate of step"):
+        _check(step, name, total)
+    _check(step, name, total, schedule__allow_rewind=True)
+
+
+def test_the_refusal_gives_the_rates_and_the_choices():
+    with pytest.raises(UserError) as error:
+        _check(12)
+    assert str(error.value) == (
+        "train.total_steps=24 instead of 12 stretches the cosine decay, which changes the learning "
+        "rate of step 13 from 0 to 0.00065: keep 12; or start a new run, with another --workdir "
+        "and --config.train.init_from=runs/a; or accept the jump with "
+        "--config.schedule.allow_rewind=true"
+    )
+
+
+def test_a_finished_run_grows_only_if_the_jump_is_accepted(tmp_path, capfd):
+    def train(**changes):
+        config = make_config(eval__every=0, log__every=1, **changes)
+        return Trainer(config, tmp_path, make_setup(config)).run()
+
+    train(train__total_steps=4)
+    before = {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()}
+    with pytest.raises(UserError, match=r"of step 5 from 0 to .*allow_rewind=true"):
+        train(train__total_steps=6)
+    assert {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()} == before
+    assert train(train__total_steps=6, schedule__allow_rewind=True)["step"] == 6
+    assert "stretches the cosine decay" in capfd.readouterr().err
+    rates = [line["learning_rate"] for line in lines(tmp_path) if "loss" in line]
+    assert rates[4] == pytest.approx(0.5e-3)  # halfway through the longer decay
+    # What is done is done: without the knob, the run may be looked at again.
+    assert train(train__total_steps=6)["step"] == 6
