@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import UserError, short_repr
 from gpt2_jax.formats import load as load_lib
 from gpt2_jax.formats.load import Model
 from gpt2_jax.inference import generate as generate_lib
@@ -19,6 +20,8 @@ from gpt2_jax.inference.generate import Sample
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.tokenizers.base import checked_ids
+from gpt2_jax.tokenizers.ids import IdsTokenizer
 
 
 class NextToken(NamedTuple):
@@ -67,7 +70,7 @@ class LanguageModel:
 
     def generate(
         self,
-        prompt: str = "",
+        prompt: str | Sequence[int] = "",
         *,
         num_samples: int = 1,
         max_new_tokens: int | None = None,
@@ -78,7 +81,7 @@ class LanguageModel:
         """Returns `num_samples` continuations of a prompt.
 
         Args:
-          prompt: the text to continue; empty for an unconditional sample.
+          prompt: the text to continue, or its token ids; an empty text for an unconditional sample.
           num_samples: how many to generate.
           max_new_tokens: by default, as many as the context has room for.
           options: how each token is drawn.
@@ -86,37 +89,39 @@ class LanguageModel:
           seed: the same seed gives the same samples.
 
         Raises:
-          UserError: if the prompt does not fit the context.
+          UserError: if the prompt does not fit the context, has an id that is not in the
+            vocabulary, or is a text that cannot be encoded.
         """
         if num_samples < 1:
             raise UserError(f"num_samples must be at least 1, not {num_samples}")
-        _check_text(prompt)
+        ids = self._prompt(prompt, stop)
         return generate_lib.generate_text(
             self._decoder,
             self.params,
             self.tokenizer,
-            [prompt] * num_samples,
+            [ids] * num_samples,
             max_new_tokens=max_new_tokens,
             options=options,
             stop=stop,
             seed=seed,
         )
 
-    def stream(self, prompt: str = "", **options: Any) -> Iterator[str]:
+    def stream(self, prompt: str | Sequence[int] = "", **options: Any) -> Iterator[str]:
         """Yields the text of one sample in pieces, as it is generated.
 
         Takes the options of `generate`, except `num_samples`.
         """
-        _check_text(prompt)
-        pieces = generate_lib.generate(
-            self._decoder, self.params, self.tokenizer, [prompt], **options
-        )
+        ids = self._prompt(prompt, options.get("stop", ()))
+        pieces = generate_lib.generate(self._decoder, self.params, self.tokenizer, [ids], **options)
         for ((text, _),) in pieces:
             if text:
                 yield text
 
-    def next_tokens(self, prompt: str = "", count: int = 10) -> list[NextToken]:
-        """Returns the `count` most probable next tokens at temperature 1, most probable first."""
+    def next_tokens(self, prompt: str | Sequence[int] = "", count: int = 10) -> list[NextToken]:
+        """Returns the `count` most probable next tokens at temperature 1, most probable first.
+
+        The prompt is a text or its token ids.
+        """
         if count < 1:
             raise UserError(f"count must be at least 1, not {count}")
         logits_V = self._logits(self._encode(prompt))[-1]
@@ -124,22 +129,56 @@ class LanguageModel:
         best = np.argsort(-probs_V, kind="stable")[:count]
         return [NextToken(self.tokenizer.decode([i]), i, float(probs_V[i])) for i in best.tolist()]
 
-    def score(self, text: str) -> Score:
-        """Returns the log-probability of each token of `text` given those before it."""
+    def score(self, text: str | Sequence[int]) -> Score:
+        """Returns the log-probability of each token of a text, or of ids, given those before it."""
         tokens = self._encode(text)
         logprobs_TxV = jax.nn.log_softmax(self._logits(tokens)[:-1])
         picked = np.take_along_axis(np.asarray(logprobs_TxV), np.asarray(tokens)[1:, None], axis=1)
         return Score(tokens, picked[:, 0].tolist())
 
-    def attention(self, text: str) -> np.ndarray:
-        """Returns attention probabilities, float32 [L, H, T, T]; query t attends to keys 0..t."""
+    def attention(self, text: str | Sequence[int]) -> np.ndarray:
+        """Returns attention probabilities, float32 [L, H, T, T]; query t attends to keys 0..t.
+
+        `text` is a text or its token ids.
+        """
         tokens = self._encode(text)
         maps = _attention_maps(self._decoder, self.params, jnp.asarray([tokens]))
         return np.asarray(maps)
 
-    def _encode(self, text: str) -> list[int]:
-        _check_text(text)
-        tokens = generate_lib.encode_prompt(self.tokenizer, text)
+    @property
+    def takes_text(self) -> bool:
+        """Returns whether the model's tokenizer is known; if not, ids are its only text."""
+        return not isinstance(self.tokenizer, IdsTokenizer)
+
+    def token_ids(self, text: str | Sequence[int]) -> list[int]:
+        """Returns the ids of a text, or ids after checking them; an empty text is where one starts.
+
+        Raises:
+          UserError: if an id is not in the vocabulary, there is none, or the text cannot be
+            encoded.
+        """
+        if isinstance(text, str):
+            return generate_lib.encode_prompt(self.tokenizer, text)
+        try:
+            # Booleans and floats are no ids, although int() takes them.
+            ids = [operator.index(token) for token in text if not isinstance(token, bool)]
+            if len(ids) < len(text) or isinstance(text, bytes | bytearray):
+                raise TypeError
+        except TypeError:
+            raise UserError(
+                f"a text must be a string or a sequence of token ids, not {short_repr(text)}"
+            ) from None
+        if not ids:
+            raise UserError("a sequence of token ids must have at least one")
+        return checked_ids(ids, self.tokenizer)
+
+    def _prompt(self, prompt: str | Sequence[int], stop: Sequence[str]) -> list[int]:
+        if stop and isinstance(self.tokenizer, IdsTokenizer):
+            raise UserError(f"stop needs a model of text, not of ids: {self.tokenizer.reason}")
+        return self.token_ids(prompt)
+
+    def _encode(self, text: str | Sequence[int]) -> list[int]:
+        tokens = self.token_ids(text)
         context = self.config.model.context_length
         if len(tokens) > context:
             raise UserError(
@@ -153,11 +192,6 @@ class LanguageModel:
         padded = np.zeros((1, size), np.int32)
         padded[0, : len(tokens)] = tokens
         return _logits(self._decoder, self.params, jnp.asarray(padded))[0, : len(tokens)]
-
-
-def _check_text(text: Any) -> None:
-    if not isinstance(text, str):
-        raise UserError(f"a text must be a string, not {type(text).__name__}")
 
 
 @functools.partial(jax.jit, static_argnames="model")

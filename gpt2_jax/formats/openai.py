@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpt2_jax.config import Config, ModelConfig
-from gpt2_jax.errors import NOT_JSON, UserError
+from gpt2_jax.errors import NOT_JSON, UserError, print_stderr
 from gpt2_jax.formats import interchange
 from gpt2_jax.formats.tensor_bundle import TensorBundle
 from gpt2_jax.tokenizers import vocabulary
@@ -51,7 +52,9 @@ def read_config(folder: Path) -> Config:
     return interchange.imported_config(model, path)
 
 
-def read_model_tokenizer(folder: Path, config: Config) -> Tokenizer:
+def read_model_tokenizer(
+    folder: Path, config: Config, log: Callable[[str], None] = print_stderr
+) -> Tokenizer:
     """Returns GPT-2's tokenizer, after checking that the folder's vocabulary files are GPT-2's."""
     for name in ("encoder.json", "vocab.bpe"):
         path = folder / name
