@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
+import json
+
+import pytest
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.tokenizers.bpe import BPETokenizer, GPT2Tokenizer
+from gpt2_jax.tokenizers.vocabulary import gpt2_vocabulary
 
 GPT2 = GPT2Tokenizer()
 
@@ -35,3 +41,16 @@ def test_a_padded_vocabulary_has_ids_without_text():
     assert padded.to_dict() == {"name": "gpt2", "vocab_size": 50304}
     assert padded.decode([31373, 50303]) == "hello"
     assert padded.byte_lengths()[50256:].sum() == 0
+
+
+def test_what_begins_and_ends_a_text_is_the_end_of_text_unless_said_otherwise() -> None:
+    vocabulary = gpt2_vocabulary()
+    plain = BPETokenizer(vocabulary, 50256)
+    assert (plain.bos, plain.ends) == (50256, {50256})
+    assert not {"bos", "ends"} & plain.to_dict().keys()
+    other = BPETokenizer(vocabulary, 50256, bos=5, ends=[7, 50256])
+    again = BPETokenizer.from_dict(json.loads(json.dumps(other.to_dict())))
+    assert (again.bos, again.ends, again.eot) == (5, {7, 50256}, 50256)
+    assert BPETokenizer(vocabulary, 50256, ends=[]).ends == frozenset()
+    with pytest.raises(UserError, match="do not fit"):
+        BPETokenizer(vocabulary, 50256, ends=[50257])
