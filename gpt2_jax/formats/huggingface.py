@@ -202,8 +202,12 @@ def write(folder: Path, config: ModelConfig, params: Any, tokenizer: Tokenizer) 
     _write_json(folder / "generation_config.json", {"_from_model_config": True, **end})
     if isinstance(tokenizer, IdsTokenizer):
         print_stderr(
-            f"note: {folder.name} has no tokenizer files, because the model's could not be read "
-            f"({tokenizer.reason}): copy them from the original"
+            "note: no tokenizer is written, because the model's cannot be read "
+            f"({tokenizer.reason}): copy the original files into the folder"
+        )
+        # Without this class, GPT-2's tokenizer would be assumed for a model of its size.
+        _write_json(
+            folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}
         )
     else:
         write_tokenizer(tokenizer, folder, config.context_length)

@@ -59,8 +59,8 @@ def read_tokenizer(
     json_file, vocab_file = folder / "tokenizer.json", folder / "vocab.json"
     pair = vocab_file.is_file() and (folder / "merges.txt").is_file()
     path = json_file if json_file.is_file() else vocab_file if pair else None
+    special = read_special_tokens(folder)
     try:
-        special = read_special_tokens(folder)
         if path is None:
             _require_gpt2(folder, vocab_size, special.tokenizer_class)
             log(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpt2_jax.errors import NOT_JSON, UserError, short_repr
-from gpt2_jax.tokenizers.base import Tokenizer
+from gpt2_jax.tokenizers.base import Tokenizer, UnsupportedTokenizer
 from gpt2_jax.tokenizers.vocabulary import END_OF_TEXT, Vocabulary
 
 GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
@@ -47,7 +47,8 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
     """Reads the three files, of which each may be missing.
 
     Raises:
-      UserError: if a file is malformed, or has a setting that changes what texts are encoded to.
+      UnsupportedTokenizer: for a setting that changes what texts are encoded to.
+      UserError: if a file is malformed, or two files disagree.
     """
     settings = _object(folder / "tokenizer_config.json")
     names = _object(folder / "special_tokens_map.json") | settings
@@ -118,31 +119,35 @@ def note_ends(
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     kind = settings.get("tokenizer_class")
     if kind is not None and kind not in _CLASSES:
-        raise UserError(f"{path}: tokenizer_class={short_repr(kind)} is not supported")
+        raise UnsupportedTokenizer(f"{path}: tokenizer_class={short_repr(kind)} is not supported")
     for name in _ADDING:
         if settings.get(name):
-            raise UserError(f"{path}: {name}={short_repr(settings[name])} is not supported")
+            raise UnsupportedTokenizer(
+                f"{path}: {name}={short_repr(settings[name])} is not supported"
+            )
     if settings.get("auto_map"):
-        raise UserError(f"{path}: auto_map names a tokenizer in Python, which is not supported")
+        raise UnsupportedTokenizer(
+            f"{path}: auto_map names a tokenizer in Python, which is not supported"
+        )
 
 
 def _add(added: dict[str, int], text: str, token: Any, path: Path) -> None:
-    if type(token) is not int or token < 0:
-        raise UserError(f"{path}: {text!r:.40} has the id {short_repr(token)}, not an integer")
+    if not isinstance(text, str) or type(token) is not int or token < 0:
+        raise UserError(
+            f"{path}: {short_repr(text)} has the id {short_repr(token)}, but a token must be a "
+            "string and its id an integer from 0"
+        )
     if added.setdefault(text, token) != token:
         raise UserError(f"{path} gives {text!r:.40} the id {token}, another file {added[text]}")
 
 
 def _texts(value: Any) -> Iterator[str]:
     """Yields the tokens of an entry: a string, an object with `content`, or several of them."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping) and "content" in value:
-        yield from _texts(value["content"])
-    elif isinstance(value, Mapping):
-        yield from (text for entry in value.values() for text in _texts(entry))
-    elif isinstance(value, list):
-        yield from (text for entry in value for text in _texts(entry))
+    several = isinstance(value, Mapping) and "content" not in value
+    for entry in value.values() if several else value if isinstance(value, list) else [value]:
+        text = entry.get("content") if isinstance(entry, Mapping) else entry
+        if isinstance(text, str):
+            yield text
 
 
 def _object(path: Path) -> dict[str, Any]:

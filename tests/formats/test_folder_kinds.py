@@ -122,6 +122,19 @@ def test_ends_and_tokens_survive_both_formats(kind: str, tmp_path: Path) -> None
     jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
 
 
+def test_an_export_of_a_model_of_ids_is_one_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its size is GPT-2's, whose tokenizer must not be assumed on the way back."""
+    model = load(write_kind("gpt2_vocab_alone", tmp_path / "model"))
+    (tmp_path / "again").mkdir()
+    capsys.readouterr()
+    huggingface.write(tmp_path / "again", model.config.model, model.params, model.tokenizer)
+    assert "note: no tokenizer is written, because" in capsys.readouterr().err
+    with open_model(tmp_path / "again") as reader:
+        assert reader.tokenizer.name == "ids" and reader.tokenizer.ends == {50256}
+
+
 def test_generation_stops_at_every_end(tmp_path: Path) -> None:
     """The model repeats its last token, so that a prompt of one id shows whether it is an end."""
     model = LanguageModel(load(write_kind("generation_list", tmp_path)))
@@ -144,18 +157,33 @@ def test_an_end_that_is_no_id_is_refused(tmp_path: Path, value: Any) -> None:
     assert "generation_config.json" in str(error.value) and "\n" not in str(error.value)
 
 
-_BAD_FILES = [
-    ("added_tokens.json", {"<stop>": "300"}, "not an integer"),
-    ("added_tokens.json", {"<|endoftext|>": 4}, "has another id in a file beside it"),
+_DAMAGED = [
+    ("added_tokens.json", {"<stop>": "300"}, "its id an integer"),
     ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, "is not a table of tokens"),
-    ("tokenizer_config.json", {"tokenizer_class": "BloomTokenizer"}, "tokenizer_class="),
-    ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a.b"]}}, "auto_map names"),
     ("special_tokens_map.json", [], "special_tokens_map.json is not a JSON object"),
+    ("generation_config.json", 3, "generation_config.json is not a JSON object"),
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "message"), _BAD_FILES)
-def test_what_cannot_be_read_is_named(
+@pytest.mark.parametrize(("name", "content", "message"), _DAMAGED)
+def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    write_kind("plain", tmp_path)
+    for text, expected in [(json.dumps(content), message), ("{", f"{name} is not JSON")]:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError) as error:
+            load(tmp_path)
+        assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+_OTHERS = [
+    ("added_tokens.json", {"<|endoftext|>": 4}, "has another id in a file beside it"),
+    ("tokenizer_config.json", {"tokenizer_class": "BloomTokenizer"}, "tokenizer_class="),
+    ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a.b"]}}, "auto_map names"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), _OTHERS)
+def test_what_cannot_be_imitated_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: Any, message: str
 ) -> None:
     write_kind("plain", tmp_path)
