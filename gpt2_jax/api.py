@@ -20,6 +20,8 @@ from gpt2_jax.inference.generate import Sample
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.tokenizers.base import checked_ids
+from gpt2_jax.tokenizers.ids import IdsTokenizer
 
 
 class NextToken(NamedTuple):
@@ -68,7 +70,7 @@ class LanguageModel:
 
     def generate(
         self,
-        prompt: str = "",
+        prompt: str | Sequence[int] = "",
         *,
         num_samples: int = 1,
         max_new_tokens: int | None = None,
@@ -79,7 +81,7 @@ class LanguageModel:
         """Returns `num_samples` continuations of a prompt.
 
         Args:
-          prompt: the text to continue; empty for an unconditional sample.
+          prompt: the text to continue, or its token ids; an empty text for an unconditional sample.
           num_samples: how many to generate, 10,000 at most.
           max_new_tokens: by default, as many as the context has room for.
           options: how each token is drawn.
@@ -87,7 +89,8 @@ class LanguageModel:
           seed: the same seed gives the same samples; from 0 to 2^32 - 1.
 
         Raises:
-          UserError: if the prompt does not fit the context, or an argument has a wrong type or
+          UserError: if the prompt does not fit the context, has an id that is not in the
+            vocabulary or is a text that cannot be encoded, or an argument has a wrong type or
             value.
         """
         count = arguments.integer("num_samples", num_samples, low=1, high=arguments.MOST_SAMPLES)
@@ -95,7 +98,7 @@ class LanguageModel:
             self._decoder,
             self.params,
             self.tokenizer,
-            [arguments.text("prompt", prompt)] * count,
+            [self._prompt(prompt, stop)] * count,
             max_new_tokens=max_new_tokens,
             options=options,
             stop=stop,
@@ -104,7 +107,7 @@ class LanguageModel:
 
     def stream(
         self,
-        prompt: str = "",
+        prompt: str | Sequence[int] = "",
         *,
         max_new_tokens: int | None = None,
         options: SamplingOptions = SamplingOptions(),
@@ -119,7 +122,7 @@ class LanguageModel:
             self._decoder,
             self.params,
             self.tokenizer,
-            [arguments.text("prompt", prompt)],
+            [self._prompt(prompt, stop)],
             max_new_tokens=max_new_tokens,
             options=options,
             stop=stop,
@@ -127,11 +130,14 @@ class LanguageModel:
         )
         return (text for ((text, _),) in pieces if text)
 
-    def next_tokens(self, prompt: str = "", count: int = 10) -> list[NextToken]:
+    def next_tokens(self, prompt: str | Sequence[int] = "", count: int = 10) -> list[NextToken]:
         """Returns the `count` most probable next tokens at temperature 1, most probable first.
 
+        The prompt is a text or its token ids.
+
         Raises:
-          UserError: for a `count` below 1, or a prompt that does not fit the context.
+          UserError: for a `count` below 1, or a prompt that `token_ids` refuses or that does not
+            fit the context.
         """
         count = arguments.integer("count", count, low=1)
         logits_V = self._logits(self._encode("prompt", prompt))[-1]
@@ -139,21 +145,49 @@ class LanguageModel:
         best = np.argsort(-probs_V, kind="stable")[:count]
         return [NextToken(self.tokenizer.decode([i]), i, float(probs_V[i])) for i in best.tolist()]
 
-    def score(self, text: str) -> Score:
-        """Returns the log-probability of each token of `text` given those before it."""
+    def score(self, text: str | Sequence[int]) -> Score:
+        """Returns the log-probability of each token of a text, or of ids, given those before it."""
         tokens = self._encode("text", text)
         logprobs_TxV = jax.nn.log_softmax(self._logits(tokens)[:-1])
         picked = np.take_along_axis(np.asarray(logprobs_TxV), np.asarray(tokens)[1:, None], axis=1)
         return Score(tokens, picked[:, 0].tolist())
 
-    def attention(self, text: str) -> np.ndarray:
-        """Returns attention probabilities, float32 [L, H, T, T]; query t attends to keys 0..t."""
+    def attention(self, text: str | Sequence[int]) -> np.ndarray:
+        """Returns attention probabilities, float32 [L, H, T, T]; query t attends to keys 0..t.
+
+        `text` is a text or its token ids.
+        """
         tokens = self._encode("text", text)
         maps = _attention_maps(self._decoder, self.params, jnp.asarray([tokens]))
         return np.asarray(maps)
 
-    def _encode(self, name: str, text: str) -> list[int]:
-        tokens = generate_lib.encode_prompt(self.tokenizer, arguments.text(name, text))
+    @property
+    def takes_text(self) -> bool:
+        """Returns whether the model's tokenizer is known; if not, ids are its only text."""
+        return not isinstance(self.tokenizer, IdsTokenizer)
+
+    def token_ids(self, text: str | Sequence[int], name: str = "text") -> list[int]:
+        """Returns the ids of a text, or ids after checking them; an empty text is where one starts.
+
+        Args:
+          text: a string, or a sequence of token ids.
+          name: what error messages call it.
+
+        Raises:
+          UserError: if an id is not in the vocabulary, there is none, the text cannot be encoded,
+            or it is neither a text nor ids.
+        """
+        if isinstance(text, str):
+            return generate_lib.encode_prompt(self.tokenizer, text)
+        return checked_ids(arguments.integers(name, text), self.tokenizer)
+
+    def _prompt(self, prompt: str | Sequence[int], stop: Sequence[str]) -> list[int]:
+        if stop and isinstance(self.tokenizer, IdsTokenizer):
+            raise UserError(f"stop needs a model of text, not of ids: {self.tokenizer.reason}")
+        return self.token_ids(prompt, "prompt")
+
+    def _encode(self, name: str, text: str | Sequence[int]) -> list[int]:
+        tokens = self.token_ids(text, name)
         context = self.config.model.context_length
         if len(tokens) > context:
             raise UserError(

@@ -261,7 +261,7 @@ def evaluate(
         ready = [make_task(name, setting) for name in tasks]
         for name, path in texts.items():
             corpus = Corpus(name, words=count_words)
-            ready.append(LanguageModeling(corpus, setting, local_path(path, name)))
+            ready.append(LanguageModeling(corpus, setting, path))
         params = reader.read().params
     digest = "" if folder is None else model_digest(params, config)
     scorer = Scorer(params, config.model, config.compute)
@@ -292,7 +292,7 @@ def _checked_texts(texts: Any) -> dict[str, Path]:
             raise UserError(
                 f"texts: {short_repr(name)} is the name of a task or has a slash: choose another"
             )
-        checked[name] = Path(arguments.path(f"texts[{name!r}]", path))
+        checked[name] = local_path(arguments.path(f"texts[{name!r}]", path), name)
         if not checked[name].is_file():
             raise UserError(f"texts[{name!r}]: {path} is not a file")
     return checked

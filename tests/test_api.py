@@ -185,10 +185,40 @@ def test_looking_changes_nothing(model: LanguageModel) -> None:
     assert model.score(_TEXT) == before
 
 
+def test_ids_are_as_good_as_their_text(model: LanguageModel) -> None:
+    ids = model.tokenizer.encode(_TEXT)
+    assert model.score(np.array(ids)) == model.score(tuple(ids)) == model.score(_TEXT)  # pyright: ignore
+    assert model.next_tokens(ids) == model.next_tokens(_TEXT)
+    np.testing.assert_array_equal(model.attention(ids), model.attention(_TEXT))
+    options: dict[str, Any] = {"max_new_tokens": 20, "seed": 3}
+    assert model.generate(ids, **options) == model.generate(_TEXT, **options)
+    assert "".join(model.stream(ids, **options)) == model.generate(ids, **options)[0].text
+    # Text cannot hold the end of text, but ids can.
+    assert model.generate([256, *ids], max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([], "must have at least one"),
+        ([1, 257], "token id 257 is not in the byte tokenizer's vocabulary: ids must be from 0"),
+        ([-1], "token id -1 is not in"),
+        ([1] * 40, "40 tokens"),
+    ],
+)
+def test_ids_that_do_not_fit_the_model_are_refused(
+    model: LanguageModel, ids: list[int], message: str
+) -> None:
+    asks: list[Any] = [model.generate, model.score, model.next_tokens, model.attention]
+    for ask in (*asks, lambda ids: next(model.stream(ids))):
+        with pytest.raises(UserError, match=message):
+            ask(ids)
+
+
 def test_what_is_no_text_or_no_options_is_refused(model: LanguageModel) -> None:
     asks: list[Any] = [model.generate, model.score, model.next_tokens, model.attention]
     for ask in asks:
-        for wrong in (["a", "b"], 5, b"bytes"):
+        for wrong in (["a", "b"], 5, b"bytes", [1.0], [True], [[1]], None):
             with pytest.raises(UserError, match="must be a string"):
                 ask(wrong)
     with pytest.raises(UserError, match="must be a string"):

@@ -6,15 +6,16 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import UserError, did_you_mean
 from gpt2_jax.prepare import engines
 from gpt2_jax.prepare.corpora import CORPORA, get_corpus
 from gpt2_jax.prepare.formats import describe_formats
 from gpt2_jax.prepare.inputs import read_inputs
 from gpt2_jax.prepare.prepare import prepare
-from gpt2_jax.tokenizers.tokenizer import PREPARE_CHOICES
+from gpt2_jax.tokenizers.tokenizer import PREPARE_CHOICES, Tokenizer
 
 HELP = "Turn text into token shards."
 
@@ -24,6 +25,7 @@ gpt2-jax prepare --corpus tinyshakespeare --tokenizer char --out runs/data/shake
 gpt2-jax prepare --input novels/ notes.txt --out runs/data/novels
 gpt2-jax prepare --input 'crawl/**/*.jsonl.gz' --text_field content --out runs/data/crawl
 gpt2-jax prepare --input hub:HuggingFaceFW/fineweb:sample-10BT --out runs/data/fineweb
+gpt2-jax prepare --input laws/ --tokenizer downloads/german_gpt2 --out runs/data/laws
 gpt2-jax prepare --input /shared/text --engine ray --ray_address auto --out /shared/tokens"""
 
 _CORPORA = "; ".join(f"{corpus.name} ({corpus.description})" for corpus in CORPORA.values())
@@ -47,9 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tokenizer",
-        choices=PREPARE_CHOICES,
+        metavar="NAME",
         default="gpt2",
-        help="how text becomes tokens (default: gpt2)",
+        help=f"how text becomes tokens: {', '.join(PREPARE_CHOICES)}, or M, the tokenizer of a "
+        "model: a run's workdir or a folder in Hugging Face's or OpenAI's format (default: gpt2)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
@@ -90,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         corpus = read_inputs(args.input, args.text_field)
     summary = prepare(
         corpus,
-        args.tokenizer,
+        _read_tokenizer(args.tokenizer),
         args.out,
         val_fraction=args.val_fraction,
         workers=args.workers,
@@ -100,6 +103,25 @@ def run(args: argparse.Namespace) -> int:
     )
     print(json.dumps(summary) if args.json else _describe(summary))
     return 0
+
+
+def _read_tokenizer(name: str) -> str | Tokenizer:
+    """Returns the name of one of our tokenizers, or the tokenizer of the model that it names.
+
+    Raises:
+      UserError: if it is neither, or the model's tokenizer cannot be read.
+    """
+    if name in PREPARE_CHOICES:
+        return name
+    allowed = f"--tokenizer must be {', '.join(PREPARE_CHOICES)} or a model, not {name!r}"
+    if not ("/" in name or (name and Path(name).exists())):
+        raise UserError(f"{allowed}: there is no such folder{did_you_mean(name, PREPARE_CHOICES)}")
+    from gpt2_jax.formats.load import read_text_tokenizer
+
+    try:
+        return read_text_tokenizer(name)
+    except UserError as error:
+        raise UserError(f"--tokenizer: {error}") from error
 
 
 def _describe(summary: dict[str, Any]) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 
 from gpt2_jax.cli import MODEL_HELP
 from gpt2_jax.config.arguments import LARGEST_SEED, MOST_SAMPLES
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import UserError, short_repr
 
 HELP = "Generate text with a model, with or without a prompt."
 EXAMPLES = """\
 gpt2-jax sample --model runs/quickstart
 gpt2-jax sample --model runs/quickstart --prompt "def " --num_samples 3 --temperature 0.8 --top_k 50
 gpt2-jax sample --model runs/quickstart --prompt "import " --stop ":" --json
+gpt2-jax sample --model downloads/protein_model --prompt_tokens 5,8,13
 gpt2-jax sample --model runs/quickstart --interactive"""
 
 
@@ -26,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", metavar="TEXT", help="the text to continue; default: none")
     source.add_argument("--prompt_file", metavar="FILE", help="a UTF-8 file with the prompt")
+    source.add_argument(
+        "--prompt_tokens",
+        metavar="IDS",
+        help="the token ids to continue, such as 1,2,3; for models without a tokenizer too",
+    )
     source.add_argument(
         "--interactive", action="store_true", help="read prompts from standard input, one per line"
     )
@@ -112,7 +118,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--stop must not be empty: name the text to stop at")
 
 
-def _read_prompt(args: argparse.Namespace) -> str:
+def _read_prompt(args: argparse.Namespace) -> str | list[int]:
+    """Returns the text, or the ids of --prompt_tokens."""
+    if args.prompt_tokens is not None:
+        return _parse_ids(args.prompt_tokens)
     if args.prompt_file is None:
         return args.prompt or ""
     try:
@@ -126,6 +135,15 @@ def _read_prompt(args: argparse.Namespace) -> str:
         ) from error
 
 
+def _parse_ids(text: str) -> list[int]:
+    """Returns the ids of a list with commas or spaces, as this verb takes and prints them."""
+    words = text.replace(",", " ").split()
+    # A longer word is no id of any model, and Python refuses to convert one of 5000 digits.
+    if not words or not all(w.isascii() and w.isdigit() and len(w) < 20 for w in words):
+        raise UserError(f"--prompt_tokens must be token ids such as 1,2,3, not {short_repr(text)}")
+    return [int(word) for word in words]
+
+
 def _converse(model: Any, args: argparse.Namespace, options: Any) -> int:
     """Answers one prompt per line until the end of input; an error does not end the loop."""
     terminal = sys.stdin.isatty()
@@ -135,20 +153,25 @@ def _converse(model: Any, args: argparse.Namespace, options: Any) -> int:
     args.stream = not args.json and args.num_samples == 1
     while True:
         try:
-            prompt = input("> " if terminal else "")
+            line = input("> " if terminal else "")
         except EOFError:
             return 0
         except UnicodeDecodeError as error:
             raise UserError("standard input is not UTF-8") from error
         try:
-            _answer(model, prompt, args, options)
+            # A model without a tokenizer takes a line of ids.
+            ids = bool(line) and not model.takes_text
+            _answer(model, _parse_ids(line) if ids else line, args, options)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
         except KeyboardInterrupt:
             print("\ninterrupted; Ctrl-D ends", file=sys.stderr)
 
 
-def _answer(model: Any, prompt: str, args: argparse.Namespace, options: Any) -> None:
+def _answer(model: Any, prompt: str | list[int], args: argparse.Namespace, options: Any) -> None:
+    shown = prompt if isinstance(prompt, str) else model.tokenizer.decode(model.token_ids(prompt))
+    if not model.takes_text:
+        shown = shown.lstrip()  # every id is printed after a space
     settings: dict[str, Any] = {
         "max_new_tokens": args.max_new_tokens,
         "options": options,
@@ -158,7 +181,7 @@ def _answer(model: Any, prompt: str, args: argparse.Namespace, options: Any) -> 
     if args.stream:
         # The first piece is generated before anything is printed, so that errors come first.
         pieces = model.stream(prompt, **settings)
-        print(prompt + next(pieces, ""), end="", flush=True)
+        print(shown + next(pieces, ""), end="", flush=True)
         for piece in pieces:
             print(piece, end="", flush=True)
         print()
@@ -166,9 +189,10 @@ def _answer(model: Any, prompt: str, args: argparse.Namespace, options: Any) -> 
     samples = model.generate(prompt, num_samples=args.num_samples, **settings)
     if args.json:
         fields = [vars(sample) for sample in samples]
-        print(json.dumps({"prompt": prompt, "samples": fields}), flush=True)
+        given = {} if isinstance(prompt, str) else {"prompt_tokens": prompt}
+        print(json.dumps({"prompt": shown, **given, "samples": fields}), flush=True)
         return
     for i, sample in enumerate(samples):
         if args.num_samples > 1:
             print(f"--- sample {i + 1} of {args.num_samples} ({sample.finish_reason})")
-        print(prompt + sample.text, flush=True)
+        print(shown + sample.text, flush=True)

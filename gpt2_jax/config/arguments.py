@@ -103,6 +103,20 @@ def texts(name: str, value: Any, *, example: str) -> list[str]:
     return result
 
 
+def integers(name: str, value: Any) -> list[int]:
+    """Returns the token ids of a sequence, which must have at least one.
+
+    Raises:
+      UserError: for another type, including a string, or an item that is not an integer.
+    """
+    if isinstance(value, (str, bytes, bytearray, Mapping)) or not isinstance(value, Iterable):
+        raise UserError(f"{name} must be a string or a list of token ids, not {_shown(value)}")
+    result = [integer(f"{name}[{index}]", item) for index, item in enumerate(value)]
+    if not result:
+        raise UserError(f"{name} is an empty list: give at least one token id")
+    return result
+
+
 def path(name: str, value: Any) -> str:
     """Returns a path that a file can have, as a string; whether there is a file is not checked.
 

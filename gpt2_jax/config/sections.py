@@ -11,7 +11,7 @@ from gpt2_jax.config.model import ModelConfig
 from gpt2_jax.errors import UserError
 
 # Names of what other packages implement, and the config cannot import.
-TOKENIZERS = ("gpt2", "byte", "char", "bpe")
+TOKENIZERS = ("gpt2", "byte", "char", "bpe", "ids")
 OPTIMIZERS = ("adamw", "lion")
 SCHEDULES = ("cosine", "linear", "constant")
 

@@ -265,7 +265,9 @@ class GPT2JaxLM(_TemplateLM):
             seed=int(seed[0]),
         )
         # The samples' own texts end at the stop string that begins first, whatever its order.
-        ids = [[token for token in sample.tokens if token != tokenizer.eot] for sample in samples]
+        ids = [
+            [token for token in sample.tokens if token not in tokenizer.ends] for sample in samples
+        ]
         return [settings.cut(tokenizer.decode(tokens)) for tokens in ids]
 
     # Both hold a copy of the parameters, so each is made only when a task needs it.

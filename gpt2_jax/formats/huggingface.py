@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config, ModelConfig
-from gpt2_jax.errors import NOT_JSON, StorageError, UserError
+from gpt2_jax.errors import NOT_JSON, StorageError, UserError, print_stderr
 from gpt2_jax.formats import interchange
+from gpt2_jax.formats.safetensors_files import (
+    INDEX,
+    PICKLES,
+    PREFIX,
+    WEIGHTS,
+    SafetensorsFiles,
+    weight_files,
+)
+from gpt2_jax.tokenizers.base import UnsupportedTokenizer
 from gpt2_jax.tokenizers.huggingface import read_tokenizer, write_tokenizer
+from gpt2_jax.tokenizers.ids import IdsTokenizer
+from gpt2_jax.tokenizers.special_tokens import special_ids
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
-
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
 
 # Knob of ModelConfig -> (key of GPT2Config, default of that key in transformers).
 _KEYS: dict[str, tuple[str, Any]] = {
@@ -69,15 +75,10 @@ _FIXED = {
 # `reorder_and_upcast_attn` is not among them, because scores are always float32.
 _REFUSED = {"add_cross_attention": False, "pruned_heads": {}, "quantization_config": None}
 
-# Old checkpoints store two buffers beside the weights: the causal mask and the masking value.
-_BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
-_PREFIX = "transformer."
-_DTYPES = ("F32", "F16", "BF16")  # each exact in float32
-
 
 def recognizes(folder: Path) -> bool:
     """Returns whether a folder looks like a model in this format."""
-    patterns = ("*.safetensors", _INDEX, *_PICKLES)
+    patterns = ("*.safetensors", INDEX, *PICKLES)
     if any(any(folder.glob(pattern)) for pattern in patterns):
         return True
     config = folder / "config.json"
@@ -91,7 +92,7 @@ def read_config(folder: Path) -> Config:
       UserError: if the weights are missing, or the config is missing, malformed or asks for a
         feature that GPT-2 does not have.
     """
-    _files(folder)  # the worst problem is reported first: the folder may hold only a pickle
+    weight_files(folder)  # the worst problem is reported first: the folder may hold only a pickle
     values, path = _read_config(folder), folder / "config.json"
     model = {knob: values.get(key, default) for knob, (key, default) in _KEYS.items()}
     activation = str(model["activation"])
@@ -104,10 +105,49 @@ def read_config(folder: Path) -> Config:
     return interchange.imported_config(model, path)
 
 
-def read_model_tokenizer(folder: Path, config: Config) -> Tokenizer:
-    """Returns the tokenizer of a model's folder; see `read_tokenizer`."""
-    eos = _read_config(folder).get("eos_token_id")
-    return read_tokenizer(folder, config.model.vocab_size, eos)
+def read_model_tokenizer(
+    folder: Path, config: Config, log: Callable[[str], None] = print_stderr
+) -> Tokenizer:
+    """Returns the tokenizer of a model's folder, which takes only ids if it is of another kind.
+
+    Args:
+      folder: the model's folder.
+      config: the model's config.
+      log: called with a line for what was assumed; see `read_tokenizer`.
+
+    Raises:
+      UserError: if a file is damaged, or the ids that begin and end a text are not ids.
+    """
+    size = config.model.vocab_size
+    eos, bos = _generation_ids(folder, size)
+    try:
+        return read_tokenizer(folder, size, eos, bos[0] if bos else None, log)
+    except UnsupportedTokenizer as error:
+        return IdsTokenizer(size, str(error), bos[0] if bos else None, eos)
+
+
+def _generation_ids(folder: Path, vocab_size: int) -> tuple[list[int], list[int]]:
+    """Returns the ids that end and that begin a text, as transformers' `generate` finds them.
+
+    A generation_config.json replaces what config.json says, even where it says nothing.
+    """
+    path = folder / "generation_config.json"
+    if path.is_file():
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except NOT_JSON as error:
+            raise UserError(f"{path} is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path} is not a JSON object")
+    else:
+        path, values = folder / "config.json", _read_config(folder)
+    ids = []
+    for key in ("eos_token_id", "bos_token_id"):
+        try:
+            ids.append(special_ids(values.get(key), vocab_size))
+        except UserError as error:
+            raise UserError(f"{path}: {key}={error}") from error
+    return ids[0], ids[1]
 
 
 def read_params(folder: Path, config: ModelConfig, abstract: Any) -> Any:
@@ -116,7 +156,7 @@ def read_params(folder: Path, config: ModelConfig, abstract: Any) -> Any:
     Raises:
       UserError: if files are missing, damaged or unsafe, or hold a different model.
     """
-    source = _Safetensors(folder)
+    source = SafetensorsFiles(folder)
     if config.tie_embeddings and "lm_head.weight" in source.shapes:
         # Some exporters write the tied tensor twice.
         if not np.array_equal(source.read("lm_head.weight"), source.read("wte.weight")):
@@ -143,7 +183,9 @@ def write(folder: Path, config: ModelConfig, params: Any, tokenizer: Tokenizer) 
                 f"model.{knob}={getattr(config, knob)} is not part of Hugging Face's GPT-2: only "
                 f"models with model.{knob}={value} can be exported"
             )
-    end = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
+    ends = sorted(tokenizer.ends)
+    eos = ends if len(ends) > 1 else ends[0] if ends else None
+    end = {"bos_token_id": tokenizer.bos, "eos_token_id": eos}
     content = {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -158,17 +200,27 @@ def write(folder: Path, config: ModelConfig, params: Any, tokenizer: Tokenizer) 
     }
     _write_json(folder / "config.json", content)
     _write_json(folder / "generation_config.json", {"_from_model_config": True, **end})
-    write_tokenizer(tokenizer, folder, config.context_length)
+    if isinstance(tokenizer, IdsTokenizer):
+        print_stderr(
+            "note: no tokenizer is written, because the model's cannot be read "
+            f"({tokenizer.reason}): copy the original files into the folder"
+        )
+        # Without this class, GPT-2's tokenizer would be assumed for a model of its size.
+        _write_json(
+            folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}
+        )
+    else:
+        write_tokenizer(tokenizer, folder, config.context_length)
     named = {
-        name if name == "lm_head.weight" else _PREFIX + name: np.ascontiguousarray(tensor)
+        name if name == "lm_head.weight" else PREFIX + name: np.ascontiguousarray(tensor)
         for name, tensor in interchange.named_tensors(params, _name, config)
     }
     try:
-        save_file(named, folder / _WEIGHTS, metadata={"format": "pt"})
+        save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:
-        raise StorageError(f"cannot write {folder / _WEIGHTS}: {error}") from error
+        raise StorageError(f"cannot write {folder / WEIGHTS}: {error}") from error
     # safetensors creates a file that only its owner may read.
-    shutil.copymode(folder / "config.json", folder / _WEIGHTS)
+    shutil.copymode(folder / "config.json", folder / WEIGHTS)
 
 
 def _name(path: tuple[str, ...], layer: int | None) -> str:
@@ -179,100 +231,6 @@ def _name(path: tuple[str, ...], layer: int | None) -> str:
     if layer is not None:
         names.insert(1, str(layer))
     return ".".join(names)
-
-
-class _Safetensors:
-    """Reads the tensors of a folder's safetensors files, by their names without the prefix."""
-
-    def __init__(self, folder: Path) -> None:
-        """Reads the headers; safetensors itself checks that they match the file."""
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self._locations: dict[str, tuple[Path, str]] = {}
-        for path, indexed in _files(folder).items():
-            with _opened(path) as file:
-                names = set(file.keys())
-                if indexed is not None and (missing := sorted(indexed - names)):
-                    raise UserError(
-                        f"{path} does not have the tensor {missing[0]}, which the index lists in it"
-                    )
-                for full_name in sorted(names if indexed is None else indexed):
-                    self._add(path, full_name, file.get_slice(full_name))
-
-    def _add(self, path: Path, full_name: str, header: Any) -> None:
-        name = full_name.removeprefix(_PREFIX)
-        if _BUFFER.fullmatch(name):
-            return
-        if name in self._locations:
-            raise UserError(
-                f"{path} holds {name} twice, as {full_name} and {self._locations[name][1]}"
-            )
-        if header.get_dtype() not in _DTYPES:
-            raise UserError(
-                f"{path}: {full_name} has the dtype {header.get_dtype()}; it must be one "
-                f"of {', '.join(_DTYPES)}"
-            )
-        self.shapes[name] = tuple(header.get_shape())
-        self._locations[name] = path, full_name
-
-    def read(self, name: str) -> np.ndarray:
-        path, full_name = self._locations[name]
-        with _opened(path) as file:
-            return file.get_tensor(full_name)
-
-
-def _files(folder: Path) -> dict[Path, set[str] | None]:
-    """Returns {weight file: the tensors that an index expects in it, or None without an index}."""
-    index = folder / _INDEX
-    if index.is_file():
-        indexed: dict[Path, set[str] | None] = {}
-        for name, file in _weight_map(index).items():
-            # The index is untrusted: it must not name files outside this folder.
-            if Path(file).name != file or not file.endswith(".safetensors"):
-                raise UserError(f"{index} names {file!r}, which is not a file of its folder")
-            indexed.setdefault(folder / file, set()).add(name)  # pyright: ignore
-        return indexed
-    if (folder / _WEIGHTS).is_file():
-        return {folder / _WEIGHTS: None}
-    weight_files = sorted(folder.glob("*.safetensors"))
-    if len(weight_files) == 1:
-        return {weight_files[0]: None}
-    if weight_files:
-        raise UserError(f"{folder} has {len(weight_files)} safetensors files but no {_INDEX}")
-    pickles = [path.name for pattern in _PICKLES for path in sorted(folder.glob(pattern))]
-    if pickles:
-        raise UserError(
-            f"{folder} has only a PyTorch pickle ({pickles[0]}), and opening one runs the code in "
-            'it; if you trust it, convert it: python -c "from transformers import '
-            f"GPT2LMHeadModel as M; M.from_pretrained('{folder}').save_pretrained('SAFE')\""
-        )
-    raise UserError(f"{folder} has a config.json but no {_WEIGHTS}")
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        if not weight_map or not all(isinstance(file, str) for file in weight_map.values()):
-            raise TypeError("weight_map must map tensors to files")
-        return weight_map
-    except (*NOT_JSON, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{index} is not an index of weights: {error}") from error
-
-
-class _opened:
-    """Opens a safetensors file; failures are a UserError that names the file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Any:
-        try:
-            self._file = safe_open(self._path, framework="np")
-            return self._file.__enter__()
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{self._path} is not a complete safetensors file: {error}") from error
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.__exit__(*error)
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:

@@ -17,12 +17,15 @@ from typing import Any, TypeVar
 from gpt2_jax import config as config_lib
 from gpt2_jax.checkpoint.store import LOOKS, CheckpointStore
 from gpt2_jax.config import Config
-from gpt2_jax.errors import StorageError, UserError
+from gpt2_jax.errors import StorageError, UserError, print_stderr
 from gpt2_jax.files.extras import import_extra
+from gpt2_jax.files.lfs import refuse_lfs_pointers
 from gpt2_jax.files.paths import is_remote, resolve_path
 from gpt2_jax.formats import huggingface, openai
 from gpt2_jax.model.build import abstract_params
+from gpt2_jax.parallel.distributed import is_primary
 from gpt2_jax.parallel.platforms import check_platforms
+from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 
 _T = TypeVar("_T")
@@ -30,7 +33,9 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FORMATS = (openai, huggingface)
 # Files and folders that only the workdir of a run has.
 _RUN_FILES = ("checkpoints", "saved_step", "metrics.jsonl")
-_HUB_FILES = ["*.json", "*.safetensors", "merges.txt"]
+_HUB_FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model"]
+# Files of other programs' models that are read, each of which may be a pointer instead.
+_READ_FILES = (*_HUB_FILES, "*.bpe", "*.index", "*.data-*-of-*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,18 +102,46 @@ def open_model(model: str | Path) -> Iterator[ModelReader]:
     path = _local(model)
     check_platforms()
     if not _is_native(path):
+        refuse_lfs_pointers(path, _READ_FILES)
         for format_ in _FORMATS:
             if format_.recognizes(path):
                 yield _foreign(path, format_)
                 return
     directory, step = locate(path)
     with contextlib.closing(CheckpointStore(directory, lean=True, read_only=True)) as store:
-        yield _native(store, step)
+        reader = _native(store, step)
+        _note_ids(reader.tokenizer)
+        yield reader
+
+
+def read_text_tokenizer(model: str | Path) -> Tokenizer:
+    """Returns the tokenizer of a model, which must be one that takes text.
+
+    Raises:
+      UserError: if the folder is not a model, or its tokenizer cannot be read.
+      StorageError: if no checkpoint is good, or the requested step is damaged.
+    """
+    with open_model(model) as reader:
+        tokenizer = reader.tokenizer
+    if isinstance(tokenizer, IdsTokenizer):
+        raise UserError(f"{model} has no tokenizer that can be read: {tokenizer.reason}")
+    return tokenizer
+
+
+def _note(line: str) -> None:
+    if is_primary():
+        print_stderr(line)
+
+
+def _note_ids(tokenizer: Tokenizer) -> None:
+    if isinstance(tokenizer, IdsTokenizer):
+        _note(f"note: this model takes and gives token ids instead of text: {tokenizer.reason}")
 
 
 def _foreign(path: Path, format_: Any) -> ModelReader:
     config = format_.read_config(path)
-    tokenizer = format_.read_model_tokenizer(path, config)
+    tokenizer = format_.read_model_tokenizer(path, config, _note)
+    _note_ids(tokenizer)
     data = dataclasses.replace(config.data, tokenizer=tokenizer.name)
     read_params = functools.partial(format_.read_params, path, config.model)
     return ModelReader(dataclasses.replace(config, data=data), tokenizer, 0, path, read_params)

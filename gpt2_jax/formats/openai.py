@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpt2_jax.config import Config, ModelConfig
-from gpt2_jax.errors import NOT_JSON, UserError
+from gpt2_jax.errors import NOT_JSON, UserError, print_stderr
 from gpt2_jax.formats import interchange
 from gpt2_jax.formats.tensor_bundle import TensorBundle
 from gpt2_jax.tokenizers import vocabulary
 from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
+from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 _HPARAMS = "hparams.json"
+_VOCABULARY = ("encoder.json", "vocab.bpe")
 # Key of hparams.json -> knob of ModelConfig.
 _KEYS = {
     "n_vocab": "vocab_size",
@@ -51,15 +54,26 @@ def read_config(folder: Path) -> Config:
     return interchange.imported_config(model, path)
 
 
-def read_model_tokenizer(folder: Path, config: Config) -> Tokenizer:
-    """Returns GPT-2's tokenizer, after checking that the folder's vocabulary files are GPT-2's."""
-    for name in ("encoder.json", "vocab.bpe"):
-        path = folder / name
-        if path.is_file() and _sha256(path.read_bytes()) != _sha256(vocabulary.gpt2_file(name)):
-            raise UserError(
-                f"{path} differs from GPT-2's own file: other vocabularies are not supported here"
-            )
-    return GPT2Tokenizer(config.model.vocab_size)
+def read_model_tokenizer(
+    folder: Path, config: Config, log: Callable[[str], None] = print_stderr
+) -> Tokenizer:
+    """Returns GPT-2's tokenizer, or one that takes only ids if the folder's vocabulary is another.
+
+    Args:
+      folder: the model's folder.
+      config: the model's config.
+      log: called with a line if GPT-2's tokenizer is assumed, because there are no files of one.
+    """
+    size = config.model.vocab_size
+    paths = [path for name in _VOCABULARY if (path := folder / name).is_file()]
+    for path in paths:
+        if _sha256(path.read_bytes()) != _sha256(vocabulary.gpt2_file(path.name)):
+            return IdsTokenizer(size, f"{path} differs from GPT-2's own file")
+    if size < GPT2Tokenizer().vocab_size:
+        return IdsTokenizer(size, f"{folder / _HPARAMS}: n_vocab={size} is less than GPT-2's 50257")
+    if not paths:
+        log(f"note: {folder} has no {_VOCABULARY[0]}: GPT-2's tokenizer is assumed")
+    return GPT2Tokenizer(size)
 
 
 def read_params(folder: Path, config: ModelConfig, abstract: Any) -> Any:

@@ -33,7 +33,7 @@ class Sample:
 
     Attributes:
       text: the text after the prompt, without the stop string that ended it.
-      tokens: the generated ids, including those of the end-of-text token or the stop string.
+      tokens: the generated ids, including those of an end of text or the stop string.
       finish_reason: "stop" (end of text or a stop string) or "length".
     """
 
@@ -110,8 +110,8 @@ def generate(
       model: a module of `build_decoder`.
       params: parameters of `decode_params`.
       tokenizer: the tokenizer of the model.
-      prompts: strings or token ids; an empty string starts from the end-of-text token, or from a
-        newline if the tokenizer has none.
+      prompts: strings or token ids; an empty string starts from the tokenizer's `bos`, which is
+        mostly the end of text, or from a newline if the tokenizer has none.
       max_new_tokens: by default, as many as the context has room for.
       options: how each token is drawn.
       stop: strings that end a sample and are not part of it.
@@ -169,10 +169,10 @@ def generate_text(
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """Returns the token ids of a prompt; of an empty one, end of text or else a newline."""
+    """Returns the token ids of a prompt; of an empty one, `bos` or else a newline."""
     if prompt:
         return tokenizer.encode(prompt)
-    return tokenizer.encode("\n") if tokenizer.eot is None else [tokenizer.eot]
+    return tokenizer.encode("\n") if tokenizer.bos is None else [tokenizer.bos]
 
 
 def check_length(context_length: int, prompt_tokens: int, max_new_tokens: int) -> None:
@@ -202,7 +202,7 @@ class _Row:
     """Turns the tokens of one sample into certain text, and decides when it ends."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
-        self._eot, self._stop = tokenizer.eot, [text for text in stop if text]
+        self._ends, self._stop = tokenizer.ends, [text for text in stop if text]
         self._decoder = StreamDecoder(tokenizer)
         self._tokens: list[int] = []
         self._text, self._emitted = "", 0
@@ -214,7 +214,7 @@ class _Row:
             if self.sample:
                 return ""
             self._tokens.append(token)
-            if token == self._eot:
+            if token in self._ends:
                 return self._end("stop", len(self._text))
             before = len(self._text)
             self._text += self._decoder.push(token)

@@ -39,7 +39,7 @@ _NO_TEXT = "the corpus has no text: give at least one file that is not empty"
 
 def prepare(
     documents: Corpus | Iterable[Document],
-    tokenizer_name: str,
+    tokenizer: str | Tokenizer,
     out: str | Path,
     *,
     val_fraction: float = 0.1,
@@ -58,7 +58,8 @@ def prepare(
 
     Args:
       documents: a Corpus, or documents.
-      tokenizer_name: one of `tokenizer.PREPARE_CHOICES`; char knows the characters that occur.
+      tokenizer: the tokenizer of a model, or one of `tokenizer.PREPARE_CHOICES`; char knows the
+        characters that occur.
       out: the folder to make.
       val_fraction: from 0 (no val shards) to less than 1.
       workers: number of processes that encode.
@@ -97,9 +98,9 @@ def prepare(
         if meta is None:
             items = list(corpus.work_items(work_item_bytes))
             settings[_ITEM_BYTES_KEY] = work_item_bytes
-            meta = _make(items, tokenizer_name, out, settings, running, log)
+            meta = _make(items, tokenizer, out, settings, running, log)
         else:
-            _check_same(meta, corpus, tokenizer_name, out, settings, running)
+            _check_same(meta, corpus, tokenizer, out, settings, running)
     return _summary(out, meta, already_prepared, time.monotonic() - began)
 
 
@@ -135,7 +136,7 @@ def _check_free(out: Path) -> dict[str, Any] | None:
 def _check_same(
     meta: Mapping[str, Any],
     corpus: Corpus,
-    tokenizer_name: str,
+    tokenizer: str | Tokenizer,
     out: Path,
     settings: Mapping[str, Any],
     engine: Engine,
@@ -145,8 +146,12 @@ def _check_same(
     All workers read and sum the text again, because the times of files do not survive a copy.
     """
     source = meta.get("source", {})
-    existing = {**source, "tokenizer": meta["tokenizer"].get("name")}
-    requested = {"tokenizer": tokenizer_name, **settings}
+    by_name = isinstance(tokenizer, str)
+    existing = {
+        **source,
+        "tokenizer": meta["tokenizer"].get("name") if by_name else meta["tokenizer"],
+    }
+    requested = {"tokenizer": tokenizer if by_name else tokenizer.to_dict(), **settings}
     differing = [name for name, value in requested.items() if existing.get(name) != value]
     if not differing:
         items = list(corpus.work_items(source.get(_ITEM_BYTES_KEY, WORK_ITEM_BYTES)))
@@ -163,7 +168,7 @@ def _check_same(
 
 def _make(
     items: Sequence[WorkItem],
-    tokenizer_name: str,
+    chosen: str | Tokenizer,
     out: Path,
     settings: Mapping[str, Any],
     engine: Engine,
@@ -178,7 +183,7 @@ def _make(
                 raise UserError(
                     f"--out {out} was prepared by another process meanwhile: choose another --out"
                 )
-            tokenizer = _tokenizer_for(tokenizer_name, items, engine)
+            tokenizer = _tokenizer_for(chosen, items, engine)
             described = json.dumps(tokenizer.to_dict())
             totals = _encode(items, described, staging, engine, log)
             if not any(each.tokens for each in totals):
@@ -210,18 +215,18 @@ def _make(
     return meta
 
 
-def _tokenizer_for(name: str, items: Sequence[WorkItem], engine: Engine) -> Tokenizer:
-    """Returns the tokenizer of that name, which may have to know the corpus's characters."""
+def _tokenizer_for(chosen: str | Tokenizer, items: Sequence[WorkItem], engine: Engine) -> Tokenizer:
+    """Returns the tokenizer, which may have to know the corpus's characters if only named."""
     characters = None
-    if needs_characters(name):
+    if isinstance(chosen, str) and needs_characters(chosen):
         of_items = _in_order(engine, encode.characters_of_item, items)
         characters = "".join(sorted(set().union(*of_items)))
         if not characters:
             raise UserError(_NO_TEXT)
-    tokenizer = make_tokenizer(name, characters)
+    tokenizer = make_tokenizer(chosen, characters) if isinstance(chosen, str) else chosen
     if tokenizer.vocab_size > MAX_VOCAB_SIZE:
         raise UserError(
-            f"tokenizer {name} would have {tokenizer.vocab_size} tokens, but must have at most "
+            f"tokenizer {tokenizer.name} has {tokenizer.vocab_size} tokens, but must have at most "
             f"{MAX_VOCAB_SIZE} to be stored in shards: use --tokenizer byte or gpt2"
         )
     return tokenizer

@@ -10,6 +10,10 @@ import numpy as np
 from gpt2_jax.errors import UserError
 
 
+class UnsupportedTokenizer(UserError):
+    """Reports a tokenizer of a kind that cannot be read; its model can still be used with ids."""
+
+
 class Tokenizer(Protocol):
     """Converts text to token ids and back.
 
@@ -22,6 +26,16 @@ class Tokenizer(Protocol):
     vocab_size: int
     eot: int | None
     """The id that separates documents, or None if the tokenizer has no such id."""
+
+    @property
+    def bos(self) -> int | None:
+        """Returns the id from which a text without a prompt starts: `eot` unless said otherwise."""
+        return self.eot
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Returns every id at which generation stops: `eot` unless said otherwise."""
+        return frozenset() if self.eot is None else frozenset([self.eot])
 
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of `text`, which never include `eot`.

@@ -20,15 +20,22 @@ class BPETokenizer(Tokenizer):
     """Encodes with any byte-level byte-pair vocabulary, in words cut by GPT-2's pattern."""
 
     def __init__(
-        self, vocabulary: Vocabulary, eot: int | None = None, vocab_size: int | None = None
+        self,
+        vocabulary: Vocabulary,
+        eot: int | None = None,
+        vocab_size: int | None = None,
+        bos: int | None = None,
+        ends: Iterable[int] | None = None,
     ) -> None:
-        """Takes a vocabulary and the id that ends a text.
+        """Takes a vocabulary and the ids that begin and end a text.
 
         Args:
           vocabulary: the tokens, each with an id of its own.
           eot: the id that separates documents.
           vocab_size: number of ids that a model may produce; ids without a token stand for no
             text. By default it is as many as the vocabulary needs.
+          bos: the id from which a text without a prompt starts; by default `eot`.
+          ends: the ids at which generation stops; by default `eot` alone.
 
         Raises:
           UserError: if ids are repeated, are not integers, or do not fit `vocab_size`.
@@ -39,7 +46,10 @@ class BPETokenizer(Tokenizer):
             raise UserError("the ids of its tokens must be different integers, at least 0")
         size = max(ids, default=-1) + 1
         self.name, self.vocab_size, self.eot = "bpe", vocab_size or size, eot
-        if self.vocab_size < size or (eot is not None and not 0 <= eot < self.vocab_size):
+        self._bos = eot if bos is None else bos
+        self._ends = super().ends if ends is None else frozenset(ends)
+        special = [*self._ends, *(id_ for id_ in (eot, self._bos) if id_ is not None)]
+        if self.vocab_size < size or not all(0 <= id_ < self.vocab_size for id_ in special):
             raise UserError(
                 f"its {size} token ids and the end of text {eot} do not fit in a vocabulary of "
                 f"{self.vocab_size} ids"
@@ -51,7 +61,19 @@ class BPETokenizer(Tokenizer):
     def from_dict(cls, values: Mapping[str, Any]) -> BPETokenizer:
         """Rebuilds a tokenizer from what `to_dict` returned."""
         vocabulary = Vocabulary.from_dict(values["vocabulary"])
-        return BPETokenizer(vocabulary, values["eot"], values["vocab_size"])
+        return BPETokenizer(
+            vocabulary, values["eot"], values["vocab_size"], values.get("bos"), values.get("ends")
+        )
+
+    @property
+    def bos(self) -> int | None:
+        """Returns the id from which a text without a prompt starts."""
+        return self._bos
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Returns the ids at which generation stops."""
+        return self._ends
 
     def encode_array(self, text: str) -> np.ndarray:
         """Returns token ids as uint16 [T], or uint32 if the vocabulary needs it.
@@ -86,11 +108,15 @@ class BPETokenizer(Tokenizer):
         return vocabularies.border(text, at)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the name, the sizes and the whole vocabulary."""
+        """Returns the name, the sizes, the whole vocabulary, and what differs from `eot`."""
+        special: dict[str, Any] = {} if self.bos == self.eot else {"bos": self.bos}
+        if self.ends != super().ends:
+            special["ends"] = sorted(self.ends)
         return {
             "name": self.name,
             "vocab_size": self.vocab_size,
             "eot": self.eot,
+            **special,
             "vocabulary": self.vocabulary.to_dict(),
         }
 

@@ -8,16 +8,24 @@ tokenizer.json.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpt2_jax.errors import NOT_JSON, UserError
 from gpt2_jax.tokenizers import vocabulary as vocabularies
-from gpt2_jax.tokenizers.base import Tokenizer
+from gpt2_jax.tokenizers.base import Tokenizer, UnsupportedTokenizer
 from gpt2_jax.tokenizers.bpe import BPETokenizer, GPT2Tokenizer
 from gpt2_jax.tokenizers.byte import ByteTokenizer
 from gpt2_jax.tokenizers.char import CharTokenizer
+from gpt2_jax.tokenizers.special_tokens import (
+    GPT2_CLASSES,
+    SpecialTokens,
+    note_ends,
+    read_special_tokens,
+    separator,
+    special_ids,
+)
 from gpt2_jax.tokenizers.vocabulary import END_OF_TEXT, Vocabulary
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
@@ -26,38 +34,57 @@ _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True
 _GPT2_VOCAB_SIZES = range(50257, 50305)
 
 
-def read_tokenizer(folder: Path, vocab_size: int, eos_token_id: Any = None) -> Tokenizer:
+def read_tokenizer(
+    folder: Path,
+    vocab_size: int,
+    eos_token_id: Any = None,
+    bos_token_id: int | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Tokenizer:
     """Returns the tokenizer of a folder in Hugging Face's format.
+
+    GPT-2's is assumed if the folder has no tokenizer files and the model has as many ids.
 
     Args:
       folder: the folder with the tokenizer's files.
       vocab_size: rows of the model's token embedding; ids without a token stand for no text.
-      eos_token_id: the id or ids that config.json gives for the end of a text; without a match it
-        is `<|endoftext|>`, if the vocabulary has it.
+      eos_token_id: the id or ids at which generation stops; those beyond `vocab_size` never occur.
+      bos_token_id: the id that begins a text without a prompt.
+      log: called with a line for what was assumed, or is unlike what the files suggest.
 
     Raises:
-      UserError: if files are missing, damaged, or of an unsupported kind of tokenizer.
+      UnsupportedTokenizer: if there is no tokenizer, or it is of another kind.
+      UserError: if a file is damaged.
     """
-    if (folder / "tokenizer.json").is_file():
-        path, read = folder / "tokenizer.json", _read_json
-    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        path, read = folder / "vocab.json", _read_pair
-    elif vocab_size in _GPT2_VOCAB_SIZES:
-        return GPT2Tokenizer(vocab_size)
-    else:
-        raise UserError(
-            f"{folder} has neither tokenizer.json nor vocab.json and merges.txt: copy the "
-            "tokenizer's files into it"
-        )
+    json_file, vocab_file = folder / "tokenizer.json", folder / "vocab.json"
+    pair = vocab_file.is_file() and (folder / "merges.txt").is_file()
+    path = json_file if json_file.is_file() else vocab_file if pair else None
+    special = read_special_tokens(folder)
     try:
-        tokens, merges, added = read(path)
-        if merges is None:
-            return _characters(tokens, vocab_size)
-        return _byte_pairs(tokens, merges, added, vocab_size, eos_token_id)
+        if path is None:
+            _require_gpt2(folder, vocab_size, special.tokenizer_class)
+            log(
+                f"note: {folder} has no tokenizer files, but as many token ids as GPT-2 "
+                f"({vocab_size}): GPT-2's tokenizer is assumed"
+            )
+            vocabulary = vocabularies.gpt2_vocabulary()
+        else:
+            read = _read_json if path == json_file else _read_pair
+            content = _with_special(read(path), special)
+            if content.merges is None:
+                return _characters(content.tokens, vocab_size, eos_token_id)
+            vocabulary = _byte_pairs(content)
+        ends = special_ids(eos_token_id, vocab_size)
+        eot = separator(vocabulary, special.eos, ends)
+        bos = next(iter(special_ids(bos_token_id, vocab_size)), eot)
+        tokenizer = _tokenizer(vocabulary, vocab_size, eot, bos, frozenset(ends))
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        where = "" if str(folder) in str(error) else f"{path or folder}: "
+        raise UnsupportedTokenizer(f"{where}{error}") from error
     except (*NOT_JSON, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a tokenizer's file: {error}") from error
+    note_ends(folder, special.eos, vocabulary, tokenizer, log)
+    return tokenizer
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> None:
@@ -66,7 +93,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> 
     Raises:
       UserError: if the format cannot express this kind of tokenizer.
     """
-    eot = None
+    eot = bos = None
     if isinstance(tokenizer, CharTokenizer):
         tokens = {character: i for i, character in enumerate(tokenizer.characters)}
         content = _tokenizer_json(tokens, [], {}, byte_level=False)
@@ -74,6 +101,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> 
         vocabulary = _vocabulary(tokenizer)
         texts = {token: text for text, token in vocabulary.added.items()}
         eot = texts.get(-1 if tokenizer.eot is None else tokenizer.eot)
+        bos = texts.get(-1 if tokenizer.bos is None else tokenizer.bos)
         tokens = vocabulary.to_dict()["tokens"] | vocabulary.added
         merges = vocabularies.merges(vocabulary)
         content = _tokenizer_json(tokens, merges, vocabulary.added, byte_level=True)
@@ -81,7 +109,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> 
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context_length,
         "clean_up_tokenization_spaces": False,
-        "bos_token": eot,
+        "bos_token": bos,
         "eos_token": eot,
     }
     _write_json(folder / "tokenizer.json", content)
@@ -105,6 +133,8 @@ class _Content(NamedTuple):
     merges: list[tuple[str, str]] | None
     """None if the tokens are single characters."""
     added: dict[str, int]
+    special: set[str]
+    """The added tokens that stand for themselves only where code writes them, never in a text."""
 
 
 def _read_json(path: Path) -> _Content:
@@ -124,18 +154,13 @@ def _read_json(path: Path) -> _Content:
     splitter = content.get("pre_tokenizer")
     merges = [_pair(merge) for merge in model["merges"]]
     added = {entry["content"]: entry["id"] for entry in content.get("added_tokens") or []}
-    # An added token that is not special is recognized in any text, before the encoding sees it.
-    ordinary = [entry for entry in content.get("added_tokens") or [] if not entry.get("special")]
-    if ordinary:
-        raise UserError(
-            f"added token {ordinary[0]['content']!r} is not supported, because it is not special"
-        )
+    special = {entry["content"] for entry in content.get("added_tokens") or [] if entry["special"]}
     tokens = dict(model["vocab"])
     if splitter is None and not merges and not added:
-        return _Content(tokens, None, {})
+        return _Content(tokens, None, {}, set())
     settings = {"use_regex": True} | splitter if isinstance(splitter, dict) else {}
     _require(content, "pre_tokenizer", settings.items() >= _BYTE_LEVEL.items())
-    return _Content(tokens, merges, added)
+    return _Content(tokens, merges, added, special)
 
 
 def _require(content: Mapping[str, Any], name: str, supported: bool) -> None:
@@ -149,7 +174,7 @@ def _read_pair(path: Path) -> _Content:
     tokens = json.loads(path.read_text(encoding="utf-8"))
     lines = (path.parent / "merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
-    return _Content(tokens, merges, {})
+    return _Content(tokens, merges, {}, set())
 
 
 def _pair(merge: Any) -> tuple[str, str]:
@@ -158,29 +183,68 @@ def _pair(merge: Any) -> tuple[str, str]:
     return left, right
 
 
-def _byte_pairs(
-    tokens: dict[str, int],
-    merges: list[tuple[str, str]],
-    added: dict[str, int],
-    vocab_size: int,
-    eos_token_id: Any,
+def _with_special(content: _Content, special: SpecialTokens) -> _Content:
+    """Adds the tokens of the files beside the tokenizer's own."""
+    added = dict(content.added)
+    for text, token in special.added.items():
+        if added.setdefault(text, token) != token or content.tokens.get(text, token) != token:
+            raise UserError(f"the token {text!r:.40} has another id in a file beside it: {token}")
+    # Any other added token is recognized in any text, before the encoding sees it.
+    for text in added:
+        if text not in content.special | special.named:
+            raise UserError(f"added token {text!r} is not supported, because it is not special")
+    if added and content.merges is None:
+        raise UserError("a tokenizer of characters with added tokens is not supported")
+    return content._replace(added=added)
+
+
+def _byte_pairs(content: _Content) -> Vocabulary:
+    """Returns the vocabulary of a byte-pair encoding."""
+    assert content.merges is not None
+    vocabulary = vocabularies.from_merges(content.tokens, content.merges, content.added)
+    known = (vocabularies.gpt2_vocabulary(), _vocabulary(ByteTokenizer()))
+    if vocabulary not in known and vocabularies.merges(vocabulary) != content.merges:
+        raise UserError("its merges make a token of other pairs than merging by id would")
+    return vocabulary
+
+
+def _tokenizer(
+    vocabulary: Vocabulary, vocab_size: int, eot: int | None, bos: int | None, ends: frozenset[int]
 ) -> Tokenizer:
     """Returns the tokenizer of a byte-pair encoding, which may be GPT-2's or that of bytes."""
-    vocabulary = vocabularies.from_merges(tokens, merges, added)
-    eos = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
-    ends = [token for token in vocabulary.added.values() if token in eos]
-    eot = ends[0] if ends else vocabulary.added.get(END_OF_TEXT)
     for known in (GPT2Tokenizer(max(vocab_size, 50257)), ByteTokenizer()):
-        same = vocabulary == _vocabulary(known) and eot == known.eot
-        if same and known.vocab_size == vocab_size:
+        same = vocabulary == _vocabulary(known) and known.vocab_size == vocab_size
+        if same and (eot, bos, ends) == (known.eot, known.bos, known.ends):
             return known
-    if vocabularies.merges(vocabulary) != merges:
-        raise UserError("its merges make a token of other pairs than merging by id would")
-    return BPETokenizer(vocabulary, eot, vocab_size)
+    return BPETokenizer(vocabulary, eot, vocab_size, bos, ends)
 
 
-def _characters(tokens: dict[str, int], vocab_size: int) -> Tokenizer:
+# Names of files that belong to the tokenizers of other models, or are a part of GPT-2's.
+_OTHER_FILES = (
+    "vocab.json", "merges.txt", "added_tokens.json", "vocab.txt", "*.model", "*.vocab", "vocab.bpe",
+    "encoder.json", "*.tiktoken", "tekken.json", "dict.txt", "*.codes", "tokenizer.bin",
+)  # fmt: skip
+
+
+def _require_gpt2(folder: Path, vocab_size: int, tokenizer_class: str | None) -> None:
+    """Raises UserError unless GPT-2's tokenizer may be assumed in a folder without its files."""
+    others = sorted(path.name for pattern in _OTHER_FILES for path in folder.glob(pattern))
+    if others:
+        raise UserError(
+            f"{folder} has {others[0]}, but neither tokenizer.json nor vocab.json and merges.txt: "
+            "copy the tokenizer's files into it"
+        )
+    if tokenizer_class not in (None, *GPT2_CLASSES) or vocab_size not in _GPT2_VOCAB_SIZES:
+        raise UserError(
+            f"{folder} has neither tokenizer.json nor vocab.json and merges.txt: copy the "
+            "tokenizer's files into it"
+        )
+
+
+def _characters(tokens: dict[str, int], vocab_size: int, eos_token_id: Any) -> Tokenizer:
     """Returns the tokenizer of single characters."""
+    if special_ids(eos_token_id, vocab_size):
+        raise UserError("a tokenizer of characters with an end of text is not supported")
     tokenizer = CharTokenizer("".join(tokens))
     numbered = list(tokens.values()) == list(range(len(tokens)))
     if [*tokens] != [*tokenizer.characters] or not numbered or len(tokens) != vocab_size:

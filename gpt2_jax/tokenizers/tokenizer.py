@@ -14,6 +14,7 @@ from gpt2_jax.tokenizers.base import Tokenizer
 from gpt2_jax.tokenizers.bpe import BPETokenizer, GPT2Tokenizer
 from gpt2_jax.tokenizers.byte import ByteTokenizer
 from gpt2_jax.tokenizers.char import CharTokenizer
+from gpt2_jax.tokenizers.ids import IdsTokenizer
 
 __all__ = [
     "FIXED_CHOICES",
@@ -42,6 +43,7 @@ _KINDS: dict[str, _Kind] = {
     "byte": _Kind(ByteTokenizer.from_dict, make=ByteTokenizer),
     "char": _Kind(CharTokenizer.from_dict, from_characters=CharTokenizer),
     "bpe": _Kind(BPETokenizer.from_dict),
+    "ids": _Kind(IdsTokenizer.from_dict),
 }
 PREPARE_CHOICES = tuple(
     name for name, kind in _KINDS.items() if kind.make is not None or kind.from_characters

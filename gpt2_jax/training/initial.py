@@ -10,6 +10,7 @@ from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats.load import open_model
 from gpt2_jax.model.build import abstract_params
+from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.state import init_params
 
@@ -84,11 +85,13 @@ def _check(where: str, old: ModelConfig, new: ModelConfig, may_resize: bool) -> 
 
 
 def _check_tokenizer(where: str, theirs: Tokenizer, ours: Tokenizer) -> None:
+    if isinstance(theirs, IdsTokenizer):
+        raise UserError(f"{where} has no tokenizer that can be read: {theirs.reason}")
     if theirs.to_dict() == ours.to_dict():
         return
     count = min(theirs.vocab_size, ours.vocab_size)
     if any(theirs.decode_bytes([i]) != ours.decode_bytes([i]) for i in range(count)):
         raise UserError(
             f"{where} has another tokenizer than the data, so its token ids mean other text; "
-            "prepare the data with that tokenizer, or start from another model"
+            "prepare the data with that model as --tokenizer, or start from another model"
         )

@@ -15,6 +15,7 @@ from gpt2_jax.cli import sample as verb
 from gpt2_jax.cli.main import main
 from gpt2_jax.cli.verb import parse
 from gpt2_jax.tokenizers.byte import ByteTokenizer
+from tests.formats.folder_kinds import write_kind
 from tests.inference.tiny import make_run
 
 
@@ -120,6 +121,63 @@ def test_no_prompt_starts_from_end_of_text(model: str, capsys: pytest.CaptureFix
     document = _document(capsys, "--model", model, "--temperature", "0")
     assert document["prompt"] == ""
     assert document["samples"][0]["tokens"]
+
+
+def test_prompt_tokens_are_the_prompts_ids(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--model", model, "--max_new_tokens", "20", "--prompt")
+    by_text = _document(capsys, *words, "ab")
+    document = _document(capsys, *words[:-1], "--prompt_tokens", "97, 98")
+    assert document == {"prompt": "ab", "prompt_tokens": [97, 98], "samples": by_text["samples"]}
+    assert _out(capsys, *words[:-1], "--prompt_tokens", "97,98") == _out(capsys, *words, "ab")
+
+
+@pytest.fixture(scope="module")
+def ids_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_kind("none_33", tmp_path_factory.mktemp("ids") / "model"))
+
+
+def test_a_model_without_a_tokenizer_takes_and_gives_ids(
+    ids_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model repeats its last token, and stops at 2."""
+    words = ["sample", "--model", ids_model, "--max_new_tokens", "3"]
+    greedy = [*words, "--temperature", "0"]
+    for flags in ([], ["--stream"]):
+        assert main([*greedy, *flags, "--prompt_tokens", "4,5"]) == 0
+        out, err = capsys.readouterr()
+        assert out == "4 5 5 5 5\n"
+        assert err.startswith("note: this model takes and gives token ids instead of text: ")
+        assert err.count("\n") == 1
+    assert main([*greedy, "--json", "--prompt_tokens", "2"]) == 0
+    (sample,) = json.loads(capsys.readouterr().out)["samples"]
+    assert sample == {"text": "", "tokens": [2], "finish_reason": "stop"}
+    _stdin(monkeypatch, b"4 5\n\nab\n")
+    assert main([*greedy, "--interactive"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "4 5 5 5 5\n 0 0 0\n"
+    assert "error: --prompt_tokens must be token ids such as 1,2,3, not 'ab'" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--prompt", "ab"), "takes token ids and no text"),
+        (("--prompt_tokens", "1", "--stop", "5"), "stop needs a model of text"),
+        (("--prompt_tokens", "1,33"), "token id 33 is not in the ids tokenizer's vocabulary"),
+        (("--prompt_tokens", "1,-1"), "--prompt_tokens must be token ids such as 1,2,3"),
+        (("--prompt_tokens", ""), "--prompt_tokens must be token ids such as 1,2,3"),
+        (("--prompt_tokens", "9" * 5000), "--prompt_tokens must be token ids such as 1,2,3"),
+    ],
+)
+def test_a_model_without_a_tokenizer_refuses_text_and_what_is_no_id(
+    ids_model: str, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], message: str
+) -> None:
+    assert main(["sample", "--model", ids_model, "--max_new_tokens", "3", *flags]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert [line for line in err.splitlines() if not line.startswith("note: ")] == [
+        line for line in err.splitlines() if line.startswith("error: ") and message in line
+    ]
 
 
 def _stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:

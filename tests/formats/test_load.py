@@ -147,7 +147,10 @@ def test_what_is_no_folder_is_asked_of_the_hub(
     ((name, options),) = hub.asked
     assert name == "someone/tiny-gpt2"
     kept = [file for file in _HUB_LISTING if _wanted(file, **options)]
-    assert kept == ["config.json", "merges.txt", "model.safetensors", "tokenizer.json"]
+    assert kept == [
+        "config.json", "merges.txt", "model.safetensors", "spiece.model", "tokenizer.json",
+        "vocab.txt",
+    ]  # fmt: skip
     hub.answer = OSError("no such\nrepository")
     with pytest.raises(UserError) as error:
         load("someone/else")
@@ -159,10 +162,11 @@ def test_what_is_no_folder_is_asked_of_the_hub(
     assert [name for name, _ in hub.asked] == ["someone/tiny-gpt2", "someone/else"]
 
 
-# What openai-community/gpt2 holds, in short.
+# What openai-community/gpt2 holds, in short, and files by which another tokenizer is recognized.
 _HUB_LISTING = [
     "config.json", "flax_model.msgpack", "merges.txt", "model.safetensors", "onnx/config.json",
-    "onnx/model.safetensors", "pytorch_model.bin", "tf_model.h5", "tokenizer.json",
+    "onnx/model.safetensors", "pytorch_model.bin", "spiece.model", "tf_model.h5", "tokenizer.json",
+    "vocab.txt",
 ]  # fmt: skip
 
 

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from gpt2_jax.errors import UserError
-from gpt2_jax.formats.load import load
+from gpt2_jax.formats.load import load, open_model
 from gpt2_jax.formats.tensor_bundle import TensorBundle
 from gpt2_jax.tokenizers import vocabulary
-from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
 
 _FIXTURE = Path(__file__).parent / "fixtures" / "openai"
 _DATA = "model.ckpt.data-00000-of-00001"
@@ -44,11 +43,7 @@ def test_a_bundle_holds_what_tensorflow_wrote(values: dict[str, np.ndarray]) -> 
         np.testing.assert_array_equal(bundle.read(name), value)
 
 
-def test_every_variable_has_its_place(
-    folder: Path, values: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A vocabulary of 61 is none of GPT-2's; what comes after does not care.
-    monkeypatch.setattr("gpt2_jax.formats.openai.GPT2Tokenizer", lambda vocab_size: GPT2Tokenizer())
+def test_every_variable_has_its_place(folder: Path, values: dict[str, np.ndarray]) -> None:
     loaded = load(folder)
     model, params = loaded.config.model, loaded.params
     sizes = (model.num_layers, model.num_heads, model.d_model, model.context_length)
@@ -67,16 +62,27 @@ def test_every_variable_has_its_place(
     np.testing.assert_array_equal(params["ln_f"]["scale"], values["model/ln_f/g"])
 
 
-def test_a_vocabulary_that_is_not_gpt2s_is_refused(folder: Path) -> None:
+def test_gpt2s_tokenizer_is_assumed_only_without_another_and_a_note_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tokenizer_and_note() -> tuple[str, str]:
+        with open_model(folder) as reader:
+            return reader.tokenizer.name, capsys.readouterr().err
+
+    name, note = tokenizer_and_note()
+    assert name == "ids" and "n_vocab=61 is less than GPT-2's 50257" in note
     hparams = json.loads((folder / "hparams.json").read_text()) | {"n_vocab": 50257}
     (folder / "hparams.json").write_text(json.dumps(hparams))
+    expected = f"note: {folder} has no encoder.json: GPT-2's tokenizer is assumed\n"
+    assert tokenizer_and_note() == ("gpt2", expected)
     (folder / "vocab.bpe").write_bytes(vocabulary.gpt2_file("vocab.bpe"))
+    assert tokenizer_and_note() == ("gpt2", "")
     with pytest.raises(UserError, match="wte has the shape"):
         load(folder)
     (folder / "encoder.json").write_text("{}")
-    with pytest.raises(UserError) as error:
-        load(folder)
-    assert "encoder.json differs from GPT-2's own file" in _line(error)
+    name, note = tokenizer_and_note()
+    assert name == "ids" and "encoder.json differs from GPT-2's own file" in note
+    assert note.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"n_vocab": 61}', '{"n_vocab": "many"}'])

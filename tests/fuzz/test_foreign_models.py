@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import struct
@@ -130,6 +131,38 @@ _ROWS = st.sampled_from([300, 300, 300, 2**31 - 1])
 )
 def test_any_tokenizer(plain: Path, content: bytes, rows: int, eos: Any) -> None:
     ends_well(plain / "tokenizer.json", content, lambda: read_tokenizer(plain, rows, eos))
+
+
+_SETTINGS = {
+    "tokenizer_class": "GPT2Tokenizer",
+    "eos_token": "<|endoftext|>",
+    "pad_token": {"content": "<pad>", "special": True},
+    "additional_special_tokens": ["<a>"],
+    "added_tokens_decoder": {"300": {"content": "<pad>", "special": True}},
+    "eos_token_id": [0, 1],
+}
+_BESIDE = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+]
+
+
+@pytest.fixture(scope="module")
+def with_settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = shutil.copytree(_PLAIN, tmp_path_factory.mktemp("settings") / "plain")
+    for name in _BESIDE:
+        (folder / name).write_text("{}")
+    return folder
+
+
+@cases(60)
+@given(name=st.sampled_from(_BESIDE), content=other_json(_SETTINGS))
+def test_any_file_beside_a_tokenizer(with_settings: Path, name: str, content: bytes) -> None:
+    config = huggingface.read_config(with_settings)
+    read = functools.partial(huggingface.read_model_tokenizer, with_settings, config)
+    ends_well(with_settings / name, content, read)
 
 
 _VOCABULARY: dict[str, Any] = json.loads(_TOKENIZER)["model"]["vocab"]

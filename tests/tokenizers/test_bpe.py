@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt2_jax.errors import UserError
 from gpt2_jax.tokenizers import vocabulary
-from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
+from gpt2_jax.tokenizers.bpe import BPETokenizer, GPT2Tokenizer
+from gpt2_jax.tokenizers.vocabulary import gpt2_vocabulary
 
 GPT2 = GPT2Tokenizer()
 
@@ -102,3 +105,16 @@ def test_long_runs_of_anything_take_time_in_proportion(unit):
         assert GPT2.decode(ids) == text
     # In time that grows with the square, this would take 64 times as long.
     assert seconds[1] < 30 * seconds[0] + 0.5
+
+
+def test_what_begins_and_ends_a_text_is_the_end_of_text_unless_said_otherwise() -> None:
+    gpt2 = gpt2_vocabulary()
+    plain = BPETokenizer(gpt2, 50256)
+    assert (plain.bos, plain.ends) == (50256, {50256})
+    assert not {"bos", "ends"} & plain.to_dict().keys()
+    other = BPETokenizer(gpt2, 50256, bos=5, ends=[7, 50256])
+    again = BPETokenizer.from_dict(json.loads(json.dumps(other.to_dict())))
+    assert (again.bos, again.ends, again.eot) == (5, {7, 50256}, 50256)
+    assert BPETokenizer(gpt2, 50256, ends=[]).ends == frozenset()
+    with pytest.raises(UserError, match="do not fit"):
+        BPETokenizer(gpt2, 50256, ends=[50257])

@@ -97,8 +97,14 @@ def test_files_of_gpt2_give_gpt2(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_files_has_gpt2s_if_the_size_is(tmp_path: Path) -> None:
-    assert read_tokenizer(tmp_path, 50257).to_dict() == {"name": "gpt2"}
-    assert read_tokenizer(tmp_path, 50304).vocab_size == 50304
+    lines: list[str] = []
+    assumed = read_tokenizer(tmp_path, 50257, 50256, log=lines.append)
+    assert assumed.to_dict() == {"name": "gpt2"}
+    assert lines == [
+        f"note: {tmp_path} has no tokenizer files, but as many token ids as GPT-2 (50257): GPT-2's "
+        "tokenizer is assumed"
+    ]
+    assert read_tokenizer(tmp_path, 50304, 50256).vocab_size == 50304
     for size in (50256, 50305, 300):
         with pytest.raises(UserError, match=r"has neither tokenizer\.json"):
             read_tokenizer(tmp_path, size)
