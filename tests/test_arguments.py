@@ -193,7 +193,7 @@ def test_from_dict(argument: tuple[str, Any]) -> None:
         ("max_new_tokens", "3", "max_new_tokens must be an integer, not '3' (str)"),
         ("num_samples", True, "num_samples must be an integer, not True (bool)"),
         ("num_samples", 10**9, "num_samples must be at most 10000, not 1000000000"),
-        ("prompt", None, "prompt must be a string, not None"),
+        ("prompt", None, "prompt must be a string or a list of token ids, not None"),
         ("options", {"top_k": 3}, "options must be SamplingOptions(...), not dict"),
     ],
 )
