@@ -93,6 +93,11 @@ def load(model: str | Path) -> Model:
       StorageError: if no checkpoint is good, or the requested step is damaged.
     """
     with open_model(model) as reader:
+        if isinstance(reader.tokenizer, IdsTokenizer):
+            _note(
+                "note: this model takes and gives token ids instead of text: "
+                f"{reader.tokenizer.reason}"
+            )
         return reader.read()
 
 
@@ -109,9 +114,7 @@ def open_model(model: str | Path) -> Iterator[ModelReader]:
                 return
     directory, step = locate(path)
     with contextlib.closing(CheckpointStore(directory, lean=True, read_only=True)) as store:
-        reader = _native(store, step)
-        _note_ids(reader.tokenizer)
-        yield reader
+        yield _native(store, step)
 
 
 def read_text_tokenizer(model: str | Path) -> Tokenizer:
@@ -133,15 +136,9 @@ def _note(line: str) -> None:
         print_stderr(line)
 
 
-def _note_ids(tokenizer: Tokenizer) -> None:
-    if isinstance(tokenizer, IdsTokenizer):
-        _note(f"note: this model takes and gives token ids instead of text: {tokenizer.reason}")
-
-
 def _foreign(path: Path, format_: Any) -> ModelReader:
     config = format_.read_config(path)
     tokenizer = format_.read_model_tokenizer(path, config, _note)
-    _note_ids(tokenizer)
     data = dataclasses.replace(config.data, tokenizer=tokenizer.name)
     read_params = functools.partial(format_.read_params, path, config.model)
     return ModelReader(dataclasses.replace(config, data=data), tokenizer, 0, path, read_params)

@@ -153,8 +153,9 @@ def _read_json(path: Path) -> _Content:
         _require(model, name, not model.get(name))
     splitter = content.get("pre_tokenizer")
     merges = [_pair(merge) for merge in model["merges"]]
-    added = {entry["content"]: entry["id"] for entry in content.get("added_tokens") or []}
-    special = {entry["content"] for entry in content.get("added_tokens") or [] if entry["special"]}
+    entries = content.get("added_tokens") or []
+    added = {entry["content"]: entry["id"] for entry in entries}
+    special = {entry["content"] for entry in entries if entry.get("special")}
     tokens = dict(model["vocab"])
     if splitter is None and not merges and not added:
         return _Content(tokens, None, {}, set())

@@ -124,9 +124,4 @@ def test_a_model_of_ids_has_no_text_to_prepare_score_or_tune(
         ),
     ]:
         capsys.readouterr()
-        assert main([*words]) == 2
-        out, err = capsys.readouterr()
-        errors = [line for line in err.splitlines() if not line.startswith("note: ")]
-        assert not out
-        assert len(errors) == 1 and message in errors[0], err
-        assert not Path("new").exists() and not Path("run").exists()
+        assert message in refused(here, capsys, *words)

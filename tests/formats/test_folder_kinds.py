@@ -35,8 +35,7 @@ def _read(kind: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> _Ours:
     capsys.readouterr()
     tokenizer, error = None, ""
     try:
-        with open_model(folder) as reader:
-            tokenizer = reader.tokenizer
+        tokenizer = load(folder).tokenizer
     except UserError as refusal:
         error = str(refusal)
     return _Ours(tokenizer, error, capsys.readouterr().err.splitlines())
@@ -188,6 +187,5 @@ def test_what_cannot_be_imitated_is_named(
 ) -> None:
     write_kind("plain", tmp_path)
     (tmp_path / name).write_text(json.dumps(content))
-    with open_model(tmp_path) as reader:
-        assert isinstance(reader.tokenizer, IdsTokenizer)
+    assert isinstance(load(tmp_path).tokenizer, IdsTokenizer)
     assert message in capsys.readouterr().err
