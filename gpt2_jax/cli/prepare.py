@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         nargs="+",
         metavar="PATH",
-        help="files, folders of them, quoted patterns, or hub:OWNER/NAME[:CONFIG[:SPLIT]]; a file "
-        f"is {describe_formats()}",
+        help="files, folders of them, quoted patterns, or hub:OWNER/NAME[:CONFIG[:SPLIT]]; in "
+        "folders and patterns, links are followed, and hidden files and folders (.NAME) left out "
+        f"unless named; a file is {describe_formats()}",
     )
     parser.add_argument("--corpus", metavar="NAME", help=f"corpus, instead of --input: {_CORPORA}")
     parser.add_argument(
@@ -98,14 +99,17 @@ def run(args: argparse.Namespace) -> int:
         ray_address=args.ray_address,
         log=lambda line: print(line, file=sys.stderr),
     )
+    if args.input is not None:
+        summary["input"] = corpus.description
     print(json.dumps(summary) if args.json else _describe(summary))
     return 0
 
 
 def _describe(summary: dict[str, Any]) -> str:
     done = "already prepared" if summary["already_prepared"] else "prepared"
+    source = f" from {summary['input']}" if "input" in summary else ""
     lines = [
-        f"{done} {summary['out']}: tokenizer {summary['tokenizer']}, "
+        f"{done} {summary['out']}{source}: tokenizer {summary['tokenizer']}, "
         f"{summary['vocab_size']} ids, {summary['seconds']:.1f} s"
     ]
     lines += [
