@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="field or column with the text (default: text)",
     )
     parser.add_argument(
+        "--skip_invalid",
+        action="store_true",
+        help="leave out and count the rows of JSON lines, Parquet files and data sets of the hub "
+        "that have no valid text, such as null (default: the first one is an error)",
+    )
+    parser.add_argument(
         "--tokenizer",
         choices=PREPARE_CHOICES,
         default="gpt2",
@@ -85,10 +91,12 @@ def run(args: argparse.Namespace) -> int:
     """Prepares the data and prints a summary; returns the exit status."""
     if (args.input is None) == (args.corpus is None):
         raise UserError("give exactly one of --input PATH... or --corpus NAME")
+    if args.corpus is not None and args.skip_invalid:
+        raise UserError("--skip_invalid is for rows of --input; a corpus has none: omit it")
     if args.corpus is not None:
         corpus = get_corpus(args.corpus)
     else:
-        corpus = read_inputs(args.input, args.text_field)
+        corpus = read_inputs(args.input, args.text_field, args.skip_invalid)
     summary = prepare(
         corpus,
         args.tokenizer,
@@ -117,4 +125,6 @@ def _describe(summary: dict[str, Any]) -> str:
         f"{split['documents']:>9,} documents"
         for name, split in summary["splits"].items()
     ]
+    if summary["skipped_rows"]:
+        lines.append(f"  left out {summary['skipped_rows']:,} invalid rows")
     return "\n".join(lines)

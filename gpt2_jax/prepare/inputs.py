@@ -15,7 +15,9 @@ from gpt2_jax.prepare.walk import folder_files, matching_files
 from gpt2_jax.prepare.work_items import WorkItem, files_items
 
 
-def read_inputs(inputs: Sequence[str | Path], text_field: str = "text") -> Corpus:
+def read_inputs(
+    inputs: Sequence[str | Path], text_field: str = "text", skip_invalid: bool = False
+) -> Corpus:
     """Returns a corpus of files, folders, patterns and data sets of the hub.
 
     `formats.FORMATS` lists the formats and what a document is in each. A folder stands for its
@@ -26,6 +28,8 @@ def read_inputs(inputs: Sequence[str | Path], text_field: str = "text") -> Corpu
     Args:
       inputs: paths, patterns such as `text/**/*.jsonl.gz`, or `hub:OWNER/NAME[:CONFIG[:SPLIT]]`.
       text_field: the field or column with the text.
+      skip_invalid: whether rows (of JSON lines, Parquet and the hub) without valid text are left
+        out and counted; otherwise the first one is an error.
 
     Raises:
       UserError: at once if a path, folder or pattern gives no file; when the corpus is read, if a
@@ -52,9 +56,9 @@ def read_inputs(inputs: Sequence[str | Path], text_field: str = "text") -> Corpu
     def work_items(item_bytes: int) -> Iterator[WorkItem]:
         for group in _joined(groups):
             if isinstance(group, str):
-                yield from hub_items(group, text_field)
+                yield from hub_items(group, text_field, skip_invalid)
             else:
-                yield from files_items(group, item_bytes, text_field)
+                yield from files_items(group, item_bytes, text_field, skip_invalid)
 
     sets = sum(isinstance(group, str) for group in groups)
     counts = [(len(seen), "file", "files"), (sets, "data set of the hub", "data sets of the hub")]
