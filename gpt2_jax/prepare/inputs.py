@@ -91,12 +91,12 @@ def _files(name: str) -> list[Path]:
         return files
     if path.exists():
         return [path]
-    if glob.has_magic(name):
-        if files := matching_files(name):
-            return files
-        raise UserError(f"--input {name} matches no file: quote the pattern, and check its folder")
     if "://" in name:
         raise UserError(
             f"--input {name} must be on a disk or be hub:OWNER/NAME: copy it to a folder first"
         )
+    if glob.has_magic(name):
+        if files := matching_files(name):
+            return files
+        raise UserError(f"--input {name} matches no file: quote the pattern, and check its folder")
     raise UserError(f"--input {name} does not exist: name a text file or a folder of them")
