@@ -83,8 +83,8 @@ test-slurm: .venv/.test  ## install Debian's slurm-wlm if it is missing, train i
 	$(as_root) apt-get install -y -q --no-install-recommends slurm-wlm; }
 	$(as_root) .venv/bin/python -m pytest -q -s -m slurm tests/launch/test_slurm.py
 
-test-gcs: .venv/.dev  ## train with a workdir in a fake Google Cloud Storage
-	.venv/bin/python -m pytest -q -s -m gcs tests/test_gcs.py
+test-gcs: .venv/.dev  ## train with a workdir and shards in a fake Google Cloud Storage
+	.venv/bin/python -m pytest -q -s -m gcs tests/test_gcs.py tests/data/test_bucket_shards.py
 
 check: .venv/.dev  ## lint, format, types, the direction of imports, scripts and manifests
 	.venv/bin/ruff check .

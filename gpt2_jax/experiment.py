@@ -131,7 +131,9 @@ def make_setup(config: Config, sets: TokenSets) -> Setup:
 
 
 def _make_tasks(config: Config, tokenizer: Tokenizer) -> list[Task]:
-    setting = Setting(Path(config.eval.data or ""), tokenizer, config.model.context_length)
+    setting = Setting(
+        local_path(config.eval.data or "", "eval.data"), tokenizer, config.model.context_length
+    )
     return [make_task(name, setting) for name in sources.select_of_config(config)]
 
 

@@ -117,15 +117,16 @@ def _select(args: argparse.Namespace) -> sources.Selection:
         return sources.Selection([], [], [])
     if args.data is None:
         raise UserError("--tasks needs data: name its folder with --data DIR")
+    data = local_path(args.data, "--data")
     if args.download:
-        sources.download(args.tasks, Path(args.data), lambda line: print(line, file=sys.stderr))
-    return sources.select(args.tasks, Path(args.data))
+        sources.download(args.tasks, data, lambda line: print(line, file=sys.stderr))
+    return sources.select(args.tasks, data)
 
 
 def _texts(args: argparse.Namespace) -> dict[str, Path]:
     """Returns the files of `--text` by their names."""
     texts: dict[str, Path] = {}
-    for path in map(Path, args.text):
+    for path in (local_path(name, "--text") for name in args.text):
         if not path.is_file():
             raise UserError(f"--text {path} is not a file")
         if path.name in texts or path.name in sources.SOURCES:

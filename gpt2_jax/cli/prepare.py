@@ -37,8 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         nargs="+",
         metavar="PATH",
-        help="files, folders of them, quoted patterns, or hub:OWNER/NAME[:CONFIG[:SPLIT]]; a file "
-        f"is {describe_formats()}",
+        help="files, folders of them, quoted patterns, or hub:OWNER/NAME[:CONFIG[:SPLIT]]; in "
+        "folders and patterns, links are followed, and hidden files and folders (.NAME) left out "
+        f"unless named; a file is {describe_formats()}",
     )
     parser.add_argument("--corpus", metavar="NAME", help=f"corpus, instead of --input: {_CORPORA}")
     parser.add_argument(
@@ -46,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="text",
         metavar="NAME",
         help="field or column with the text (default: text)",
+    )
+    parser.add_argument(
+        "--skip_invalid",
+        action="store_true",
+        help="leave out and count the rows of JSON lines, Parquet files and data sets of the hub "
+        "that have no valid text, such as null (default: the first one is an error)",
     )
     parser.add_argument(
         "--tokenizer",
@@ -87,10 +94,12 @@ def run(args: argparse.Namespace) -> int:
     """Prepares the data and prints a summary; returns the exit status."""
     if (args.input is None) == (args.corpus is None):
         raise UserError("give exactly one of --input PATH... or --corpus NAME")
+    if args.corpus is not None and args.skip_invalid:
+        raise UserError("--skip_invalid is for rows of --input; a corpus has none: omit it")
     if args.corpus is not None:
         corpus = get_corpus(args.corpus)
     else:
-        corpus = read_inputs(args.input, args.text_field)
+        corpus = read_inputs(args.input, args.text_field, args.skip_invalid)
     summary = prepare(
         corpus,
         _read_tokenizer(args.tokenizer),
@@ -101,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
         ray_address=args.ray_address,
         log=lambda line: print(line, file=sys.stderr),
     )
+    if args.input is not None:
+        summary["input"] = corpus.description
     print(json.dumps(summary) if args.json else _describe(summary))
     return 0
 
@@ -126,8 +137,9 @@ def _read_tokenizer(name: str) -> str | Tokenizer:
 
 def _describe(summary: dict[str, Any]) -> str:
     done = "already prepared" if summary["already_prepared"] else "prepared"
+    source = f" from {summary['input']}" if "input" in summary else ""
     lines = [
-        f"{done} {summary['out']}: tokenizer {summary['tokenizer']}, "
+        f"{done} {summary['out']}{source}: tokenizer {summary['tokenizer']}, "
         f"{summary['vocab_size']} ids, {summary['seconds']:.1f} s"
     ]
     lines += [
@@ -135,4 +147,6 @@ def _describe(summary: dict[str, Any]) -> str:
         f"{split['documents']:>9,} documents"
         for name, split in summary["splits"].items()
     ]
+    if summary["skipped_rows"]:
+        lines.append(f"  left out {summary['skipped_rows']:,} invalid rows")
     return "\n".join(lines)

@@ -13,14 +13,13 @@ from typing import Any
 import ml_collections
 
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
-from gpt2_jax.files.paths import expand_home
+from gpt2_jax.files.paths import local_path
 
 
 def split_argument(path: str | Path) -> tuple[Path, str]:
     """Splits `FILE.py:name=value,...` into the file and its argument, empty if there is none."""
-    name = expand_home(str(path))
-    file, colon, argument = name.partition(".py:")
-    return (Path(f"{file}.py"), argument) if colon else (Path(name), "")
+    file, colon, argument = str(path).partition(".py:")
+    return local_path(f"{file}.py" if colon else file, "--config"), argument
 
 
 def run_config_file(

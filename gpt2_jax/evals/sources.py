@@ -15,6 +15,7 @@ from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError, did_you_mean
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.extras import import_extra
+from gpt2_jax.files.paths import local_path
 
 Records = Iterable[Mapping[str, Any]]
 
@@ -171,7 +172,7 @@ def select_of_config(config: Config) -> list[str]:
         return []
     if config.eval.data is None:
         raise UserError("eval.tasks needs data: name its folder with --config.eval.data=DIR")
-    return select(config.eval.tasks, Path(config.eval.data)).run
+    return select(config.eval.tasks, local_path(config.eval.data, "eval.data")).run
 
 
 def _split(names: str) -> list[str]:

@@ -63,8 +63,8 @@ def local_path(name: str | os.PathLike[str], flag: str) -> Path:
     """
     if "://" in os.fspath(name):
         raise UserError(
-            f"{flag} {os.fspath(name)} must be on a disk: write to a folder and copy it, for "
-            "example with gcloud storage cp -r"
+            f"{flag} {os.fspath(name)} must be on a disk: copy from a bucket or to it, for example "
+            "with gcloud storage cp -r"
         )
     return Path(expand_home(os.fspath(name)))
 

@@ -35,6 +35,8 @@ class ItemTotals(NamedTuple):
     """Documents that begin in the item."""
     sha256: str
     """The sum of its text and of where documents begin in it."""
+    skipped: int = 0
+    """Rows that were left out because they have no valid text."""
 
 
 def encode_item(item: WorkItem, *, tokenizer: str, folder: str) -> ItemTotals:
@@ -50,11 +52,14 @@ def encode_item(item: WorkItem, *, tokenizer: str, folder: str) -> ItemTotals:
     """
     encoder, separator = _tokenizer(tokenizer)
     content = _Content(item)
-    tokens, starts = 0, []
+    tokens, skipped, starts = 0, 0, []
 
     name = item_key(item, tokenizer)
     with open_atomic(Path(folder, f"{name}.tokens")) as file:
         for piece in item.pieces(encoder):
+            if piece.problem:
+                skipped += 1
+                continue
             try:
                 encoded = encoder.encode_array(piece.text)
             except UserError as error:
@@ -66,7 +71,7 @@ def encode_item(item: WorkItem, *, tokenizer: str, folder: str) -> ItemTotals:
                 tokens += len(separator) // TOKEN_DTYPE.itemsize
             file.write(encoded.astype(TOKEN_DTYPE, copy=False).data)
             tokens += len(encoded)
-    totals = ItemTotals(tokens, content.bytes, len(starts), content.sha256())
+    totals = ItemTotals(tokens, content.bytes, len(starts), content.sha256(), skipped)
     record = json.dumps({**totals._asdict(), "starts": starts}).encode()
     write_file(Path(folder, f"{name}.json"), record)
     return totals
@@ -77,7 +82,9 @@ def read_totals(folder: str | Path, name: str) -> ItemTotals | None:
     try:
         record = json.loads(Path(folder, f"{name}.json").read_bytes())
         size = os.path.getsize(Path(folder, f"{name}.tokens"))
-        totals = ItemTotals(*(record[field] for field in ItemTotals._fields))
+        # Records of earlier versions do not have all fields.
+        fields = {name: record[name] for name in ItemTotals._fields if name in record}
+        totals = ItemTotals(**fields)
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return totals if size == totals.tokens * TOKEN_DTYPE.itemsize else None
@@ -93,7 +100,8 @@ def digest_item(item: WorkItem, *, tokenizer: str) -> str:
     content = _Content(item)
     if not item.pinned:
         for piece in item.pieces(_tokenizer(tokenizer)[0]):
-            content.add(piece)
+            if not piece.problem:
+                content.add(piece)
     return content.sha256()
 
 

@@ -122,7 +122,10 @@ def read_slice(file_slice: Slice, tokenizer: Tokenizer, text_field: str) -> Iter
     (input_format,) = [each for each in FORMATS if each.name == file_slice.format]
     check_unchanged(file_slice)
     try:
-        yield from input_format.read(file_slice, tokenizer, text_field)
+        for piece in input_format.read(file_slice, tokenizer, text_field):
+            if piece.problem:
+                check_unchanged(file_slice)
+            yield piece
     except (OSError, UserError) as error:
         check_unchanged(file_slice)  # a file that is being written to may look damaged
         if isinstance(error, UserError):

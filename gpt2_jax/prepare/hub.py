@@ -12,7 +12,13 @@ from typing import Any
 from gpt2_jax.errors import UserError, shortened
 from gpt2_jax.files.extras import import_extra
 from gpt2_jax.files.paths import local_path
-from gpt2_jax.prepare.pieces import Piece, checked_text, split_documents
+from gpt2_jax.prepare.pieces import (
+    InvalidRowError,
+    Piece,
+    checked_text,
+    refuse_invalid,
+    split_documents,
+)
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 HUB = "hub:"
@@ -34,18 +40,20 @@ class HubItem:
     index: int
     count: int
     pinned: bool = True
+    skip_invalid: bool = False
 
     def pieces(self, tokenizer: Tokenizer) -> Iterator[Piece]:
-        """Yields the rows' texts in pieces."""
+        """Yields the rows' texts in pieces, and with them rows to leave out."""
         rows = _open(self.repository, self.config, self.split, self.revision)
         rows = rows.shard(num_shards=self.count, index=self.index)
-        return split_documents(self._documents(rows), tokenizer)
+        return refuse_invalid(split_documents(self._documents(rows), tokenizer), self.skip_invalid)
 
     def identity(self) -> Any:
         """Returns all fields: the content at a revision never changes."""
-        return dataclasses.astuple(self)
+        *fields, skip_invalid = dataclasses.astuple(self)
+        return (*fields, "skip_invalid") if skip_invalid else tuple(fields)
 
-    def _documents(self, rows: Any) -> Iterator[tuple[str, str]]:
+    def _documents(self, rows: Any) -> Iterator[tuple[str, str | InvalidRowError]]:
         try:
             for number, row in enumerate(rows):
                 where = f"{HUB}{self.repository}, file {self.index}, row {number}"
@@ -54,7 +62,10 @@ class HubItem:
                         f"{where}, has no column {self.text_field!r} (its columns: "
                         f"{shortened(', '.join(row), 80)}); name it with --text_field"
                     )
-                yield where, checked_text(row[self.text_field], where, self.text_field)
+                try:
+                    yield where, checked_text(row[self.text_field], self.text_field)
+                except InvalidRowError as error:
+                    yield where, error
         except UserError:
             raise
         except Exception as error:  # from datasets, the readers it uses, or the network
@@ -64,13 +75,14 @@ class HubItem:
             ) from None
 
 
-def hub_items(name: str, text_field: str) -> list[HubItem]:
+def hub_items(name: str, text_field: str, skip_invalid: bool = False) -> list[HubItem]:
     """Returns a work item for each file of a data set.
 
     Args:
       name: `hub:OWNER/NAME[:CONFIG[:SPLIT]]`, by default with the split train. Instead of
         OWNER/NAME it may have the path of a folder with a data set in the hub's layout.
       text_field: the column with the text.
+      skip_invalid: whether rows without valid text are left out.
 
     Raises:
       UserError: if the data set cannot be found or opened.
@@ -98,6 +110,7 @@ def hub_items(name: str, text_field: str) -> list[HubItem]:
             i,
             count,
             pinned=not folder.is_dir(),
+            skip_invalid=skip_invalid,
         )
         for i in range(count)
     ]

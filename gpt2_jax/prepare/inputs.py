@@ -11,20 +11,25 @@ from gpt2_jax.files.paths import expand_home
 from gpt2_jax.prepare.corpora import Corpus
 from gpt2_jax.prepare.formats import FOLDER_SUFFIXES, describe_folder_files
 from gpt2_jax.prepare.hub import HUB, hub_items
+from gpt2_jax.prepare.walk import folder_files, matching_files
 from gpt2_jax.prepare.work_items import WorkItem, files_items
 
 
-def read_inputs(inputs: Sequence[str | Path], text_field: str = "text") -> Corpus:
+def read_inputs(
+    inputs: Sequence[str | Path], text_field: str = "text", skip_invalid: bool = False
+) -> Corpus:
     """Returns a corpus of files, folders, patterns and data sets of the hub.
 
     `formats.FORMATS` lists the formats and what a document is in each. A folder stands for its
-    files with the suffixes of these formats, and a pattern for the files that it matches, both in
-    sorted order; a file that is named itself or by a pattern may have any name. Each file is taken
-    once.
+    files with the suffixes of these formats, and a pattern for the files that it matches, both as
+    `walk` finds them and in sorted order; a file that is named itself or by a pattern may have any
+    name. Each file is taken once, whatever links lead to it.
 
     Args:
       inputs: paths, patterns such as `text/**/*.jsonl.gz`, or `hub:OWNER/NAME[:CONFIG[:SPLIT]]`.
       text_field: the field or column with the text.
+      skip_invalid: whether rows (of JSON lines, Parquet and the hub) without valid text are left
+        out and counted; otherwise the first one is an error.
 
     Raises:
       UserError: at once if a path, folder or pattern gives no file; when the corpus is read, if a
@@ -39,20 +44,26 @@ def read_inputs(inputs: Sequence[str | Path], text_field: str = "text") -> Corpu
         if name.startswith(HUB):
             groups.append(name)
             continue
-        files = {path.resolve(): path for path in _files(name)}
-        groups.append([path for resolved, path in files.items() if resolved not in seen])
-        seen |= files.keys()
+        taken = []
+        for path in _files(name):
+            if (resolved := path.resolve()) not in seen:
+                seen.add(resolved)
+                taken.append(path)
+        groups.append(taken)
     if not groups:
         raise UserError("--input is empty: name at least one text file or folder")
 
     def work_items(item_bytes: int) -> Iterator[WorkItem]:
         for group in _joined(groups):
             if isinstance(group, str):
-                yield from hub_items(group, text_field)
+                yield from hub_items(group, text_field, skip_invalid)
             else:
-                yield from files_items(group, item_bytes, text_field)
+                yield from files_items(group, item_bytes, text_field, skip_invalid)
 
-    return Corpus("files", f"{len(seen)} files", work_items)
+    sets = sum(isinstance(group, str) for group in groups)
+    counts = [(len(seen), "file", "files"), (sets, "data set of the hub", "data sets of the hub")]
+    described = [f"{n:,} {one if n == 1 else more}" for n, one, more in counts if n]
+    return Corpus("files", " and ".join(described), work_items)
 
 
 def _joined(groups: Iterable[str | list[Path]]) -> list[str | list[Path]]:
@@ -71,24 +82,21 @@ def _files(name: str) -> list[Path]:
     name = expand_home(name)
     path = Path(name)
     if path.is_dir():
-        files = [
-            p for p in path.rglob("*") if p.name.lower().endswith(FOLDER_SUFFIXES) and p.is_file()
-        ]
+        files = folder_files(path, FOLDER_SUFFIXES)
         if not files:
             raise UserError(
                 f"--input {name} is a folder without any {describe_folder_files()}; give the path "
                 "of other files, or a pattern"
             )
-        return sorted(files, key=Path.as_posix)
+        return files
     if path.exists():
         return [path]
-    if glob.has_magic(name):
-        matches = sorted(map(Path, glob.iglob(name, recursive=True)), key=Path.as_posix)
-        if files := [path for path in matches if path.is_file()]:
-            return files
-        raise UserError(f"--input {name} matches no file: quote the pattern, and check its folder")
     if "://" in name:
         raise UserError(
             f"--input {name} must be on a disk or be hub:OWNER/NAME: copy it to a folder first"
         )
+    if glob.has_magic(name):
+        if files := matching_files(name):
+            return files
+        raise UserError(f"--input {name} matches no file: quote the pattern, and check its folder")
     raise UserError(f"--input {name} does not exist: name a text file or a folder of them")

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import IO
 
-from gpt2_jax.errors import UserError, shortened
+from gpt2_jax.errors import shortened
 from gpt2_jax.prepare.compression import open_file
-from gpt2_jax.prepare.pieces import Piece, checked_text, split_documents
+from gpt2_jax.prepare.pieces import InvalidRowError, Piece, checked_text, split_documents
 from gpt2_jax.prepare.slices import Slice
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
@@ -20,24 +20,21 @@ _LONGEST_LINE = 1 << 27
 def read(file_slice: Slice, tokenizer: Tokenizer, text_field: str) -> Iterator[Piece]:
     """Yields the texts of the lines that begin in a range of bytes.
 
-    Raises:
-      UserError: naming the line, if it is not an object with a string as its text field.
+    A line that is not an object with a string as its text field is yielded as an invalid row.
     """
     with open_file(file_slice.path, file_slice.compression) as file:
         yield from split_documents(_lines(file, file_slice, text_field), tokenizer)
 
 
-def _lines(file: IO[bytes], file_slice: Slice, field: str) -> Iterator[tuple[str, str]]:
+def _lines(
+    file: IO[bytes], file_slice: Slice, field: str
+) -> Iterator[tuple[str, str | InvalidRowError]]:
     """Yields a name for messages and the text of each line that begins in the slice."""
     position, number = file_slice.start, 0
     if file_slice.start:
         # The line that contains the byte before the slice belongs to the slice before.
         file.seek(file_slice.start - 1)
-        position -= 1
-        while line := file.readline(_BLOCK):
-            position += len(line)
-            if line.endswith(b"\n"):
-                break
+        position += _skip_line(file) - 1
     while file_slice.stop < 0 or position < file_slice.stop:
         line = file.readline(_LONGEST_LINE)
         if not line:
@@ -46,35 +43,49 @@ def _lines(file: IO[bytes], file_slice: Slice, field: str) -> Iterator[tuple[str
         # Only the slice at the start of a file can count its lines.
         place = f"the line at byte {position}" if file_slice.start else f"line {number}"
         where = f"{file_slice.path}, {place}"
-        if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
-            raise UserError(f"{where}, is longer than {_LONGEST_LINE >> 20} MiB: divide it")
+        first = position == 0
         position += len(line)
-        if position == len(line):  # the first line, which some programs precede with a mark
+        if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+            position += _skip_line(file)
+            yield where, InvalidRowError(f"is longer than {_LONGEST_LINE >> 20} MiB: divide it")
+            continue
+        if first:  # some programs precede it with a mark
             line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
-            yield where, _text(line, where, field)
+            try:
+                yield where, _text(line, field)
+            except InvalidRowError as error:
+                yield where, error
 
 
-def _text(line: bytes, where: str, field: str) -> str:
-    """Returns the text in a line's object; raises UserError if there is none."""
+def _skip_line(file: IO[bytes]) -> int:
+    """Reads to the end of a line, in bounded memory, and returns the number of bytes read."""
+    count = 0
+    while block := file.readline(_BLOCK):
+        count += len(block)
+        if block.endswith(b"\n"):
+            break
+    return count
+
+
+def _text(line: bytes, field: str) -> str:
+    """Returns the text in a line's object; raises InvalidRowError if there is none."""
     if line.lstrip().startswith(b"["):
-        raise UserError(
-            f"{where}, begins a JSON array: write one object per line, as jq -c '.[]' does"
-        )
+        raise InvalidRowError("begins a JSON array: write one object per line, as jq -c '.[]' does")
     try:
         values = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}, is not UTF-8 at its byte {error.start}: convert it") from None
+        raise InvalidRowError(f"is not UTF-8 at its byte {error.start}: convert it") from None
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", error)
-        raise UserError(
-            f"{where}, is not JSON: {reason}; each line must be a complete object"
+        raise InvalidRowError(
+            f"is not JSON: {reason}; each line must be a complete object"
         ) from None
     if not isinstance(values, dict):
-        raise UserError(f"{where}, is {shortened(repr(values), 40)}: each line must be an object")
+        raise InvalidRowError(f"is {shortened(repr(values), 40)}: each line must be an object")
     if field not in values:
-        raise UserError(
-            f"{where}, has no field {field!r} (its fields: {shortened(', '.join(values), 80)}); "
+        raise InvalidRowError(
+            f"has no field {field!r} (its fields: {shortened(', '.join(values), 80)}); "
             "name it with --text_field"
         )
-    return checked_text(values[field], where, field)
+    return checked_text(values[field], field)

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpt2_jax.errors import UserError, shortened
 from gpt2_jax.files.extras import import_extra
-from gpt2_jax.prepare.pieces import Piece, checked_text, split_documents
+from gpt2_jax.prepare.pieces import InvalidRowError, Piece, checked_text, split_documents
 from gpt2_jax.prepare.slices import Range, Slice
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
@@ -33,16 +33,19 @@ def row_group_ranges(path: str, size: int, slice_bytes: int) -> list[Range]:
 def read(file_slice: Slice, tokenizer: Tokenizer, text_field: str) -> Iterator[Piece]:
     """Yields the texts of a range of row groups.
 
+    A row whose value is not a string, or is not UTF-8, is yielded as an invalid row.
+
     Raises:
-      UserError: if the file is damaged or missing, has no such column, or has a value in it that
-        is not a string.
+      UserError: if the file is damaged or missing, or has no such column.
     """
     return split_documents(
         _rows(file_slice.path, file_slice.start, file_slice.stop, text_field), tokenizer
     )
 
 
-def _rows(path: str, start: int, stop: int, field: str) -> Iterator[tuple[str, str]]:
+def _rows(
+    path: str, start: int, stop: int, field: str
+) -> Iterator[tuple[str, str | InvalidRowError]]:
     """Yields a name for messages and the text of each row of row groups start .. stop-1."""
     with _arrow_errors(path):
         file = _parquet().ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
@@ -54,10 +57,21 @@ def _rows(path: str, start: int, stop: int, field: str) -> Iterator[tuple[str, s
         groups = range(file.num_row_groups)[start : stop if stop >= 0 else None]
         row = sum(file.metadata.row_group(i).num_rows for i in range(start))
         for batch in file.iter_batches(_ROWS, row_groups=list(groups), columns=[field]):
-            for value in batch.column(0).to_pylist():
-                where = f"{path}, row {row}"
-                yield where, checked_text(value, where, field)
+            for scalar in batch.column(0):
+                try:
+                    text = _text(scalar, field)
+                except InvalidRowError as error:
+                    text = error
+                yield f"{path}, row {row}", text
                 row += 1
+
+
+def _text(scalar: Any, field: str) -> str:
+    """Returns the text of one value; raises InvalidRowError if it is none."""
+    try:
+        return checked_text(scalar.as_py(), field)
+    except UnicodeDecodeError as error:
+        raise InvalidRowError(f"is not UTF-8 at byte {error.start} of {field!r}") from None
 
 
 def _parquet() -> Any:

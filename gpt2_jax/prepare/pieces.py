@@ -21,6 +21,12 @@ class Piece(NamedTuple):
     """Names the document in messages, by its file and the place in it."""
     text: str
     begins_document: bool
+    problem: str = ""
+    """What is wrong with a row, which then has no text, such as `is not JSON`."""
+
+
+class InvalidRowError(Exception):
+    """Reports what is wrong with one row of a file; the rows after it can still be read."""
 
 
 def split_text(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> Iterator[str]:
@@ -51,13 +57,36 @@ def split_text(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> Iterat
         yield rest
 
 
-def split_documents(documents: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> Iterator[Piece]:
-    """Yields the pieces of documents that are in memory, each given as (where, text)."""
+def split_documents(
+    documents: Iterable[tuple[str, str | InvalidRowError]], tokenizer: Tokenizer
+) -> Iterator[Piece]:
+    """Yields the pieces of documents that are in memory, each given as (where, text).
+
+    An invalid row is a piece without text, so that whoever counts the documents can count it.
+    """
     for where, document in documents:
+        if isinstance(document, InvalidRowError):
+            yield Piece(where, "", False, str(document))
+            continue
         begins = True
         for text in split_text([document], tokenizer, where):
             yield Piece(where, text, begins)
             begins = False
+
+
+def refuse_invalid(pieces: Iterable[Piece], skip_invalid: bool) -> Iterator[Piece]:
+    """Yields the pieces, and with them invalid rows only if these are to be left out.
+
+    Raises:
+      UserError: naming the first invalid row otherwise.
+    """
+    for piece in pieces:
+        if piece.problem and not skip_invalid:
+            raise UserError(
+                f"{piece.where}, {piece.problem} (--skip_invalid leaves such rows out and counts "
+                "them)"
+            )
+        yield piece
 
 
 def first_border(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> int | None:
@@ -82,11 +111,19 @@ def first_border(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> int 
     return None
 
 
-def checked_text(value: Any, where: str, field: str) -> str:
-    """Returns the value of a field or column; raises UserError if it is not a string."""
+def checked_text(value: Any, field: str) -> str:
+    """Returns the value of a field or column; raises InvalidRowError if it is not valid text."""
     if not isinstance(value, str):
         found = shortened(repr(value), 40)
-        raise UserError(f"{where}, has {found} as {field!r}, which must be a string")
+        raise InvalidRowError(f"has {found} as {field!r}, which must be a string")
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidRowError(
+                f"has a lone surrogate, {value[error.start]!r}, at character {error.start} of "
+                f"{field!r}, which UTF-8 cannot represent"
+            ) from None
     return value
 
 

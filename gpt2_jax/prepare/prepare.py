@@ -34,6 +34,7 @@ from gpt2_jax.tokenizers.tokenizer import Tokenizer, make_tokenizer, needs_chara
 _LOG_SECONDS = 5.0
 # The name in meta.json, by which data that was prepared earlier is recognized.
 _ITEM_BYTES_KEY = "part_bytes"
+_SKIPPED_KEY = "skipped_rows"
 _NO_TEXT = "the corpus has no text: give at least one file that is not empty"
 
 
@@ -71,7 +72,7 @@ def prepare(
 
     Returns:
       {"out", "tokenizer", "vocab_size", "splits": {"train": {"tokens", "bytes" (of text),
-      "documents"}, "val": ...}, "already_prepared", "seconds"}.
+      "documents"}, "val": ...}, "skipped_rows", "already_prepared", "seconds"}.
 
     Raises:
       UserError: if a setting is out of range, a text cannot be encoded, the corpus is empty, `out`
@@ -115,6 +116,7 @@ def _summary(
         "splits": {
             name: {key: split[key] for key in kept} for name, split in meta["splits"].items()
         },
+        "skipped_rows": meta.get("source", {}).get(_SKIPPED_KEY, 0),
         "already_prepared": already_prepared,
         "seconds": round(seconds, 2),
     }
@@ -186,8 +188,10 @@ def _make(
             tokenizer = _tokenizer_for(chosen, items, engine)
             described = json.dumps(tokenizer.to_dict())
             totals = _encode(items, described, staging, engine, log)
+            skipped = sum(each.skipped for each in totals)
             if not any(each.tokens for each in totals):
-                raise UserError(_NO_TEXT)
+                invalid = f"; all of its {skipped:,} rows were invalid" if skipped else ""
+                raise UserError(f"{_NO_TEXT}{invalid}")
             keys = [item_key(item, described) for item in items]
             stream = TokenStream(keys, totals, staging.encoded)
             meta = {
@@ -200,7 +204,11 @@ def _make(
                     val_fraction=settings["val_fraction"],
                     tokens_per_shard=settings["tokens_per_shard"],
                 ),
-                "source": {"sha256": _joined_sha256([each.sha256 for each in totals]), **settings},
+                "source": {
+                    "sha256": _joined_sha256([each.sha256 for each in totals]),
+                    **settings,
+                    **({_SKIPPED_KEY: skipped} if any(each.skip_invalid for each in items) else {}),
+                },
             }
             write_meta(staging.shards, meta)
             os.replace(staging.shards, replaceable_folder(out, "--out"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpt2_jax.prepare.formats import read_slice, slices_of
-from gpt2_jax.prepare.pieces import Piece, split_documents
+from gpt2_jax.prepare.pieces import Piece, refuse_invalid, split_documents
 from gpt2_jax.prepare.slices import Slice
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
@@ -29,8 +29,16 @@ class WorkItem(Protocol):
         """Tells whether the identity fixes the content, so that comparing it needs no reading."""
         ...
 
+    @property
+    def skip_invalid(self) -> bool:
+        """Tells whether rows without valid text are left out; otherwise they are an error."""
+        ...
+
     def pieces(self, tokenizer: Tokenizer) -> Iterator[Piece]:
-        """Yields the documents in pieces, in order; raises UserError for what cannot be read."""
+        """Yields the documents in pieces, in order; raises UserError for what cannot be read.
+
+        A piece with a problem is a row to leave out and count, which has no text.
+        """
         ...
 
     def identity(self) -> Any:
@@ -52,6 +60,7 @@ class DocumentsItem:
 
     documents: tuple[Document, ...]
     pinned: bool = False
+    skip_invalid: bool = False
 
     def pieces(self, tokenizer: Tokenizer) -> Iterator[Piece]:
         """Yields the documents in pieces."""
@@ -73,15 +82,21 @@ class FilesItem:
     slices: tuple[Slice, ...]
     text_field: str
     pinned: bool = False
+    skip_invalid: bool = False
 
     def pieces(self, tokenizer: Tokenizer) -> Iterator[Piece]:
-        """Yields the documents of each slice in pieces."""
+        """Yields the documents of each slice in pieces, and with them rows to leave out."""
         for each in self.slices:
-            yield from read_slice(each, tokenizer, self.text_field)
+            pieces = read_slice(each, tokenizer, self.text_field)
+            yield from refuse_invalid(pieces, self.skip_invalid)
 
     def identity(self) -> Any:
         """Returns the paths, sizes and times of the files, and which slices of them are meant."""
-        return {"files": [dataclasses.astuple(each) for each in self.slices], "of": self.text_field}
+        described = {
+            "files": [dataclasses.astuple(each) for each in self.slices],
+            "of": self.text_field,
+        }
+        return described | ({"skip_invalid": True} if self.skip_invalid else {})
 
 
 def documents_items(documents: Iterable[Document], item_bytes: int) -> Iterator[DocumentsItem]:
@@ -98,7 +113,9 @@ def documents_items(documents: Iterable[Document], item_bytes: int) -> Iterator[
         yield DocumentsItem(tuple(group))
 
 
-def files_items(files: Sequence[Path], item_bytes: int, text_field: str) -> Iterator[FilesItem]:
+def files_items(
+    files: Sequence[Path], item_bytes: int, text_field: str, skip_invalid: bool = False
+) -> Iterator[FilesItem]:
     """Yields work items of consecutive files, or slices of them, of at most `item_bytes`.
 
     Only what cannot be split, such as a compressed file, makes a work item larger.
@@ -111,12 +128,12 @@ def files_items(files: Sequence[Path], item_bytes: int, text_field: str) -> Iter
     for file in files:
         for file_slice, slice_bytes in slices_of(file, item_bytes):
             if group and size + slice_bytes > item_bytes:
-                yield FilesItem(tuple(group), text_field)
+                yield FilesItem(tuple(group), text_field, skip_invalid=skip_invalid)
                 group, size = [], 0
             group.append(file_slice)
             size += slice_bytes
     if group:
-        yield FilesItem(tuple(group), text_field)
+        yield FilesItem(tuple(group), text_field, skip_invalid=skip_invalid)
 
 
 def item_key(item: WorkItem, tokenizer: str) -> str:

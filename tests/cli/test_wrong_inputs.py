@@ -27,6 +27,29 @@ def test_a_folder_below_a_file_is_refused(
     assert f"{words[-2]} text.txt/a: text.txt is a file; name a folder elsewhere" in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval", "--model", "run", "--tasks", "hellaswag", "--data", "gs://bucket/x"),
+        ("eval", "--model", "run", "--text", "gs://bucket/x"),
+        ("sample", "--model", "run", "--prompt_file", "gs://bucket/x"),
+        ("prepare", "--out", "new", "--input", "gs://bucket/x"),
+        ("prepare", "--out", "new", "--input", "gs://bucket/*.x"),
+        ("prepare", "--input", "text.txt", "--out", "gs://bucket/x"),
+        ("convert", "--model", "run", "--to", "hf", "--out", "gs://bucket/x"),
+        ("train", "--workdir", "new", "--config", "gs://bucket/x.py"),
+        (*TRAIN, "--config.eval.tasks=hellaswag", "--config.eval.data=gs://bucket/x"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_read_only_from_a_disk_is_named_as_it_was_given(
+    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    error = refused(house, capsys, *words)
+    name = words[-1].rpartition("=")[2]
+    assert f" {name} must be on a disk" in error
+
+
 def test_doctor_refuses_what_it_does_not_know(
     house: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

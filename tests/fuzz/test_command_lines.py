@@ -44,7 +44,7 @@ _SIZES: dict[str, Any] = {
 }
 _SUMMARY = {
     **{"out": "o", "tokenizer": "byte", "vocab_size": 257, "seconds": 0.0},
-    **{"splits": {}, "already_prepared": False},
+    **{"splits": {}, "skipped_rows": 0, "already_prepared": False},
 }
 _FOUND: dict[str, Any] = {
     **{"versions": {}, "devices": [], "fast_paths": {}, "extras": {}, "vocabulary": {}},
