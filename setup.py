@@ -1,5 +1,12 @@
-"""Entry for tools that still call setup.py; every fact about the project is in pyproject.toml."""
+"""Says which packages are installed; every other fact about the project is in pyproject.toml.
 
-from setuptools import setup
+The configs of the repository are installed into the package, where `--config NAME` finds them.
+pyproject.toml cannot list packages both by a pattern and by a folder.
+"""
 
-setup()
+from setuptools import find_packages, setup
+
+setup(
+    packages=[*find_packages(include=["gpt2_jax", "gpt2_jax.*"]), "gpt2_jax.configs"],
+    package_dir={"gpt2_jax.configs": "configs"},
+)

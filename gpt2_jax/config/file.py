@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import runpy
 import traceback
@@ -12,14 +13,24 @@ from typing import Any
 
 import ml_collections
 
+from gpt2_jax.config.imports import as_config_file, package_of
+from gpt2_jax.config.shipped import shipped_configs
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
 from gpt2_jax.files.paths import local_path
 
 
 def split_argument(path: str | Path) -> tuple[Path, str]:
-    """Splits `FILE.py:name=value,...` into the file and its argument, empty if there is none."""
+    """Splits `FILE.py:name=value,...` into the file and its argument, empty if there is none.
+
+    Instead of a file, the name of a config that comes with the package is accepted.
+    """
     file, colon, argument = str(path).partition(".py:")
-    return local_path(f"{file}.py" if colon else file, "--config"), argument
+    if colon:
+        return local_path(f"{file}.py", "--config"), argument
+    name, _, argument = str(path).partition(":")
+    if name in (shipped := shipped_configs()):
+        return shipped[name], argument
+    return local_path(str(path), "--config"), ""
 
 
 def run_config_file(
@@ -40,28 +51,56 @@ def run_config_file(
     if path.is_dir() or (path.is_file() and path.suffix != ".py"):
         raise UserError(f"--config {path}: expected a Python file, such as configs/quickstart.py")
     if not path.is_file():
-        siblings = {str(p): p for p in path.parent.glob("*.py")} if path.parent.is_dir() else {}
-        hint = did_you_mean(str(path), siblings) or ": give its path from the current folder"
-        raise UserError(f"no config file {path}{hint}")
+        raise UserError(f"no config file {path}{_hint_for_missing(path)}")
+    absolute = Path(os.path.abspath(path))
+    _, package = package_of(absolute)
     try:
-        namespace = runpy.run_path(str(path))
-        if "get_config" not in namespace:
-            raise UserError(f"{path} defines no get_config()")
-        get_config = namespace["get_config"]
-        result = get_config(**_parsed(path, get_config, argument))
-        if not isinstance(result, ml_collections.ConfigDict):
-            raise UserError(
-                f"{path}: get_config() must return gpt2_jax.config.default() with changes"
-            )
-        return result.to_dict()
+        with as_config_file(absolute):
+            return _call_get_config(path, f"{package}.{path.stem}" if package else "", argument)
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # includes sys.exit(0), which would look like a finished run
-        # The author can fix the innermost line that belongs to the config file.
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        line = frames[-1].lineno if frames else getattr(error, "lineno", None)
-        where = f"{path}, line {line}" if line else path
+        where = _where(path, error)
         raise UserError(f"{where}: {_reason(error, suggest)}") from error
+
+
+def _call_get_config(path: Path, module: str, argument: str) -> Mapping[str, Any]:
+    namespace = runpy.run_path(str(path), run_name=module or None)
+    if "get_config" not in namespace:
+        raise UserError(f"{path} defines no get_config()")
+    get_config = namespace["get_config"]
+    result = get_config(**_parsed(path, get_config, argument))
+    if not isinstance(result, ml_collections.ConfigDict):
+        raise UserError(f"{path}: get_config() must return gpt2_jax.config.default() with changes")
+    return result.to_dict()
+
+
+def _hint_for_missing(path: Path) -> str:
+    shipped = shipped_configs()
+    if path.stem in shipped:
+        return f"; the package has a config of this name: --config {path.stem}"
+    siblings = {str(p): p for p in path.parent.glob("*.py")} if path.parent.is_dir() else {}
+    if hint := did_you_mean(str(path), [*siblings, *shipped]):
+        return hint
+    names = f", or one of the package's configs: {', '.join(shipped)}" if shipped else ""
+    return f": give its path from the current folder{names}"
+
+
+def _where(path: Path, error: BaseException) -> str:
+    """Returns the innermost line of the config file, or of one beside it: its author can fix it."""
+    folder = os.path.abspath(path.parent)
+    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    own = [
+        (path.parent / os.path.basename(name), line)
+        for name, line in places
+        if not name.startswith("<") and os.path.dirname(os.path.abspath(name)) == folder
+    ]
+    if not own:
+        return str(path)
+    file, line = own[-1]
+    return f"{file}, line {line}" if line else str(file)
 
 
 def _parsed(path: Path, get_config: Any, argument: str) -> dict[str, Any]:
