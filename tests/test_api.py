@@ -219,9 +219,9 @@ def test_what_is_no_text_or_no_options_is_refused(model: LanguageModel) -> None:
     asks: list[Any] = [model.generate, model.score, model.next_tokens, model.attention]
     for ask in asks:
         for wrong in (["a", "b"], 5, b"bytes", [1.0], [True], [[1]], None):
-            with pytest.raises(UserError, match="must be (a string|an integer)"):
+            with pytest.raises(UserError, match=r"must be (a string|an integer)"):
                 ask(wrong)
-    with pytest.raises(UserError, match="must be (a string|an integer)"):
+    with pytest.raises(UserError, match=r"must be (a string|an integer)"):
         next(model.stream(["a"]))  # pyright: ignore
     with pytest.raises(UserError, match="SamplingOptions"):
         model.generate("a", options={"temperature": 0})  # pyright: ignore
