@@ -182,8 +182,8 @@ class LanguageModel:
         return checked_ids(arguments.integers(name, text), self.tokenizer)
 
     def _prompt(self, prompt: str | Sequence[int], stop: Sequence[str]) -> list[int]:
-        ids_only = isinstance(self.tokenizer, IdsTokenizer)
-        if ids_only and arguments.texts("stop", stop, example="['\\n\\n']"):
+        strings = arguments.texts("stop", stop, example="['\\n\\n']")
+        if strings and isinstance(self.tokenizer, IdsTokenizer):
             raise UserError(f"stop needs a model of text, not of ids: {self.tokenizer.reason}")
         return self.token_ids(prompt, "prompt")
 
