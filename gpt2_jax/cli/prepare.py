@@ -148,5 +148,5 @@ def _describe(summary: dict[str, Any]) -> str:
         for name, split in summary["splits"].items()
     ]
     if summary["skipped_rows"]:
-        lines.append(f"  left out {summary['skipped_rows']:,} invalid rows")
+        lines.append(f"  invalid rows left out: {summary['skipped_rows']:,}")
     return "\n".join(lines)

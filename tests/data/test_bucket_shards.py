@@ -72,6 +72,7 @@ def config_of(**data):
 
 
 @pytest.mark.gcs
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["data", "foreign"])
 def test_a_bucket_has_the_tokens_the_batches_and_the_fingerprint_of_a_disk(storage, name):
     _, folder = storage
@@ -90,6 +91,7 @@ def test_a_bucket_has_the_tokens_the_batches_and_the_fingerprint_of_a_disk(stora
 
 
 @pytest.mark.gcs
+@pytest.mark.slow
 def test_a_mixture_reads_from_a_bucket_and_a_disk(storage):
     _, folder = storage
     in_bucket = open_sets(config_of(mixture=MIXTURE))
@@ -103,6 +105,7 @@ def test_a_mixture_reads_from_a_bucket_and_a_disk(storage):
 
 
 @pytest.mark.gcs
+@pytest.mark.slow
 def test_what_is_missing_or_wrong_in_a_bucket_is_one_line_that_names_it(storage):
     fs, folder = storage
     for place in ("gs://bucket/absent", "gs://absent/data"):
@@ -136,6 +139,7 @@ def test_what_is_missing_or_wrong_in_a_bucket_is_one_line_that_names_it(storage)
 
 
 @pytest.mark.gcs
+@pytest.mark.slow
 def test_an_object_that_changes_while_it_is_read_is_named(storage):
     fs, folder = storage
     content = (folder / "data" / "train_000001.bin").read_bytes()
@@ -153,6 +157,7 @@ def test_an_object_that_changes_while_it_is_read_is_named(storage):
 
 
 @pytest.mark.gcs
+@pytest.mark.slow
 def test_a_run_is_planned_without_reaching_its_bucket(storage, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     config = from_dict({"data": {"tokenizer": "byte", "path": "gs://bucket/data"}})

@@ -80,7 +80,7 @@ def test_the_rest_is_encoded_and_the_rows_are_counted(tmp_path, capsys, item_byt
     words = ["prepare", "--tokenizer", tokenizer, "--out", str(tmp_path / "out"), "--workers", "1"]
     assert main([*words, "--input", *inputs, "--skip_invalid"]) == 0
     out = capsys.readouterr().out
-    assert "already prepared" in out and f"left out {count + 2} invalid rows" in out
+    assert "already prepared" in out and f"invalid rows left out: {count + 2}\n" in out
     assert main([*words, "--input", *inputs]) == 2
     assert "a.jsonl, line 1, has None as 'text'" in capsys.readouterr().err
 
