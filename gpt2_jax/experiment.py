@@ -32,7 +32,7 @@ from gpt2_jax.formats.load import open_model
 from gpt2_jax.inference.generate import decode_params, generate_text
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.inference.scoring import Scorer
-from gpt2_jax.model import attention
+from gpt2_jax.model import attention_kernels
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.parallel import mesh as mesh_lib
@@ -97,9 +97,11 @@ def train(
     config = config_lib.from_dict(config_lib.to_dict(config))
     config = resolve_vocab_size(config)
     check_platforms()
-    attention.choose(config.model, config.compute)
+    kernel = attention_kernels.explain(config.model, config.compute)
     with report_lost_peers():
         log = print_stderr if is_primary() else _silent
+        if jax.default_backend() != "cpu":  # a CPU has the reference alone
+            log(f"attention: {kernel}")
         sets = open_sets(config, check_sums=check_sha256, log=log)
         results = Trainer(config, workdir, make_setup(config, sets)).run(stop_at_step)
     if compare_compressors and is_primary():
@@ -181,15 +183,16 @@ def dry_run(config: Config) -> dict[str, Any]:
 
     Returns:
       {"parameters", "tokens_per_step", "total_tokens", "flops_per_step", "mesh": {axis: size},
-      "memory_bytes": {kind: bytes per device}}. Gradients take as much memory as the parameters;
-      activations are not included.
+      "attention": the kernel on the local devices and why it is not another, "memory_bytes": {kind:
+      bytes per device}}. Gradients take as much memory as the parameters; activations are not
+      included.
 
     Raises:
       UserError: if the mesh does not divide the batch or the model.
     """
     config = resolve_vocab_size(config)
     check_platforms()
-    attention.choose(config.model, config.compute)
+    kernel = attention_kernels.explain(config.model, config.compute)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_batch(config.train, mesh)
     state = abstract_state(config, make_optimizer(config), mesh, Rules())
@@ -199,6 +202,7 @@ def dry_run(config: Config) -> dict[str, Any]:
         "total_tokens": config.tokens_per_step * config.train.total_steps,
         "flops_per_step": flops_per_token(config.model) * config.tokens_per_step,
         "mesh": mesh_lib.describe(mesh),
+        "attention": kernel,
         "memory_bytes": {
             "parameters": bytes_per_device(state.params),
             "optimizer": bytes_per_device(state.opt_state),

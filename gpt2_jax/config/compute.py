@@ -35,6 +35,11 @@ class ComputeConfig:
     loss_chunk: int = knob(
         128, "positions whose logits the loss holds at a time; 0: the whole sequence", low=0
     )
+    plain: bool = knob(
+        False,
+        "differentiate plain JAX operations instead of our own gradients and kernels: slower, but "
+        "forward mode and second derivatives work",
+    )
     prng: str = knob(
         "threefry2x32",
         "random bits of dropout; rbg is cheaper on TPUs and draws other masks on other meshes",

@@ -8,8 +8,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gpt2_jax.config import ComputeConfig
 from gpt2_jax.model.layout import Axes, constrain, gather, on_each_device
 from gpt2_jax.parallel.mesh import BATCH_AXES
+
+
+def embed(table_VxD: jax.Array, ids: jax.Array, axes: Axes, compute: ComputeConfig) -> jax.Array:
+    """Returns embeddings [..., D] of int32 ids [B, ...] in the compute dtype.
+
+    Args:
+      table_VxD: the embedding table.
+      ids: token ids or positions.
+      axes: logical names of the table's axes.
+      compute: gives the dtype, and whether autodiff is to see plain operations.
+    """
+    if compute.plain:
+        return gather(table_VxD, axes, table_VxD.dtype)[ids].astype(compute.dtype)
+    rows: Any = lookup(table_VxD, ids, axes, compute.dtype)
+    return rows
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

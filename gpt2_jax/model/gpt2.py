@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
-from gpt2_jax.model import attention
 from gpt2_jax.model.activations import ACTIVATIONS
+from gpt2_jax.model.attention import reference_attention
+from gpt2_jax.model.attention_kernels import choose, fused_attention
 from gpt2_jax.model.cache import KVCache, LayerCache, append
-from gpt2_jax.model.embedding import lookup
+from gpt2_jax.model.embedding import embed
 from gpt2_jax.model.layout import constrain
 from gpt2_jax.model.linear import PRODUCT, Linear
 from gpt2_jax.model.norms import make_norm
@@ -71,17 +72,23 @@ class Attention(nn.Module):
         scale = K**-0.5 if config.scale_attn_weights else 1.0
         if layer_scale is not None:
             q_BxTxHxK = (q_BxTxHxK * layer_scale).astype(q_BxTxHxK.dtype)
-        kernel = "reference" if cache is not None else attention.choose(config, compute)
+        kernel = "reference" if cache is not None else choose(config, compute)
         if kernel != "reference":
-            y_BxTxHxK = attention.fused_attention(
-                q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, segments_BxT, scale, kernel
+            y_BxTxHxK = fused_attention(
+                q_BxTxHxK,
+                k_BxTxHxK,
+                v_BxTxHxK,
+                segments_BxT,
+                scale,
+                kernel,
+                compute.matmul_precision,
             )
         else:
             k_BxSxHxK, v_BxSxHxK = k_BxTxHxK, v_BxTxHxK
             if cache is not None:
                 cache = append(cache, (k_BxTxHxK, v_BxTxHxK), slots_BxT[:, 0])
                 k_BxSxHxK, v_BxSxHxK = cache
-            y_BxTxHxK, probs_BxHxTxS = attention.reference_attention(
+            y_BxTxHxK, probs_BxHxTxS = reference_attention(
                 q_BxTxHxK,
                 k_BxSxHxK,
                 v_BxSxHxK,
@@ -271,9 +278,9 @@ class GPT2(nn.Module):
         )
 
     def _embed(self, tokens_BxT: jax.Array, positions_BxT: jax.Array) -> jax.Array:
-        x_BxTxD: Any = lookup(self.wte, tokens_BxT, ("vocab", "embed"), self.compute.dtype)
-        if embed := ENCODINGS[self.config.position].embed:
-            x_BxTxD = embed(self.position, x_BxTxD, positions_BxT)
+        x_BxTxD = embed(self.wte, tokens_BxT, ("vocab", "embed"), self.compute)
+        if add := ENCODINGS[self.config.position].embed:
+            x_BxTxD = add(self.position, x_BxTxD, positions_BxT, self.compute)
         return self.dropout(constrain(x_BxTxD, ("batch", "length", "act_embed")))
 
 

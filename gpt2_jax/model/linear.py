@@ -43,8 +43,9 @@ class Linear(nn.Module):
         bias_init = nn.with_logical_partitioning(nn.initializers.zeros, bias_axes)
         kernel: Any = self.param("kernel", kernel_init, self.inputs + self.outputs, jnp.float32)
         bias: Any = self.param("bias", bias_init, self.outputs, jnp.float32)
-        product = matmul(x, kernel, len(self.inputs), self.axes, self.compute.matmul_precision)
-        return checkpoint_name(product, PRODUCT) + bias.astype(self.compute.dtype)
+        product = _plain_matmul if self.compute.plain else matmul
+        y: Any = product(x, kernel, len(self.inputs), self.axes, self.compute.matmul_precision)
+        return checkpoint_name(y, PRODUCT) + bias.astype(self.compute.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -68,6 +69,13 @@ def matmul(
       axes: logical names of w's axes.
       precision: precision of the products; see `ComputeConfig.matmul_precision`.
     """
+    return _plain_matmul(x, w, num_contracted, axes, precision)
+
+
+def _plain_matmul(
+    x: jax.Array, w: jax.Array, num_contracted: int, axes: Axes, precision: str | None
+) -> jax.Array:
+    """Returns the same, and autodiff computes its gradients."""
     return jnp.tensordot(x, gather(w, axes, x.dtype), num_contracted, precision=precision)
 
 

@@ -47,6 +47,36 @@ def weighted_cross_entropy(
     return _sweep(*arrays, vocab_size, chunk, precision)[0]
 
 
+def plain_cross_entropy(
+    hidden_BxTxD: jax.Array,
+    table_VxD: jax.Array,
+    targets_BxT: jax.Array,
+    weights_BxT: jax.Array,
+    vocab_size: int,
+    chunk: int,
+    precision: str | None = None,
+) -> jax.Array:
+    """Returns the same as `weighted_cross_entropy`, and autodiff computes its gradients.
+
+    The backward pass computes the logits of each chunk again.
+    """
+    B, T = targets_BxT.shape
+    table = gather(table_VxD, _TABLE_AXES, hidden_BxTxD.dtype)
+    chunk = chunk if 0 < chunk < T else T
+
+    def add_chunk(total: jax.Array, arrays: Any) -> tuple[jax.Array, None]:
+        hidden, targets, weights = arrays
+        loss, _ = _local_sweep(hidden, table, targets, weights, vocab_size, 0, precision, False)
+        return total + loss, None
+
+    def split(x: jax.Array) -> jax.Array:
+        """Reshapes [B, T, ...] to [T / chunk, B, chunk, ...]."""
+        return jnp.moveaxis(x.reshape(B, T // chunk, chunk, *x.shape[2:]), 1, 0)
+
+    chunks = (split(hidden_BxTxD), split(targets_BxT), split(weights_BxT))
+    return jax.lax.scan(jax.checkpoint(add_chunk), jnp.float32(0), chunks)[0]
+
+
 def _forward(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk, precision):
     arrays = (hidden_BxTxD, table_VxD, targets_BxT, weights_BxT)
     return _sweep(*arrays, vocab_size, chunk, precision, gradients=True)

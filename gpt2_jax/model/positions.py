@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gpt2_jax.config import ModelConfig
-from gpt2_jax.model.embedding import lookup
+from gpt2_jax.config import ComputeConfig, ModelConfig
+from gpt2_jax.model.embedding import embed
 
 _INIT_STD = 0.01  # as OpenAI's release code initializes wpe
 _ROTARY_BASE = 10_000.0
@@ -25,8 +25,8 @@ class PositionEncoding(NamedTuple):
 
     Attributes:
       declare: (the GPT2 module, its config) -> the parameters it declares there, if it has any.
-      embed: (these parameters, embeddings [B, T, D], positions [B or 1, T]) -> new embeddings;
-        None leaves them unchanged.
+      embed: (these parameters, embeddings [B, T, D], positions [B or 1, T], how to compute) -> new
+        embeddings; None leaves them unchanged.
       rotate: (queries or keys [B, T, H, K], positions [B or 1, T]) -> rotated ones, before keys
         enter the cache; None leaves them unchanged.
       axes: logical names of parameter axes that no other part of the model has.
@@ -34,7 +34,7 @@ class PositionEncoding(NamedTuple):
     """
 
     declare: Callable[[nn.Module, ModelConfig], Any] = lambda module, config: None
-    embed: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
+    embed: Callable[[Any, jax.Array, jax.Array, ComputeConfig], jax.Array] | None = None
     rotate: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     axes: tuple[str, ...] = ()
     num_params: Callable[[ModelConfig], int] = lambda config: 0
@@ -49,10 +49,11 @@ def _declare_table(module: nn.Module, config: ModelConfig) -> Any:
     return module.param("wpe", init, (config.context_length, config.d_model), jnp.float32)
 
 
-def _add_rows(wpe: jax.Array, x_BxTxD: jax.Array, positions_BxT: jax.Array) -> jax.Array:
+def _add_rows(
+    wpe: jax.Array, x_BxTxD: jax.Array, positions_BxT: jax.Array, compute: ComputeConfig
+) -> jax.Array:
     """Adds each position's row to its token's embedding."""
-    rows_BxTxD: Any = lookup(wpe, positions_BxT, _TABLE_AXES, x_BxTxD.dtype)
-    return x_BxTxD + rows_BxTxD
+    return x_BxTxD + embed(wpe, positions_BxT, _TABLE_AXES, compute)
 
 
 def rotate_half(x_BxTxHxK: jax.Array, positions_BxT: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from gpt2_jax.config import Config
 from gpt2_jax.data.loader import Batch
 from gpt2_jax.model.build import build_model
 from gpt2_jax.model.gpt2 import GPT2
-from gpt2_jax.model.loss import weighted_cross_entropy
+from gpt2_jax.model.loss import plain_cross_entropy, weighted_cross_entropy
 from gpt2_jax.model.params import output_table
 from gpt2_jax.parallel.mesh import BATCH_AXES
 from gpt2_jax.parallel.rules import Rules, sharding_context
@@ -190,7 +190,8 @@ def _accumulated_gradient(
 def _weighted_loss(model: GPT2, params: Any, batch: Batch, key: jax.Array | None) -> jax.Array:
     rngs = {"dropout": key} if key is not None else None
     hidden, _ = model.apply({"params": params}, batch.inputs, None, batch.segments, rngs=rngs)
-    return weighted_cross_entropy(
+    cross_entropy = plain_cross_entropy if model.compute.plain else weighted_cross_entropy
+    return cross_entropy(
         hidden,
         output_table(params),
         batch.targets,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpt2_jax.errors import UserError
-from gpt2_jax.model import attention
+from gpt2_jax.model import attention, attention_kernels
 
 
 def assert_causal_probabilities(maps):
@@ -47,7 +47,7 @@ def test_a_query_sees_the_slots_up_to_its_position():
 
 
 def choose(model):
-    return attention.choose(model.config, model.compute)
+    return attention_kernels.choose(model.config, model.compute)
 
 
 def test_auto_is_the_reference_where_there_is_no_gpu(tiny, monkeypatch):
@@ -78,3 +78,51 @@ def test_cudnn_is_chosen_and_refused_by_what_it_can_compute(tiny, monkeypatch):
             choose(tiny(attention="cudnn", **changes))
     gpus.append(types.SimpleNamespace(compute_capability="7.0"))
     assert choose(tiny(dtype="bfloat16")) == "reference"
+
+
+@pytest.mark.parametrize(
+    ("platform", "changes", "line"),
+    [
+        (
+            "cpu",
+            {},
+            "reference (splash needs a TPU; cudnn needs a GPU of compute capability 8.0 or more)",
+        ),
+        (
+            "gpu",
+            {"dtype": "bfloat16", "dropout": 0.1},
+            "reference (splash needs a TPU; cudnn needs model.dropout=0)",
+        ),
+        (
+            "gpu",
+            {"dtype": "float32", "dropout": 0.1},
+            "reference (splash needs a TPU; cudnn needs compute.dtype=bfloat16 and "
+            "model.dropout=0)",
+        ),
+        ("gpu", {"dtype": "bfloat16"}, "cudnn (compute.attention=auto)"),
+        (
+            "tpu",
+            {"context_length": 100},
+            "reference (splash needs a context_length that is a multiple of 128; cudnn needs a GPU "
+            "of compute capability 8.0 or more)",
+        ),
+        (
+            "tpu",
+            {"context_length": 128, "plain": True},
+            "reference (splash needs compute.plain=false; cudnn needs a GPU of compute capability "
+            "8.0 or more)",
+        ),
+        (
+            "tpu",
+            {"context_length": 128, "attention": "splash"},
+            "splash (compute.attention=splash)",
+        ),
+        ("tpu", {"attention": "reference"}, "reference (compute.attention=reference)"),
+    ],
+)
+def test_the_choice_says_what_the_other_kernels_lack(tiny, monkeypatch, platform, changes, line):
+    gpus = [types.SimpleNamespace(compute_capability="9.0")]
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(jax, "local_devices", lambda: gpus)
+    model = tiny(**changes)
+    assert attention_kernels.explain(model.config, model.compute) == line

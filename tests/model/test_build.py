@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
-from gpt2_jax.model import attention
+from gpt2_jax.model import gpt2
 from gpt2_jax.model.build import abstract_params, boxed_params, build_decoder, build_model
 
 _MODEL = ModelConfig(2, 4, 32, 16, vocab_size=61, vocab_multiple=8, dropout=0.1)
@@ -57,6 +57,6 @@ def test_initialization_asks_for_no_fused_kernel(monkeypatch):
         asked.append(compute.attention)
         return "reference"
 
-    monkeypatch.setattr(attention, "choose", choose)
+    monkeypatch.setattr(gpt2, "choose", choose)
     boxed_params(_MODEL, jax.random.key(0))
     assert set(asked) <= {"reference"}

@@ -7,12 +7,18 @@ import functools
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gpt2_jax import api
 from gpt2_jax.config import ComputeConfig, Config, ModelConfig, ScheduleConfig, TrainConfig
 from gpt2_jax.data.loader import Batch
-from gpt2_jax.model.build import build_model
+from gpt2_jax.inference import generate, scoring
+from gpt2_jax.inference.generate import decode_params
+from gpt2_jax.inference.sampling import SamplingOptions
+from gpt2_jax.model import attention_kernels
+from gpt2_jax.model.build import abstract_params, build_decoder, build_model
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules, sharding_context
 from gpt2_jax.training import step
@@ -62,6 +68,58 @@ def test_every_product_of_a_step_has_the_precision_of_the_config(compute, precis
     assert products == 3 * (6 + 1)
     found = re.findall(r"\bprecision=\(?(?:Precision\.)?(\w+)", jaxpr)
     assert found == [precision] * products if precision else found == []
+
+
+def _programs(config, monkeypatch):
+    """Returns {name: StableHLO} of every program that computes with the model; compiles none."""
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered, options=None: lowered)
+    mesh, optimizer, state = _setting(config)
+    rules, decoder = Rules(), build_decoder(config.model, config.compute)
+    params = jax.eval_shape(lambda p: decode_params(decoder, p), abstract_params(config.model))
+    tokens, lengths = jnp.zeros((2, 8), jnp.int32), jnp.full(2, 8, jnp.int32)
+    cache, logits = jax.eval_shape(
+        lambda p: generate._prefill(decoder, p, tokens, lengths, 16), params
+    )
+    options = (SamplingOptions(), cache, logits, jax.random.key(0), jnp.int32(0), jnp.int32(4))
+    scorer = build_decoder(config.model, config.compute, scanned=True)
+    pairs = jnp.zeros((2, 1, 4), jnp.int32)
+    scored = (rules, tokens, lengths, pairs, pairs, None)
+    with sharding_context(mesh, rules):
+        likelihoods = scoring._likelihoods.lower(scorer, state.params, *scored)
+    programs = {
+        "train": step.compile_train_step(config, optimizer, mesh, rules, state),
+        "eval": step.compile_eval_step(config, 4, mesh, rules, state.params),
+        "prefill": generate._prefill.lower(decoder, params, tokens, lengths, 16),
+        "decode": generate._decode_block.lower(decoder, params, *options),
+        "score": likelihoods,
+        "logits": api._logits.lower(decoder, params, tokens),
+        "maps": api._attention_maps.lower(decoder, params, tokens[:1]),
+    }
+    return {name: lowered.as_text() for name, lowered in programs.items()}  # pyright: ignore
+
+
+@pytest.mark.parametrize("changes", [{}, {"plain": True}, {"remat": "full", "loss_chunk": 8}])
+def test_float32_is_float32_in_every_program(changes, monkeypatch):
+    for name, text in _programs(_with(dtype="float32", **changes), monkeypatch).items():
+        products = re.findall(r"stablehlo\.(?:dot\w*|convolution)\b[^\n]*", text)
+        assert len(products) >= 5, name
+        assert [p for p in products if "precision = [HIGHEST, HIGHEST]" not in p] == [], name
+
+
+@pytest.mark.parametrize(("precision", "found"), [(None, "HIGHEST"), ("default", "None")])
+def test_splash_computes_float32_products_in_the_precision_of_the_config(precision, found):
+    compute = ComputeConfig(dtype="float32", precision=precision)
+    q = jnp.zeros((1, 128, 2, 64))
+
+    def total(q, k, v):
+        fused = attention_kernels.fused_attention
+        return fused(q, k, v, None, 0.1, "splash", compute.matmul_precision).sum()
+
+    jaxpr = str(jax.make_jaxpr(jax.grad(total, argnums=(0, 1, 2)))(q, q, q))
+    products = jaxpr.count("dot_general[")
+    assert products >= 2 + 5  # forward, and backward by the fused kernel
+    named = re.findall(r"\bprecision=\(?(?:Precision\.)?(\w+)", jaxpr)
+    assert named == ([found] * products if found == "HIGHEST" else [])
 
 
 @pytest.mark.slow

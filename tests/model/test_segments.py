@@ -11,7 +11,7 @@ import pytest
 
 from gpt2_jax.config import MeshConfig
 from gpt2_jax.errors import UserError
-from gpt2_jax.model import attention
+from gpt2_jax.model import attention, attention_kernels
 from gpt2_jax.model.cache import init_cache
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules, sharding_context
@@ -83,7 +83,7 @@ def test_splash_gives_what_the_reference_gives_and_its_gradients(cut):
         return attention.reference_attention(q, k, v, slots, ids, 0.25, lambda p: p)[0]
 
     def splash(q, k, v):
-        return attention._splash(q, k, v, ids, 0.25, interpret=True)
+        return attention_kernels._splash(q, k, v, ids, 0.25, interpret=True)
 
     run = jax.jit(_value_and_gradients, static_argnums=0)
     for ours, theirs in zip(run(splash, q, k, v, dy), run(reference, q, k, v, dy), strict=True):
@@ -96,11 +96,11 @@ def test_every_device_runs_the_kernel_on_its_rows_and_heads(monkeypatch):
 
     def kernel(q, k, v, segments, scale):
         seen.append((q.shape, segments.shape))
-        return attention._splash(q, k, v, segments, scale, interpret=True)
+        return attention_kernels._splash(q, k, v, segments, scale, interpret=True)
 
-    splash = attention._KERNELS["splash"]._replace(attend=kernel)
-    monkeypatch.setitem(attention._KERNELS, "splash", splash)
-    fused = functools.partial(attention.fused_attention, scale=0.25, kernel="splash")
+    splash = attention_kernels._KERNELS["splash"]._replace(attend=kernel)
+    monkeypatch.setitem(attention_kernels._KERNELS, "splash", splash)
+    fused = functools.partial(attention_kernels.fused_attention, scale=0.25, kernel="splash")
 
     def run(q, k, v, dy):
         return _value_and_gradients(lambda q, k, v: fused(q, k, v, segments), q, k, v, dy)
@@ -115,7 +115,7 @@ def test_every_device_runs_the_kernel_on_its_rows_and_heads(monkeypatch):
 
 
 def choose(model):
-    return attention.choose(model.config, model.compute)
+    return attention_kernels.choose(model.config, model.compute)
 
 
 def test_splash_is_chosen_for_tpus_and_refused_by_what_it_cannot_compute(tiny, monkeypatch):
@@ -124,6 +124,9 @@ def test_splash_is_chosen_for_tpus_and_refused_by_what_it_cannot_compute(tiny, m
     assert choose(tiny(context_length=100)) == "reference"
     assert choose(tiny(context_length=128, dropout=0.1)) == "reference"
     assert "multiple of 128" in _refusal(tiny(context_length=100, attention="splash"))
+    high = {"context_length": 128, "dtype": "float32", "precision": "high"}
+    assert choose(tiny(**high)) == "reference"
+    assert "compute.precision" in _refusal(tiny(attention="splash", **high))
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert choose(tiny(context_length=128)) == "reference"
     assert "needs a TPU" in _refusal(tiny(context_length=128, attention="splash"))

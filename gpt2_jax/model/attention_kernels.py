@@ -1,0 +1,214 @@
+"""Computes causal attention by fused kernels, which never store the scores, and chooses among them.
+
+They compute what `attention.reference_attention` does, for whole sequences and without dropout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gpt2_jax.config import ComputeConfig, ModelConfig
+from gpt2_jax.errors import UserError
+from gpt2_jax.model.layout import on_each_device
+
+_LANES = 128  # of a TPU's vector register; splash needs blocks of a multiple of it
+
+Attend = Callable[..., jax.Array]
+
+
+def fused_attention(
+    q_BxTxHxK: jax.Array,
+    k_BxTxHxK: jax.Array,
+    v_BxTxHxK: jax.Array,
+    segments_BxT: jax.Array | None,
+    scale: float,
+    kernel: str,
+    precision: str | None = None,
+) -> jax.Array:
+    """Returns softmax(scale q k^T) v for whole sequences, where a query sees no later slot.
+
+    XLA cannot divide such a kernel over devices, so each device runs it on its own rows and heads.
+
+    Args:
+      segments_BxT: int32; a query sees only slots of its own segment. None means one segment.
+      scale: factor of the scores, 1 / sqrt(K) in GPT-2.
+      kernel: "cudnn" or "splash".
+      precision: precision of the products; see `ComputeConfig.matmul_precision`.
+
+    Returns:
+      [B, T, H, K].
+    """
+    heads = ("batch", "length", "act_heads", "head_dim")
+    arrays, axes = [q_BxTxHxK, k_BxTxHxK, v_BxTxHxK], [heads] * 3
+    if segments_BxT is not None:
+        arrays, axes = [*arrays, segments_BxT], [*axes, ("batch", "length")]
+    # Products of bfloat16 inputs are exact, so no precision makes them more so.
+    precision = precision if q_BxTxHxK.dtype == "float32" else None
+
+    def program(q, k, v, segments=None):
+        def attend(q, k, v, segments):
+            return _KERNELS[kernel].attend(q, k, v, segments, scale)
+
+        return (_at_precision(attend, precision)(q, k, v, segments),)
+
+    return on_each_device(program, axes, (heads,))(*arrays)[0]
+
+
+def _at_precision(attend: Attend, precision: str | None) -> Attend:
+    """Returns attend(q, k, v, segments) with products of a precision, forward and backward.
+
+    A kernel whose products name no precision uses the one in force while it is traced. Its backward
+    pass is traced later, when a context around the call has ended.
+    """
+    if precision is None:
+        return attend
+
+    @jax.custom_vjp
+    def precise(q, k, v, segments):
+        with jax.default_matmul_precision(precision):
+            return attend(q, k, v, segments)
+
+    def forward(q, k, v, segments):
+        with jax.default_matmul_precision(precision):
+            return jax.vjp(lambda q, k, v: attend(q, k, v, segments), q, k, v)
+
+    def backward(pull_back, dy):
+        with jax.default_matmul_precision(precision):
+            return *pull_back(dy), None
+
+    precise.defvjp(forward, backward)
+    return precise
+
+
+def _cudnn(q, k, v, segments, scale):
+    mask = None if segments is None else (segments[:, :, None] == segments[:, None, :])[:, None]
+    return jax.nn.dot_product_attention(
+        q, k, v, mask=mask, scale=scale, is_causal=True, implementation="cudnn"
+    )
+
+
+def _splash(q, k, v, segments, scale, interpret=False):
+    """Runs splash attention, JAX's kernel for TPUs, which skips fully masked blocks."""
+    # Imported here, because Pallas takes half a second to import.
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    T, H = q.shape[1:3]
+    # The largest of MaxText's block sizes that divides T, for all passes.
+    block = next(size for size in (512, 256, _LANES) if T % size == 0)
+    sizes = splash.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_kv_compute=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_kv_dkv_compute=block,
+        use_fused_bwd_kernel=True,
+    )
+    kernel: Any = splash.make_splash_mha_single_device(
+        splash.MultiHeadMask([splash.CausalMask((T, T))] * H),
+        block_sizes=sizes,
+        interpret=interpret,
+    )
+    ids = None if segments is None else splash.SegmentIds(segments, segments)
+    q_BxHxTxK, k_BxHxTxK, v_BxHxTxK = (jnp.swapaxes(x, 1, 2) for x in (q * scale, k, v))
+    return jnp.swapaxes(jax.vmap(kernel)(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, ids), 1, 2)
+
+
+def _cudnn_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
+    width = model.head_dim
+    return {
+        "a GPU of compute capability 8.0 or more": _compute_capability() >= 8,
+        "compute.dtype=bfloat16": compute.dtype == "bfloat16",
+        "a head width that is a multiple of 8 up to 128": width % 8 == 0 and width <= 128,
+        "model.dropout=0": model.dropout == 0,
+        "compute.plain=false": not compute.plain,
+    }
+
+
+def _splash_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
+    inexact = compute.dtype == "float32" and compute.matmul_precision == "high"
+    return {
+        "a TPU": _platform() == "tpu",
+        f"a context_length that is a multiple of {_LANES}": model.context_length % _LANES == 0,
+        "model.dropout=0": model.dropout == 0,
+        "compute.precision=highest or default for float32": not inexact,
+        "compute.plain=false": not compute.plain,
+    }
+
+
+class _Kernel(NamedTuple):
+    """Describes a kernel: how it computes, and what of a model and device it needs."""
+
+    attend: Attend
+    needs: Callable[[ModelConfig, ComputeConfig], dict[str, bool]]
+
+
+# In the order in which `compute.attention=auto` tries them.
+_KERNELS = {
+    "splash": _Kernel(_splash, _splash_needs),
+    "cudnn": _Kernel(_cudnn, _cudnn_needs),
+}
+
+
+def choose(model: ModelConfig, compute: ComputeConfig) -> str:
+    """Returns the kernel that `compute.attention` selects: "splash", "cudnn" or "reference".
+
+    Considers the devices of the mesh in force, or without a mesh, those that JAX would use.
+
+    Raises:
+      UserError: if the config names a kernel that cannot compute this model on these devices.
+    """
+    if compute.attention == "reference":
+        return "reference"
+    missing = _missing(model, compute)
+    if compute.attention == "auto":
+        return next((name for name, needs in missing.items() if not needs), "reference")
+    if needs := missing[compute.attention]:
+        raise UserError(
+            f"compute.attention={compute.attention} needs {needs[0]}; use auto or reference"
+        )
+    return compute.attention
+
+
+def explain(model: ModelConfig, compute: ComputeConfig) -> str:
+    """Returns the kernel that is chosen and, for the reference, what each other one lacks.
+
+    For example "reference (splash needs a TPU; cudnn needs model.dropout=0)".
+
+    Raises:
+      UserError: as `choose` does.
+    """
+    kernel = choose(model, compute)
+    if kernel != "reference" or compute.attention == "reference":
+        return f"{kernel} (compute.attention={compute.attention})"
+    lacks = [
+        f"{name} needs {' and '.join(needs)}" for name, needs in _missing(model, compute).items()
+    ]
+    return f"reference ({'; '.join(lacks)})"
+
+
+def _missing(model: ModelConfig, compute: ComputeConfig) -> dict[str, list[str]]:
+    """Returns {kernel: what it needs and does not have}; where its device is missing, only that."""
+    missing = {}
+    for name, kernel in _KERNELS.items():
+        device, *others = kernel.needs(model, compute).items()
+        unmet = [need for need, is_met in others if not is_met]
+        missing[name] = unmet if device[1] else [device[0]]
+    return missing
+
+
+def _platform() -> str:
+    mesh = jax.sharding.get_abstract_mesh()
+    device = None if mesh.empty else mesh.abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def _compute_capability() -> float:
+    """Returns the lowest compute capability of the local GPUs; 0 without a GPU."""
+    if jax.default_backend() != "gpu" or _platform() == "tpu":
+        return 0.0
+    return min(float(getattr(gpu, "compute_capability", 0)) for gpu in jax.local_devices())
