@@ -20,6 +20,7 @@ from gpt2_jax.inference.generate import Sample
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
 from gpt2_jax.tokenizers.base import checked_ids
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 
@@ -42,6 +43,9 @@ class Score(NamedTuple):
 def load(model: str | Path) -> LanguageModel:
     """Returns a model, ready for use.
 
+    From then on JAX keeps the programs that this process compiles, unless the user has set its
+    cache otherwise; see `gpt2_jax.parallel.compilation_cache`.
+
     Args:
       model: a run's workdir (its newest good step is loaded), the folder of one step, a folder in
         Hugging Face's format or of OpenAI's release, or the id of a model on the Hugging Face hub.
@@ -50,7 +54,9 @@ def load(model: str | Path) -> LanguageModel:
       UserError: if there is no such model.
       StorageError: if no checkpoint is whole, or the step that was named is not.
     """
-    return LanguageModel(load_lib.load(arguments.path("model", model)))
+    path = arguments.path("model", model)
+    keep_compiled_programs()
+    return LanguageModel(load_lib.load(path))
 
 
 class LanguageModel:

@@ -36,6 +36,7 @@ from gpt2_jax.model import attention_kernels
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.parallel import mesh as mesh_lib
+from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
 from gpt2_jax.parallel.distributed import is_primary, report_lost_peers
 from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.parallel.rules import Rules
@@ -95,6 +96,7 @@ def train(
     compare_compressors = arguments.boolean("compare_compressors", compare_compressors)
     # `dataclasses.replace` makes a config that was not checked.
     config = config_lib.from_dict(config_lib.to_dict(config))
+    keep_compiled_programs()
     config = resolve_vocab_size(config)
     check_platforms()
     kernel = attention_kernels.explain(config.model, config.compute)
@@ -258,6 +260,7 @@ def evaluate(
     texts = _checked_texts({} if texts is None else texts)
     if not tasks and not texts:
         raise UserError("there is nothing to score: name tasks, or texts such as " + _TEXTS)
+    keep_compiled_programs()
     data = local_path(data, "data")
     tasks = sources.select(",".join(tasks), data).run if tasks else []
     folder = None if out is None else local_path(arguments.path("out", out), "out")

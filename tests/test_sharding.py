@@ -18,7 +18,7 @@ from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules, sharding_context
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.state import abstract_state, init_state
-from gpt2_jax.training.step import batch_sharding, compile_train_step
+from gpt2_jax.training.step import batch_sharding, compile_train_step, step_numbers
 
 T, STEPS = 16, 20
 _CONFIG = from_dict(
@@ -59,6 +59,7 @@ def train(axes, dropout=0.0):
     optimizer = make_optimizer(config)
     abstract = abstract_state(config, optimizer, mesh, rules)
     step = compile_train_step(config, optimizer, mesh, rules, abstract)
+    numbers = step_numbers(config, mesh)
     # That a seed gives the same parameters on every mesh is tests/training/test_state.py's to show.
     state = jax.device_put(first_state(), jax.tree.map(lambda leaf: leaf.sharding, abstract))
     # Tokens with something to learn: each follows from the one before, but for noise.
@@ -69,7 +70,7 @@ def train(axes, dropout=0.0):
     )
     losses = []
     for batch in device_batches(source, batch_sharding(mesh), stop_step=STEPS):
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, numbers)
         losses.append(float(metrics["loss"]))
     return np.array(losses), state
 

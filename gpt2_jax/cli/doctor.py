@@ -278,10 +278,9 @@ def _cudnn(devices: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _compilation_cache() -> dict[str, Any]:
-    import jax
+    from gpt2_jax.parallel.compilation_cache import describe
 
-    folder = getattr(jax.config, "jax_compilation_cache_dir", None)
-    return {"on": bool(folder), "detail": folder or "JAX_COMPILATION_CACHE_DIR is not set"}
+    return describe()
 
 
 def _vocabulary() -> dict[str, Any]:

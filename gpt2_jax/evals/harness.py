@@ -33,6 +33,7 @@ from gpt2_jax.inference.batching import Request
 from gpt2_jax.inference.generate import decode_params, encode_prompt, generate_text
 from gpt2_jax.inference.scoring import Likelihood, Scorer, windows
 from gpt2_jax.model.build import build_decoder
+from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
 from gpt2_jax.parallel.malloc import keep_freed_memory
 
 _missing: ImportError | None = None
@@ -88,6 +89,7 @@ class GPT2JaxLM(_TemplateLM):
         super().__init__()
         values = {"model": model, "dtype": dtype, "seed": seed, "device": device}
         check_arguments(values | {"tokens_per_batch": tokens_per_batch}, unknown)
+        keep_compiled_programs()
         self._model = load(str(model))
         self._config = self._model.config
         if dtype != "auto":

@@ -17,7 +17,13 @@ from gpt2_jax.training.hooks import Hook
 from gpt2_jax.training.run import Run
 from gpt2_jax.training.saving import Saver
 from gpt2_jax.training.state import TrainState
-from gpt2_jax.training.step import Metrics, batch_sharding, compile_train_step
+from gpt2_jax.training.step import (
+    Metrics,
+    StepNumbers,
+    batch_sharding,
+    compile_train_step,
+    step_numbers,
+)
 from gpt2_jax.training.watchdog import Watchdog
 
 
@@ -51,6 +57,7 @@ class Loop:
             if step >= stop_at:
                 return
             train_step = self._compile()
+            numbers = step_numbers(self._run.config, self._run.mesh)
             sharding = batch_sharding(self._run.mesh)
             with contextlib.closing(
                 device_batches(self._run.setup.source, sharding, step)
@@ -62,7 +69,7 @@ class Loop:
                     with self._goodput.measuring(DATA_WAIT):
                         batch = next(batches)
                     with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                        state, metrics = train_step(state, batch)
+                        state, metrics = train_step(state, batch, numbers)
                     # The device computes this step while the host reads the metrics of the last.
                     if unread is not None:
                         self._call_on_metrics(step - 1, unread)
@@ -79,7 +86,7 @@ class Loop:
             self._save_and_end(step, state)
         self._finish_saving(step)
 
-    def _compile(self) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    def _compile(self) -> Callable[[TrainState, Any, StepNumbers], tuple[TrainState, Metrics]]:
         run = self._run
         self._watchdog.report("compiling")
         with self._goodput.measuring("compilation"):

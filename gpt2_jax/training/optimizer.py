@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gpt2_jax.config import Config, OptimizerConfig, ScheduleConfig
@@ -26,12 +27,12 @@ class Decay(NamedTuple):
     Attributes:
       progress: float32, from 0 at the end of the warmup to 1 at the last step.
       n: float32, the number of updates before this one, warmup included.
-      warmup: the number of warmup updates.
+      warmup: the number of warmup updates, float32.
     """
 
     progress: jax.Array
     n: jax.Array
-    warmup: int
+    warmup: Any
 
 
 DECAYS: dict[str, Callable[[Decay], jax.Array]] = {
@@ -50,26 +51,73 @@ RULES: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] = {
 """Optimizer -> its update rule, to which weight decay and the learning rate are added."""
 
 
-def make_schedule(config: ScheduleConfig, total_steps: int) -> optax.Schedule:
+class ScheduleNumbers(NamedTuple):
+    """Holds the numbers of a schedule, float32 scalars, which the compiled step takes as arguments.
+
+    Attributes:
+      peak: the learning rate at the end of the warmup.
+      minimum: the learning rate at the last step.
+      drop: peak - minimum.
+      warmup: the number of warmup updates.
+      warmup_rise: the growth of the learning rate with each warmup update.
+      decay_pace: the growth of `Decay.progress` with each update after the warmup.
+    """
+
+    peak: Any
+    minimum: Any
+    drop: Any
+    warmup: Any
+    warmup_rise: Any
+    decay_pace: Any
+
+
+def schedule_numbers(config: ScheduleConfig, total_steps: int) -> ScheduleNumbers:
+    """Returns the numbers of a schedule.
+
+    They are multiplied and rounded as XLA does it with constants, which it never divides by, so
+    that the learning rate is to the bit that of a program in which they are constants.
+    """
+    peak, minimum, warmup = config.learning_rate, config.min_learning_rate, config.warmup_steps
+    one = np.float32(1)
+    return ScheduleNumbers(
+        peak=np.float32(peak),
+        minimum=np.float32(minimum),
+        drop=np.float32(peak - minimum),
+        warmup=np.float32(warmup),
+        warmup_rise=np.float32(peak) * (one / np.float32(warmup + 1)),
+        decay_pace=one / np.float32(max(total_steps - warmup, 1)),
+    )
+
+
+def learning_rate(name: str, numbers: ScheduleNumbers, count: Any) -> jax.Array:
     """Returns the learning rate of the n-th update, n counted from 0.
 
     With W warmup steps and peak p: p (n + 1) / (W + 1) while n < W, so that the first update is not
     zero; then from p at n = W to the minimum at n = total_steps, where it stays (nanoGPT's curve).
+
+    Args:
+      name: a key of `DECAYS`.
+      numbers: those of `schedule_numbers`.
+      count: n, int32.
     """
-    peak, end, warmup = config.learning_rate, config.min_learning_rate, config.warmup_steps
-    decay = DECAYS[config.name]
-
-    def learning_rate(count: Any) -> jax.Array:
-        n = jnp.asarray(count, jnp.float32)
-        progress = jnp.clip((n - warmup) / max(total_steps - warmup, 1), 0.0, 1.0)
-        decayed = end + (peak - end) * decay(Decay(progress, n, warmup))
-        return jnp.where(n < warmup, peak * (n + 1) / (warmup + 1), decayed)
-
-    return learning_rate
+    n = jnp.asarray(count, jnp.float32)
+    progress = jnp.clip((n - numbers.warmup) * numbers.decay_pace, 0.0, 1.0)
+    decayed = numbers.minimum + numbers.drop * DECAYS[name](Decay(progress, n, numbers.warmup))
+    return jnp.where(n < numbers.warmup, numbers.warmup_rise * (n + 1), decayed)
 
 
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns the config's optimizer: clip by global norm, update rule, decay, learning rate."""
+def make_schedule(config: ScheduleConfig, total_steps: int) -> optax.Schedule:
+    """Returns `learning_rate` as a function of n alone."""
+    numbers = schedule_numbers(config, total_steps)
+    return lambda count: learning_rate(config.name, numbers, count)
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
+    """Returns the config's optimizer: clip by global norm, update rule, decay, learning rate.
+
+    Its `update` takes the learning rate as the argument `learning_rate`; without the argument, it
+    is that of the config's schedule.
+    """
     optimizer = config.optimizer
     clip = optimizer.grad_clip
     schedule = make_schedule(config.schedule, config.train.total_steps)
@@ -78,9 +126,31 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
         optax.chain(
             RULES[optimizer.name](optimizer),
             optax.add_decayed_weights(optimizer.weight_decay, decay_mask),
-            optax.scale_by_learning_rate(schedule),
+            _scale_by_learning_rate(schedule),
         ),
     )
+
+
+def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Returns `optax.scale_by_learning_rate(schedule)`, whose rate may also be an argument."""
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
+
+    def update(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        learning_rate: jax.Array | None = None,
+        **others: Any,
+    ) -> tuple[Any, optax.ScaleByScheduleState]:
+        del params, others
+        rate: Any = schedule(state.count) if learning_rate is None else learning_rate
+        scaled = jax.tree.map(lambda leaf: jnp.asarray(-rate, leaf.dtype) * leaf, updates)
+        return scaled, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def decay_mask(params: Any) -> Any:

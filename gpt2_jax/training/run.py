@@ -67,5 +67,5 @@ class Run:
     setup: Setup
     mesh: Mesh
     rules: Rules
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     abstract: TrainState

@@ -1,9 +1,9 @@
-"""The training step and the evaluation step: pure functions of (state, batch) on a mesh."""
+"""The training step and the evaluation step: pure functions of their arguments on a mesh."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,21 +20,68 @@ from gpt2_jax.model.params import output_table
 from gpt2_jax.parallel.mesh import BATCH_AXES
 from gpt2_jax.parallel.rules import Rules, sharding_context
 from gpt2_jax.training.guard import judge
-from gpt2_jax.training.optimizer import make_schedule, updates_made
+from gpt2_jax.training.optimizer import (
+    ScheduleNumbers,
+    learning_rate,
+    schedule_numbers,
+    updates_made,
+)
 from gpt2_jax.training.state import TrainState
 
 Metrics = dict[str, Any]
 
 
+class StepNumbers(NamedTuple):
+    """Holds what a run sets and its step takes as arguments, so that runs share one program.
+
+    Attributes:
+      dropout_key: the data of the key that dropout draws from, uint32.
+      schedule: the numbers of the learning rate.
+    """
+
+    dropout_key: Any
+    schedule: ScheduleNumbers
+
+
+def step_numbers(config: Config, mesh: Mesh) -> StepNumbers:
+    """Returns the numbers of a run, on every device of the mesh."""
+    key = jax.random.key(config.train.seed, impl=config.compute.prng)
+    numbers = StepNumbers(
+        np.asarray(jax.random.key_data(key)),
+        schedule_numbers(config.schedule, config.train.total_steps),
+    )
+    return jax.tree.map(lambda number: _replicated(np.asarray(number), mesh), numbers)
+
+
+def _replicated(array: np.ndarray, mesh: Mesh) -> jax.Array:
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+
+def _abstract_numbers(config: Config, mesh: Mesh) -> StepNumbers:
+    """Returns the numbers as ShapeDtypeStructs; the devices of the mesh need not exist."""
+    key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=config.compute.prng)))
+    schedule = schedule_numbers(config.schedule, config.train.total_steps)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, PartitionSpec())
+        ),
+        StepNumbers(key, schedule),
+    )
+
+
 def compile_train_step(
     config: Config,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     mesh: Mesh,
     rules: Rules,
     abstract: TrainState,
     more_options: Mapping[str, str] | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Compiles the step: (state, batch) -> (next state, metrics). The state's buffers are donated.
+) -> Callable[[TrainState, Batch, StepNumbers], tuple[TrainState, Metrics]]:
+    """Compiles the step: (state, batch, numbers) -> (next state, metrics).
+
+    The state's buffers are donated. Of the config, the program does not depend on `train.seed`,
+    `train.total_steps` and the numbers of `schedule`, which are in `step_numbers`.
 
     The metrics are scalars on the device: `loss` (nats per weighted token), `grad_norm` (before
     clipping), `learning_rate`, `bad_steps` (steps in a row that were not finite) and `loss_limit`
@@ -60,7 +107,8 @@ def compile_train_step(
             segments=config.data.isolate_documents,
         )
         options = compiler_options(mesh) | dict(more_options or {})
-        return jitted.lower(abstract, batch).compile(options)
+        numbers = _abstract_numbers(config, mesh)
+        return jitted.lower(abstract, batch, numbers).compile(options)
 
 
 def compile_eval_step(
@@ -120,14 +168,15 @@ def norms_by_name(norms: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _train_step(
-    config: Config, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    config: Config, optimizer: optax.GradientTransformationExtraArgs
+) -> Callable[[TrainState, Batch, StepNumbers], tuple[TrainState, Metrics]]:
     model = build_model(config.model, config.compute, train=True)
-    schedule = make_schedule(config.schedule, config.train.total_steps)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, batch: Batch, numbers: StepNumbers
+    ) -> tuple[TrainState, Metrics]:
         # Dropout depends only on (seed, step), so that a resumed run draws the same masks.
-        seed = jax.random.key(config.train.seed, impl=config.compute.prng)
+        seed = jax.random.wrap_key_data(numbers.dropout_key, impl=config.compute.prng)
         key = jax.random.fold_in(seed, state.step)
         loss_sum, grad_sum = _accumulated_gradient(
             model, state.params, batch, key, config.train.accumulation_steps
@@ -142,7 +191,11 @@ def _train_step(
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         accepted, loss_window, loss_limit = judge(config.train, state.loss_window, loss, finite)
 
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        count = updates_made(state.opt_state)
+        rate = learning_rate(config.schedule.name, numbers.schedule, count)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, learning_rate=rate
+        )
         params = optax.apply_updates(state.params, updates)
 
         def if_accepted(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -158,7 +211,7 @@ def _train_step(
         metrics = {
             "loss": loss,
             "grad_norm": grad_norm,
-            "learning_rate": schedule(updates_made(state.opt_state)),
+            "learning_rate": rate,
             "bad_steps": next_state.bad_steps,
             "loss_limit": loss_limit,
             "grad_norms": {name: jnp.sqrt(leaf) for name, leaf in squares.items()},

@@ -59,9 +59,9 @@ def _setting(config):
 def test_every_product_of_a_step_has_the_precision_of_the_config(compute, precision):
     config = _with(**compute)
     mesh, optimizer, state = _setting(config)
-    batch = step.abstract_batch(4, 16, mesh)
+    batch, numbers = step.abstract_batch(4, 16, mesh), step.step_numbers(config, mesh)
     with sharding_context(mesh, Rules()):
-        jaxpr = str(jax.make_jaxpr(step._train_step(config, optimizer))(state, batch))
+        jaxpr = str(jax.make_jaxpr(step._train_step(config, optimizer))(state, batch, numbers))
     # A block has six products forward and the loss one, each with two gradients; a scan has one
     # block. Products of the default precision print none.
     products = jaxpr.count("dot_general[")
@@ -130,12 +130,13 @@ def test_rbg_draws_other_masks_and_trains():
     batch = Batch(*ids, np.ones((4, 16), np.float32), None)
     batch = jax.device_put(batch, step.batch_sharding(mesh))
     run = step.compile_train_step(config, optimizer, mesh, Rules(), abstract)
+    numbers = step.step_numbers(config, mesh)
     create = jax.jit(lambda: init_state(config, optimizer, abstract))
 
     def losses(count):
         state, values = create(), []
         for _ in range(count):
-            state, metrics = run(state, batch)
+            state, metrics = run(state, batch, numbers)
             values.append(float(metrics["loss"]))
         return values
 

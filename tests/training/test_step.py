@@ -16,7 +16,7 @@ from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.guard import LossWindow, empty_window
 from gpt2_jax.training.optimizer import make_optimizer, updates_made
 from gpt2_jax.training.state import abstract_state, init_state
-from gpt2_jax.training.step import batch_sharding, compile_train_step
+from gpt2_jax.training.step import batch_sharding, compile_train_step, step_numbers
 
 B, T, V = 8, 16, 61
 
@@ -74,10 +74,15 @@ def setting(**changes):
     optimizer, rules = make_optimizer(config), Rules()
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     abstract = abstract_state(config, optimizer, mesh, rules)
-    step = compile_train_step(config, optimizer, mesh, rules, abstract)
+    compiled = compile_train_step(config, optimizer, mesh, rules, abstract)
+    numbers = step_numbers(config, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     first = first_state()._replace(loss_window=jax.device_get(empty_window(config.train)))
-    return mesh, lambda state=None: jax.device_put(state or first, shardings), step
+
+    def start(state=None):
+        return jax.device_put(state or first, shardings)
+
+    return mesh, start, lambda state, batch: compiled(state, batch, numbers)
 
 
 def make_batch(mesh, weights=None, seed=0):
