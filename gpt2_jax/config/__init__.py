@@ -64,7 +64,8 @@ __all__ = [
 _FIXED_ON_RESUME = frozenset(
     (
         *("model", "data", "optimizer", "schedule"),
-        *("compute.prng", "train.seed", "train.batch_size"),
+        *("compute.prng", "train.batch_size"),
+        *("train.seed", "train.init_seed", "train.data_seed", "train.dropout_seed"),
         *("train.spike_threshold", "train.spike_window", "train.max_spikes"),
     )
 )

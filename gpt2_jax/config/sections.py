@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
+from gpt2_jax.config.arguments import LARGEST_SEED
 from gpt2_jax.config.compute import ComputeConfig
 from gpt2_jax.config.knob import knob
 from gpt2_jax.config.mixture import parse_mixture
@@ -96,6 +98,14 @@ class ScheduleConfig:
     )
 
 
+class Seeds(NamedTuple):
+    """Holds the seeds of a run's random streams, which are independent even if they are equal."""
+
+    init: int
+    data: int
+    dropout: int
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Sets the batch, the length of the run, its seed and its starting point."""
@@ -105,7 +115,18 @@ class TrainConfig:
         1, "microbatches that a step is split into to save memory", low=1
     )
     total_steps: int = knob(100_000, "steps of the whole run", low=1)
-    seed: int = knob(0, "seed of initialization, data order and dropout", low=0, high=2**32 - 1)
+    seed: int = knob(
+        0, "seed of initialization, data order and dropout", low=0, high=LARGEST_SEED
+    )
+    init_seed: int | None = knob(
+        None, "seed of the initialization alone; unset: seed", low=0, high=LARGEST_SEED
+    )
+    data_seed: int | None = knob(
+        None, "seed of the order of the data alone; unset: seed", low=0, high=LARGEST_SEED
+    )
+    dropout_seed: int | None = knob(
+        None, "seed of dropout alone; unset: seed", low=0, high=LARGEST_SEED
+    )
     init_from: str | None = knob(None, "model whose parameters a new run starts from", is_path=True)
     init_resize: bool = knob(
         False, "crop or grow the context and vocabulary rows of init_from to this model's"
@@ -136,6 +157,12 @@ class TrainConfig:
         "compiling or saving takes; 0: never",
         low=0,
     )
+
+    @property
+    def seeds(self) -> Seeds:
+        """Returns the seed of each random stream: its own, or otherwise `seed`."""
+        own = (self.init_seed, self.data_seed, self.dropout_seed)
+        return Seeds(*(self.seed if seed is None else seed for seed in own))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _loader(config: Config, path: str) -> TrainLoader:
             tokens,
             batch_size=config.train.batch_size,
             context_length=config.model.context_length,
-            seed=config.train.seed,
+            seed=config.train.seeds.data,
             folder=path,
         )
 

@@ -71,18 +71,18 @@ def abstract_state(
 def init_state(
     config: Config, optimizer: optax.GradientTransformation, abstract: TrainState
 ) -> TrainState:
-    """Returns a new state from `train.seed`; each array is made sharded, never first as a whole."""
+    """Returns a new state from its seed; each array is made sharded, never first as a whole."""
     init = _initializer(config, optimizer)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     create = jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)
-    return create(jax.random.key(config.train.seed))
+    return create(jax.random.key(config.train.seeds.init))
 
 
 def init_params(config: Config, abstract: Any) -> Any:
     """Returns only the parameters of a new state."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     create = jax.jit(lambda key: nn.unbox(boxed_params(config.model, key)), out_shardings=shardings)
-    return create(jax.random.key(config.train.seed))
+    return create(jax.random.key(config.train.seeds.init))
 
 
 def bytes_per_device(abstract: Any) -> int:

@@ -45,7 +45,7 @@ class StepNumbers(NamedTuple):
 
 def step_numbers(config: Config, mesh: Mesh) -> StepNumbers:
     """Returns the numbers of a run, on every device of the mesh."""
-    key = jax.random.key(config.train.seed, impl=config.compute.prng)
+    key = jax.random.key(config.train.seeds.dropout, impl=config.compute.prng)
     numbers = StepNumbers(
         np.asarray(jax.random.key_data(key)),
         schedule_numbers(config.schedule, config.train.total_steps),
@@ -80,7 +80,7 @@ def compile_train_step(
 ) -> Callable[[TrainState, Batch, StepNumbers], tuple[TrainState, Metrics]]:
     """Compiles the step: (state, batch, numbers) -> (next state, metrics).
 
-    The state's buffers are donated. Of the config, the program does not depend on `train.seed`,
+    The state's buffers are donated. Of the config, the program does not depend on the seeds,
     `train.total_steps` and the numbers of `schedule`, which are in `step_numbers`.
 
     The metrics are scalars on the device: `loss` (nats per weighted token), `grad_norm` (before

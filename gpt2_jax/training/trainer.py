@@ -159,7 +159,7 @@ class Trainer:
 
         1. the newest good checkpoint of this workdir;
         2. the parameters of the model that `train.init_from` names;
-        3. a fresh initialization from `train.seed`.
+        3. a fresh initialization from `train.seeds.init`.
         """
         run = self.constants
         if (step := store.newest_good()) is not None:
