@@ -274,7 +274,7 @@ def _decode_block(
     def draw(i: jax.Array, carry: Any) -> Any:
         cache, logits_BxV, block = carry
         token_B = sample(logits_BxV, jax.random.fold_in(key, start + i), options)
-        block = jax.lax.dynamic_update_slice(block, token_B[:, None], (0, i))
+        block = jax.lax.dynamic_update_slice_in_dim(block, token_B[:, None], i, axis=1)
         logits_Bx1xV, cache = model.apply(
             {"params": params}, token_B[:, None], cache, method=GPT2.logits
         )

@@ -91,7 +91,7 @@ def append(layer: LayerCache, new: LayerCache, lengths_B: jax.Array) -> LayerCac
     """
 
     def write(slots_SxHxK: jax.Array, new_TxHxK: jax.Array, start: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice(slots_SxHxK, new_TxHxK, (start, 0, 0))
+        return jax.lax.dynamic_update_slice_in_dim(slots_SxHxK, new_TxHxK, start, axis=0)
 
     keys, values = (
         jax.vmap(write)(held, fresh.astype(held.dtype), lengths_B)

@@ -166,6 +166,8 @@ def compile_without_devices() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # there is no metadata server
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no device is used, so none needs a lock
+    # A compiled program cannot be loaded again without such a device.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 
 @contextlib.contextmanager

@@ -27,7 +27,10 @@ _MODEL = {
 @pytest.fixture(scope="module")
 def no_devices():
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("JAX_PLATFORMS", "TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
+        for name in (
+            *("JAX_PLATFORMS", "TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"),
+            "JAX_ENABLE_COMPILATION_CACHE",
+        ):
             patch.setenv(name, "")  # so that it is put back
         compile_without_devices()
         yield
