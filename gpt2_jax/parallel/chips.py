@@ -50,6 +50,11 @@ class Chip:
     network_bandwidth: float | None = None
 
     @property
+    def is_tpu(self) -> bool:
+        """Returns whether it is a TPU; the others are GPUs."""
+        return self.matches[0].startswith("TPU")
+
+    @property
     def available_bytes(self) -> int:
         """Returns the memory that a program may use; all of it if nothing else is known."""
         return self.usable_hbm_bytes or self.hbm_bytes

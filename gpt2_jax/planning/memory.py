@@ -57,6 +57,8 @@ def analytic_memory(config: Config, chip: Chip, num_devices: int) -> Memory:
     if config.train.accumulation_steps > 1:
         memory["gradients"] *= 2  # those of the microbatch, and their sum
     memory["activations"] = _activation_bytes(config, mesh.shape)
+    if config.data.isolate_documents and not chip.is_tpu:
+        memory["activations"] += _mask_bytes(config, mesh.shape)
     needed, available = sum(memory.values()), chip.available_bytes
     return Memory(memory, needed, available, fits=needed <= available)
 
@@ -74,6 +76,16 @@ def _without_step_knobs(config: Config) -> Config:
 def _state_bytes(config: Config, num_devices: int) -> Mapping[str, int]:
     mesh = mesh_lib.abstract_mesh(config.mesh, num_devices)
     return state_bytes(abstract_state(config, make_optimizer(config), mesh, Rules()))
+
+
+def _mask_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:
+    """Returns the bytes of the mask [B, 1, T, T] of documents, which cuDNN's attention needs.
+
+    It is made of booleans, and JAX gives it to cuDNN as a bias in bfloat16. Splash on TPUs compares
+    documents block by block, and needs none.
+    """
+    rows = mesh_lib.rows_per_device(config.train, axis_sizes)
+    return rows * config.model.context_length**2 * (1 + 2)
 
 
 def _activation_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -83,3 +85,14 @@ def test_a_hessian_vector_product_agrees_with_finite_differences(plain):
     )
     for exact, a, b in zip(*map(jax.tree.leaves, (product, ahead, behind)), strict=True):
         assert np.abs(exact - (a - b) / (2 * size)).max() < 5e-3 * np.abs(exact).max() + 1e-2
+
+
+@pytest.mark.slow
+def test_the_python_of_the_docs_runs(monkeypatch):
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "compute.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(root)
+    names: dict = {}
+    exec(code, names)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(names["product"]))

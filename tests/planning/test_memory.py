@@ -67,3 +67,11 @@ def test_the_state_is_worked_out_once_for_a_mesh(monkeypatch):
     analytic_memory(changed("model", d_model=1536), _H100, 8)
     analytic_memory(changed("mesh", data=1, fsdp=8), _H100, 8)
     assert len(asked) == 3
+
+
+def test_documents_cost_a_gpu_a_mask_and_a_tpu_nothing():
+    documents = changed("data", isolate_documents=True)
+    rows, T = _CONFIG.train.batch_size // 8, _CONFIG.model.context_length
+    for chip, cost in ((_H100, 3 * rows * T**2), (chip_named("v5e"), 0)):
+        found = [analytic_memory(c, chip, 8).by_kind["activations"] for c in (_CONFIG, documents)]
+        assert found[1] - found[0] == cost

@@ -16,7 +16,12 @@ pytestmark = pytest.mark.libtpu
 @pytest.fixture(scope="module", autouse=True)
 def _no_devices():
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("JAX_PLATFORMS", "TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
+        for name in (
+            "JAX_PLATFORMS",
+            "TPU_SKIP_MDS_QUERY",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD",
+            "JAX_ENABLE_COMPILATION_CACHE",
+        ):
             patch.setenv(name, "")  # so that it is put back
         compile_without_devices()
         yield
