@@ -61,6 +61,7 @@ def test_every_product_of_a_float32_step_is_exact(precision, attention, highest,
     assert bool(step.kernels) == (attention == "splash")
     products = re.findall(r"= (\w+)\[\S+ (?:convolution|dot)\((.*)", texts[0])
     assert len(products) >= 15
-    assert {dtype for dtype, _ in products} == {"f32"}
     exact = ["operand_precision={highest,highest}" in rest for _, rest in products]
     assert all(exact) if highest else not any(exact)
+    if highest:
+        assert {dtype for dtype, _ in products} == {"f32"}
