@@ -115,9 +115,7 @@ class TrainConfig:
         1, "microbatches that a step is split into to save memory", low=1
     )
     total_steps: int = knob(100_000, "steps of the whole run", low=1)
-    seed: int = knob(
-        0, "seed of initialization, data order and dropout", low=0, high=LARGEST_SEED
-    )
+    seed: int = knob(0, "seed of initialization, data order and dropout", low=0, high=LARGEST_SEED)
     init_seed: int | None = knob(
         None, "seed of the initialization alone; unset: seed", low=0, high=LARGEST_SEED
     )

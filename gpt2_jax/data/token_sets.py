@@ -34,6 +34,7 @@ class TokenSets:
       source: batches to train on.
       origins: batch number -> (folder, first token in its train split) of each row.
       val_tokens: folder -> its validation split.
+      val_bytes: folder -> the bytes of text in that split, for folders whose meta.json says it.
       weights: how often each folder is drawn from.
       fingerprint: a hash that differs if the shards do.
     """
@@ -42,6 +43,7 @@ class TokenSets:
     source: BatchSource
     origins: Callable[[int], list[tuple[str, int]]]
     val_tokens: dict[str, TokenArray]
+    val_bytes: dict[str, int]
     weights: list[int]
     fingerprint: str
 
@@ -112,6 +114,7 @@ def open_sets(
         source=source,
         origins=drawn.origins,
         val_tokens=val_tokens,
+        val_bytes={path: size for path in weights if (size := _val_bytes(path)) is not None},
         weights=list(weights.values()),
         fingerprint=fingerprint(*weights),
     )
@@ -134,6 +137,12 @@ def _val_tokens(config: Config, path: str) -> TokenArray:
     with _naming(path):  # a split that is too short to score is refused before compiling
         EvalWindows(tokens, batch_size=1, context_length=config.model.context_length)
     return tokens
+
+
+def _val_bytes(path: str) -> int | None:
+    meta = read_meta(path)
+    # Without a validation split of its own, a folder's is cut from its train split.
+    return meta["splits"]["val"]["bytes"] if meta and "val" in meta["splits"] else None
 
 
 def _tokens(config: Config, path: str, split: str) -> TokenArray:

@@ -40,6 +40,7 @@ class Perplexity:
         rules: Rules,
         abstract_params: Any,
         compiled: Perplexity | None = None,
+        num_bytes: int | None = None,
     ) -> None:
         """Compiles the evaluation step.
 
@@ -50,6 +51,8 @@ class Perplexity:
           mesh, rules: how arrays are sharded.
           abstract_params: ShapeDtypeStructs with the shardings that the parameters will have.
           compiled: an evaluator of other tokens whose compiled step is reused.
+          num_bytes: the bytes of text of all tokens, if they are known; otherwise the tokens are
+            read to count them.
         """
         batch_size = config.train.batch_size // config.train.accumulation_steps
         T = config.model.context_length
@@ -57,8 +60,12 @@ class Perplexity:
         self._num_batches = len(windows)
         if config.eval.batches >= 0:
             self._num_batches = min(config.eval.batches, self._num_batches)
-        scored = tokens.read(1, min(len(tokens) - 1, self._num_batches * batch_size * T))
-        self.bytes_per_token = int(tokenizer.byte_lengths()[scored].sum()) / max(len(scored), 1)
+        num_scored = min(len(tokens) - 1, self._num_batches * batch_size * T)
+        if num_bytes is None or num_scored < len(tokens) - 1:
+            scored_bytes = tokenizer.byte_lengths()[tokens.read(1, num_scored)].sum()
+        else:  # all but the first token are scored
+            scored_bytes = num_bytes - tokenizer.byte_lengths()[tokens.read(0, 1)].sum()
+        self.bytes_per_token = int(scored_bytes) / max(num_scored, 1)
         isolate = config.data.isolate_documents
         self._batches = windows
         if isolate:
@@ -135,10 +142,18 @@ def make_validation(
       abstract_params: ShapeDtypeStructs with the shardings that the parameters will have.
     """
     evaluators: list[Perplexity] = []
-    for tokens in sets.val_tokens.values():
-        first = evaluators[0] if evaluators else None
+    for path, tokens in sets.val_tokens.items():
         evaluators.append(
-            Perplexity(config, tokens, sets.tokenizer, mesh, rules, abstract_params, first)
+            Perplexity(
+                config,
+                tokens,
+                sets.tokenizer,
+                mesh,
+                rules,
+                abstract_params,
+                compiled=evaluators[0] if evaluators else None,
+                num_bytes=sets.val_bytes.get(path),
+            )
         )
     if len(evaluators) == 1:
         return evaluators[0]

@@ -47,7 +47,17 @@ def host_params():
     return boxed, jax.tree.map(noise, nn.unbox(boxed))
 
 
-def evaluate(axes=(1, 1, 1), times=1, **changes):
+class CountingTokens(TokenArray):
+    """Counts the tokens that are read one stretch at a time, which batches are not."""
+
+    read_count = 0
+
+    def read(self, start, length):
+        self.read_count += length
+        return super().read(start, length)
+
+
+def evaluate(axes=(1, 1, 1), times=1, num_bytes=None, read=len(_TOKENS) - 1, **changes):
     boxed, params = host_params()
     train = TrainConfig(batch_size=16, accumulation_steps=2)
     config = Config(model=_MODEL, compute=_COMPUTE, mesh=MeshConfig(*axes), train=train)
@@ -57,8 +67,9 @@ def evaluate(axes=(1, 1, 1), times=1, **changes):
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), placed
     )
-    tokens = TokenArray(np.array_split(_TOKENS, 3))
-    evaluator = Perplexity(config, tokens, Tokenizer(), mesh, rules, abstract)
+    tokens = CountingTokens(np.array_split(_TOKENS, 3))
+    evaluator = Perplexity(config, tokens, Tokenizer(), mesh, rules, abstract, num_bytes=num_bytes)
+    assert tokens.read_count == read
     results = [dict(evaluator(placed, lambda: None)) for _ in range(times)]
     assert all(result == results[0] for result in results)
     return results[0]
@@ -100,7 +111,7 @@ def test_eight_devices_score_as_one():
 
 @pytest.mark.parametrize(("batches", "scored"), [(1, 8 * T), (2, 16 * T), (99, None)])
 def test_batches_limits_what_is_scored(batches, scored):
-    results = evaluate(eval=EvalConfig(batches=batches))
+    results = evaluate(eval=EvalConfig(batches=batches), read=scored or len(_TOKENS) - 1)
     assert results == pytest.approx(by_hand(scored), rel=1e-6)
 
 
@@ -112,4 +123,11 @@ def test_a_bfloat16_model_is_scored_by_unrounded_logits():
 
 
 def test_no_batches_are_no_numbers():
-    assert evaluate(eval=EvalConfig(batches=0)) == {}
+    assert evaluate(eval=EvalConfig(batches=0), read=0) == {}
+
+
+def test_known_bytes_are_not_counted_unless_only_a_part_is_scored():
+    size = int(_BYTES[_TOKENS].sum())
+    assert evaluate(num_bytes=size, read=1) == pytest.approx(by_hand(), rel=1e-6)
+    part = evaluate(num_bytes=size, eval=EvalConfig(batches=1), read=8 * T)
+    assert part == pytest.approx(by_hand(8 * T), rel=1e-6)
