@@ -29,6 +29,7 @@ _MODEL = ModelConfig(2, 4, 32, T, V, vocab_multiple=8, dropout=0.1)
 _COMPUTE = ComputeConfig(dtype="float32", loss_chunk=8)
 # Two batches and a bit of 8 windows: a last window and a last batch that are not full.
 _TOKENS = np.random.default_rng(0).integers(0, V, 2 * 8 * T + 3 * T + 6).astype(np.uint16)
+_NUM_SCORED = len(_TOKENS) - 1
 _BYTES = np.random.default_rng(1).integers(0, 5, V)
 
 
@@ -57,7 +58,7 @@ class CountingTokens(TokenArray):
         return super().read(start, length)
 
 
-def evaluate(axes=(1, 1, 1), times=1, num_bytes=None, read=len(_TOKENS) - 1, **changes):
+def evaluate(axes=(1, 1, 1), times=1, num_bytes=None, read=_NUM_SCORED, **changes):
     boxed, params = host_params()
     train = TrainConfig(batch_size=16, accumulation_steps=2)
     config = Config(model=_MODEL, compute=_COMPUTE, mesh=MeshConfig(*axes), train=train)
@@ -111,7 +112,7 @@ def test_eight_devices_score_as_one():
 
 @pytest.mark.parametrize(("batches", "scored"), [(1, 8 * T), (2, 16 * T), (99, None)])
 def test_batches_limits_what_is_scored(batches, scored):
-    results = evaluate(eval=EvalConfig(batches=batches), read=scored or len(_TOKENS) - 1)
+    results = evaluate(eval=EvalConfig(batches=batches), read=scored or _NUM_SCORED)
     assert results == pytest.approx(by_hand(scored), rel=1e-6)
 
 
