@@ -51,6 +51,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_model_with_its_own_tokenizer_is_tuned_and_sampled(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

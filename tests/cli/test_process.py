@@ -224,7 +224,10 @@ def test_jax_is_kept_from_libtpu_only_where_it_can_find_nothing(tmp_path: Path) 
 @pytest.mark.parametrize("delay", [0.15, 0.6])
 def test_ctrl_c_during_imports_ends_the_command_at_once(tmp_path, delay):
     command = [sys.executable, "-m", "gpt2_jax", "sample", "--model", str(tmp_path / "none")]
+    # What a shell starts in the background ignores SIGINT, and so would its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -74,6 +74,7 @@ def test_forward_mode_agrees_with_the_gradient(plain):
     assert float(slope) == pytest.approx(_dot(jax.jit(jax.grad(loss))(params), direction), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_hessian_vector_product_agrees_with_finite_differences(plain):
     loss, params, direction = plain
     gradient = jax.jit(jax.grad(loss))
