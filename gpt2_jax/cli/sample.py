@@ -153,7 +153,8 @@ def _converse(model: Any, args: argparse.Namespace, options: Any) -> int:
     args.stream = not args.json and args.num_samples == 1
     while True:
         try:
-            line = input("> " if terminal else "")
+            # In files of Windows, a line ends with \r\n.
+            line = input("> " if terminal else "").removesuffix("\r")
         except EOFError:
             return 0
         except UnicodeDecodeError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -49,9 +50,16 @@ class Parser(argparse.ArgumentParser):
             **settings,
         )
         self.add_argument("--debug", action="store_true", help="print the traceback of an error")
+        self.words: Sequence[str] = ()  # what is being parsed, for hints
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError with argparse's message."""
+        match = re.match(r"argument (--\w+).*: expected (?:one|at least one) argument", message)
+        if match and match[1] in self.words[:-1]:
+            value = self.words[self.words.index(match[1]) + 1]
+            if value.startswith("-"):
+                value = shlex.quote(value)
+                message += f"; for a value that begins with -, write {match[1]}={value}"
         raise UserError(f"{message} (see {self.prog} --help)")
 
     def path_actions(self) -> list[argparse.Action]:
@@ -80,6 +88,7 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
         )
     words, overrides = _take_overrides(words) if overridable else (list(words), [])
     words = with_declared_spelling(words, parser)
+    parser.words = words
     args, extra = parser.parse_known_args(words)
     if extra:
         raise unexpected(extra, parser)
@@ -187,8 +196,10 @@ def _unknown(name: str, parser: Parser) -> UserError:
 def _knob_hint(name: str) -> str:
     """Returns a hint at the knob that a flag such as `--batch_size` was meant to be."""
     from gpt2_jax.config import knobs  # imported only after a mistake
+    from gpt2_jax.config.synonyms import SYNONYMS
 
     keys = [knob.key for knob in knobs() if name in (knob.key, knob.key.partition(".")[2])]
+    keys += [SYNONYMS[name]] if name in SYNONYMS else []
     return f"; did you mean '{_OVERRIDE}{keys[0]}'?" if keys else ""
 
 

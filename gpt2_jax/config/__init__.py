@@ -35,6 +35,7 @@ from gpt2_jax.config.sections import (
     ScheduleConfig,
     TrainConfig,
 )
+from gpt2_jax.config.synonyms import SYNONYMS
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
 
 __all__ = [
@@ -226,8 +227,8 @@ def _suggest(name: str) -> str:
     """Returns a hint for a name that a config file sets and that no knob has in that section."""
     sections = [section.name for section in dataclasses.fields(Config)]
     namesakes = [knob.key for knob in knobs() if knob.key.partition(".")[2] == name]
-    if namesakes:
-        return f"; did you mean {namesakes[0]!r}?"
+    if key := namesakes[0] if namesakes else SYNONYMS.get(name):
+        return f"; did you mean {key!r}?"
     return did_you_mean(name, [*sections, *(knob.key.partition(".")[2] for knob in knobs())])
 
 
@@ -236,11 +237,13 @@ def _unknown_key(key: str, known: Mapping[str, Knob]) -> UserError:
     sections = [other.name for other in dataclasses.fields(Config)]
     if not dot:
         named = [f"--config.{other}" for other in known if key in other.split(".")]
+        named += [f"--config.{SYNONYMS[key]}"] if key in SYNONYMS else []
         hint = f"; did you mean {' or '.join(named[:2])}?" if named else ""
         return UserError(f"--config.{key}: overrides are --config.SECTION.KEY=VALUE{hint}")
     # Names are compared without sections, because a common section makes any two keys similar.
     siblings = [other.partition(".")[2] for other in known if other.startswith(section + ".")]
     namesakes = [other for other in known if other.endswith("." + name)]
+    namesakes += [SYNONYMS[name]] if name in SYNONYMS else []
     if section not in sections and not namesakes:
         hint = did_you_mean(section, sections)
         return UserError(f"config has no section {short_repr(section)}{hint}")
@@ -306,7 +309,7 @@ def _check_together(config: Config) -> None:
         raise UserError(
             f"schedule.warmup_steps={schedule.warmup_steps} must not exceed "
             f"train.total_steps={train.total_steps}: lower it too, for example with "
-            f"--config.schedule.warmup_steps={train.total_steps // 10}"
+            f"--config.schedule.warmup_steps={max(train.total_steps // 10, 1)}"
         )
     axes = {axis: getattr(config.mesh, axis) for axis in ("data", "fsdp", "tensor")}
     if list(axes.values()).count(-1) > 1 or 0 in axes.values():

@@ -181,14 +181,16 @@ def test_a_model_without_a_tokenizer_refuses_text_and_what_is_no_id(
 
 
 def _stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+    # With the line ends that Python leaves as they are in a real standard input.
+    stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="\n")
+    monkeypatch.setattr(sys, "stdin", stream)
 
 
 def test_interactive_answers_a_prompt_a_line_with_a_document_a_line(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--model", model, "--max_new_tokens", "20", "--json")
-    _stdin(monkeypatch, "ab\né\n\nlast".encode())
+    _stdin(monkeypatch, "ab\né\r\n\r\nlast".encode())
     out = _out(capsys, *words, "--interactive")
     documents = [json.loads(line) for line in out.splitlines()]
     assert [document["prompt"] for document in documents] == ["ab", "é", "", "last"]
