@@ -37,6 +37,10 @@ def write_manifest(folder: Path, step: int) -> None:
     write_file(folder / NAME, json.dumps(content, indent=1).encode())
 
 
+MODEL_ALONE = "a model without the state of a run"
+"""What `find_damage` returns for a step as `gpt2-jax convert` writes it, if a run is to resume."""
+
+
 def find_damage(
     folder: Path, items: Collection[str] | None = None, every: tuple[int, int] = (0, 1)
 ) -> str | None:
@@ -66,6 +70,8 @@ def find_damage(
     listed_items = {name.partition("/")[0] for name in expected}
     items = listed_items if items is None else set(items)
     if missing := items - listed_items:
+        if missing == {"rest"}:
+            return MODEL_ALONE
         return f"no {sorted(missing)[0]} in {NAME}"
     names = sorted(name for name in expected if name.partition("/")[0] in items)
     names = names[every[0] :: every[1]]

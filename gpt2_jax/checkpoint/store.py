@@ -23,7 +23,7 @@ from gpt2_jax.checkpoint.folders import (
     rename_damaged,
     step_folders,
 )
-from gpt2_jax.checkpoint.manifest import find_damage
+from gpt2_jax.checkpoint.manifest import MODEL_ALONE, find_damage
 from gpt2_jax.checkpoint.trees import check_tree
 from gpt2_jax.errors import StorageError, UserError, error_text, shortened, warn
 from gpt2_jax.files.disk_full import disk_full_message, is_disk_full
@@ -115,6 +115,7 @@ class CheckpointStore:
         If `read_only`, it first looks again if the steps have changed meanwhile.
 
         Raises:
+          UserError: if there is a model, but not the state of the run that is to resume.
           StorageError: if all steps are damaged, or their files cannot be read at the moment. Then
             nothing is renamed.
         """
@@ -132,6 +133,12 @@ class CheckpointStore:
                 int(steps != self.steps())
             ):
                 break
+        if good is None and set(damaged.values()) == {MODEL_ALONE}:
+            model = self.directory.parent
+            raise UserError(
+                f"{model} has {MODEL_ALONE}, as gpt2-jax convert writes it: to train the model, "
+                f"start a run in another --workdir with --config.train.init_from={model}"
+            )
         if damaged and good is None:
             problems = "; ".join(f"{step}: {problem}" for step, problem in damaged.items())
             raise StorageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 
+from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.cli.main import main
+from gpt2_jax.errors import UserError
 from gpt2_jax.formats.load import load
 from tests.inference.tiny import make_run, tiny_config
 
@@ -96,3 +99,15 @@ def test_an_empty_out_is_filled_and_a_failure_leaves_nothing(
         assert [path.name for path in tmp_path.iterdir()] == ["hf"]
     assert main(words) == 0
     assert (tmp_path / "hf" / "model.safetensors").is_file() and link.is_symlink()
+
+
+def test_a_run_in_a_converted_folder_is_told_how_to_train_the_model(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "native"
+    assert main(["convert", "--model", str(run), "--to", "native", "--out", str(out)]) == 0
+    before = sorted(out.rglob("*"))
+    with contextlib.closing(CheckpointStore(out / "checkpoints", keep=1)) as store:
+        with pytest.raises(UserError, match=rf"with --config\.train\.init_from={out}$"):
+            store.newest_good()
+    assert sorted(out.rglob("*")) == before
