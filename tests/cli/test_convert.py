@@ -107,7 +107,9 @@ def test_a_run_in_a_converted_folder_is_told_how_to_train_the_model(
     out = tmp_path / "native"
     assert main(["convert", "--model", str(run), "--to", "native", "--out", str(out)]) == 0
     before = sorted(out.rglob("*"))
-    with contextlib.closing(CheckpointStore(out / "checkpoints", keep=1)) as store:
-        with pytest.raises(UserError, match=rf"with --config\.train\.init_from={out}$"):
-            store.newest_good()
+    with (
+        contextlib.closing(CheckpointStore(out / "checkpoints", keep=1)) as store,
+        pytest.raises(UserError, match=rf"with --config\.train\.init_from={out}$"),
+    ):
+        store.newest_good()
     assert sorted(out.rglob("*")) == before
