@@ -22,6 +22,7 @@ from gpt2_jax.files.extras import import_extra
 from gpt2_jax.files.lfs import refuse_lfs_pointers
 from gpt2_jax.files.paths import is_remote, resolve_path
 from gpt2_jax.formats import huggingface, openai
+from gpt2_jax.formats.safetensors_files import NANOGPT_DOCS
 from gpt2_jax.model.build import abstract_params
 from gpt2_jax.parallel.distributed import is_primary
 from gpt2_jax.parallel.platforms import check_platforms
@@ -257,6 +258,10 @@ def locate(path: Path) -> tuple[Path, int | None]:
         return folder.parent, int(folder.name)
     if folder.name == "checkpoints":
         return folder, None
+    if folder.suffix in (".pt", ".pth", ".bin"):
+        raise UserError(
+            f"{path} is a file, but a model is a folder; for nanoGPT's ckpt.pt see {NANOGPT_DOCS}"
+        )
     raise UserError(
         f"{path} is not a model: a run's workdir has a checkpoints/ folder, a step's folder is "
         "named by its number, Hugging Face's has a config.json, and OpenAI's has an hparams.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -151,3 +152,15 @@ def test_a_folder_without_weights_or_config_is_one_line(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"no model\.safetensors"):
         load(folder)
+
+
+def test_a_checkpoint_of_nanogpt_is_refused_with_the_place_of_lines_that_convert_it(tmp_path):
+    (tmp_path / "ckpt.pt").write_bytes(b"a pickle, which is never opened")
+    docs = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    for named in (tmp_path, tmp_path / "ckpt.pt"):
+        with pytest.raises(UserError, match=r'docs/formats\.md, "nanoGPT\'s checkpoints"') as error:
+            load(named)
+        assert "\n" not in str(error.value)
+    section = docs[docs.index("## nanoGPT's checkpoints") :]
+    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    compile(code, "docs/formats.md", "exec")
