@@ -186,7 +186,6 @@ class Trainer:
             )
         saved = config_lib.from_dict(meta["config"])
         config_lib.check_resume(saved, run.config, run.workdir)
-        check_rates_so_far(saved, run.config, meta["step"], run.workdir)
         # Folders may have moved, so the shards are compared by their fingerprint.
         before, now = meta["data_fingerprint"], run.setup.data_fingerprint
         if before != now:
@@ -195,6 +194,7 @@ class Trainer:
                 f"{run.workdir} was trained on, which were in {_data(saved)} (fingerprint "
                 f"{before[:12]}): name the folder that has them now, or choose another --workdir"
             )
+        check_rates_so_far(saved, run.config, meta["step"], run.workdir)
 
 
 def _data(config: Config) -> str:
