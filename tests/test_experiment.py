@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 
+import jax
 import pytest
 
 import gpt2_jax
@@ -67,6 +68,19 @@ def test_train_again_returns_the_results_of_the_finished_run(lab, run):
     before = lines(workdir)
     assert gpt2_jax.train(make_config(lab), workdir) == results
     assert lines(workdir) == before
+
+
+def test_train_on_an_accelerator_says_which_attention_it_uses_and_why(
+    lab, run, monkeypatch, capsys
+):
+    workdir, _ = run
+    gpt2_jax.train(make_config(lab), workdir)
+    assert "attention" not in capsys.readouterr().err
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    gpt2_jax.train(make_config(lab), workdir)
+    assert "\nattention: reference (splash needs a TPU; cudnn needs a GPU of" in (
+        "\n" + capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow
