@@ -142,20 +142,13 @@ def _make_tasks(config: Config, tokenizer: Tokenizer) -> list[Task]:
 
 
 def _make_sampler(config: Config, tokenizer: Tokenizer) -> Evaluator:
-    """Returns the evaluator that yields an unconditional sample, with the same seed every time.
-
-    With several processes it yields none, because none of them holds all the parameters, and a note
-    says so.
-    """
+    """Returns the evaluator that yields an unconditional sample, with the same seed every time."""
     # An empty prompt takes one position.
     count = min(config.eval.sample_tokens, config.model.context_length - 1)
-    enabled = count > 0 and jax.process_count() == 1
-    if count > 0 and not enabled and is_primary():
-        print_stderr("note: no samples: eval.sample_tokens needs a run of one process")
     decoder = build_decoder(config.model, config.compute)
 
     def sample(params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, str]]:
-        if enabled:
+        if count > 0:
             samples = generate_text(
                 decoder,
                 decode_params(decoder, params),

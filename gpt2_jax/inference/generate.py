@@ -20,6 +20,7 @@ from gpt2_jax.inference.sampling import SamplingOptions, sample
 from gpt2_jax.model.cache import KVCache, init_cache
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.model.params import cast, unstack
+from gpt2_jax.parallel.distributed import on_every_host
 from gpt2_jax.tokenizers.streaming import StreamDecoder
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
@@ -84,7 +85,7 @@ def generate_tokens(
         cache, logits, block = _decode_block(
             model, params, options, cache, logits, key, jnp.int32(start), jnp.int32(count)
         )
-        yield np.asarray(block)[:, :count]
+        yield on_every_host(block)[:, :count]
 
 
 def generate(

@@ -185,6 +185,17 @@ def is_peer_loss(error: Exception) -> bool:
     return several and isinstance(error, kinds) and str(error).startswith(_PEER_LOSS)
 
 
+def on_every_host(array: jax.Array) -> np.ndarray:
+    """Returns the whole of an array on every process, all of which must call this.
+
+    Raises:
+      RuntimeError: as JAX does, if another process is gone.
+    """
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
 def broadcast_from_primary(value: int) -> int:
     """Returns the value of process 0 in all processes, each of which must call this."""
     if jax.process_count() == 1:

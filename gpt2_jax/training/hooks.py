@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
+from gpt2_jax.parallel.distributed import on_every_host
 from gpt2_jax.training.bad_steps import BadSteps
 from gpt2_jax.training.evaluation import Evaluation
 from gpt2_jax.training.goodput import Goodput
@@ -95,7 +95,7 @@ def make_hooks(
         Hook(
             "histograms",
             log.histograms_every,
-            write_histograms(trackers, progress, enabled=log.histograms_every > 0),
+            write_histograms(trackers),
             needs_state=True,
         ),
         Hook("save", checkpoint.every, saver.save, at=last, needs_state=True),
@@ -157,21 +157,14 @@ def write_norms(trackers: Trackers) -> OnMetrics:
     return write
 
 
-def write_histograms(trackers: Trackers, progress: Progress, *, enabled: bool) -> OnState:
-    """Returns the hook function that writes a histogram of every parameter.
-
-    With several processes it does nothing, because none of them holds all the parameters, and a
-    message says so now if `enabled`.
-    """
-    if jax.process_count() > 1:
-        if enabled:
-            progress.message("no histograms: log.histograms_every needs a run of one process")
-        return lambda step, state: None
+def write_histograms(trackers: Trackers) -> OnState:
+    """Returns the hook function that writes a histogram of every parameter."""
 
     def write(step: int, state: TrainState) -> None:
         leaves = jax.tree_util.tree_leaves_with_path(state.params)
+        # Every process takes part in gathering, and the first has the trackers.
         arrays = {
-            f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}": np.asarray(leaf)
+            f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}": on_every_host(leaf)
             for path, leaf in leaves
         }
         trackers.histograms(step, arrays)

@@ -5,6 +5,7 @@ import dataclasses
 import types
 
 import jax
+import numpy as np
 import pytest
 
 from gpt2_jax.training import hooks, trainer
@@ -121,22 +122,15 @@ def test_a_step_to_profile_that_is_not_trained_is_a_message(
         assert f"not among the steps of this start, {start + 1} to {stop_at}" in messages[0]
 
 
-def test_histograms_are_of_every_parameter(tmp_path, monkeypatch):
+def test_histograms_are_of_every_parameter():
     written = []
     trackers = types.SimpleNamespace(histograms=lambda step, arrays: written.append((step, arrays)))
-    progress = types.SimpleNamespace(message=pytest.fail)
-    state = types.SimpleNamespace(params={"wte": jax.numpy.ones((3, 2)), "h": {"bias": 1.0}})
-    write_histograms(trackers, progress, enabled=True)(7, state)
+    ones = jax.numpy.ones((3, 2))
+    state = types.SimpleNamespace(params={"wte": ones, "h": {"bias": ones[0]}})
+    write_histograms(trackers)(7, state)
     ((step, arrays),) = written
     assert step == 7 and arrays.keys() == {"params/wte", "params/h/bias"}
-
-    messages = []
-    progress.message = messages.append
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    write_histograms(trackers, progress, enabled=True)(8, state)
-    assert len(written) == 1 and "log.histograms_every needs a run of one process" in messages[0]
-    write_histograms(trackers, progress, enabled=False)
-    assert len(messages) == 1
+    assert all(isinstance(array, np.ndarray) for array in arrays.values())
 
 
 def test_a_run_can_save_by_the_clock(tmp_path, monkeypatch):
