@@ -166,3 +166,14 @@ def test_a_bucket_that_cannot_be_reached_is_one_line(lab, bucket):
     )
     assert errors.startswith("error: cannot read gs://bucket/data") and errors.count("\n") == 1
     assert "check the network and the credentials" in errors
+
+
+def test_compiled_programs_are_kept_in_a_bucket(bucket):
+    code = """
+from gpt2_jax.parallel.compilation_cache import ProgramStore, programs_folder
+folder = programs_folder()
+ProgramStore(folder).put("p", b"entry")
+print(ProgramStore(folder).get("p"), ProgramStore(folder).get("q"), folder)
+"""
+    environment = bucket | {"GPT2_JAX_COMPILATION_CACHE": "gs://bucket/programs"}
+    assert in_bucket(environment, code).startswith("b'entry' None gs://bucket/programs/")
