@@ -81,11 +81,12 @@ def _state_bytes(config: Config, num_devices: int) -> Mapping[str, int]:
 def _mask_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:
     """Returns the bytes of the mask [B, 1, T, T] of documents, which cuDNN's attention needs.
 
-    It is made of booleans, and JAX gives it to cuDNN as a bias in bfloat16. Splash on TPUs compares
-    documents block by block, and needs none.
+    It is made of booleans, and JAX gives it to cuDNN as a bias in bfloat16, whose gradient cuDNN
+    writes although nothing reads it. Splash on TPUs compares documents block by block, and needs
+    none.
     """
     rows = mesh_lib.rows_per_device(config.train, axis_sizes)
-    return rows * config.model.context_length**2 * (1 + 2)
+    return rows * config.model.context_length**2 * (1 + 2 + 2)
 
 
 def _activation_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:

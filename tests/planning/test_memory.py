@@ -72,6 +72,6 @@ def test_the_state_is_worked_out_once_for_a_mesh(monkeypatch):
 def test_documents_cost_a_gpu_a_mask_and_a_tpu_nothing():
     documents = changed("data", isolate_documents=True)
     rows, T = _CONFIG.train.batch_size // 8, _CONFIG.model.context_length
-    for chip, cost in ((_H100, 3 * rows * T**2), (chip_named("v5e"), 0)):
+    for chip, cost in ((_H100, 5 * rows * T**2), (chip_named("v5e"), 0)):
         found = [analytic_memory(c, chip, 8).by_kind["activations"] for c in (_CONFIG, documents)]
         assert found[1] - found[0] == cost
