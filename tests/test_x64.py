@@ -18,7 +18,8 @@ def use(folder, data):
     """Trains two steps, resumes for two more, and uses the model; returns every number and text."""
     config = from_dict(
         {
-            "model": {"num_layers": 1, "num_heads": 2, "d_model": 16, "context_length": 32},
+            "model": {"num_layers": 1, "num_heads": 2, "d_model": 16, "context_length": 32}
+            | {"dropout": 0.1},
             "compute": {"dtype": "float32", "loss_chunk": 8},
             "data": {"path": str(data), "tokenizer": "byte", "isolate_documents": True},
             "schedule": {"warmup_steps": 1},

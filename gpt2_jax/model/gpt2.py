@@ -24,6 +24,7 @@ from gpt2_jax.model.activations import ACTIVATIONS
 from gpt2_jax.model.attention import reference_attention
 from gpt2_jax.model.attention_kernels import choose, fused_attention
 from gpt2_jax.model.cache import KVCache, LayerCache, append
+from gpt2_jax.model.dropout import Dropout
 from gpt2_jax.model.embedding import embed
 from gpt2_jax.model.layout import constrain
 from gpt2_jax.model.linear import PRODUCT, Linear
@@ -58,7 +59,7 @@ class Attention(nn.Module):
         """Returns ([B, T, D], the layer's cache with the new keys and values appended)."""
         config, compute = self.config, self.compute
         D, H, K = config.d_model, config.num_heads, config.head_dim
-        dropout = nn.Dropout(config.dropout, deterministic=not self.train)
+        dropout = Dropout(config.dropout, deterministic=not self.train)
 
         c_attn = Linear(
             (D,), (3, H, K), ("embed", None, "heads", "head_dim"), compute, INIT_STD, name="c_attn"
@@ -126,7 +127,7 @@ class MLP(nn.Module):
         h_BxTxF = constrain(h_BxTxF, ("batch", "length", "act_mlp"))
         h_BxTxF = ACTIVATIONS[config.activation](h_BxTxF)
         c_proj = Linear((F,), (D,), ("mlp", "embed"), compute, _residual_std(config), name="c_proj")
-        return nn.Dropout(config.dropout, deterministic=not self.train)(c_proj(h_BxTxF))
+        return Dropout(config.dropout, deterministic=not self.train)(c_proj(h_BxTxF))
 
 
 class Block(nn.Module):
@@ -185,7 +186,7 @@ class GPT2(nn.Module):
         wte_init = nn.with_logical_partitioning(normal, ("vocab", "embed"))
         self.wte: Any = self.param("wte", wte_init, (V, D), jnp.float32)
         self.position: Any = ENCODINGS[config.position].declare(self, config)
-        self.dropout = nn.Dropout(config.dropout, deterministic=not self.train)
+        self.dropout = Dropout(config.dropout, deterministic=not self.train)
         block = Block
         if compute.remat != "none" and self.train:
             block = nn.remat(Block, prevent_cse=False, policy=_REMAT_POLICIES[compute.remat])

@@ -143,6 +143,16 @@ def test_rbg_draws_other_masks_and_trains():
     rbg = losses(20)
     assert rbg[-1] < 0.7 * rbg[0]
     assert losses(2) == rbg[:2]  # a function of the seed
+    # Resumed after ten steps: what a checkpoint keeps is the state alone.
+    state = create()
+    for _ in range(10):
+        state, _ = run(state, batch, numbers)
+    state = jax.device_put(jax.device_get(state), jax.tree.map(lambda x: x.sharding, abstract))
+    rest = []
+    for _ in range(10):
+        state, metrics = run(state, batch, numbers)
+        rest.append(float(metrics["loss"]))
+    assert rest == rbg[10:]
     # The first loss again, without the step: with these masks, and with those of the default.
     model, params = build_model(config.model, config.compute, train=True), create().params
 
