@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gpt2_jax.cli import MODEL_HELP
+from gpt2_jax.cli import MODEL_HELP, compilation_cache
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import sources
 from gpt2_jax.files.paths import local_path
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keep each example's result here, so that the same command resumes",
     )
+    compilation_cache.add_argument(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document instead of a table"
     )
@@ -85,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax.parallel.malloc import keep_freed_memory
 
     keep_freed_memory()
+    compilation_cache.apply(args)
     report = experiment.evaluate(
         args.model,
         selection.run,

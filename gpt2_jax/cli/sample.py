@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from gpt2_jax.cli import MODEL_HELP
+from gpt2_jax.cli import MODEL_HELP, compilation_cache
 from gpt2_jax.config.arguments import LARGEST_SEED, MOST_SAMPLES
 from gpt2_jax.errors import UserError, short_repr
 from gpt2_jax.files.paths import local_path
@@ -82,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stream", action="store_true", help="print text while it is generated (one sample)"
     )
+    compilation_cache.add_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document per prompt")
 
 
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = SamplingOptions(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
     prompt = _read_prompt(args)
+    compilation_cache.apply(args)
     model = api.load(args.model)
     if args.interactive:
         return _converse(model, args, options)

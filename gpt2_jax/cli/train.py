@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from gpt2_jax import config as config_lib
+from gpt2_jax.cli import compilation_cache
 from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import sources
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="list every knob with its value and meaning, without training",
     )
+    compilation_cache.add_argument(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document when the run ends"
     )
@@ -83,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     keep_freed_memory()
     initialize()
+    compilation_cache.apply(args)
     if args.dry_run:
         report = experiment.dry_run(config)
         if is_primary():

@@ -33,6 +33,7 @@ from gpt2_jax.config.sections import (
     MeshConfig,
     OptimizerConfig,
     ScheduleConfig,
+    Seeds,
     TrainConfig,
 )
 from gpt2_jax.config.synonyms import SYNONYMS
@@ -164,7 +165,8 @@ def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
     changed = [
         f"{key} ({old_values[key]!r} -> {value!r})"
         for key, value in new_values.items()
-        if old_normalized[key] != new_normalized[key]
+        if old_values[key] != value
+        and old_normalized[key] != new_normalized[key]
         and key not in _FREE_ON_RESUME
         and not _FIXED_ON_RESUME.isdisjoint((key, key.split(".")[0]))
     ]
@@ -181,8 +183,14 @@ def check_resume(saved: Config, new: Config, workdir: str | Path) -> None:
 
 
 def _normalized(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values, for comparison, with the weights of folders in place of their names."""
+    """Returns the values, for comparison, with what they mean in place of how they are written.
+
+    The folders of the data become their weights, and an unset seed of a stream `train.seed`.
+    """
     normalized = dict(values)
+    for stream in Seeds._fields:
+        if values[key := f"train.{stream}_seed"] is None:
+            normalized[key] = values["train.seed"]
     if values["data.path"] is not None:
         normalized["data.path"] = [1]
     if (mixture := values["data.mixture"]) is not None:

@@ -33,6 +33,7 @@ VARIABLE = "GPT2_JAX_COMPILATION_CACHE"
 MAX_BYTES = 1 << 30
 """The most bytes of entries on a disk, those for other processors and versions included."""
 
+_OFF = "off"
 _JAX_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 # By default JAX keeps what took a second to compile. To load also what takes a fiftieth halves the
 # time of `sample` that keeping only the former leaves; even faster programs gain nothing.
@@ -44,19 +45,28 @@ _DIGITS = 16  # of the name of a folder
 _STALE_SECONDS = 86400  # the age at which a temporary file is one that a killed process has left
 
 
-def keep_compiled_programs() -> None:
+def keep_compiled_programs(where: str | None = None) -> None:
     """Makes JAX keep the programs that this process compiles, and load those that it finds.
 
-    They are kept in the folder that `programs_folder` returns. Nothing is changed if the user has
-    set JAX's own folder (`JAX_COMPILATION_CACHE_DIR`, `jax_compilation_cache_dir`), or has turned
-    its cache off. A folder that cannot be written causes a warning, and no error.
+    A folder that cannot be written causes a warning, and no error. Later calls change nothing.
+
+    Args:
+      where: the folder, on a disk or in a bucket, or `off`. By default, the user's settings of
+        JAX (`JAX_COMPILATION_CACHE_DIR`, `jax_compilation_cache_dir`) are left as they are; if
+        there are none, `programs_folder` decides.
 
     Raises:
-      UserError: if the variable names neither a folder on a disk nor one in a bucket that can be
-        reached.
+      UserError: for neither a folder on a disk nor one in a bucket that can be reached.
     """
-    if _user_decides() or (folder := programs_folder()) is None:
+    if where == _OFF:
+        jax.config.update("jax_enable_compilation_cache", False)
         return
+    if where is None and _user_decides():
+        return
+    folder = programs_folder() if where is None else _folder(where, "--compilation_cache")
+    if folder is None:
+        return
+    jax.config.update("jax_enable_compilation_cache", True)
     if is_remote(folder) and jax.config.values["jax_persistent_cache_enable_xla_caches"]:
         # XLA itself, which writes these, reaches no buckets.
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
@@ -86,9 +96,9 @@ def programs_folder() -> Path | None:
         reached.
     """
     named = os.environ.get(VARIABLE)
-    if named == "off":
+    if named == _OFF:
         return None
-    return (resolve_path(named, VARIABLE) if named else _user_caches()) / _machine_digest()
+    return _folder(named or os.fspath(_user_caches()), VARIABLE)
 
 
 def describe() -> dict[str, Any]:
@@ -226,6 +236,10 @@ def _user_caches() -> Path:
     # The standard says that a relative path is to be ignored.
     root = Path(caches) if os.path.isabs(caches) else Path(os.path.expanduser("~"), ".cache")
     return root / "gpt2_jax" / "compiled"
+
+
+def _folder(name: str, flag: str) -> Path:
+    return resolve_path(name, flag) / _machine_digest()
 
 
 def _machine_digest() -> str:

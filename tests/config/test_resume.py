@@ -100,6 +100,15 @@ def test_folders_of_data_may_have_other_names_on_resume_but_not_other_weights(
     assert f"data.{key} ({saved!r} -> {new!r})" in str(error.value)
 
 
+def test_a_seed_may_be_spelled_out_on_resume() -> None:
+    saved = from_dict({"train": {"seed": 3}})
+    check_resume(saved, from_dict({"train": {"seed": 3, "init_seed": 3}}), "w")
+    with pytest.raises(UserError, match=r"config: train\.data_seed \(None -> 4\) must not"):
+        check_resume(saved, from_dict({"train": {"seed": 3, "data_seed": 4}}), "w")
+    with pytest.raises(UserError, match=r"config: train\.seed \(3 -> 4\) must not"):
+        check_resume(saved, from_dict({"train": {"seed": 4}}), "w")
+
+
 def test_total_steps_may_grow_but_not_shrink() -> None:
     saved = from_dict({"train": {"total_steps": 10_000}})
     check_resume(saved, saved, "w")

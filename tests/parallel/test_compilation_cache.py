@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache as public_cache
 
+from gpt2_jax.cli.main import main
 from gpt2_jax.errors import UserError
 from gpt2_jax.parallel import compilation_cache
 from gpt2_jax.parallel.compilation_cache import (
@@ -97,6 +98,29 @@ def test_what_the_user_has_set_is_left_alone(unset, tmp_path, how):
     assert jax.config.values["jax_compilation_cache_dir"] == theirs
     assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 1.0
     assert describe()["on"] == (how == "option") and describe()["folder"] == theirs
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--config", "quickstart", "--dry_run"],
+        ["sample", "--model", "no/model"],
+        ["eval", "--model", "no/model", "--text", __file__],
+    ],
+    ids=lambda words: words[0],
+)
+def test_the_flag_decides_before_the_environment(unset, tmp_path, words, capsys):
+    unset.setenv(VARIABLE, str(tmp_path / "of the variable"))
+    main([*words, "--compilation_cache", str(tmp_path / "mine")])
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    assert os.path.dirname(folder) == str(tmp_path / "mine")
+    keep_compiled_programs()
+    assert jax.config.values["jax_compilation_cache_dir"] == folder
+    main([*words, "--compilation_cache=off"])
+    assert describe()["detail"] == "turned off by JAX's own settings"
+    capsys.readouterr()
+    assert main([*words, "--compilation_cache=s3://b/c"]) == 2
+    assert "error: --compilation_cache s3://b/c must be a folder" in capsys.readouterr().err
 
 
 def test_a_chosen_least_compile_time_stays(unset):
