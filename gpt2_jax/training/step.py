@@ -27,6 +27,7 @@ from gpt2_jax.training.optimizer import (
     updates_made,
 )
 from gpt2_jax.training.state import TrainState
+from gpt2_jax.training.update import Gradient, apply_update
 
 Metrics = dict[str, Any]
 
@@ -184,27 +185,21 @@ def _train_step(
         weight = batch.weights.sum()
         total_weight = jnp.where(weight > 0, weight, 1.0)  # no targets: no loss and no gradient
         loss = loss_sum / total_weight
-        grads = jax.tree.map(lambda leaf: leaf / total_weight, grad_sum)
-
-        squares = _squares_by_layer(grads)
-        grad_norm = jnp.sqrt(sum(jnp.sum(leaf) for leaf in squares.values()))
+        squares = _squares_by_layer(grad_sum)
+        grad_norm = jnp.sqrt(sum(jnp.sum(leaf) for leaf in squares.values())) / total_weight
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         accepted, loss_window, loss_limit = judge(config.train, state.loss_window, loss, finite)
 
         count = updates_made(state.opt_state)
         rate = learning_rate(config.schedule.name, numbers.schedule, count)
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, learning_rate=rate
+        gradient = Gradient(grad_sum, total_weight, grad_norm, accepted)
+        params, opt_state = apply_update(
+            config, optimizer, state.params, state.opt_state, gradient, rate
         )
-        params = optax.apply_updates(state.params, updates)
-
-        def if_accepted(new: jax.Array, old: jax.Array) -> jax.Array:
-            return jnp.where(accepted, new, old)
-
         next_state = TrainState(
             step=state.step + 1,
-            params=jax.tree.map(if_accepted, params, state.params),
-            opt_state=jax.tree.map(if_accepted, opt_state, state.opt_state),
+            params=params,
+            opt_state=opt_state,
             bad_steps=jnp.where(finite, 0, state.bad_steps + 1),
             loss_window=loss_window,
         )
@@ -214,7 +209,7 @@ def _train_step(
             "learning_rate": rate,
             "bad_steps": next_state.bad_steps,
             "loss_limit": loss_limit,
-            "grad_norms": {name: jnp.sqrt(leaf) for name, leaf in squares.items()},
+            "grad_norms": {name: jnp.sqrt(leaf) / total_weight for name, leaf in squares.items()},
         }
         return next_state, metrics
 
