@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
-from gpt2_jax.model.activations import ACTIVATIONS
+from gpt2_jax.model.activations import make_activation
 from gpt2_jax.model.attention import reference_attention
 from gpt2_jax.model.attention_kernels import choose, fused_attention
 from gpt2_jax.model.cache import KVCache, LayerCache, append
@@ -125,7 +125,7 @@ class MLP(nn.Module):
         D, F = config.d_model, config.mlp_width
         h_BxTxF = Linear((D,), (F,), ("embed", "mlp"), compute, INIT_STD, name="c_fc")(x_BxTxD)
         h_BxTxF = constrain(h_BxTxF, ("batch", "length", "act_mlp"))
-        h_BxTxF = ACTIVATIONS[config.activation](h_BxTxF)
+        h_BxTxF = make_activation(config.activation, plain=compute.plain)(h_BxTxF)
         c_proj = Linear((F,), (D,), ("mlp", "embed"), compute, _residual_std(config), name="c_proj")
         return Dropout(config.dropout, deterministic=not self.train)(c_proj(h_BxTxF))
 
@@ -150,12 +150,12 @@ class Block(nn.Module):
         """Returns (the residual stream [B, T, D], the layer's cache)."""
         config, compute = self.config, self.compute
         x_BxTxD = constrain(x_BxTxD, ("batch", "length", "act_embed"))
-        h_BxTxD = make_norm(config, compute.dtype, "ln_1")(x_BxTxD)
+        h_BxTxD = make_norm(config, compute, "ln_1")(x_BxTxD)
         h_BxTxD, cache = Attention(config, compute, self.train, name="attn")(
             h_BxTxD, cache, slots_BxT, positions_BxT, segments_BxT, layer_scale
         )
         x_BxTxD = x_BxTxD + h_BxTxD
-        h_BxTxD = make_norm(config, compute.dtype, "ln_2")(x_BxTxD)
+        h_BxTxD = make_norm(config, compute, "ln_2")(x_BxTxD)
         x_BxTxD = x_BxTxD + MLP(config, compute, self.train, name="mlp")(h_BxTxD)
         return constrain(x_BxTxD, ("batch", "length", "act_embed")), cache
 
@@ -202,7 +202,7 @@ class GPT2(nn.Module):
             )(config, compute, self.train)
         else:
             self.h = [block(config, compute, self.train) for _ in range(config.num_layers)]
-        self.ln_f = make_norm(config, compute.dtype)
+        self.ln_f = make_norm(config, compute)
         if not config.tie_embeddings:
             self.lm_head: Any = self.param("lm_head", wte_init, (V, D), jnp.float32)
 
