@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from gpt2_jax.config import ComputeConfig, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.model.layout import on_each_device
+from gpt2_jax.parallel.platforms import platform_of
 
 _LANES = 128  # of a TPU's vector register; splash needs blocks of a multiple of it
 
@@ -132,7 +133,7 @@ def _cudnn_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
 def _splash_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
     inexact = compute.dtype == "float32" and compute.matmul_precision == "high"
     return {
-        "a TPU": _platform() == "tpu",
+        "a TPU": platform_of() == "tpu",
         f"a context_length that is a multiple of {_LANES}": model.context_length % _LANES == 0,
         "model.dropout=0": model.dropout == 0,
         "compute.precision=highest or default for float32": not inexact,
@@ -201,14 +202,8 @@ def _missing(model: ModelConfig, compute: ComputeConfig) -> dict[str, list[str]]
     return missing
 
 
-def _platform() -> str:
-    mesh = jax.sharding.get_abstract_mesh()
-    device = None if mesh.empty else mesh.abstract_device
-    return jax.default_backend() if device is None else device.platform
-
-
 def _compute_capability() -> float:
     """Returns the lowest compute capability of the local GPUs; 0 without a GPU."""
-    if jax.default_backend() != "gpu" or _platform() == "tpu":
+    if jax.default_backend() != "gpu" or platform_of() == "tpu":
         return 0.0
     return min(float(getattr(gpu, "compute_capability", 0)) for gpu in jax.local_devices())

@@ -24,6 +24,7 @@ from gpt2_jax.model.activations import make_activation
 from gpt2_jax.model.attention import reference_attention
 from gpt2_jax.model.attention_kernels import choose, fused_attention
 from gpt2_jax.model.cache import KVCache, LayerCache, append
+from gpt2_jax.model.defaults import layers_per_iteration
 from gpt2_jax.model.dropout import Dropout
 from gpt2_jax.model.embedding import embed
 from gpt2_jax.model.layout import constrain
@@ -197,7 +198,7 @@ class GPT2(nn.Module):
                 split_rngs={"params": True, "dropout": True},
                 in_axes=(0, *(nn.broadcast,) * 3, 0),  # pyright: ignore[reportArgumentType]
                 length=config.num_layers,
-                unroll=compute.scan_unroll,
+                unroll=layers_per_iteration(config, compute),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )(config, compute, self.train)
         else:

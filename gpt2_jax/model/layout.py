@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from flax.linen import spmd
 
-from gpt2_jax.parallel.mesh import BATCH_AXES
+from gpt2_jax.parallel.mesh import BATCH_AXES, batch_shards
 
 Axes = tuple[str | None, ...]
 
@@ -68,6 +68,12 @@ def on_each_device(
         axis_names=set(mesh.axis_names if over is None else over),
         check_vma=False,  # Pallas kernels do not declare over which axes their results vary
     )
+
+
+def devices_of_batch() -> int:
+    """Returns the number of parts that the mesh in force divides a batch into; 1 without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else batch_shards(mesh)
 
 
 def sum_over_batch(x: jax.Array) -> jax.Array:

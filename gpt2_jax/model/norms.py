@@ -38,7 +38,8 @@ class LayerNorm(nn.Module):
         """Returns [..., D]."""
         scale: Any = self.param("scale", _SCALE_INIT, x.shape[-1:], jnp.float32)
         bias: Any = self.param("bias", _BIAS_INIT, x.shape[-1:], jnp.float32)
-        return layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
+        y: Any = layer_norm(x, scale, bias, self.epsilon)
+        return y.astype(self.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
