@@ -89,17 +89,18 @@ def _backward(
     num_contracted: int, axes: Axes, precision: str | None, residuals: Any, dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, w = residuals
-    num_batch = x.ndim - num_contracted
-    batch, outputs = range(num_batch), range(num_batch, dy.ndim)
-    dx = jax.lax.dot_general(
-        dy,
-        gather(w, axes, x.dtype),
-        ((tuple(outputs), tuple(range(num_contracted, w.ndim))), ((), ())),
-        precision=precision,
+    # Rows are one axis here: contracting two, XLA on a CPU copies x transposed for w's gradient,
+    # and computes what made x, such as the activation, once more while it does.
+    outputs = dy.shape[x.ndim - num_contracted :]
+    x_NxI = x.reshape(-1, *w.shape[:num_contracted])
+    dy_NxO = dy.reshape(-1, *outputs)
+    of_w = tuple(range(num_contracted, w.ndim))
+    of_dy = tuple(range(1, dy_NxO.ndim))
+    dx_NxI = jax.lax.dot_general(
+        dy_NxO, gather(w, axes, x.dtype), ((of_dy, of_w), ((), ())), precision=precision
     )
-    contracted = ((tuple(batch), tuple(batch)), ((), ()))
-    dw = jax.lax.dot_general(x, dy, contracted, precision=precision)
-    return dx, constrain(dw, axes).astype(w.dtype)
+    dw = jax.lax.dot_general(x_NxI, dy_NxO, (((0,), (0,)), ((), ())), precision=precision)
+    return dx_NxI.reshape(x.shape), constrain(dw, axes).astype(w.dtype)
 
 
 matmul.defvjp(_forward, _backward)
