@@ -290,13 +290,13 @@ def _check_together(config: Config) -> None:
             f"model.position=rotary needs an even head width: model.d_model={model.d_model} / "
             f"model.num_heads={model.num_heads} is {model.head_dim}"
         )
-    if model.num_layers % compute.scan_unroll:
+    if model.num_layers % (compute.scan_unroll or 1):
         raise UserError(
             f"compute.scan_unroll={compute.scan_unroll} must divide "
             f"model.num_layers={model.num_layers}: set --config.compute.scan_unroll=1, or another "
             "divisor"
         )
-    chunk = min(compute.loss_chunk, model.context_length)
+    chunk = min(compute.loss_chunk or 0, model.context_length)
     if chunk and model.context_length % chunk:
         raise UserError(
             f"compute.loss_chunk={compute.loss_chunk} must divide "

@@ -26,14 +26,22 @@ class ComputeConfig:
         "with every layer unrolled it may save no memory",
         choices=("none", "dots", "full"),
     )
-    scan_unroll: int = knob(1, "layers per iteration of the scan: more is faster to run", low=1)
+    scan_unroll: int | None = knob(
+        None,
+        "layers per iteration of the scan over layers; unset: all on TPUs for a model of at most "
+        "12 layers without remat, and 1 otherwise",
+        low=1,
+    )
     attention: str = knob(
         "auto",
         "attention kernel; auto: splash on TPUs, cudnn on GPUs, and reference if neither can run",
         choices=("auto", "reference", "cudnn", "splash"),
     )
-    loss_chunk: int = knob(
-        128, "positions whose logits the loss holds at a time; 0: the whole sequence", low=0
+    loss_chunk: int | None = knob(
+        None,
+        "positions whose logits the loss holds at a time; 0: the whole sequence; unset: about "
+        "1,024 over all sequences of a device on TPUs, about 128 otherwise",
+        low=0,
     )
     plain: bool = knob(
         False,

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from gpt2_jax import config as config_lib
-from gpt2_jax.config import ComputeConfig, Config, ModelConfig
+from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
 
 # (path of a leaf, layer or None outside the blocks) -> the name of its tensor in a file.
@@ -46,12 +46,8 @@ def imported_config(model: Mapping[str, Any], where: Path) -> Config:
     Raises:
       UserError: if a value is out of range.
     """
-    compute: dict[str, Any] = {"dtype": "float32"}
-    context = model["context_length"]
-    if isinstance(context, int) and context % ComputeConfig().loss_chunk:
-        compute["loss_chunk"] = 0  # chunks must divide the context; 0 takes all of it as one
     try:
-        return config_lib.from_dict({"model": model, "compute": compute})
+        return config_lib.from_dict({"model": model, "compute": {"dtype": "float32"}})
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 

@@ -6,16 +6,15 @@ They compute what `attention.reference_attention` does, for whole sequences and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.model.layout import on_each_device
-
-_LANES = 128  # of a TPU's vector register; splash needs blocks of a multiple of it
+from gpt2_jax.model.splash import LANES, splash_attention
+from gpt2_jax.parallel.platforms import platform_of
 
 Attend = Callable[..., jax.Array]
 
@@ -91,33 +90,6 @@ def _cudnn(q, k, v, segments, scale):
     )
 
 
-def _splash(q, k, v, segments, scale, interpret=False):
-    """Runs splash attention, JAX's kernel for TPUs, which skips fully masked blocks."""
-    # Imported here, because Pallas takes half a second to import.
-    from jax.experimental.pallas.ops.tpu import splash_attention as splash
-
-    T, H = q.shape[1:3]
-    # The largest of MaxText's block sizes that divides T, for all passes.
-    block = next(size for size in (512, 256, _LANES) if T % size == 0)
-    sizes = splash.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        use_fused_bwd_kernel=True,
-    )
-    kernel: Any = splash.make_splash_mha_single_device(
-        splash.MultiHeadMask([splash.CausalMask((T, T))] * H),
-        block_sizes=sizes,
-        interpret=interpret,
-    )
-    ids = None if segments is None else splash.SegmentIds(segments, segments)
-    q_BxHxTxK, k_BxHxTxK, v_BxHxTxK = (jnp.swapaxes(x, 1, 2) for x in (q * scale, k, v))
-    return jnp.swapaxes(jax.vmap(kernel)(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, ids), 1, 2)
-
-
 def _cudnn_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
     width = model.head_dim
     return {
@@ -132,8 +104,8 @@ def _cudnn_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
 def _splash_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
     inexact = compute.dtype == "float32" and compute.matmul_precision == "high"
     return {
-        "a TPU": _platform() == "tpu",
-        f"a context_length that is a multiple of {_LANES}": model.context_length % _LANES == 0,
+        "a TPU": platform_of() == "tpu",
+        f"a context_length that is a multiple of {LANES}": model.context_length % LANES == 0,
         "model.dropout=0": model.dropout == 0,
         "compute.precision=highest or default for float32": not inexact,
         "compute.plain=false": not compute.plain,
@@ -149,7 +121,7 @@ class _Kernel(NamedTuple):
 
 # In the order in which `compute.attention=auto` tries them.
 _KERNELS = {
-    "splash": _Kernel(_splash, _splash_needs),
+    "splash": _Kernel(splash_attention, _splash_needs),
     "cudnn": _Kernel(_cudnn, _cudnn_needs),
 }
 
@@ -201,14 +173,8 @@ def _missing(model: ModelConfig, compute: ComputeConfig) -> dict[str, list[str]]
     return missing
 
 
-def _platform() -> str:
-    mesh = jax.sharding.get_abstract_mesh()
-    device = None if mesh.empty else mesh.abstract_device
-    return jax.default_backend() if device is None else device.platform
-
-
 def _compute_capability() -> float:
     """Returns the lowest compute capability of the local GPUs; 0 without a GPU."""
-    if jax.default_backend() != "gpu" or _platform() == "tpu":
+    if jax.default_backend() != "gpu" or platform_of() == "tpu":
         return 0.0
     return min(float(getattr(gpu, "compute_capability", 0)) for gpu in jax.local_devices())

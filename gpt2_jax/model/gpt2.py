@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
-from gpt2_jax.model.activations import ACTIVATIONS
+from gpt2_jax.model.activations import make_activation
 from gpt2_jax.model.attention import reference_attention
 from gpt2_jax.model.attention_kernels import choose, fused_attention
 from gpt2_jax.model.cache import KVCache, LayerCache, append
+from gpt2_jax.model.defaults import layers_per_iteration
 from gpt2_jax.model.dropout import Dropout
 from gpt2_jax.model.embedding import embed
 from gpt2_jax.model.layout import constrain
@@ -64,10 +65,7 @@ class Attention(nn.Module):
         c_attn = Linear(
             (D,), (3, H, K), ("embed", None, "heads", "head_dim"), compute, INIT_STD, name="c_attn"
         )
-        qkv_BxTx3xHxK = constrain(
-            c_attn(x_BxTxD), ("batch", "length", None, "act_heads", "head_dim")
-        )
-        q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = jnp.moveaxis(qkv_BxTx3xHxK, 2, 0)
+        q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = _split_qkv(c_attn(x_BxTxD), H)
         if rotate := ENCODINGS[config.position].rotate:
             q_BxTxHxK, k_BxTxHxK = (rotate(x, positions_BxT) for x in (q_BxTxHxK, k_BxTxHxK))
         scale = K**-0.5 if config.scale_attn_weights else 1.0
@@ -125,7 +123,7 @@ class MLP(nn.Module):
         D, F = config.d_model, config.mlp_width
         h_BxTxF = Linear((D,), (F,), ("embed", "mlp"), compute, INIT_STD, name="c_fc")(x_BxTxD)
         h_BxTxF = constrain(h_BxTxF, ("batch", "length", "act_mlp"))
-        h_BxTxF = ACTIVATIONS[config.activation](h_BxTxF)
+        h_BxTxF = make_activation(config.activation, plain=compute.plain)(h_BxTxF)
         c_proj = Linear((F,), (D,), ("mlp", "embed"), compute, _residual_std(config), name="c_proj")
         return Dropout(config.dropout, deterministic=not self.train)(c_proj(h_BxTxF))
 
@@ -150,12 +148,12 @@ class Block(nn.Module):
         """Returns (the residual stream [B, T, D], the layer's cache)."""
         config, compute = self.config, self.compute
         x_BxTxD = constrain(x_BxTxD, ("batch", "length", "act_embed"))
-        h_BxTxD = make_norm(config, compute.dtype, "ln_1")(x_BxTxD)
+        h_BxTxD = make_norm(config, compute, "ln_1")(x_BxTxD)
         h_BxTxD, cache = Attention(config, compute, self.train, name="attn")(
             h_BxTxD, cache, slots_BxT, positions_BxT, segments_BxT, layer_scale
         )
         x_BxTxD = x_BxTxD + h_BxTxD
-        h_BxTxD = make_norm(config, compute.dtype, "ln_2")(x_BxTxD)
+        h_BxTxD = make_norm(config, compute, "ln_2")(x_BxTxD)
         x_BxTxD = x_BxTxD + MLP(config, compute, self.train, name="mlp")(h_BxTxD)
         return constrain(x_BxTxD, ("batch", "length", "act_embed")), cache
 
@@ -197,12 +195,12 @@ class GPT2(nn.Module):
                 split_rngs={"params": True, "dropout": True},
                 in_axes=(0, *(nn.broadcast,) * 3, 0),  # pyright: ignore[reportArgumentType]
                 length=config.num_layers,
-                unroll=compute.scan_unroll,
+                unroll=layers_per_iteration(config, compute),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )(config, compute, self.train)
         else:
             self.h = [block(config, compute, self.train) for _ in range(config.num_layers)]
-        self.ln_f = make_norm(config, compute.dtype)
+        self.ln_f = make_norm(config, compute)
         if not config.tie_embeddings:
             self.lm_head: Any = self.param("lm_head", wte_init, (V, D), jnp.float32)
 
@@ -283,6 +281,15 @@ class GPT2(nn.Module):
         if add := ENCODINGS[self.config.position].embed:
             x_BxTxD = add(self.position, x_BxTxD, positions_BxT, self.compute)
         return self.dropout(constrain(x_BxTxD, ("batch", "length", "act_embed")))
+
+
+def _split_qkv(qkv: jax.Array, num_heads: int) -> tuple[jax.Array, ...]:
+    """Returns queries, keys and values [B, T, H, K] of [B, T, 3, H, K] or [B, T, 3 H K]."""
+    if qkv.ndim == 5:
+        axes = ("batch", "length", None, "act_heads", "head_dim")
+        return tuple(jnp.moveaxis(constrain(qkv, axes), 2, 0))
+    parts = jnp.split(constrain(qkv, ("batch", "length", None)), 3, axis=-1)
+    return tuple(part.reshape(*part.shape[:2], num_heads, -1) for part in parts)
 
 
 def _layer_scales(config: ModelConfig) -> jax.Array | None:

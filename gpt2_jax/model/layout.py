@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from flax.linen import spmd
 
-from gpt2_jax.parallel.mesh import BATCH_AXES
+from gpt2_jax.parallel.mesh import BATCH_AXES, batch_shards
 
 Axes = tuple[str | None, ...]
 
@@ -44,6 +44,20 @@ def _gathered(name: str | None) -> str | None:
     return None if set(jax.tree.leaves(over)) & set(BATCH_AXES) else name
 
 
+def merged(axes: Axes) -> Axes | None:
+    """Returns the logical name of the one axis that adjacent axes of a parameter merge into.
+
+    Returns:
+      (the name,), or None if the mesh in force divides one of several axes, so that a merged axis
+      could not be laid out in the same way.
+    """
+    if len(axes) == 1:
+        return axes
+    sizes = jax.sharding.get_abstract_mesh().shape
+    over = jax.tree.leaves(tuple(spmd.logical_to_mesh_axes(axes) or ()))
+    return (None,) if all(sizes.get(axis, 1) == 1 for axis in over) else None
+
+
 def on_each_device(
     f: Callable[..., Any],
     in_axes: Sequence[Axes],
@@ -68,6 +82,12 @@ def on_each_device(
         axis_names=set(mesh.axis_names if over is None else over),
         check_vma=False,  # Pallas kernels do not declare over which axes their results vary
     )
+
+
+def devices_of_batch() -> int:
+    """Returns the number of parts that the mesh in force divides a batch into; 1 without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else batch_shards(mesh)
 
 
 def sum_over_batch(x: jax.Array) -> jax.Array:

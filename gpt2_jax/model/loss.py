@@ -13,7 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gpt2_jax.model.layout import constrain, gather, on_each_device, sum_over_batch
+from gpt2_jax.model.defaults import loss_positions
+from gpt2_jax.model.layout import (
+    constrain,
+    devices_of_batch,
+    gather,
+    on_each_device,
+    sum_over_batch,
+)
 from gpt2_jax.parallel.mesh import BATCH_AXES
 
 _TABLE_AXES = ("vocab", "embed")
@@ -26,7 +33,7 @@ def weighted_cross_entropy(
     targets_BxT: jax.Array,
     weights_BxT: jax.Array,
     vocab_size: int,
-    chunk: int,
+    chunk: int | None,
     precision: str | None = None,
 ) -> jax.Array:
     """Returns the sum over positions of weight * -log softmax(hidden table^T)[target], in nats.
@@ -37,7 +44,8 @@ def weighted_cross_entropy(
       targets_BxT: int32 ids below vocab_size.
       weights_BxT: float32; 0 ignores a position. The loss is not differentiated by them.
       vocab_size: rows of the table past it are padding and get no probability.
-      chunk: positions whose logits exist at a time, a divisor of T; 0 means all.
+      chunk: positions whose logits exist at a time, a divisor of T; 0 means all, and None what
+        `loss_positions` chooses.
       precision: precision of the products; see `ComputeConfig.matmul_precision`.
 
     Returns:
@@ -53,7 +61,7 @@ def plain_cross_entropy(
     targets_BxT: jax.Array,
     weights_BxT: jax.Array,
     vocab_size: int,
-    chunk: int,
+    chunk: int | None,
     precision: str | None = None,
 ) -> jax.Array:
     """Returns the same as `weighted_cross_entropy`, and autodiff computes its gradients.
@@ -62,7 +70,7 @@ def plain_cross_entropy(
     """
     B, T = targets_BxT.shape
     table = gather(table_VxD, _TABLE_AXES, hidden_BxTxD.dtype)
-    chunk = chunk if 0 < chunk < T else T
+    chunk = loss_positions(chunk, B // devices_of_batch(), T) or T
 
     def add_chunk(total: jax.Array, arrays: Any) -> tuple[jax.Array, None]:
         hidden, targets, weights = arrays
@@ -163,7 +171,8 @@ def _local_sweep(
         return loss, d_hidden_BxCxD, d_table_VxD
 
     B, T, D = hidden_BxTxD.shape
-    if chunk == 0 or chunk >= T:
+    chunk = loss_positions(chunk, B, T)
+    if chunk == 0:
         loss, d_hidden, d_table = of_chunk(hidden_BxTxD, targets_BxT, weights_BxT)
         return loss, ((d_hidden, d_table) if gradients else None)
 

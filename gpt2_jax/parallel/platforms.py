@@ -1,14 +1,29 @@
-"""Checks that the platforms that `JAX_PLATFORMS` names exist, before anything uses a device."""
+"""Says which platform a program is for, and checks that those `JAX_PLATFORMS` names exist."""
 
 from __future__ import annotations
 
 import jax
 from jax.extend.backend import clear_backends
+from jax.sharding import AbstractMesh, Mesh
 
 from gpt2_jax.errors import UserError, shortened
 
 # What the runtime reports while other processes are missing, whatever the platform.
 _NOT_THE_PLATFORM = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED", "CANCELLED")
+
+
+def platform_of(mesh: Mesh | AbstractMesh | None = None) -> str:
+    """Returns the platform of a mesh's devices: "cpu", "gpu" or "tpu".
+
+    Args:
+      mesh: by default the mesh in force. For a mesh without devices, or without one in force, the
+        devices are those that JAX would use.
+    """
+    abstract = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    if isinstance(abstract, Mesh):
+        abstract = abstract.abstract_mesh
+    device = None if abstract.empty else abstract.abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def check_platforms() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import jax
 
 from gpt2_jax.config import Config
+from gpt2_jax.model.defaults import loss_positions
 from gpt2_jax.parallel.mesh import rows_per_device
+from gpt2_jax.parallel.platforms import platform_of
 from gpt2_jax.planning.hlo import Array
 
 
@@ -34,10 +36,9 @@ def classify_transfer(config: Config, params: Any, kind: str, arrays: Sequence[A
     shapes = set().union(*map(_shapes, jax.tree.leaves(params)))
     mesh = jax.tree.leaves(params)[0].sharding.mesh
     rows = rows_per_device(config.train, mesh.shape)
-    lengths = {
-        config.model.context_length,
-        config.compute.loss_chunk or config.model.context_length,
-    }
+    length = config.model.context_length
+    chunk = loss_positions(config.compute.loss_chunk, rows, length, platform_of(mesh))
+    lengths = {length, chunk or length}
     tokens = lengths | {rows * length for length in lengths}
     for array in large:
         if tokens & set(array.dims) and shapes.isdisjoint(_unsplit(array.dims, lengths)):

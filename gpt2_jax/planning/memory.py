@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping
 
 from gpt2_jax.config import Config
+from gpt2_jax.model.defaults import loss_positions
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules
@@ -56,7 +57,7 @@ def analytic_memory(config: Config, chip: Chip, num_devices: int) -> Memory:
     memory = dict(_state_bytes(_without_step_knobs(config), num_devices))
     if config.train.accumulation_steps > 1:
         memory["gradients"] *= 2  # those of the microbatch, and their sum
-    memory["activations"] = _activation_bytes(config, mesh.shape)
+    memory["activations"] = _activation_bytes(config, chip, mesh.shape)
     if config.data.isolate_documents and not chip.is_tpu:
         memory["activations"] += _mask_bytes(config, mesh.shape)
     needed, available = sum(memory.values()), chip.available_bytes
@@ -89,13 +90,15 @@ def _mask_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:
     return rows * config.model.context_length**2 * (1 + 2 + 2)
 
 
-def _activation_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:
+def _activation_bytes(config: Config, chip: Chip, axis_sizes: Mapping[str, int]) -> int:
     model, tensor = config.model, axis_sizes["tensor"]
     rows = mesh_lib.rows_per_device(config.train, axis_sizes)
     tokens = rows * model.context_length
     per_layer = tokens * model.num_layers * model.d_model * _ACTIVATION_BYTES[config.compute.remat]
     # Tensor parallelism shards what lies between the additions to the residual stream: most of it.
     vocab = model.padded_vocab_size / tensor
-    logits = rows * (config.compute.loss_chunk or model.context_length) * vocab * 8
+    platform = "tpu" if chip.is_tpu else "gpu"
+    chunk = loss_positions(config.compute.loss_chunk, rows, model.context_length, platform)
+    logits = rows * (chunk or model.context_length) * vocab * 8
     table = 3 * vocab * model.d_model * 4  # every device has whole gradients of the embedding
     return int(per_layer / tensor + logits + table)

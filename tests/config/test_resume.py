@@ -18,7 +18,7 @@ def _changed(config: Config, key: str) -> Config:
     if knob.type is bool:
         candidates = [not value]
     elif knob.type is int:
-        candidates += [value * 2, value + 1, value - 1, 1] if value is not None else [64]
+        candidates += [value * 2, value + 1, value - 1, 1] if value is not None else [64, 1]
     elif knob.type is float:
         candidates += [value / 2, 0.5]
     elif not knob.choices:

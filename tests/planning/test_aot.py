@@ -42,7 +42,7 @@ def config(axes, rows=4, accumulation_steps=1, **compute):
     return from_dict(
         {
             "model": _MODEL,
-            "compute": {"loss_chunk": 64} | compute,
+            "compute": {"loss_chunk": 64, "scan_unroll": 1} | compute,
             "mesh": {"data": data, "fsdp": fsdp, "tensor": tensor},
             "train": {"batch_size": batch_size, "accumulation_steps": accumulation_steps},
         }
@@ -90,6 +90,13 @@ def test_tensor_parallelism_reduces_activations_over_its_own_axis_and_never_gath
     assert not any(kind == "all-to-all" for kind, _, _ in moved(step))
     large = [t for t in step.transfers if t.of == "activations" and t.count == L]
     assert len(large) == 4  # after attention and MLP, forward; before them, backward
+
+
+def test_an_unrolled_program_moves_no_activations_either():
+    step = compiled((4, 4, 1), scan_unroll=L)
+    assert {of for _, _, of in moved(step)} == {"parameters", "gradients"}
+    assert {axes for kind, axes, _ in moved(step) if kind == "all-gather"} == {("fsdp",)}
+    assert step.cycles < 0.95 * compiled((4, 4, 1)).cycles
 
 
 def test_replicas_alone_only_reduce_gradients():

@@ -1,0 +1,48 @@
+"""Chooses what unset knobs of `compute` stand for, by the platform, the model and the batch."""
+
+from __future__ import annotations
+
+import math
+
+from gpt2_jax.config import ComputeConfig, ModelConfig
+from gpt2_jax.parallel.mesh import divisors
+from gpt2_jax.parallel.platforms import platform_of
+
+# With more layers, a program that is unrolled takes minutes to compile.
+_UNROLLED = 12
+# Rows of logits that a TPU computes at a time: enough to keep its matrix units busy.
+_ROWS_ON_TPU = 1024
+# Positions whose logits other devices compute at a time, in every sequence.
+_POSITIONS = 128
+
+
+def layers_per_iteration(model: ModelConfig, compute: ComputeConfig) -> int:
+    """Returns how many layers an iteration of the scan over layers computes.
+
+    That is `compute.scan_unroll`. Unset, it is all layers on a TPU, if there are at most 12 and
+    remat is none: a loop copies what the backward pass needs to and from arrays of all layers, for
+    which 124M without remat spends a third of its step. A part of the layers at a time still has
+    the copies.
+    """
+    if compute.scan_unroll is not None:
+        return compute.scan_unroll
+    unrolled = model.num_layers <= _UNROLLED and compute.remat == "none"
+    return model.num_layers if unrolled and platform_of() == "tpu" else 1
+
+
+def loss_positions(chunk: int | None, rows: int, length: int, platform: str | None = None) -> int:
+    """Returns how many positions of each sequence have their logits at a time; 0 means all.
+
+    Args:
+      chunk: `compute.loss_chunk`. Unset, it is the divisor of `length` whose ratio to the wanted
+        number is nearest to 1: on a TPU 1,024 rows of logits over all sequences, elsewhere 128
+        positions.
+      rows: the sequences on one device.
+      length: positions of each sequence.
+      platform: the platform of the devices; by default of those in force, see `platform_of`.
+    """
+    if chunk is None:
+        on_tpu = (platform or platform_of()) == "tpu"
+        wanted = max(_ROWS_ON_TPU // max(rows, 1), 1) if on_tpu else _POSITIONS
+        chunk = min(divisors(length), key=lambda size: abs(math.log(size / wanted)))
+    return chunk if chunk < length else 0

@@ -1,0 +1,88 @@
+"""Unset knobs of `compute` stand for what the platform, the model and the batch suggest."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
+
+from gpt2_jax.config import ComputeConfig, ModelConfig, from_dict
+from gpt2_jax.model.defaults import layers_per_iteration, loss_positions
+from gpt2_jax.model.loss import plain_cross_entropy, weighted_cross_entropy
+from gpt2_jax.parallel.platforms import platform_of
+from tests.model.test_loss import PADDED, B, T, V, inputs
+
+_SMALL = ModelConfig(num_layers=12, vocab_size=50257)
+
+
+@pytest.mark.parametrize(
+    ("platform", "changes", "expected"),
+    [
+        ("tpu", {}, 12),
+        ("cpu", {}, 1),
+        ("gpu", {}, 1),
+        ("tpu", {"remat": "dots"}, 1),
+        ("tpu", {"num_layers": 24}, 1),
+        ("tpu", {"num_layers": 4}, 4),
+        ("tpu", {"scan_unroll": 3}, 3),
+        ("cpu", {"scan_unroll": 3}, 3),
+    ],
+)
+def test_small_models_are_unrolled_on_tpus(monkeypatch, platform, changes, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    num_layers = changes.pop("num_layers", 12)
+    model = dataclasses.replace(_SMALL, num_layers=num_layers)
+    assert layers_per_iteration(model, ComputeConfig(**changes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "length", "platform", "expected"),
+    [
+        (2, 1024, "tpu", 512),
+        (8, 1024, "tpu", 128),
+        (1, 1024, "tpu", 0),  # the whole sequence
+        (4096, 1024, "tpu", 1),
+        (0, 1024, "tpu", 0),
+        (8, 1000, "tpu", 125),
+        (8, 1021, "tpu", 0),  # a prime: one position at a time would take an age
+        (8, 1024, "cpu", 128),
+        (2, 1024, "gpu", 128),
+        (2, 100, "cpu", 0),
+    ],
+)
+def test_an_unset_chunk_is_the_divisor_nearest_to_what_is_wanted(rows, length, platform, expected):
+    assert loss_positions(None, rows, length, platform) == expected
+
+
+@pytest.mark.parametrize(("chunk", "expected"), [(0, 0), (64, 64), (256, 0), (512, 0)])
+def test_a_chunk_that_is_set_is_taken(chunk, expected):
+    assert loss_positions(chunk, 8, 256, "tpu") == expected
+
+
+def test_the_platform_is_that_of_the_mesh_in_force_or_of_the_devices_of_jax():
+    tpu = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    mesh = AbstractMesh((1,), ("data",), abstract_device=tpu)
+    assert platform_of(mesh) == "tpu"
+    assert platform_of() == platform_of(AbstractMesh((1,), ("data",))) == jax.default_backend()
+    assert platform_of(jax.make_mesh((1,), ("data",))) == jax.default_backend()
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert platform_of() == "tpu"
+
+
+@pytest.mark.parametrize("cross_entropy", [weighted_cross_entropy, plain_cross_entropy])
+def test_the_loss_takes_an_unset_chunk(cross_entropy, monkeypatch):
+    arrays = inputs(jnp.float32)
+    whole = cross_entropy(*arrays, V, 0)
+    monkeypatch.setattr("gpt2_jax.model.defaults._POSITIONS", T // 2)
+    text = str(jax.make_jaxpr(lambda *a: cross_entropy(*a, V, None))(*arrays))
+    assert f"f32[{B},{T // 2},{PADDED}]" in text and f"f32[{B},{T},{PADDED}]" not in text
+    np.testing.assert_allclose(cross_entropy(*arrays, V, None), whole, rtol=1e-6)
+
+
+def test_both_knobs_are_unset_unless_somebody_sets_them():
+    compute = from_dict({"model": {"context_length": 1000}}).compute
+    assert compute.scan_unroll is compute.loss_chunk is None
