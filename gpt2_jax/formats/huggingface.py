@@ -82,7 +82,7 @@ def recognizes(folder: Path) -> bool:
     if any(any(folder.glob(pattern)) for pattern in patterns):
         return True
     config = folder / "config.json"
-    return config.is_file() and '"model_type"' in config.read_text("utf-8", errors="replace")
+    return config.is_file() and b'"model_type"' in config.read_bytes()
 
 
 def read_config(folder: Path) -> Config:

@@ -245,6 +245,11 @@ def _local(model: str | Path) -> Path:
     return Path(folder)
 
 
+def is_foreign(path: Path) -> bool:
+    """Returns whether a folder holds a model of another program, and no checkpoints of our own."""
+    return not _is_native(path) and any(format_.recognizes(path) for format_ in _FORMATS)
+
+
 def _is_native(path: Path) -> bool:
     return (path / "checkpoints").is_dir() or (path / "params").is_dir()
 
