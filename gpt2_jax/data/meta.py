@@ -14,6 +14,7 @@ from typing import Any
 from gpt2_jax.errors import UserError
 from gpt2_jax.files import bucket
 from gpt2_jax.files.atomic import write_file
+from gpt2_jax.files.lfs import refuse_lfs_pointer
 from gpt2_jax.files.paths import is_remote, resolve_path
 
 META = "meta.json"
@@ -52,6 +53,7 @@ def read_meta(path: str | Path) -> dict[str, Any] | None:
         content = bucket.read_object(file) if is_remote(file) else file.read_bytes()
         if content is None:
             return None
+        refuse_lfs_pointer(file, content)
         meta = json.loads(content)
     except FileNotFoundError:
         return None

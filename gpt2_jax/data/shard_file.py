@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.files.lfs import refuse_lfs_pointer
 
 MAGIC = 20240520
 VERSION = 1
@@ -151,6 +152,7 @@ def parse_header(path: Path, size: int, head: bytes) -> int:
     """
     if not head:
         raise UserError(f"{path} is empty: make it again with gpt2-jax prepare")
+    refuse_lfs_pointer(path, head)
     header = np.frombuffer(head[: len(head) // 4 * 4], "<i4")
     magic = int(header[0]) if len(header) else None
     if magic in _OTHER_MAGIC:
