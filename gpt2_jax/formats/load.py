@@ -32,6 +32,10 @@ from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 _T = TypeVar("_T")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FORMATS = (openai, huggingface)
+_CONVERTED_WITHOUT = (
+    "this checkpoint was made without a tokenizer: to have one, convert the original model again, "
+    "from a folder with tokenizer files that can be read"
+)
 # Files and folders that only the workdir of a run has.
 _RUN_FILES = ("checkpoints", "saved_step", "metrics.jsonl")
 _HUB_FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model"]
@@ -207,12 +211,18 @@ def _step(store: CheckpointStore, step: int) -> ModelReader:
 def write_native(folder: Path, model: Model) -> None:
     """Writes a model as a workdir with one step.
 
-    The step has no optimizer state: it can be loaded, but not resumed.
+    The step has no optimizer state: it can be loaded, but not resumed. Of a tokenizer that could
+    not be read it does not repeat why, because that is about the folder of the original model.
 
     Raises:
       StorageError: if the step cannot be written.
     """
-    meta = {"config": config_lib.to_dict(model.config), "tokenizer": model.tokenizer.to_dict()}
+    tokenizer = model.tokenizer
+    if isinstance(tokenizer, IdsTokenizer):
+        tokenizer = IdsTokenizer(
+            tokenizer.vocab_size, _CONVERTED_WITHOUT, tokenizer.bos, tokenizer.ends
+        )
+    meta = {"config": config_lib.to_dict(model.config), "tokenizer": tokenizer.to_dict()}
     with contextlib.closing(CheckpointStore(folder / "checkpoints", lean=True)) as store:
         store.save(model.step, model.params, None, meta)
         store.wait()
