@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from gpt2_jax.errors import UserError, did_you_mean
+from gpt2_jax.files.paths import expand_home
 
 _FLAG = re.compile(r"--[A-Za-z][\w.-]*")
 _OVERRIDE = "--config."
@@ -103,9 +104,9 @@ def _expand_homes(parser: Parser, args: argparse.Namespace) -> None:
     for action in parser.path_actions():
         value = getattr(args, action.dest)
         if isinstance(value, str):
-            setattr(args, action.dest, os.path.expanduser(value))
+            setattr(args, action.dest, expand_home(value))
         elif isinstance(value, list):
-            setattr(args, action.dest, [os.path.expanduser(path) for path in value])
+            setattr(args, action.dest, [expand_home(path) for path in value])
 
 
 def _check_paths(parser: Parser, args: argparse.Namespace) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-import os
 from collections.abc import Sequence
 from typing import Any, cast
 
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
+from gpt2_jax.files.paths import expand_home
 
 # Devices use int32 for sizes and counts.
 MOST = 2**31 - 1
@@ -105,7 +105,7 @@ def checked(knob: Knob, value: Any) -> Any:
         number = cast(Any, value)
         _check_range(knob, number)
         return knob.type(number)
-    return os.path.expanduser(str(value)) if knob.is_path else value
+    return expand_home(str(value)) if knob.is_path else value
 
 
 def _check_range(knob: Knob, value: Any) -> None:

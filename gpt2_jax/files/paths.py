@@ -12,11 +12,19 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.files.extras import import_extra
 
 
+def expand_home(name: str) -> str:
+    """Returns a path with the home folder in place of a `~` at its start.
+
+    A shell does so itself only at the start of a word, and not in `--out=~/data`.
+    """
+    return os.path.expanduser(name) if name.startswith("~") else name
+
+
 def normal_folder(name: str) -> str:
     """Returns the name of a folder without superfluous slashes and dots, `~` expanded."""
     scheme, separator, rest = name.partition("://")
     if not separator:
-        return posixpath.normpath(os.path.expanduser(name))
+        return posixpath.normpath(expand_home(name))
     return f"{scheme}://{posixpath.normpath(rest).lstrip('/')}" if rest else name
 
 
@@ -32,7 +40,7 @@ def resolve_path(name: str | os.PathLike[str], flag: str = "") -> Path:
     """
     scheme, separator, _ = os.fspath(name).partition("://")
     if not separator:
-        return Path(os.path.expanduser(name))
+        return Path(expand_home(os.fspath(name)))
     described = f"{flag} {os.fspath(name)}".strip()
     if scheme != "gs":
         raise UserError(f"{described} must be a folder on a disk, or gs://BUCKET/FOLDER")
@@ -58,7 +66,7 @@ def local_path(name: str | os.PathLike[str], flag: str) -> Path:
             f"{flag} {os.fspath(name)} must be on a disk: copy from a bucket or to it, for example "
             "with gcloud storage cp -r"
         )
-    return Path(os.path.expanduser(name))
+    return Path(expand_home(os.fspath(name)))
 
 
 def replaceable_folder(folder: Path, flag: str) -> Path:

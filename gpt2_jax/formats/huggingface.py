@@ -21,9 +21,9 @@ from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import NOT_JSON, StorageError, UserError, print_stderr, short_repr
 from gpt2_jax.formats import interchange
+from gpt2_jax.formats.pickles import PICKLES
 from gpt2_jax.formats.safetensors_files import (
     INDEX,
-    PICKLES,
     PREFIX,
     WEIGHTS,
     SafetensorsFiles,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.files.paths import expand_home
 from gpt2_jax.prepare.corpora import Corpus
 from gpt2_jax.prepare.formats import FOLDER_SUFFIXES, describe_folder_files, is_plain_text
 from gpt2_jax.prepare.hub import HUB, hub_items
@@ -97,7 +97,7 @@ def _joined(groups: Iterable[str | list[Path]]) -> list[str | list[Path]]:
 
 def _files(name: str) -> list[Path]:
     """Returns the files that a word after --input stands for; raises UserError if none."""
-    name = os.path.expanduser(name)
+    name = expand_home(name)
     path = Path(name)
     refuse_unreadable(path, "--input ")
     if path.is_dir():
