@@ -34,6 +34,16 @@ def test_json_is_one_document_on_standard_output(capsys: pytest.CaptureFixture[s
     assert report["problems"] == []
 
 
+def test_a_model_of_another_program_has_no_checkpoints_to_examine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert main(["doctor", "--model", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path} holds a model in another program's format" in err
+    assert "no checkpoints to examine" in err and "is not a model" not in err
+
+
 def test_table_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
@@ -86,13 +96,3 @@ def test_fast_paths_of_a_gpu_follow_its_compute_capability(capability: str, on: 
     assert {name for name in ("bf16", "int8") if paths[name]["on"]} == on
     if capability < "8":
         assert paths["cudnn_attention"]["on"] is False
-
-
-def test_a_model_of_another_program_has_no_checkpoints_to_examine(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    assert main(["doctor", "--model", str(tmp_path)]) == 2
-    err = capsys.readouterr().err
-    assert f"{tmp_path} holds a model in another program's format" in err
-    assert "no checkpoints to examine" in err and "is not a model" not in err
