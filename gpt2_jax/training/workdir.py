@@ -85,7 +85,7 @@ def make_workdir(workdir: Path) -> None:
     """
     place = workdir if is_remote(workdir) else Path(os.path.realpath(workdir))
     try:
-        if place.is_symlink():
+        if os.path.islink(place):  # not a method: paths in a bucket have none
             raise UserError(
                 f"--workdir {workdir} is a link that leads back to itself: name another folder"
             )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -71,6 +72,12 @@ def test_a_link_to_a_folder_that_is_not_there_yet_makes_it(tmp_path: Path) -> No
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UserError, match=r"loop is a link that leads back to itself"):
         make_workdir(tmp_path / "loop")
+
+
+def test_a_workdir_in_a_bucket_is_not_taken_for_a_link() -> None:
+    bucket = mock.Mock(spec=["mkdir", "__fspath__"], __fspath__=lambda _: "gs://bucket/run")
+    make_workdir(bucket)  # its paths have fewer methods than pathlib's
+    bucket.mkdir.assert_called_once_with(parents=True, exist_ok=True)
 
 
 def test_a_workdir_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
