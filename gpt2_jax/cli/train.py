@@ -124,9 +124,13 @@ def _comparison(results: dict[str, float]) -> str:
 
 def _note_missing_data(config: Config) -> None:
     """Prints a note if data that a run needs is missing; the report itself needs none."""
+    from gpt2_jax.data.folders import require_folder
+
     try:
         on_disk = [path for path in config.data.weights if not is_remote(path)]
         missing = [path for path in on_disk if not resolve_path(path).is_dir()]
+        for path in (path for path in missing if resolve_path(path).exists()):
+            require_folder(path)  # which says that it is a file
     except UserError as error:
         print(f"note: {error}", file=sys.stderr)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,22 +157,74 @@ def test_an_end_that_is_no_id_is_refused(tmp_path: Path, value: Any) -> None:
     assert "generation_config.json" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_damaged_generation_config_is_refused(tmp_path: Path) -> None:
+    write_kind("plain", tmp_path)
+    path = tmp_path / "generation_config.json"
+    for text, message in [("3", "is not a JSON object"), ("{", "is not JSON")]:
+        path.write_text(text)
+        with pytest.raises(UserError) as error:
+            load(tmp_path)
+        assert f"{path} {message}" in str(error.value) and "\n" not in str(error.value)
+
+
 _DAMAGED = [
     ("added_tokens.json", {"<stop>": "300"}, "its id an integer"),
     ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, "is not a table of tokens"),
     ("special_tokens_map.json", [], "special_tokens_map.json is not a JSON object"),
-    ("generation_config.json", 3, "generation_config.json is not a JSON object"),
+    ("tokenizer.json", {}, "tokenizer.json: it has no 'model'"),
+    ("tokenizer.json", {"model": {"vocab": {"a": 0}}}, "tokenizer.json: it has no 'merges'"),
+    (
+        "tokenizer.json",
+        {"model": {"vocab": {"a": 0}, "merges": [["a", "b"]]}},
+        "tokenizer.json: pre_tokenizer=null is not supported",
+    ),
+    ("tokenizer.json", {"model": []}, "its entries do not have the form of a tokenizer's"),
 ]
 
 
 @pytest.mark.parametrize(("name", "content", "message"), _DAMAGED)
-def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: Any, message: str) -> None:
+def test_a_model_with_a_damaged_tokenizer_takes_ids(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: Any, message: str
+) -> None:
     write_kind("plain", tmp_path)
     for text, expected in [(json.dumps(content), message), ("{", f"{name} is not JSON")]:
         (tmp_path / name).write_text(text)
-        with pytest.raises(UserError) as error:
-            load(tmp_path)
-        assert expected in str(error.value) and "\n" not in str(error.value)
+        tokenizer = load(tmp_path).tokenizer
+        assert isinstance(tokenizer, IdsTokenizer) and tokenizer.ends == {0}
+        (note,) = capsys.readouterr().err.splitlines()
+        assert note.startswith("note: this model takes and gives token ids instead of text: ")
+        assert expected in note and str(tmp_path) in note
+
+
+def test_an_id_that_the_model_does_not_have_is_not_left_out_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_kind("plain", tmp_path)
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": [0, 300], "bos_token_id": 9999}))
+    tokenizer = load(tmp_path).tokenizer
+    assert tokenizer.bos == 0 and tokenizer.ends == {0}
+    start, end = sorted(capsys.readouterr().err.splitlines())
+    assert start.startswith(
+        f"note: {path}: bos_token_id=9999 is not used where it is no id of this"
+    )
+    assert end.startswith(f"note: {path}: eos_token_id=[0, 300] is not used where it is no id")
+
+
+def test_a_converted_model_without_a_tokenizer_does_not_speak_of_the_original(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = write_kind("none_33", tmp_path / "original")
+    write_native(tmp_path / "native", load(original))
+    shutil.rmtree(original)
+    capsys.readouterr()
+    tokenizer = load(tmp_path / "native").tokenizer
+    (note,) = capsys.readouterr().err.splitlines()
+    assert "made without a tokenizer" in note and "convert the original model again" in note
+    assert str(original) not in note and isinstance(tokenizer, IdsTokenizer)
+    with pytest.raises(UserError, match=r"\(this checkpoint was made without a tokenizer: "):
+        tokenizer.encode("a")
+    assert tokenizer.ends == {2}
 
 
 _OTHERS = [
