@@ -13,7 +13,7 @@ from typing import Any
 
 import ml_collections
 
-from gpt2_jax.config.imports import as_config_file, package_of
+from gpt2_jax.config.imports import as_config_file
 from gpt2_jax.config.shipped import shipped_configs
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
 from gpt2_jax.files.paths import local_path
@@ -53,9 +53,8 @@ def run_config_file(
     if not path.is_file():
         raise UserError(f"no config file {path}{_hint_for_missing(path)}")
     absolute = Path(os.path.abspath(path))
-    _, package = package_of(absolute)
     try:
-        with as_config_file(absolute):
+        with as_config_file(absolute) as package:
             return _call_get_config(path, f"{package}.{path.stem}" if package else "", argument)
     except (UserError, KeyboardInterrupt):
         raise
