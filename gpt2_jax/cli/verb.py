@@ -102,11 +102,11 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
 def _expand_homes(parser: Parser, args: argparse.Namespace) -> None:
     """Puts the home folder in place of a `~` at the start of every path."""
     for action in parser.path_actions():
-        value = getattr(args, action.dest)
+        value, flag = getattr(args, action.dest), action.option_strings[0]
         if isinstance(value, str):
-            setattr(args, action.dest, expand_home(value))
+            setattr(args, action.dest, expand_home(value, flag))
         elif isinstance(value, list):
-            setattr(args, action.dest, [expand_home(path) for path in value])
+            setattr(args, action.dest, [expand_home(path, flag) for path in value])
 
 
 def _check_paths(parser: Parser, args: argparse.Namespace) -> None:
