@@ -119,10 +119,13 @@ def examine() -> dict[str, Any]:
         f"{name} is not installed" for name, version in versions.items() if version is None
     ]
     devices = attempt("devices", _devices, [])
+    fast_paths = attempt("fast paths", lambda: _fast_paths(devices), {})
+    if cache_problem := fast_paths.get("compilation_cache", {}).get("problem"):
+        problems.append(cache_problem)
     return {
         "versions": versions,
         "devices": devices,
-        "fast_paths": attempt("fast paths", lambda: _fast_paths(devices), {}),
+        "fast_paths": fast_paths,
         "extras": {
             extra: {
                 "installed": all(_version(name) for name in names),
