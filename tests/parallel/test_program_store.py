@@ -1,4 +1,4 @@
-"""Entries are read whole or not at all, in bounded room, and no fault of their folder ends a run."""
+"""Entries are read whole or not at all, and no fault of their folder ends a run."""
 
 from __future__ import annotations
 
