@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gpt2_jax.errors import UserError, short_repr
@@ -95,9 +95,10 @@ def texts(name: str, value: Any, *, example: str) -> list[str]:
     Raises:
       UserError: for another type, or an empty string.
     """
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    items = None if isinstance(value, (str, bytes, Mapping)) else _items(value)
+    if items is None:
         raise UserError(f"{name} must be a list of strings such as {example}, not {_shown(value)}")
-    result = [text(f"{name}[{index}]", item) for index, item in enumerate(value)]
+    result = [text(f"{name}[{index}]", item) for index, item in enumerate(items)]
     if "" in result:
         raise UserError(f"{name} must not contain an empty string")
     return result
@@ -109,9 +110,10 @@ def integers(name: str, value: Any) -> list[int]:
     Raises:
       UserError: for another type, including a string, or an item that is not an integer.
     """
-    if isinstance(value, (str, bytes, bytearray, Mapping)) or not isinstance(value, Iterable):
+    items = None if isinstance(value, (str, bytes, bytearray, Mapping)) else _items(value)
+    if items is None:
         raise UserError(f"{name} must be a string or a list of token ids, not {_shown(value)}")
-    result = [integer(f"{name}[{index}]", item) for index, item in enumerate(value)]
+    result = [integer(f"{name}[{index}]", item) for index, item in enumerate(items)]
     if not result:
         raise UserError(f"{name} is an empty list: give at least one token id")
     return result
@@ -147,6 +149,14 @@ def mapping(name: str, value: Any, *, example: str) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise UserError(f"{name} must be a mapping such as {example}, not {_shown(value)}")
     return value
+
+
+def _items(value: Any) -> Iterator[Any] | None:
+    """Returns an iterator over a collection, and None for any other value."""
+    try:
+        return iter(value)
+    except TypeError:  # an array without dimensions has the method, and refuses
+        return None
 
 
 def _is_boolean(value: Any) -> bool:
