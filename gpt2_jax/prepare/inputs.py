@@ -79,7 +79,7 @@ def _joined(groups: Iterable[str | list[Path]]) -> list[str | list[Path]]:
 
 def _files(name: str) -> list[Path]:
     """Returns the files that a word after --input stands for; raises UserError if none."""
-    name = expand_home(name)
+    name = expand_home(name, "--input")
     path = Path(name)
     if path.is_dir():
         files = folder_files(path, FOLDER_SUFFIXES)
