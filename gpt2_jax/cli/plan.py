@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     chip = topology.chip if topology else chip_named(args.chip)
     devices = topology.num_devices if topology else args.devices
     name = topology.name if topology else f"{devices} x {chip.name}"
-    compile_without_devices()
+    _use_no_devices()
     from gpt2_jax.data.token_sets import resolve_vocab_size
     from gpt2_jax.planning import report
     from gpt2_jax.planning.plan import Plan, analytic_plan, compiled_plan
@@ -145,6 +145,16 @@ def run(args: argparse.Namespace) -> int:
         print(f"{report.as_table(plans)}\n\nthe first one in detail:\n")
         print(report.as_text(plans[0], args.price))
     return 0
+
+
+def _use_no_devices() -> None:
+    compile_without_devices()
+    import jax
+
+    # JAX has read the variables before if it was imported before.
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_platform_name", None)
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def _check(args: argparse.Namespace) -> None:
