@@ -66,6 +66,10 @@ class Parser(argparse.ArgumentParser):
         """Returns the flags that take a path, according to their metavar."""
         return [action for action in self._actions if action.metavar in _PATHS]
 
+    def takes_value(self, flag: str) -> bool:
+        """Returns whether a declared flag must be followed by a value."""
+        return self._option_string_actions[flag].nargs not in (0, "?", "*")
+
     def flags(self) -> list[str]:
         """Returns every long flag declared so far."""
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
@@ -173,6 +177,11 @@ def with_declared_spelling(words: Sequence[str], parser: Parser) -> list[str]:
             result[index] = flag + rest
         elif not re.search(r"\s", rest):
             # argparse takes a word with a space as a value, as in `--prompt "--a=b c"`.
+            before = result[index - 1] if index else ""
+            if before in parser.flags() and parser.takes_value(before):
+                # As argparse says it of a word with one dash.
+                parser.words = result
+                parser.error(f"argument {before}: expected one argument")
             raise _unknown(name, parser)
     return result
 
@@ -186,9 +195,10 @@ def unexpected(extra: Sequence[str], parser: Parser) -> UserError:
 
 
 def _unknown(name: str, parser: Parser) -> UserError:
-    hint = did_you_mean(name, parser.flags())
-    if not hint and "--config" in parser.flags():
+    hint = ""
+    if "--config" in parser.flags():
         hint = _knob_hint(name.removeprefix("--").replace("-", "_"))
+    hint = hint or did_you_mean(name, parser.flags())
     hint = hint or f" (see {parser.prog} --help)"
     return UserError(f"unknown flag {name}{hint}")
 
@@ -196,10 +206,12 @@ def _unknown(name: str, parser: Parser) -> UserError:
 def _knob_hint(name: str) -> str:
     """Returns a hint at the knob that a flag such as `--batch_size` was meant to be."""
     from gpt2_jax.config import knobs  # imported only after a mistake
-    from gpt2_jax.config.synonyms import SYNONYMS
+    from gpt2_jax.config.synonyms import ELSEWHERE, SYNONYMS
 
     keys = [knob.key for knob in knobs() if name in (knob.key, knob.key.partition(".")[2])]
     keys += [SYNONYMS[name]] if name in SYNONYMS else []
+    if not keys and name in ELSEWHERE:
+        return f"; did you mean {ELSEWHERE[name]}?"
     return f"; did you mean '{_OVERRIDE}{keys[0]}'?" if keys else ""
 
 

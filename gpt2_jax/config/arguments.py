@@ -125,18 +125,28 @@ def path(name: str, value: Any) -> str:
     Raises:
       UserError: for another type, an empty string, or a name that the system refuses.
     """
+    text = path_name(name, value)
+    try:
+        os.stat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UserError(f"{name}: cannot use {short_repr(text)}: {error.strerror}") from error
+    except ValueError as error:  # a null character, or a surrogate that is not of a file's name
+        raise UserError(f"{name}: {short_repr(text)} cannot be the name of a file") from error
+    return text
+
+
+def path_name(name: str, value: Any) -> str:
+    """Returns a path as a string; whether a file can have this name is not checked.
+
+    Raises:
+      UserError: for another type, or an empty string.
+    """
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
         raise UserError(f"{name} must be a path, not {_shown(value)}")
     if not os.fspath(value):
         raise UserError(f"{name} is empty: name a path")
-    try:
-        os.stat(value)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        raise UserError(f"{name}: cannot use {short_repr(value)}: {error.strerror}") from error
-    except ValueError as error:  # a null character, or a surrogate that is not of a file's name
-        raise UserError(f"{name}: {short_repr(value)} cannot be the name of a file") from error
     return os.fspath(value)
 
 
