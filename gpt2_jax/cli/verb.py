@@ -70,9 +70,21 @@ class Parser(argparse.ArgumentParser):
         """Returns whether a declared flag must be followed by a value."""
         return self._option_string_actions[flag].nargs not in (0, "?", "*")
 
+    def takes_several(self, flag: str) -> bool:
+        """Returns whether a declared flag takes a list of values."""
+        return self._option_string_actions[flag].nargs in ("+", "*")
+
+    def single_flags(self) -> list[str]:
+        """Returns every long flag with a value of which only the last would be kept."""
+        return [flag for flag in self.flags() if _is_stored(self._option_string_actions[flag])]
+
     def flags(self) -> list[str]:
         """Returns every long flag declared so far."""
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
+
+
+def _is_stored(action: argparse.Action) -> bool:
+    return isinstance(action, argparse._StoreAction)
 
 
 def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
@@ -92,6 +104,7 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
         )
     words, overrides = _take_overrides(words) if overridable else (list(words), [])
     words = with_declared_spelling(words, parser)
+    _refuse_repeated(parser, words)
     parser.words = words
     args, extra = parser.parse_known_args(words)
     if extra:
@@ -101,6 +114,16 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
     if overridable:
         args.config_overrides = overrides
     return args
+
+
+def _refuse_repeated(parser: Parser, words: Sequence[str]) -> None:
+    """Refuses a flag that is given twice, of which argparse would keep only the last value."""
+    names = [name for _, name, _ in _before_dashes(words) if name in parser.flags()]
+    for name in parser.single_flags():
+        if names.count(name) > 1:
+            several = parser.takes_several(name)
+            fix = f"write all values after one {name}" if several else "give it once"
+            raise UserError(f"{name} is given twice, and only the last would count: {fix}")
 
 
 def _expand_homes(parser: Parser, args: argparse.Namespace) -> None:

@@ -85,6 +85,8 @@ def test_search_prints_a_line_for_each_that_fits(capsys):
         ([*_H100, "--config.mesh.fsdp=7"], "does not fit 8 device"),
         ([*_H100, "--config.train.batch_size=9"], "must be a multiple"),
         ([*_H100, "--search", "--search_seconds", "-1"], "--search_seconds must be greater than 0"),
+        ([*_H100, "--search_count", "5"], "--search_count needs --search, without which it has no"),
+        ([*_H100, "--search_seconds", "5"], "--search_seconds needs --search"),
         ([*_H100, "--price", "nan"], "--price must be greater than 0 and at most 1000000, not nan"),
         (["--chip", "h100", "--devices", str(10**400)], "--devices must be greater than 0 and"),
         (["--chip", "h100", "--devices", "720720", "--config.mesh.fsdp=17"], "each a divisor of"),
