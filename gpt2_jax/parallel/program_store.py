@@ -87,7 +87,7 @@ class ProgramStore:
             return None
         except Exception as error:  # the errors of buckets have no common base
             if is_remote(path):
-                # Each attempt to reach a bucket that does not answer takes minutes.
+                # Each attempt to reach a bucket that does not answer takes a minute.
                 self._reads = self._writes = False
             self._warn("read", error)
             return None
