@@ -117,12 +117,9 @@ def open_model(model: str | Path) -> Iterator[ModelReader]:
     """Opens a model as `load` does, but its parameters are read only on request, in the block."""
     path = _local(model)
     check_platforms()
-    if not _is_native(path):
-        refuse_lfs_pointers(path, _READ_FILES)
-        for format_ in _FORMATS:
-            if format_.recognizes(path):
-                yield _foreign(path, format_)
-                return
+    if (format_ := _format_of(path)) is not None:
+        yield _foreign(path, format_)
+        return
     directory, step = locate(path)
     with contextlib.closing(CheckpointStore(directory, lean=True, read_only=True)) as store:
         yield _native(store, step)
@@ -131,12 +128,18 @@ def open_model(model: str | Path) -> Iterator[ModelReader]:
 def read_text_tokenizer(model: str | Path) -> Tokenizer:
     """Returns the tokenizer of a model, which must be one that takes text.
 
+    To read that of another program's model starts no devices.
+
     Raises:
       UserError: if the folder is not a model, or its tokenizer cannot be read.
       StorageError: if no checkpoint is good, or the requested step is damaged.
     """
-    with open_model(model) as reader:
-        tokenizer = reader.tokenizer
+    path = _local(model)
+    if (format_ := _format_of(path)) is not None:
+        tokenizer = format_.read_model_tokenizer(path, format_.read_config(path), print_stderr)
+    else:
+        with open_model(path) as reader:
+            tokenizer = reader.tokenizer
     if isinstance(tokenizer, IdsTokenizer):
         raise UserError(f"{model} has no tokenizer that can be read: {tokenizer.reason}")
     return tokenizer
@@ -145,6 +148,18 @@ def read_text_tokenizer(model: str | Path) -> Tokenizer:
 def _note(line: str) -> None:
     if is_primary():
         print_stderr(line)
+
+
+def _format_of(path: Path) -> Any:
+    """Returns the module that reads a folder of another program; None for one of our own, or none.
+
+    Raises:
+      UserError: if a file is a pointer of Git LFS instead.
+    """
+    if _is_native(path):
+        return None
+    refuse_lfs_pointers(path, _READ_FILES)
+    return next((format_ for format_ in _FORMATS if format_.recognizes(path)), None)
 
 
 def _foreign(path: Path, format_: Any) -> ModelReader:

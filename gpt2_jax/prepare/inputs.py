@@ -97,7 +97,7 @@ def _joined(groups: Iterable[str | list[Path]]) -> list[str | list[Path]]:
 
 def _files(name: str) -> list[Path]:
     """Returns the files that a word after --input stands for; raises UserError if none."""
-    name = expand_home(name)
+    name = expand_home(name, "--input")
     path = Path(name)
     refuse_unreadable(path, "--input ")
     if path.is_dir():

@@ -96,3 +96,14 @@ def test_fast_paths_of_a_gpu_follow_its_compute_capability(capability: str, on: 
     assert {name for name in ("bf16", "int8") if paths[name]["on"]} == on
     if capability < "8":
         assert paths["cudnn_attention"]["on"] is False
+
+
+def test_a_platform_that_is_not_there_is_a_clear_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def devices() -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr("jax.devices", devices)
+    monkeypatch.setattr("gpt2_jax.parallel.platforms._available", lambda: "cpu")
+    monkeypatch.setattr(doctor, "_vocabulary", dict)  # takes a second
+    (problem,) = doctor.examine()["problems"]
+    assert "names a platform that JAX cannot use here: unset it, or set it to" in problem

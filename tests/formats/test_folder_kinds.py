@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 from gpt2_jax.api import LanguageModel
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats import huggingface
-from gpt2_jax.formats.load import load, open_model, write_native
+from gpt2_jax.formats.load import load, open_model, read_text_tokenizer, write_native
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 from tests.formats.folder_kinds import KINDS, RECORDED, TEXTS, write_kind
@@ -242,3 +242,17 @@ def test_what_cannot_be_imitated_is_named(
     (tmp_path / name).write_text(json.dumps(content))
     assert isinstance(load(tmp_path).tokenizer, IdsTokenizer)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["plain", "unknown_eos"])
+def test_reading_the_tokenizer_of_another_program_starts_no_devices(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> NoReturn:
+        raise AssertionError("started the devices")
+
+    with open_model(write_kind(kind, tmp_path / kind)) as reader:
+        expected = reader.tokenizer.to_dict()
+    monkeypatch.setattr(jax, "devices", start)
+    monkeypatch.setattr(jax, "process_index", start)
+    assert read_text_tokenizer(tmp_path / kind).to_dict() == expected

@@ -33,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("gpt2_jax.experiment.dry_run", lambda _: _SIZES)
     monkeypatch.setattr("gpt2_jax.cli.prepare.prepare", lambda *_, **__: _SUMMARY)
     monkeypatch.setattr("gpt2_jax.cli.doctor.examine", lambda: _FOUND)
-    monkeypatch.setattr(cli_plan, "compile_without_devices", lambda: None)
+    monkeypatch.setattr(cli_plan, "_use_no_devices", lambda: None)
     monkeypatch.setattr(cli_plan, "libtpu_installed", lambda: False)
     return tmp_path
 
