@@ -194,9 +194,22 @@ def _user_caches() -> Path:
 
 
 def _folder(name: str, flag: str) -> Path:
+    if "\0" in name or not _is_unicode(name):  # as XLA needs it
+        raise UserError(
+            f"{flag} {short_repr(name)} cannot be used: name a folder in valid UTF-8, or off"
+        )
     path = resolve_path(name, flag)
     # The process may change its current folder.
     return (path if is_remote(path) else path.absolute()) / _machine_digest()
+
+
+def _is_unicode(name: str) -> bool:
+    """Returns whether a name is valid Unicode; Python's names of files may not be."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _machine_digest() -> str:

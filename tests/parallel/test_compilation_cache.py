@@ -21,32 +21,21 @@ from gpt2_jax.parallel.compilation_cache import (
     keep_compiled_programs,
     programs_folder,
 )
-
-_OPTIONS = (
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_enable_xla_caches",
-    "jax_enable_compilation_cache",
-)
+from tests import cache_options
 
 
 @pytest.fixture
 def unset(monkeypatch, tmp_path):
     """A process in which the user has set nothing; JAX's options are afterwards what they were."""
-    before = {name: jax.config.values[name] for name in _OPTIONS}
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    jax_cache = compilation_cache.jax_cache
-    monkeypatch.setattr(jax_cache, "get_file_cache", jax_cache.get_file_cache)
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    public_cache.reset_cache()
-    yield monkeypatch
-    for name, value in before.items():
-        jax.config.update(name, value)
-    public_cache.reset_cache()
+    with cache_options.restored():
+        jax.config.update("jax_compilation_cache_dir", None)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+        public_cache.reset_cache()
+        yield monkeypatch
 
 
 def compile_one():
@@ -127,6 +116,15 @@ def test_a_chosen_least_compile_time_stays(unset):
     unset.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
     keep_compiled_programs()
     assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
+def test_a_name_that_xla_cannot_take_is_refused(unset, tmp_path, name):
+    with pytest.raises(UserError, match=rf"^{VARIABLE} '.*' cannot be used: .*off"):
+        unset.setattr(os, "environ", os.environ | {VARIABLE: str(tmp_path / name)})
+        keep_compiled_programs()
+    with pytest.raises(UserError, match=r"^--compilation_cache '.*' cannot be used: .*off"):
+        keep_compiled_programs(str(tmp_path / name))
 
 
 def test_a_scheme_that_cannot_be_reached_is_refused(unset):
