@@ -21,7 +21,7 @@ from typing import Any
 import jax
 from jax._src import compilation_cache as jax_cache  # has no public way to store entries elsewhere
 
-from gpt2_jax.errors import UserError, error_text
+from gpt2_jax.errors import UserError, error_text, short_repr
 from gpt2_jax.files.paths import is_remote, resolve_path
 from gpt2_jax.parallel.program_store import (
     DIGITS,

@@ -120,10 +120,10 @@ def test_a_chosen_least_compile_time_stays(unset):
 
 @pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
 def test_a_name_that_xla_cannot_take_is_refused(unset, tmp_path, name):
-    with pytest.raises(UserError, match=rf"^{VARIABLE} '.*' cannot be used: .*off"):
+    with pytest.raises(UserError, match=rf"^{VARIABLE} '.* cannot be used: .*off"):
         unset.setattr(os, "environ", os.environ | {VARIABLE: str(tmp_path / name)})
         keep_compiled_programs()
-    with pytest.raises(UserError, match=r"^--compilation_cache '.*' cannot be used: .*off"):
+    with pytest.raises(UserError, match=r"^--compilation_cache '.* cannot be used: .*off"):
         keep_compiled_programs(str(tmp_path / name))
 
 
