@@ -65,10 +65,7 @@ class Attention(nn.Module):
         c_attn = Linear(
             (D,), (3, H, K), ("embed", None, "heads", "head_dim"), compute, INIT_STD, name="c_attn"
         )
-        qkv_BxTx3xHxK = constrain(
-            c_attn(x_BxTxD), ("batch", "length", None, "act_heads", "head_dim")
-        )
-        q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = jnp.moveaxis(qkv_BxTx3xHxK, 2, 0)
+        q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = _split_qkv(c_attn(x_BxTxD), H)
         if rotate := ENCODINGS[config.position].rotate:
             q_BxTxHxK, k_BxTxHxK = (rotate(x, positions_BxT) for x in (q_BxTxHxK, k_BxTxHxK))
         scale = K**-0.5 if config.scale_attn_weights else 1.0
@@ -284,6 +281,15 @@ class GPT2(nn.Module):
         if add := ENCODINGS[self.config.position].embed:
             x_BxTxD = add(self.position, x_BxTxD, positions_BxT, self.compute)
         return self.dropout(constrain(x_BxTxD, ("batch", "length", "act_embed")))
+
+
+def _split_qkv(qkv: jax.Array, num_heads: int) -> tuple[jax.Array, ...]:
+    """Returns queries, keys and values [B, T, H, K] of [B, T, 3, H, K] or [B, T, 3 H K]."""
+    if qkv.ndim == 5:
+        axes = ("batch", "length", None, "act_heads", "head_dim")
+        return tuple(jnp.moveaxis(constrain(qkv, axes), 2, 0))
+    parts = jnp.split(constrain(qkv, ("batch", "length", None)), 3, axis=-1)
+    return tuple(part.reshape(*part.shape[:2], num_heads, -1) for part in parts)
 
 
 def _layer_scales(config: ModelConfig) -> jax.Array | None:

@@ -44,6 +44,20 @@ def _gathered(name: str | None) -> str | None:
     return None if set(jax.tree.leaves(over)) & set(BATCH_AXES) else name
 
 
+def merged(axes: Axes) -> Axes | None:
+    """Returns the logical name of the one axis that adjacent axes of a parameter merge into.
+
+    Returns:
+      (the name,), or None if the mesh in force divides one of several axes, so that a merged axis
+      could not be laid out in the same way.
+    """
+    if len(axes) == 1:
+        return axes
+    sizes = jax.sharding.get_abstract_mesh().shape
+    over = jax.tree.leaves(tuple(spmd.logical_to_mesh_axes(axes) or ()))
+    return (None,) if all(sizes.get(axis, 1) == 1 for axis in over) else None
+
+
 def on_each_device(
     f: Callable[..., Any],
     in_axes: Sequence[Axes],

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from gpt2_jax.config import ComputeConfig
-from gpt2_jax.model.layout import Axes, constrain, gather
+from gpt2_jax.model.layout import Axes, constrain, gather, merged
 
 PRODUCT = "product"
 """The name of products for `jax.ad_checkpoint`, whose own policies see no custom gradients."""
@@ -19,6 +19,8 @@ PRODUCT = "product"
 
 class Linear(nn.Module):
     """Computes x W + b, contracting the trailing axes of x with the leading axes of W.
+
+    Where the mesh divides none of W's axes but single ones, several new axes come merged into one.
 
     Attributes:
       inputs, outputs: sizes of the contracted axes and of the new axes.
@@ -44,7 +46,15 @@ class Linear(nn.Module):
         kernel: Any = self.param("kernel", kernel_init, self.inputs + self.outputs, jnp.float32)
         bias: Any = self.param("bias", bias_init, self.outputs, jnp.float32)
         product = _plain_matmul if self.compute.plain else matmul
-        y: Any = product(x, kernel, len(self.inputs), self.axes, self.compute.matmul_precision)
+        num_inputs, axes = len(self.inputs), self.axes
+        ins, outs = merged(axes[:num_inputs]), merged(axes[num_inputs:])
+        if ins and outs:
+            # A TPU pads the last axis to 128 numbers, so that heads of width 64 would take twice
+            # their size. Merged, they have one long axis.
+            x = x.reshape(*x.shape[: x.ndim - num_inputs], -1)
+            kernel, bias = kernel.reshape(x.shape[-1], -1), bias.reshape(-1)
+            num_inputs, axes = 1, ins + outs
+        y: Any = product(x, kernel, num_inputs, axes, self.compute.matmul_precision)
         return checkpoint_name(y, PRODUCT) + bias.astype(self.compute.dtype)
 
 

@@ -1,8 +1,8 @@
 """Runs splash attention, JAX's kernel for TPUs, between arrays that need no padding.
 
 A TPU pads the last axis of an array to 128 lanes, so that [B, H, T, K] with heads of width 64 takes
-twice its size in memory and time. Here all arrays that outlive the kernels are [B, T, H K], and the
-kernels read queries, keys and values with T last, which needs no padding either.
+twice its size in memory and time. Here the arrays that outlive the kernels are [B, T, 3 H K] and
+[B, T, H K]. The kernels read queries, keys and values with T last, which needs no padding either.
 
 The gradient that comes with the kernel keeps its padded inputs, and writes a part of the queries'
 gradient for every block of keys. So the gradient is ours, around the kernel's private backward
@@ -56,32 +56,34 @@ def splash_attention(
       [B, T, H, K].
     """
     B, T, H, K = q_BxTxHxK.shape
-    flat: Any = (x.reshape(B, T, H * K) for x in (q_BxTxHxK, k_BxTxHxK, v_BxTxHxK))
-    choices = _Choices(H, scale, interpret)
-    y: Any = _attend(*flat, segments_BxT, choices)
+    # One array, as the layer made it: XLA removes the cut and the concatenation. If they were kept
+    # for the backward pass one by one, they would be copied to the layout that the kernels read.
+    flat = [x.reshape(B, T, H * K) for x in (q_BxTxHxK, k_BxTxHxK, v_BxTxHxK)]
+    qkv_BxTx3D = jnp.concatenate(flat, axis=-1)
+    y: Any = _attend(qkv_BxTx3D, segments_BxT, _Choices(H, scale, interpret))
     return y.reshape(B, T, H, K)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q_BxTxD, k_BxTxD, v_BxTxD, segments_BxT, choices):
-    return _forward(q_BxTxD, k_BxTxD, v_BxTxD, segments_BxT, choices)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _attend(qkv_BxTx3D, segments_BxT, choices):
+    return _forward(qkv_BxTx3D, segments_BxT, choices)[0]
 
 
-def _forward(q_BxTxD, k_BxTxD, v_BxTxD, segments_BxT, choices):
-    kernel, _ = _kernel(q_BxTxD.shape[1], choices)
-    q, k, v = (_split_heads(x, choices) for x in (q_BxTxD * choices.scale, k_BxTxD, v_BxTxD))
+def _forward(qkv_BxTx3D, segments_BxT, choices):
+    kernel, _ = _kernel(qkv_BxTx3D.shape[1], choices)
+    q, k, v = _scaled_heads(qkv_BxTx3D, choices)
     y_BxHxTxK, (lse_BxHxT,) = jax.vmap(kernel)(q, k, v, _ids(segments_BxT))
     # Two products made them: remat that keeps products does not run the kernel again.
     y_BxTxD = checkpoint_name(_join_heads(y_BxHxTxK), PRODUCT)
     lse_BxHxT = checkpoint_name(lse_BxHxT, PRODUCT)
-    return y_BxTxD, (q_BxTxD, k_BxTxD, v_BxTxD, segments_BxT, y_BxTxD, lse_BxHxT)
+    return y_BxTxD, (qkv_BxTx3D, segments_BxT, y_BxTxD, lse_BxHxT)
 
 
 def _backward(choices, residuals, dy_BxTxD):
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 
-    q_BxTxD, k_BxTxD, v_BxTxD, segments_BxT, y_BxTxD, lse_BxHxT = residuals
-    kernel, sizes = _kernel(q_BxTxD.shape[1], choices)
+    qkv_BxTx3D, segments_BxT, y_BxTxD, lse_BxHxT = residuals
+    kernel, sizes = _kernel(qkv_BxTx3D.shape[1], choices)
     backward = functools.partial(
         splash._splash_attention_bwd_dkv,
         bq=sizes.block_q_dkv,
@@ -102,13 +104,12 @@ def _backward(choices, residuals, dy_BxTxD):
     def of_row(q, k, v, dy, ids, lse, along):
         return backward(q, k, v, ids, None, lse, dy, along)
 
-    arrays = (q_BxTxD * choices.scale, k_BxTxD, v_BxTxD, dy_BxTxD)
-    heads = (_split_heads(x, choices) for x in arrays)
-    gradients = jax.vmap(of_row)(
-        *heads, _ids(segments_BxT), lse_BxHxT, _sums_of_heads(y_BxTxD, dy_BxTxD, choices)
-    )
+    q, k, v = _scaled_heads(qkv_BxTx3D, choices)
+    dy = _split_heads(dy_BxTxD, choices)
+    along_BxHxT = _sums_of_heads(y_BxTxD, dy_BxTxD, choices)
+    gradients: Any = jax.vmap(of_row)(q, k, v, dy, _ids(segments_BxT), lse_BxHxT, along_BxHxT)
     dq, dk, dv = map(_join_heads, gradients)
-    return dq * choices.scale, dk, dv, None
+    return jnp.concatenate([dq * choices.scale, dk, dv], axis=-1), None
 
 
 _attend.defvjp(_forward, _backward)
@@ -152,6 +153,12 @@ def _ids(segments_BxT: jax.Array | None) -> Any:
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     return None if segments_BxT is None else splash.SegmentIds(segments_BxT, segments_BxT)
+
+
+def _scaled_heads(qkv_BxTx3D: jax.Array, choices: _Choices) -> tuple[jax.Array, ...]:
+    """Returns scaled queries, keys and values [B, H, T, K]."""
+    q_BxTxD, k_BxTxD, v_BxTxD = jnp.split(qkv_BxTx3D, 3, axis=-1)
+    return tuple(_split_heads(x, choices) for x in (q_BxTxD * choices.scale, k_BxTxD, v_BxTxD))
 
 
 def _split_heads(x_BxTxD: jax.Array, choices: _Choices) -> jax.Array:

@@ -77,7 +77,8 @@ def test_the_backward_pass_keeps_no_padded_array():
         lambda q, k, v: splash_attention(q, k, v, segments, 0.25, interpret=True), q, k, v
     )
     kept = [leaf for leaf in jax.tree.leaves(pull_back) if leaf.dtype == jnp.bfloat16]
-    assert [leaf.shape for leaf in kept] == [(2, 128, 64)] * 4  # q, k, v and the output
+    # Queries, keys and values, and the output.
+    assert sorted(leaf.shape for leaf in kept) == [(2, 128, 64), (2, 128, 192)]
 
 
 @pytest.mark.parametrize(("policy", "runs"), [("dots", 1), ("full", 2)])
