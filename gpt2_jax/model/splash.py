@@ -107,7 +107,7 @@ def _backward(choices, residuals, dy_BxTxD):
     q, k, v = _scaled_heads(qkv_BxTx3D, choices)
     dy = _split_heads(dy_BxTxD, choices)
     along_BxHxT = _sums_of_heads(y_BxTxD, dy_BxTxD, choices)
-    gradients = jax.vmap(of_row)(q, k, v, dy, _ids(segments_BxT), lse_BxHxT, along_BxHxT)
+    gradients: Any = jax.vmap(of_row)(q, k, v, dy, _ids(segments_BxT), lse_BxHxT, along_BxHxT)
     dq, dk, dv = map(_join_heads, gradients)
     return jnp.concatenate([dq * choices.scale, dk, dv], axis=-1), None
 
