@@ -17,8 +17,9 @@ class ComputeConfig:
     precision: str | None = knob(
         None,
         "precision of matrix products; unset: highest for float32, whose inputs accelerators would "
-        "otherwise round, and the device's default for bfloat16",
-        choices=("default", "high", "highest"),
+        "otherwise round, and the device's default for bfloat16; bfloat16: the factors of float32 "
+        "products are rounded, which is fast on CPUs with AMX or AVX512-BF16",
+        choices=("default", "high", "highest", "bfloat16"),
     )
     remat: str = knob(
         "none",
@@ -34,8 +35,8 @@ class ComputeConfig:
     )
     attention: str = knob(
         "auto",
-        "attention kernel; auto: splash on TPUs, cudnn on GPUs, and reference if neither can run",
-        choices=("auto", "reference", "cudnn", "splash"),
+        "attention kernel; auto: the one for the device, and reference if it cannot run",
+        choices=("auto", "reference", "cpu", "cudnn", "splash"),
     )
     loss_chunk: int | None = knob(
         None,
@@ -58,4 +59,6 @@ class ComputeConfig:
     def matmul_precision(self) -> str | None:
         """Returns what `jax.lax` products take as `precision`; None is the device's default."""
         chosen = self.precision or ("highest" if self.dtype == "float32" else "default")
-        return None if chosen == "default" else chosen
+        if chosen == "default" or chosen == self.dtype:  # factors in bfloat16 need no rounding
+            return None
+        return chosen

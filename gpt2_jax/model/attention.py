@@ -12,8 +12,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-# Finite, so that no softmax row is ever all -inf; within the range of bfloat16 and float32.
-_MASKED = -1e30
+MASKED = -1e30
+"""The score of a slot that is not seen: finite, so that no row of a softmax is ever all -inf."""
 
 Dropout = Callable[[jax.Array], jax.Array]
 
@@ -51,7 +51,7 @@ def reference_attention(
     seen_Bx1xTxS = slots_S <= slots_BxT[:, None, :, None]
     if segments_BxT is not None:
         seen_Bx1xTxS &= (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
-    probs_BxHxTxS = jax.nn.softmax(jnp.where(seen_Bx1xTxS, scores_BxHxTxS, _MASKED), axis=-1)
+    probs_BxHxTxS = jax.nn.softmax(jnp.where(seen_Bx1xTxS, scores_BxHxTxS, MASKED), axis=-1)
     dropped_BxHxTxS = dropout(probs_BxHxTxS).astype(v_BxSxHxK.dtype)
     mixed_BxTxHxK = jnp.einsum("bhts,bshk->bthk", dropped_BxHxTxS, v_BxSxHxK, precision=precision)
     return mixed_BxTxHxK, probs_BxHxTxS

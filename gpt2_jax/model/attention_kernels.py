@@ -12,11 +12,13 @@ import jax
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
 from gpt2_jax.errors import UserError
+from gpt2_jax.model.cpu_attention import cpu_attention
 from gpt2_jax.model.layout import on_each_device
 from gpt2_jax.model.splash import LANES, splash_attention
 from gpt2_jax.parallel.platforms import platform_of
 
 Attend = Callable[..., jax.Array]
+_CPU = "a CPU"
 
 
 def fused_attention(
@@ -112,6 +114,14 @@ def _splash_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]
     }
 
 
+def _cpu_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
+    return {
+        _CPU: platform_of() == "cpu",
+        "model.dropout=0": model.dropout == 0,
+        "compute.plain=false": not compute.plain,
+    }
+
+
 class _Kernel(NamedTuple):
     """Describes a kernel: how it computes, and what of a model and device it needs."""
 
@@ -123,6 +133,7 @@ class _Kernel(NamedTuple):
 _KERNELS = {
     "splash": _Kernel(splash_attention, _splash_needs),
     "cudnn": _Kernel(_cudnn, _cudnn_needs),
+    "cpu": _Kernel(cpu_attention, _cpu_needs),
 }
 
 
@@ -158,7 +169,9 @@ def explain(model: ModelConfig, compute: ComputeConfig) -> str:
     if kernel != "reference" or compute.attention == "reference":
         return f"{kernel} (compute.attention={compute.attention})"
     lacks = [
-        f"{name} needs {' and '.join(needs)}" for name, needs in _missing(model, compute).items()
+        f"{name} needs {' and '.join(needs)}"
+        for name, needs in _missing(model, compute).items()
+        if needs != [_CPU]  # nobody expects the kernel for CPUs elsewhere
     ]
     return f"reference ({'; '.join(lacks)})"
 

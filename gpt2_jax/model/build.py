@@ -28,13 +28,15 @@ def build_model(
       scanned: whether the blocks are one scan over stacked parameters, or unrolled; see `GPT2`.
       train: whether dropout and remat are active.
     """
+    if not train:  # so that the kernels that know no dropout can be chosen
+        model = dataclasses.replace(model, dropout=0.0)
     return GPT2(model, compute, scanned=scanned, train=train)
 
 
 def build_decoder(model: ModelConfig, compute: ComputeConfig, *, scanned: bool = False) -> GPT2:
     """Returns the module for a KV cache or attention maps: no dropout and no fused kernels."""
     compute = dataclasses.replace(compute, attention="reference", scan_unroll=1)
-    return build_model(dataclasses.replace(model, dropout=0.0), compute, scanned=scanned)
+    return build_model(model, compute, scanned=scanned)
 
 
 def boxed_params(model: ModelConfig, key: jax.Array) -> Any:

@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gpt2_jax.config import ComputeConfig
 from gpt2_jax.model.layout import Axes, constrain, gather, merged
+from gpt2_jax.model.products import dot, dot_of_rows, rounded
 
 PRODUCT = "product"
 """The name of products for `jax.ad_checkpoint`, whose own policies see no custom gradients."""
@@ -79,20 +80,24 @@ def matmul(
       axes: logical names of w's axes.
       precision: precision of the products; see `ComputeConfig.matmul_precision`.
     """
-    return _plain_matmul(x, w, num_contracted, axes, precision)
+    return _forward(x, w, num_contracted, axes, precision)[0]
 
 
 def _plain_matmul(
     x: jax.Array, w: jax.Array, num_contracted: int, axes: Axes, precision: str | None
 ) -> jax.Array:
     """Returns the same, and autodiff computes its gradients."""
-    return jnp.tensordot(x, gather(w, axes, x.dtype), num_contracted, precision=precision)
+    factors = [rounded(each, precision).astype(x.dtype) for each in (x, gather(w, axes, x.dtype))]
+    return jnp.tensordot(*factors, num_contracted, precision=precision)
 
 
 def _forward(
     x: jax.Array, w: jax.Array, num_contracted: int, axes: Axes, precision: str | None
 ) -> tuple[jax.Array, Any]:
-    return matmul(x, w, num_contracted, axes, precision), (x, w)
+    x = rounded(x, precision)
+    of_x, of_w = range(x.ndim - num_contracted, x.ndim), range(num_contracted)
+    y = dot(x, gather(w, axes, x.dtype), (tuple(of_x), tuple(of_w)), precision)
+    return y, (x, w)
 
 
 def _backward(
@@ -103,13 +108,13 @@ def _backward(
     # and computes what made x, such as the activation, once more while it does.
     outputs = dy.shape[x.ndim - num_contracted :]
     x_NxI = x.reshape(-1, *w.shape[:num_contracted])
-    dy_NxO = dy.reshape(-1, *outputs)
-    of_w = tuple(range(num_contracted, w.ndim))
-    of_dy = tuple(range(1, dy_NxO.ndim))
-    dx_NxI = jax.lax.dot_general(
-        dy_NxO, gather(w, axes, x.dtype), ((of_dy, of_w), ((), ())), precision=precision
-    )
-    dw = jax.lax.dot_general(x_NxI, dy_NxO, (((0,), (0,)), ((), ())), precision=precision)
+    dy_NxO = rounded(dy, precision).reshape(-1, *outputs)
+    of_dy, of_w = range(1, dy_NxO.ndim), range(num_contracted, w.ndim)
+    dx_NxI = dot(dy_NxO, gather(w, axes, x.dtype), (tuple(of_dy), tuple(of_w)), precision)
+    if w.ndim == 2:
+        dw = dot_of_rows(x_NxI, dy_NxO, precision)
+    else:
+        dw = dot(x_NxI, dy_NxO, ((0,), (0,)), precision)
     return dx_NxI.reshape(x.shape), constrain(dw, axes).astype(w.dtype)
 
 

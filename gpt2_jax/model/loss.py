@@ -21,7 +21,9 @@ from gpt2_jax.model.layout import (
     on_each_device,
     sum_over_batch,
 )
+from gpt2_jax.model.loss_columns import columns_sweep
 from gpt2_jax.parallel.mesh import BATCH_AXES
+from gpt2_jax.parallel.platforms import platform_of
 
 _TABLE_AXES = ("vocab", "embed")
 
@@ -119,12 +121,17 @@ def _sweep(
     it; XLA alone would reduce [V, D] in every chunk.
     """
     batch = ("batch",)
+    in_columns = gradients and platform_of() == "cpu"
 
     def program(hidden, table, targets, weights):
         gradient: Any
-        loss, gradient = _local_sweep(
-            hidden, table, targets, weights, vocab_size, chunk, precision, gradients
-        )
+        arrays = hidden, table, targets, weights
+        if in_columns:
+            length = targets.shape[1]
+            num_chunks = length // (loss_positions(chunk, *targets.shape) or length)
+            loss, gradient = columns_sweep(*arrays, vocab_size, num_chunks, precision)
+        else:
+            loss, gradient = _local_sweep(*arrays, vocab_size, chunk, precision, gradients)
         if not gradients:
             return (sum_over_batch(loss),)
         d_hidden, d_table = gradient

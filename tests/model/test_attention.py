@@ -21,7 +21,7 @@ def assert_causal_probabilities(maps):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_attention_rows_sum_to_one_and_see_nothing_later(tiny, noisy_params, tokens, dtype):
-    model = tiny(dtype=dtype)
+    model = tiny(dtype=dtype, attention="reference")
     params, ids = noisy_params(model), tokens(model)
     run = jax.jit(lambda p, t: model.apply({"params": p}, t, mutable=["intermediates"]))
     _, sown = run(params, ids)
@@ -50,9 +50,10 @@ def choose(model):
     return attention_kernels.choose(model.config, model.compute)
 
 
-def test_auto_is_the_reference_where_there_is_no_gpu(tiny, monkeypatch):
+def test_auto_is_the_kernel_for_cpus_where_there_is_no_gpu(tiny, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert choose(tiny(attention="auto")) == "reference"
+    assert choose(tiny(attention="auto")) == "cpu"
+    assert choose(tiny(attention="auto", dropout=0.1)) == "reference"
     assert choose(tiny(attention="reference")) == "reference"
 
 
@@ -83,10 +84,12 @@ def test_cudnn_is_chosen_and_refused_by_what_it_can_compute(tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("platform", "changes", "line"),
     [
+        ("cpu", {}, "cpu (compute.attention=auto)"),
         (
             "cpu",
-            {},
-            "reference (splash needs a TPU; cudnn needs a GPU of compute capability 8.0 or more)",
+            {"dropout": 0.1},
+            "reference (splash needs a TPU; cudnn needs a GPU of compute capability 8.0 or more; "
+            "cpu needs model.dropout=0)",
         ),
         (
             "gpu",

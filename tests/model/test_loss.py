@@ -12,10 +12,19 @@ import pytest
 
 from gpt2_jax.config import from_dict
 from gpt2_jax.errors import UserError
+from gpt2_jax.model import loss
 from gpt2_jax.model.loss import weighted_cross_entropy
 
 B, T, D, V, PADDED = 2, 16, 8, 61, 64
 _CHUNKS = [0, T // 2, T // 4]
+
+
+@pytest.fixture(autouse=True, params=["cpu", "gpu"])
+def platform(request, monkeypatch):
+    """Computes the loss as on CPUs, with logits in columns, and as elsewhere."""
+    monkeypatch.setattr(loss, "platform_of", lambda: request.param)
+    ours.cache_clear()
+    return request.param
 
 
 def inputs(dtype=jnp.float32):
@@ -39,13 +48,13 @@ def ours(chunk):
     return lambda *args: weighted_cross_entropy(*args, V, chunk)
 
 
-def value_and_grad(loss, scale=1.0):
-    return functools.partial(_scaled_value_and_grad, loss, jnp.float32(scale))
+def value_and_grad(function, scale=1.0):
+    return functools.partial(_scaled_value_and_grad, function, jnp.float32(scale))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _scaled_value_and_grad(loss, scale, *args):
-    return jax.value_and_grad(lambda *args: scale * loss(*args), argnums=(0, 1))(*args)
+def _scaled_value_and_grad(function, scale, *args):
+    return jax.value_and_grad(lambda *args: scale * function(*args), argnums=(0, 1))(*args)
 
 
 @pytest.mark.parametrize("chunk", _CHUNKS)

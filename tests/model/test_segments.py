@@ -112,7 +112,7 @@ def test_splash_is_chosen_for_tpus_and_refused_by_what_it_cannot_compute(tiny, m
     assert choose(tiny(**high)) == "reference"
     assert "compute.precision" in _refusal(tiny(attention="splash", **high))
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert choose(tiny(context_length=128)) == "reference"
+    assert choose(tiny(context_length=128)) == "cpu"
     assert "needs a TPU" in _refusal(tiny(context_length=128, attention="splash"))
 
 

@@ -1,0 +1,62 @@
+"""Computes the loss of a training step with logits in columns, which suits CPUs.
+
+A column [V] is the logits of one position. Softmax then goes down the columns, so that its inner
+loops run over positions and need no reductions; and each product with the logits has a form that
+CPUs multiply fast: table h^T, d_logits h, and table^T d_logits with the table transposed once.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from gpt2_jax.model.products import dot, rounded, transposed
+
+
+def columns_sweep(
+    hidden_BxTxD: jax.Array,
+    table_VxD: jax.Array,
+    targets_BxT: jax.Array,
+    weights_BxT: jax.Array,
+    vocab_size: int,
+    num_chunks: int,
+    precision: str | None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Returns (loss, (d_hidden [B, T, D], d_table [V, D])) of the rows of one device.
+
+    Args:
+      hidden_BxTxD: hidden states.
+      table_VxD: the table in the dtype of the hidden states.
+      targets_BxT, weights_BxT, vocab_size, precision: see `loss.weighted_cross_entropy`.
+      num_chunks: parts of the B T positions, each of whose logits exist at a time; a divisor.
+    """
+    B, T, D = hidden_BxTxD.shape
+    V, C = table_VxD.shape[0], B * T // num_chunks
+    table = rounded(table_VxD, precision)
+    table_DxV = transposed(table)
+    ids_Vx1 = jnp.arange(V)[:, None]
+
+    def add_chunk(carry, chunk):
+        loss, d_table_VxD = carry
+        hidden_CxD, targets_C, weights_C = chunk
+        hidden_CxD = rounded(hidden_CxD, precision)
+        logits_VxC = dot(table, hidden_CxD, ((1,), (1,)), precision).astype(jnp.float32)
+        logits_VxC = jnp.where(ids_Vx1 < vocab_size, logits_VxC, jnp.finfo(jnp.float32).min)
+        largest_C = logits_VxC.max(0)
+        exps_VxC = jnp.exp(logits_VxC - largest_C)
+        sums_C = exps_VxC.sum(0)
+        picked_C = jnp.take_along_axis(logits_VxC, targets_C[None], axis=0)[0]
+        loss += jnp.sum((largest_C + jnp.log(sums_C) - picked_C) * weights_C)
+        d_logits_VxC = exps_VxC * (weights_C / sums_C) - jnp.where(
+            ids_Vx1 == targets_C, weights_C, 0.0
+        )
+        d_logits_VxC = d_logits_VxC.astype(hidden_CxD.dtype)
+        d_table_VxD += dot(d_logits_VxC, hidden_CxD, ((1,), (0,)), precision).astype(jnp.float32)
+        d_hidden_DxC = dot(table_DxV, d_logits_VxC, ((1,), (0,)), precision)
+        return (loss, d_table_VxD), transposed(d_hidden_DxC).astype(hidden_BxTxD.dtype)
+
+    arrays = hidden_BxTxD, targets_BxT, weights_BxT
+    chunks = tuple(x.reshape(num_chunks, C, *x.shape[2:]) for x in arrays)
+    zeros = jnp.float32(0), jnp.zeros((V, D), jnp.float32)
+    (loss, d_table_VxD), d_hidden_GxCxD = jax.lax.scan(add_chunk, zeros, chunks)
+    return loss, (d_hidden_GxCxD.reshape(B, T, D), d_table_VxD)
