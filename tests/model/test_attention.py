@@ -53,7 +53,7 @@ def choose(model):
 def test_auto_is_the_kernel_for_cpus_where_there_is_no_gpu(tiny, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert choose(tiny(attention="auto")) == "cpu"
-    assert choose(tiny(attention="auto", dropout=0.1)) == "reference"
+    assert choose(tiny(attention="auto", dropout=0.1, train=True)) == "reference"
     assert choose(tiny(attention="reference")) == "reference"
 
 
@@ -71,7 +71,7 @@ def test_cudnn_is_chosen_and_refused_by_what_it_can_compute(tiny, monkeypatch):
     assert choose(tiny(dtype="bfloat16")) == "cudnn"
     for changes, reason in (
         ({"dtype": "float32"}, "bfloat16"),
-        ({"dtype": "bfloat16", "dropout": 0.1}, "dropout"),
+        ({"dtype": "bfloat16", "dropout": 0.1, "train": True}, "dropout"),
         ({"dtype": "bfloat16", "d_model": 16}, "head width"),
     ):
         assert choose(tiny(**changes)) == "reference"
@@ -87,18 +87,18 @@ def test_cudnn_is_chosen_and_refused_by_what_it_can_compute(tiny, monkeypatch):
         ("cpu", {}, "cpu (compute.attention=auto)"),
         (
             "cpu",
-            {"dropout": 0.1},
+            {"dropout": 0.1, "train": True},
             "reference (splash needs a TPU; cudnn needs a GPU of compute capability 8.0 or more; "
             "cpu needs model.dropout=0)",
         ),
         (
             "gpu",
-            {"dtype": "bfloat16", "dropout": 0.1},
+            {"dtype": "bfloat16", "dropout": 0.1, "train": True},
             "reference (splash needs a TPU; cudnn needs model.dropout=0)",
         ),
         (
             "gpu",
-            {"dtype": "float32", "dropout": 0.1},
+            {"dtype": "float32", "dropout": 0.1, "train": True},
             "reference (splash needs a TPU; cudnn needs compute.dtype=bfloat16 and "
             "model.dropout=0)",
         ),
