@@ -8,6 +8,7 @@ combines a model and its tasks. In a run of several processes each calls the sam
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.inference.scoring import Scorer
 from gpt2_jax.model import attention_kernels
 from gpt2_jax.model.build import build_decoder
+from gpt2_jax.model.defaults import with_dtype
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
@@ -99,6 +101,7 @@ def train(
     keep_compiled_programs()
     config = resolve_vocab_size(config)
     check_platforms()
+    config = dataclasses.replace(config, compute=with_dtype(config.compute))
     kernel = attention_kernels.explain(config.model, config.compute)
     with report_lost_peers():
         log = print_stderr if is_primary() else _silent
@@ -187,6 +190,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     """
     config = resolve_vocab_size(config)
     check_platforms()
+    config = dataclasses.replace(config, compute=with_dtype(config.compute))
     kernel = attention_kernels.explain(config.model, config.compute)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_batch(config.train, mesh)

@@ -18,6 +18,7 @@ from typing import Any
 import gpt2_jax
 from gpt2_jax.errors import StorageError
 from gpt2_jax.parallel.chips import chip_for
+from gpt2_jax.parallel.cpu import MULTIPLY_BFLOAT16, vector_instructions
 from gpt2_jax.parallel.variables import refused_variable
 
 HELP = """\
@@ -255,22 +256,20 @@ def _plans() -> dict[str, Any]:
 
 
 def _cpu_paths() -> dict[str, dict[str, Any]]:
-    try:
-        text = Path("/proc/cpuinfo").read_text("utf-8")
-    except OSError:
+    found = vector_instructions()
+    if found is None:
         unknown = {"on": None, "detail": f"the instructions of {platform.machine()} are unknown"}
         return {"bf16": unknown, "int8": unknown}
-    flags = set(re.findall(r"\b(?:amx|avx512|avx)_?\w*", text))
 
     def fast(*candidates: str) -> dict[str, Any]:
-        available = [flag for flag in candidates if flag in flags]
+        available = [name for name in candidates if name in found]
         return {
             "on": bool(available),
             "detail": ", ".join(available) or f"CPU has none of {', '.join(candidates)}",
         }
 
     return {
-        "bf16": fast("amx_bf16", "avx512_bf16"),
+        "bf16": fast(*MULTIPLY_BFLOAT16),
         "int8": fast("amx_int8", "avx512_vnni", "avx_vnni"),
     }
 

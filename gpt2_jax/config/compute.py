@@ -12,7 +12,10 @@ class ComputeConfig:
     """Determines the speed, memory and rounding of the model, never which function it is."""
 
     dtype: str = knob(
-        "bfloat16", "dtype of activations and products", choices=("float32", "bfloat16")
+        "bfloat16",
+        "dtype of activations and products; auto: bfloat16 on TPUs and GPUs, float32 on CPUs, with "
+        "precision=bfloat16 where that is faster",
+        choices=("float32", "bfloat16", "auto"),
     )
     precision: str | None = knob(
         None,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
+from gpt2_jax.model.defaults import with_dtype
 from gpt2_jax.model.gpt2 import GPT2
 
 
@@ -30,7 +31,7 @@ def build_model(
     """
     if not train:  # so that the kernels that know no dropout can be chosen
         model = dataclasses.replace(model, dropout=0.0)
-    return GPT2(model, compute, scanned=scanned, train=train)
+    return GPT2(model, with_dtype(compute), scanned=scanned, train=train)
 
 
 def build_decoder(model: ModelConfig, compute: ComputeConfig, *, scanned: bool = False) -> GPT2:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
+from gpt2_jax.parallel.cpu import multiplies_bfloat16
 from gpt2_jax.parallel.mesh import divisors
 from gpt2_jax.parallel.platforms import platform_of
 
@@ -14,6 +16,24 @@ _UNROLLED = 12
 _ROWS_ON_TPU = 1024
 # Positions whose logits other devices compute at a time, in every sequence.
 _POSITIONS = 128
+
+
+def with_dtype(compute: ComputeConfig, platform: str | None = None) -> ComputeConfig:
+    """Returns the knobs with `dtype=auto` replaced by what the devices compute fastest.
+
+    That is bfloat16 on TPUs and GPUs. CPUs compute float32 faster than bfloat16, but some multiply
+    factors in bfloat16 faster: on these, an unset `precision` becomes bfloat16.
+
+    Args:
+      compute: the knobs.
+      platform: the platform of the devices; by default of those in force, see `platform_of`.
+    """
+    if compute.dtype != "auto":
+        return compute
+    if (platform or platform_of()) != "cpu":
+        return dataclasses.replace(compute, dtype="bfloat16")
+    precision = compute.precision or ("bfloat16" if multiplies_bfloat16() else None)
+    return dataclasses.replace(compute, dtype="float32", precision=precision)
 
 
 def layers_per_iteration(model: ModelConfig, compute: ComputeConfig) -> int:

@@ -122,6 +122,32 @@ def test_splash_computes_float32_products_in_the_precision_of_the_config(precisi
     assert named == ([found] * products if found == "HIGHEST" else [])
 
 
+def _losses(config, steps=20):
+    """Returns the losses of a run on one batch."""
+    mesh, optimizer, abstract = _setting(config)
+    B, T = config.train.batch_size, config.model.context_length
+    ids = np.random.default_rng(0).integers(0, 61, (2, B, T)).astype(np.int32)
+    batch = jax.device_put(
+        Batch(*ids, np.ones((B, T), np.float32), None), step.batch_sharding(mesh)
+    )
+    run = step.compile_train_step(config, optimizer, mesh, Rules(), abstract)
+    state, numbers = init_state(config, optimizer, abstract), step.step_numbers(config, mesh)
+    losses = []
+    for _ in range(steps):
+        state, metrics = run(state, batch, numbers)
+        losses.append(float(metrics["loss"]))
+    return losses
+
+
+def test_fast_paths_train_like_plain_operations():
+    fast = {"attention": "auto", "loss_chunk": 8}
+    plain = _losses(_with(dtype="float32", plain=True))
+    assert plain[-1] < 0.7 * plain[0]
+    assert _losses(_with(dtype="float32", **fast)) == pytest.approx(plain, rel=5e-6)
+    rounded = _losses(_with(dtype="float32", precision="bfloat16", **fast))
+    assert rounded == pytest.approx(plain, rel=5e-3) and rounded != pytest.approx(plain, rel=1e-6)
+
+
 @pytest.mark.slow
 def test_rbg_draws_other_masks_and_trains():
     config = _with(dropout=0.2, dtype="float32", prng="rbg")

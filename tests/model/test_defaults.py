@@ -11,8 +11,9 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from gpt2_jax.config import ComputeConfig, ModelConfig, from_dict
-from gpt2_jax.model.defaults import layers_per_iteration, loss_positions
+from gpt2_jax.model.defaults import layers_per_iteration, loss_positions, with_dtype
 from gpt2_jax.model.loss import plain_cross_entropy, weighted_cross_entropy
+from gpt2_jax.parallel import cpu
 from gpt2_jax.parallel.platforms import platform_of
 from tests.model.test_loss import PADDED, B, T, V, inputs
 
@@ -86,3 +87,29 @@ def test_the_loss_takes_an_unset_chunk(cross_entropy, monkeypatch):
 def test_both_knobs_are_unset_unless_somebody_sets_them():
     compute = from_dict({"model": {"context_length": 1000}}).compute
     assert compute.scan_unroll is compute.loss_chunk is None
+
+
+@pytest.mark.parametrize(
+    ("platform", "flags", "expected"),
+    [
+        ("tpu", "", ("bfloat16", None)),
+        ("gpu", "amx_bf16", ("bfloat16", None)),
+        ("cpu", "avx2 avx512f avx512_vnni", ("float32", None)),
+        ("cpu", "avx512f avx512_bf16", ("float32", "bfloat16")),
+        ("cpu", "amx_bf16 amx_tile", ("float32", "bfloat16")),
+    ],
+)
+def test_auto_is_the_dtype_that_is_fastest(monkeypatch, tmp_path, platform, flags, expected):
+    monkeypatch.setattr(cpu, "_CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: fpu {flags} sse2\n")
+    chosen = with_dtype(ComputeConfig(dtype="auto"), platform)
+    assert (chosen.dtype, chosen.precision) == expected
+    for kept in (ComputeConfig(dtype="float32"), ComputeConfig(dtype="bfloat16", precision="high")):
+        assert with_dtype(kept, platform) == kept
+    highest = with_dtype(ComputeConfig(dtype="auto", precision="highest"), platform)
+    assert highest.precision == "highest"
+
+
+def test_auto_is_float32_where_the_instructions_are_unknown(monkeypatch, tmp_path):
+    monkeypatch.setattr(cpu, "_CPU_INFO", tmp_path / "missing")
+    assert with_dtype(ComputeConfig(dtype="auto"), "cpu") == ComputeConfig(dtype="float32")

@@ -1,0 +1,28 @@
+"""Says which vector instructions the CPU of this machine has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+MULTIPLY_BFLOAT16 = ("amx_bf16", "avx512_bf16")
+"""The instructions of x86 that multiply numbers in bfloat16 and add them in float32."""
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def vector_instructions() -> set[str] | None:
+    """Returns the names of the extensions AVX and AMX, or None if they are unknown.
+
+    They are as Linux lists them, such as `avx512f`; other systems do not list them.
+    """
+    try:
+        text = _CPU_INFO.read_text("utf-8")
+    except OSError:
+        return None
+    return set(re.findall(r"\b(?:amx|avx512|avx)_?\w*", text))
+
+
+def multiplies_bfloat16() -> bool:
+    """Returns whether it is known to multiply numbers in bfloat16 faster than in float32."""
+    return not (vector_instructions() or set()).isdisjoint(MULTIPLY_BFLOAT16)
