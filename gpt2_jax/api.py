@@ -100,14 +100,15 @@ class LanguageModel:
             value.
         """
         count = arguments.integer("num_samples", num_samples, low=1, high=arguments.MOST_SAMPLES)
+        tokens, strings = self._prompt(prompt, stop)
         return generate_lib.generate_text(
             self._decoder,
             self.params,
             self.tokenizer,
-            [self._prompt(prompt, stop)] * count,
+            [tokens] * count,
             max_new_tokens=max_new_tokens,
             options=options,
-            stop=stop,
+            stop=strings,
             seed=seed,
         )
 
@@ -124,14 +125,15 @@ class LanguageModel:
 
         Takes the arguments of `generate`, except `num_samples`, and checks them at once.
         """
+        tokens, strings = self._prompt(prompt, stop)
         pieces = generate_lib.generate(
             self._decoder,
             self.params,
             self.tokenizer,
-            [self._prompt(prompt, stop)],
+            [tokens],
             max_new_tokens=max_new_tokens,
             options=options,
-            stop=stop,
+            stop=strings,
             seed=seed,
         )
         return (text for ((text, _),) in pieces if text)
@@ -187,11 +189,14 @@ class LanguageModel:
             return generate_lib.encode_prompt(self.tokenizer, text)
         return checked_ids(arguments.integers(name, text), self.tokenizer)
 
-    def _prompt(self, prompt: str | Sequence[int], stop: Sequence[str]) -> list[int]:
+    def _prompt(
+        self, prompt: str | Sequence[int], stop: Sequence[str]
+    ) -> tuple[list[int], list[str]]:
+        """Returns the ids of a prompt and the stop strings, which an iterator gives only once."""
         strings = arguments.texts("stop", stop, example="['\\n\\n']")
         if strings and isinstance(self.tokenizer, IdsTokenizer):
             raise UserError(f"stop needs a model of text, not of ids: {self.tokenizer.reason}")
-        return self.token_ids(prompt, "prompt")
+        return self.token_ids(prompt, "prompt"), strings
 
     def _encode(self, name: str, text: str | Sequence[int]) -> list[int]:
         tokens = self.token_ids(text, name)

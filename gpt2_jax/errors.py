@@ -75,9 +75,12 @@ def warn(message: str) -> None:
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Returns `; did you mean 'x'?` for the closest candidate, or an empty string."""
+    """Returns `; did you mean 'x'?` for the closest candidate.
+
+    It is empty if none is close, or if the name is one: then something else about it is wrong.
+    """
     close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close and close[0] != name else ""
 
 
 _LONGEST_REPR = 80

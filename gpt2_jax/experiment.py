@@ -264,9 +264,9 @@ def evaluate(
         for name, path in texts.items():
             corpus = Corpus(name, words=count_words)
             ready.append(LanguageModeling(corpus, setting, path))
-        params = reader.read().params
-    digest = "" if folder is None else model_digest(params, config)
-    scorer = Scorer(params, config.model, config.compute)
+        read = reader.read()
+    digest = "" if folder is None else model_digest(read.params, config)
+    scorer = Scorer(read.params, config.model, config.compute)
     results: dict[str, dict[str, float]] = {}
     for task in ready:
         with contextlib.ExitStack() as stack:
@@ -279,7 +279,7 @@ def evaluate(
             write_results(folder / "results.json", str(model), digest, results)
     return {
         "model": str(model),
-        "step": reader.step,
+        "step": read.step,
         "limit": limit,
         "tasks": results,
         "protocols": {task.name: task.protocol for task in ready},

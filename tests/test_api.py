@@ -72,6 +72,10 @@ def test_stream_joins_to_the_text_that_generate_gives(model: LanguageModel) -> N
         stop = sample.text[5:7]
         stopped = "".join(model.stream("ab", max_new_tokens=30, seed=seed, stop=[stop]))
         assert stopped == sample.text.partition(stop)[0]
+        pieces = model.stream("ab", max_new_tokens=30, seed=seed, stop=iter([stop]))
+        assert "".join(pieces) == stopped
+        (again,) = model.generate("ab", max_new_tokens=30, seed=seed, stop=(s for s in [stop]))
+        assert again.text == stopped
 
 
 def test_greedy_text_is_what_next_tokens_say(model: LanguageModel) -> None:

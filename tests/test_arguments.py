@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -33,6 +34,7 @@ _ANY = (
     | st.binary(max_size=3)
     | st.sampled_from([b"", (), (1,), {}, {"a": 1}, {1: 2}, [], ["a"], [""], [1], ["a", None]])
     | st.sampled_from([np.int64(2), np.int64(-1), np.float32(0.5), np.bool_(True), np.zeros(3)])
+    | st.sampled_from([np.array(3), np.array("a")])
     | st.sampled_from([object(), int, print, Path("/nowhere"), Path("a\0b"), 1j, np.nan])
     | st.just(SamplingOptions(top_k=2))
     | st.lists(st.text(max_size=2) | st.integers(), max_size=3)
@@ -193,6 +195,8 @@ def test_from_dict(argument: tuple[str, Any]) -> None:
         ("max_new_tokens", "3", "max_new_tokens must be an integer, not '3' (str)"),
         ("num_samples", True, "num_samples must be an integer, not True (bool)"),
         ("num_samples", 10**9, "num_samples must be at most 10000, not 1000000000"),
+        ("prompt", np.array(3), "prompt must be a string or a list of token ids, not array(3)"),
+        ("stop", np.array("a"), "stop must be a list of strings such as ['\\n\\n'], not array("),
         ("prompt", None, "prompt must be a string or a list of token ids, not None"),
         ("options", {"top_k": 3}, "options must be SamplingOptions(...), not dict"),
     ],
@@ -227,6 +231,12 @@ def test_numbers_of_numpy_are_numbers(model: Any) -> None:
     assert one == model.generate("a", max_new_tokens=3, options=options, seed=7)
     assert from_dict({"train": {"seed": np.int64(3)}}).train.seed == 3
     assert from_dict({"model": {"dropout": np.float32(0.5)}}).model.dropout == 0.5
+
+
+def test_a_number_of_jax_is_no_list(model: Any) -> None:
+    for name, message in {"prompt": "a string or a list of token ids", "stop": "a list of"}.items():
+        problem = _outcome(model.generate, **{name: jnp.int32(3)})
+        assert problem.startswith(f"{name} must be {message}") and "Array(3" in problem
 
 
 def test_a_config_that_was_not_checked_is_checked_by_train(tmp_path: Path) -> None:

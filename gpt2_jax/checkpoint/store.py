@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -39,8 +39,16 @@ from gpt2_jax.parallel.distributed import (
 _ITEMS = _PARAMS, _REST, _META = "params", "rest", "meta"
 # Gigabytes of arrays in memory at a time while reading or writing; 96 is Orbax's default.
 _LEAN_GB, _FAST_GB = 2, 96
-LOOKS = 5
-"""How often a reader looks for the newest step while a trainer removes what it finds."""
+
+
+class Survey(NamedTuple):
+    """Holds the steps that there were, newest first, and what is wrong with the newest of them."""
+
+    steps: list[int]
+    good: int | None
+    """The newest step without damage, or None."""
+    damaged: dict[int, str]
+    """What is wrong with each newer step."""
 
 
 class CheckpointStore:
@@ -112,27 +120,32 @@ class CheckpointStore:
         """Returns the newest step without damage, or None if there are no steps.
 
         It warns of newer, damaged steps and, unless `read_only`, renames them to `<step>.damaged`.
-        If `read_only`, it first looks again if the steps have changed meanwhile.
+        While a trainer may be removing steps, use `newest.read_newest`.
 
         Raises:
           UserError: if there is a model, but not the state of the run that is to resume.
           StorageError: if all steps are damaged, or their files cannot be read at the moment. Then
             nothing is renamed.
         """
-        for looks_left in reversed(range(LOOKS)):
-            steps, good, damaged = self.steps(), None, dict[int, str]()
-            for i in range(broadcast_from_primary(len(steps))):
-                step = broadcast_from_primary(steps[i] if i < len(steps) else -1)
-                if problem := self.damage(step):
-                    damaged[step] = problem
-                else:
-                    good = step
-                    break
-            # A trainer may have saved another step and be removing one of these.
-            if not (damaged and self._read_only and looks_left) or not broadcast_from_primary(
-                int(steps != self.steps())
-            ):
-                break
+        return self.accept(self.survey())
+
+    def survey(self) -> Survey:
+        """Looks for the newest step without damage, and changes nothing.
+
+        Raises:
+          StorageError: if files cannot be read at the moment.
+        """
+        steps, damaged = self.steps(), dict[int, str]()
+        for i in range(broadcast_from_primary(len(steps))):
+            step = broadcast_from_primary(steps[i] if i < len(steps) else -1)
+            if not (problem := self.damage(step)):
+                return Survey(steps, step, damaged)
+            damaged[step] = problem
+        return Survey(steps, None, damaged)
+
+    def accept(self, survey: Survey) -> int | None:
+        """Returns the good step of a survey; warns, renames and raises as `newest_good` does."""
+        good, damaged = survey.good, survey.damaged
         if good is None and set(damaged.values()) == {MODEL_ALONE}:
             model = self.directory.parent
             raise UserError(
@@ -152,14 +165,6 @@ class CheckpointStore:
 
         run_on_primary(report)
         return good
-
-    def is_superseded(self, step: int) -> bool:
-        """Returns whether there is a newer step, so that a trainer may be removing this one.
-
-        In a run of several processes it returns False, because they may not all see the same.
-        """
-        newer = any(other > step for other in self.steps())
-        return newer and jax.process_count() == 1
 
     def save(self, step: int, params: Any, rest: Any | None, meta: dict[str, Any]) -> None:
         """Copies the arrays and saves them in the background; does nothing for a saved step.

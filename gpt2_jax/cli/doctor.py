@@ -18,6 +18,7 @@ from typing import Any
 import gpt2_jax
 from gpt2_jax.errors import StorageError
 from gpt2_jax.parallel.chips import chip_for
+from gpt2_jax.parallel.variables import refused_variable
 
 HELP = """\
 Show what is installed, which devices JAX finds, which fast paths are available, and the machine's
@@ -108,8 +109,7 @@ def examine() -> dict[str, Any]:
         try:
             return examine()
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            problems.append(f"{name}: {reason}")
+            problems.append(f"{name}: {_reason(error)}")
             return default
 
     needs = attempt("requirements", requirements, {})
@@ -119,10 +119,13 @@ def examine() -> dict[str, Any]:
         f"{name} is not installed" for name, version in versions.items() if version is None
     ]
     devices = attempt("devices", _devices, [])
+    fast_paths = attempt("fast paths", lambda: _fast_paths(devices), {})
+    if cache_problem := fast_paths.get("compilation_cache", {}).get("problem"):
+        problems.append(cache_problem)
     return {
         "versions": versions,
         "devices": devices,
-        "fast_paths": attempt("fast paths", lambda: _fast_paths(devices), {}),
+        "fast_paths": fast_paths,
         "extras": {
             extra: {
                 "installed": all(_version(name) for name in names),
@@ -187,10 +190,18 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _reason(error: Exception) -> str:
+    refusal = refused_variable(error)
+    return refusal or next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def _devices() -> list[dict[str, Any]]:
     """Returns the devices that JAX finds, grouped by kind."""
     import jax
 
+    from gpt2_jax.parallel.platforms import check_platforms
+
+    check_platforms()
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for device in jax.devices():
         chip = chip_for(device.device_kind)
@@ -278,8 +289,10 @@ def _cudnn(devices: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _compilation_cache() -> dict[str, Any]:
-    from gpt2_jax.parallel.compilation_cache import describe
-
+    try:
+        from gpt2_jax.parallel.compilation_cache import describe
+    except Exception:  # the reason is that of the devices, too
+        return {"on": None, "detail": "JAX cannot be imported"}
     return describe()
 
 

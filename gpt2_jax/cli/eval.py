@@ -116,6 +116,9 @@ def _select(args: argparse.Namespace) -> sources.Selection:
             raise UserError(
                 "there is nothing to score: pass --tasks A,B with --data DIR, or --text FILE"
             )
+        for flag in ("download", "data"):
+            if getattr(args, flag):
+                raise UserError(f"--{flag} needs --tasks A,B, without which it has no effect")
         return sources.Selection([], [], [])
     if args.data is None:
         raise UserError("--tasks needs data: name its folder with --data DIR")

@@ -35,6 +35,7 @@ from gpt2_jax.errors import (
     short_repr,
 )
 from gpt2_jax.files.disk_full import disk_full_message, is_disk_full
+from gpt2_jax.parallel.variables import refused_variable
 
 # The summaries in `gpt2-jax --help`; the --help of a verb begins with its HELP.
 VERBS = {
@@ -181,6 +182,8 @@ def _report(error: BaseException, debug: bool) -> int:
     if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
         path = short_repr(os.fspath(error.filename))
         return _print_line(f"error: cannot use {path}: {error.strerror}", UserError.exit_status)
+    if (refusal := refused_variable(error)) is not None:
+        return _print_line(f"error: {refusal}", UserError.exit_status)
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if type(error).__module__.partition(".")[0] in _BUCKET_LIBRARIES:
         message = (

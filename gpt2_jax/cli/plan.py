@@ -32,6 +32,7 @@ gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:8x8 --search
 gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:16x16 --slices 2 --config.mesh.data=32
 gpt2-jax plan --config configs/gpt2_small.py --chip h100 --devices 8 --price 3"""
 
+_SEARCH = {"search_count": 3, "search_seconds": 420.0}  # what --search does by default
 # The limit of devices, seconds and dollars.
 _MAX = 1_000_000
 
@@ -68,16 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--search_count",
         type=int,
-        default=3,
         metavar="N",
         help="how many results --search shows (default: 3)",
     )
     parser.add_argument(
         "--search_seconds",
         type=float,
-        default=420,
         metavar="S",
-        help="start no further compilation after S seconds (default: 420)",
+        help="start no further compilation of --search after S seconds (default: 420)",
     )
     parser.add_argument(
         "--price",
@@ -98,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     chip = topology.chip if topology else chip_named(args.chip)
     devices = topology.num_devices if topology else args.devices
     name = topology.name if topology else f"{devices} x {chip.name}"
-    compile_without_devices()
+    _use_no_devices()
     from gpt2_jax.data.token_sets import resolve_vocab_size
     from gpt2_jax.planning import report
     from gpt2_jax.planning.plan import Plan, analytic_plan, compiled_plan
@@ -147,6 +146,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _use_no_devices() -> None:
+    compile_without_devices()
+    import jax
+
+    # JAX has read the variables before if it was imported before.
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_platform_name", None)
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
 def _check(args: argparse.Namespace) -> None:
     if (args.topology is None) == (args.chip is None):
         raise UserError("pass either --topology CHIP:SHAPE, or --chip NAME with --devices N")
@@ -154,6 +163,11 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--chip and --devices must be passed together")
     if args.topology is None and args.slices != 1:
         raise UserError("--slices needs --topology, which says what a slice is")
+    for flag, default in _SEARCH.items():
+        if getattr(args, flag) is None:
+            setattr(args, flag, default)
+        elif not args.search:
+            raise UserError(f"--{flag} needs --search, without which it has no effect")
     for flag in ("devices", "search_count", "search_seconds", "price"):
         value = getattr(args, flag)
         if value is not None and not 0 < value <= _MAX:

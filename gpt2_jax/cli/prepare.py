@@ -94,9 +94,10 @@ def run(args: argparse.Namespace) -> int:
     """Prepares the data and prints a summary; returns the exit status."""
     if (args.input is None) == (args.corpus is None):
         raise UserError("give exactly one of --input PATH... or --corpus NAME")
-    if args.corpus is not None and args.skip_invalid:
-        raise UserError("--skip_invalid is for rows of --input; a corpus has none: omit it")
     if args.corpus is not None:
+        rows = {"--skip_invalid": args.skip_invalid, "--text_field": args.text_field != "text"}
+        for flag in (flag for flag, given in rows.items() if given):
+            raise UserError(f"{flag} is for rows of --input; a corpus has none: omit it")
         corpus = get_corpus(args.corpus)
     else:
         corpus = read_inputs(args.input, args.text_field, args.skip_invalid)

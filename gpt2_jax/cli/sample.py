@@ -10,6 +10,7 @@ from typing import Any
 from gpt2_jax.cli import MODEL_HELP, compilation_cache
 from gpt2_jax.config.arguments import LARGEST_SEED, MOST_SAMPLES
 from gpt2_jax.errors import UserError, short_repr
+from gpt2_jax.files.lfs import refuse_lfs_pointer
 from gpt2_jax.files.paths import local_path
 
 HELP = "Generate text with a model, with or without a prompt."
@@ -128,7 +129,10 @@ def _read_prompt(args: argparse.Namespace) -> str | list[int]:
         return args.prompt or ""
     try:
         # Reading in text mode would convert \r\n to \n, which `prepare` does not.
-        return local_path(args.prompt_file, "--prompt_file").read_bytes().decode("utf-8")
+        path = local_path(args.prompt_file, "--prompt_file")
+        content = path.read_bytes()
+        refuse_lfs_pointer(path, content)
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{args.prompt_file} is not UTF-8 at byte {error.start}") from error
     except OSError as error:

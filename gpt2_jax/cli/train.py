@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
             _note_missing_data(config)
             print(json.dumps(report) if args.json else _readable(report))
         return 0
+    _note_late_stop(args.stop_at_step, config)
     results = experiment.train(
         config,
         args.workdir,
@@ -105,6 +106,22 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"workdir": args.workdir, **results}))
     return 0
+
+
+def _note_late_stop(stop_at_step: int | None, config: Config) -> None:
+    """Prints a note if the run ends before the step at which it was to stop."""
+    from gpt2_jax.parallel.distributed import is_primary
+    from gpt2_jax.parallel.platforms import check_platforms
+
+    if stop_at_step is None or stop_at_step <= config.train.total_steps:
+        return
+    check_platforms()
+    if is_primary():
+        print(
+            f"note: --stop_at_step {stop_at_step} has no effect, because the run ends at "
+            f"train.total_steps={config.train.total_steps}",
+            file=sys.stderr,
+        )
 
 
 def _comparison(results: dict[str, float]) -> str:
@@ -124,9 +141,13 @@ def _comparison(results: dict[str, float]) -> str:
 
 def _note_missing_data(config: Config) -> None:
     """Prints a note if data that a run needs is missing; the report itself needs none."""
+    from gpt2_jax.data.folders import require_folder
+
     try:
         on_disk = [path for path in config.data.weights if not is_remote(path)]
         missing = [path for path in on_disk if not resolve_path(path).is_dir()]
+        for path in (path for path in missing if resolve_path(path).exists()):
+            require_folder(path)  # which says that it is a file
     except UserError as error:
         print(f"note: {error}", file=sys.stderr)
         return

@@ -66,9 +66,25 @@ class Parser(argparse.ArgumentParser):
         """Returns the flags that take a path, according to their metavar."""
         return [action for action in self._actions if action.metavar in _PATHS]
 
+    def takes_value(self, flag: str) -> bool:
+        """Returns whether a declared flag must be followed by a value."""
+        return self._option_string_actions[flag].nargs not in (0, "?", "*")
+
+    def takes_several(self, flag: str) -> bool:
+        """Returns whether a declared flag takes a list of values."""
+        return self._option_string_actions[flag].nargs in ("+", "*")
+
+    def single_flags(self) -> list[str]:
+        """Returns every long flag with a value of which only the last would be kept."""
+        return [flag for flag in self.flags() if _is_stored(self._option_string_actions[flag])]
+
     def flags(self) -> list[str]:
         """Returns every long flag declared so far."""
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
+
+
+def _is_stored(action: argparse.Action) -> bool:
+    return isinstance(action, argparse._StoreAction)
 
 
 def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
@@ -88,6 +104,7 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
         )
     words, overrides = _take_overrides(words) if overridable else (list(words), [])
     words = with_declared_spelling(words, parser)
+    _refuse_repeated(parser, words)
     parser.words = words
     args, extra = parser.parse_known_args(words)
     if extra:
@@ -99,14 +116,24 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def _refuse_repeated(parser: Parser, words: Sequence[str]) -> None:
+    """Refuses a flag that is given twice, of which argparse would keep only the last value."""
+    names = [name for _, name, _ in _before_dashes(words) if name in parser.flags()]
+    for name in parser.single_flags():
+        if names.count(name) > 1:
+            several = parser.takes_several(name)
+            fix = f"write all values after one {name}" if several else "give it once"
+            raise UserError(f"{name} is given twice, and only the last would count: {fix}")
+
+
 def _expand_homes(parser: Parser, args: argparse.Namespace) -> None:
     """Puts the home folder in place of a `~` at the start of every path."""
     for action in parser.path_actions():
-        value = getattr(args, action.dest)
+        value, flag = getattr(args, action.dest), action.option_strings[0]
         if isinstance(value, str):
-            setattr(args, action.dest, expand_home(value))
+            setattr(args, action.dest, expand_home(value, flag))
         elif isinstance(value, list):
-            setattr(args, action.dest, [expand_home(path) for path in value])
+            setattr(args, action.dest, [expand_home(path, flag) for path in value])
 
 
 def _check_paths(parser: Parser, args: argparse.Namespace) -> None:
@@ -173,6 +200,11 @@ def with_declared_spelling(words: Sequence[str], parser: Parser) -> list[str]:
             result[index] = flag + rest
         elif not re.search(r"\s", rest):
             # argparse takes a word with a space as a value, as in `--prompt "--a=b c"`.
+            before = result[index - 1] if index else ""
+            if before in parser.flags() and parser.takes_value(before):
+                # As argparse says it of a word with one dash.
+                parser.words = result
+                parser.error(f"argument {before}: expected one argument")
             raise _unknown(name, parser)
     return result
 
@@ -186,9 +218,10 @@ def unexpected(extra: Sequence[str], parser: Parser) -> UserError:
 
 
 def _unknown(name: str, parser: Parser) -> UserError:
-    hint = did_you_mean(name, parser.flags())
-    if not hint and "--config" in parser.flags():
+    hint = ""
+    if "--config" in parser.flags():
         hint = _knob_hint(name.removeprefix("--").replace("-", "_"))
+    hint = hint or did_you_mean(name, parser.flags())
     hint = hint or f" (see {parser.prog} --help)"
     return UserError(f"unknown flag {name}{hint}")
 
@@ -196,10 +229,12 @@ def _unknown(name: str, parser: Parser) -> UserError:
 def _knob_hint(name: str) -> str:
     """Returns a hint at the knob that a flag such as `--batch_size` was meant to be."""
     from gpt2_jax.config import knobs  # imported only after a mistake
-    from gpt2_jax.config.synonyms import SYNONYMS
+    from gpt2_jax.config.synonyms import ELSEWHERE, SYNONYMS
 
     keys = [knob.key for knob in knobs() if name in (knob.key, knob.key.partition(".")[2])]
     keys += [SYNONYMS[name]] if name in SYNONYMS else []
+    if not keys and name in ELSEWHERE:
+        return f"; did you mean {ELSEWHERE[name]}?"
     return f"; did you mean '{_OVERRIDE}{keys[0]}'?" if keys else ""
 
 

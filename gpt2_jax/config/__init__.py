@@ -8,10 +8,7 @@ returns a checked `Config`. Nothing here imports JAX, so that a typo is reported
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from ml_collections import config_dict
 from gpt2_jax.config import arguments
 from gpt2_jax.config.compute import ComputeConfig
 from gpt2_jax.config.file import run_config_file, split_argument
+from gpt2_jax.config.hints import unknown_key
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
 from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.config.model import ACTIVATIONS, ModelConfig
@@ -35,8 +33,8 @@ from gpt2_jax.config.sections import (
     ScheduleConfig,
     Seeds,
     TrainConfig,
+    knobs,
 )
-from gpt2_jax.config.synonyms import SYNONYMS
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
 
 __all__ = [
@@ -77,17 +75,6 @@ _FIXED_ON_RESUME = frozenset(
 _FREE_ON_RESUME = frozenset({"schedule.allow_rewind"})
 
 
-def knobs() -> Iterator[Knob]:
-    """Yields every knob of `Config` in order, keyed `section.name`."""
-    for section in dataclasses.fields(Config):
-        section_type = type(getattr(Config(), section.name))
-        hints = typing.get_type_hints(section_type)
-        for field in dataclasses.fields(section_type):
-            hint = hints[field.name]
-            kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
-            yield Knob(f"{section.name}.{field.name}", kind, field.default, **field.metadata)
-
-
 def default() -> ml_collections.ConfigDict:
     """Returns the locked ConfigDict with all defaults that a config file starts from."""
     sections: dict[str, dict[str, Any]] = {}
@@ -109,18 +96,35 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
       UserError: for a missing or broken file, an unknown key, a wrong type or a value out of range.
     """
-    arguments.path("path", path)
+    # The file's argument may be longer than a file's name.
+    file, argument = split_argument(arguments.path_name("path", path))
+    arguments.path("--config", file)
     overrides = arguments.texts("overrides", overrides, example="['train.total_steps=20']")
-    values = _flatten(run_config_file(*split_argument(path), suggest=_suggest))
     by_key = {knob.key: knob for knob in knobs()}
+    values = _flatten(run_config_file(file, argument))
+    overridden = _parsed(overrides, by_key)
+    for key, value in values.items():
+        if key in by_key and key not in overridden:
+            try:
+                checked(by_key[key], value)
+            except UserError as error:
+                raise UserError(f"{file}: {error}") from error
+    return _from_flat(values | overridden)
+
+
+def _parsed(overrides: Sequence[str], by_key: Mapping[str, Knob]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
+        if key.startswith("--"):
+            plain = override.removeprefix("--config.").lstrip("-")
+            raise UserError(f"overrides: write {short_repr(plain)}, not {short_repr(override)}")
         if not equals:
             raise UserError(f"--config.{key} needs a value: --config.{key}=VALUE")
         if key not in by_key:
-            raise _unknown_key(key, by_key)
+            raise unknown_key(key, by_key)
         values[key] = parse(by_key[key], text)
-    return _from_flat(values)
+    return values
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
@@ -218,7 +222,7 @@ def _from_flat(values: Mapping[str, Any]) -> Config:
     sections: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         if key not in by_key:
-            raise _unknown_key(key, by_key)
+            raise unknown_key(key, by_key)
         section, name = key.split(".")
         sections.setdefault(section, {})[name] = checked(by_key[key], value)
     defaults = Config()
@@ -229,41 +233,6 @@ def _from_flat(values: Mapping[str, Any]) -> Config:
     config = dataclasses.replace(defaults, **built)
     _check_together(config)
     return config
-
-
-def _suggest(name: str) -> str:
-    """Returns a hint for a name that a config file sets and that no knob has in that section."""
-    sections = [section.name for section in dataclasses.fields(Config)]
-    namesakes = [knob.key for knob in knobs() if knob.key.partition(".")[2] == name]
-    if key := namesakes[0] if namesakes else SYNONYMS.get(name):
-        return f"; did you mean {key!r}?"
-    return did_you_mean(name, [*sections, *(knob.key.partition(".")[2] for knob in knobs())])
-
-
-def _unknown_key(key: str, known: Mapping[str, Knob]) -> UserError:
-    section, dot, name = key.partition(".")
-    sections = [other.name for other in dataclasses.fields(Config)]
-    if not dot:
-        named = [f"--config.{other}" for other in known if key in other.split(".")]
-        named += [f"--config.{SYNONYMS[key]}"] if key in SYNONYMS else []
-        hint = f"; did you mean {' or '.join(named[:2])}?" if named else ""
-        return UserError(f"--config.{key}: overrides are --config.SECTION.KEY=VALUE{hint}")
-    # Names are compared without sections, because a common section makes any two keys similar.
-    siblings = [other.partition(".")[2] for other in known if other.startswith(section + ".")]
-    namesakes = [other for other in known if other.endswith("." + name)]
-    namesakes += [SYNONYMS[name]] if name in SYNONYMS else []
-    if section not in sections and not namesakes:
-        hint = did_you_mean(section, sections)
-        return UserError(f"config has no section {short_repr(section)}{hint}")
-    if namesakes:
-        hint = f"; did you mean {namesakes[0]!r}?"
-    elif siblings and (close := difflib.get_close_matches(name, siblings, n=1)):
-        hint = f"; did you mean '{section}.{close[0]}'?"
-    elif siblings:
-        hint = f"; {section} has the knobs {', '.join(siblings)}"
-    else:
-        hint = did_you_mean(key, known)
-    return UserError(f"unknown config key {short_repr(key)}{hint}")
 
 
 def _check_together(config: Config) -> None:

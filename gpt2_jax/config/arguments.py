@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gpt2_jax.errors import UserError, short_repr
@@ -95,9 +95,10 @@ def texts(name: str, value: Any, *, example: str) -> list[str]:
     Raises:
       UserError: for another type, or an empty string.
     """
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    items = None if isinstance(value, (str, bytes, Mapping)) else _items(value)
+    if items is None:
         raise UserError(f"{name} must be a list of strings such as {example}, not {_shown(value)}")
-    result = [text(f"{name}[{index}]", item) for index, item in enumerate(value)]
+    result = [text(f"{name}[{index}]", item) for index, item in enumerate(items)]
     if "" in result:
         raise UserError(f"{name} must not contain an empty string")
     return result
@@ -109,9 +110,10 @@ def integers(name: str, value: Any) -> list[int]:
     Raises:
       UserError: for another type, including a string, or an item that is not an integer.
     """
-    if isinstance(value, (str, bytes, bytearray, Mapping)) or not isinstance(value, Iterable):
+    items = None if isinstance(value, (str, bytes, bytearray, Mapping)) else _items(value)
+    if items is None:
         raise UserError(f"{name} must be a string or a list of token ids, not {_shown(value)}")
-    result = [integer(f"{name}[{index}]", item) for index, item in enumerate(value)]
+    result = [integer(f"{name}[{index}]", item) for index, item in enumerate(items)]
     if not result:
         raise UserError(f"{name} is an empty list: give at least one token id")
     return result
@@ -123,18 +125,28 @@ def path(name: str, value: Any) -> str:
     Raises:
       UserError: for another type, an empty string, or a name that the system refuses.
     """
+    text = path_name(name, value)
+    try:
+        os.stat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UserError(f"{name}: cannot use {short_repr(text)}: {error.strerror}") from error
+    except ValueError as error:  # a null character, or a surrogate that is not of a file's name
+        raise UserError(f"{name}: {short_repr(text)} cannot be the name of a file") from error
+    return text
+
+
+def path_name(name: str, value: Any) -> str:
+    """Returns a path as a string; whether a file can have this name is not checked.
+
+    Raises:
+      UserError: for another type, or an empty string.
+    """
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
         raise UserError(f"{name} must be a path, not {_shown(value)}")
     if not os.fspath(value):
         raise UserError(f"{name} is empty: name a path")
-    try:
-        os.stat(value)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        raise UserError(f"{name}: cannot use {short_repr(value)}: {error.strerror}") from error
-    except ValueError as error:  # a null character, or a surrogate that is not of a file's name
-        raise UserError(f"{name}: {short_repr(value)} cannot be the name of a file") from error
     return os.fspath(value)
 
 
@@ -147,6 +159,14 @@ def mapping(name: str, value: Any, *, example: str) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise UserError(f"{name} must be a mapping such as {example}, not {_shown(value)}")
     return value
+
+
+def _items(value: Any) -> Iterator[Any] | None:
+    """Returns an iterator over a collection, and None for any other value."""
+    try:
+        return iter(value)
+    except TypeError:  # an array without dimensions has the method, and refuses
+        return None
 
 
 def _is_boolean(value: Any) -> bool:

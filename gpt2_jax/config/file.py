@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import runpy
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
-from gpt2_jax.config.imports import as_config_file, package_of
+from gpt2_jax.config.imports import as_config_file
+from gpt2_jax.config.mistakes import explain
 from gpt2_jax.config.shipped import shipped_configs
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
 from gpt2_jax.files.paths import local_path
@@ -33,16 +32,13 @@ def split_argument(path: str | Path) -> tuple[Path, str]:
     return local_path(str(path), "--config"), ""
 
 
-def run_config_file(
-    path: Path, argument: str = "", *, suggest: Callable[[str], str] = lambda name: ""
-) -> Mapping[str, Any]:
+def run_config_file(path: Path, argument: str = "") -> Mapping[str, Any]:
     """Returns the values that the file's `get_config()` returns, by section.
 
     Args:
       path: the Python file.
       argument: `name=value,...`, the parameters of `get_config`; each is parsed as the type of its
         default value.
-      suggest: returns a hint for the name of a knob or a section that does not exist.
 
     Raises:
       UserError: for a file that is missing or fails, with the line that its author can fix, or for
@@ -53,15 +49,13 @@ def run_config_file(
     if not path.is_file():
         raise UserError(f"no config file {path}{_hint_for_missing(path)}")
     absolute = Path(os.path.abspath(path))
-    _, package = package_of(absolute)
     try:
-        with as_config_file(absolute):
+        with as_config_file(absolute) as package:
             return _call_get_config(path, f"{package}.{path.stem}" if package else "", argument)
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # includes sys.exit(0), which would look like a finished run
-        where = _where(path, error)
-        raise UserError(f"{where}: {_reason(error, suggest)}") from error
+        raise UserError(explain(path, error)) from error
 
 
 def _call_get_config(path: Path, module: str, argument: str) -> Mapping[str, Any]:
@@ -86,23 +80,6 @@ def _hint_for_missing(path: Path) -> str:
     return f": give its path from the current folder{names}"
 
 
-def _where(path: Path, error: BaseException) -> str:
-    """Returns the innermost line of the config file, or of one beside it: its author can fix it."""
-    folder = os.path.abspath(path.parent)
-    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError):
-        places.append((error.filename or "", error.lineno))
-    own = [
-        (path.parent / os.path.basename(name), line)
-        for name, line in places
-        if not name.startswith("<") and os.path.dirname(os.path.abspath(name)) == folder
-    ]
-    if not own:
-        return str(path)
-    file, line = own[-1]
-    return f"{file}, line {line}" if line else str(file)
-
-
 def _parsed(path: Path, get_config: Any, argument: str) -> dict[str, Any]:
     """Returns `name=value,...` as keyword arguments of the types of the parameters' defaults."""
     defaults = {name: p.default for name, p in inspect.signature(get_config).parameters.items()}
@@ -125,26 +102,3 @@ def _parsed(path: Path, get_config: Any, argument: str) -> dict[str, Any]:
                 f"{path}: {name} must be of the type {kind.__name__}, not {short_repr(text)}"
             ) from None
     return values
-
-
-# The message of an exception may quote a whole value.
-_LONGEST_REASON = 300
-
-
-def _reason(error: BaseException, suggest: Callable[[str], str]) -> str:
-    """Returns the message of an exception in a config file, in one line."""
-    inner = error.args[0] if error.args else None
-    if isinstance(error, AttributeError) and isinstance(inner, KeyError):  # of ml_collections
-        text = str(inner.args[0])
-        name = re.search(r'Key "(\w+)"', text) or re.search(r"(\w+)", text)
-        if name:
-            return f"the config has no {name[1]!r} there{suggest(name[1])}"
-    plain = isinstance(error, Exception) and error.args
-    text = str(error.args[0]) if plain else short_repr(error)
-    # ml_collections lists every field of the section before its did-you-mean, and a KeyError quotes
-    # its message once more.
-    text = " ".join(text.replace("\\n", " ").replace("\\'", "'").split())
-    if isinstance(error, KeyError):
-        text = text.strip("'")
-    text = re.sub(r" Other fields present: .*?(?=Did you mean|$)", " ", text)
-    return text[:_LONGEST_REASON]

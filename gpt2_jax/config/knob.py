@@ -105,7 +105,7 @@ def checked(knob: Knob, value: Any) -> Any:
         number = cast(Any, value)
         _check_range(knob, number)
         return knob.type(number)
-    return expand_home(str(value)) if knob.is_path else value
+    return expand_home(str(value), knob.key) if knob.is_path else value
 
 
 def _check_range(knob: Knob, value: Any) -> None:

@@ -25,7 +25,7 @@ def parse_mixture(mixture: str) -> dict[str, int]:
     weights: dict[str, fractions.Fraction] = {}
     for entry in mixture.split(","):
         folder, _, text = entry.strip().rpartition("=")
-        folder = normal_folder(folder) if folder else ""
+        folder = normal_folder(folder, "data.mixture") if folder else ""
         weight = fractions.Fraction(0)
         if _WEIGHT.fullmatch(text.strip()):
             with contextlib.suppress(ValueError, ZeroDivisionError):

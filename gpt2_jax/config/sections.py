@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from gpt2_jax.config.arguments import LARGEST_SEED
 from gpt2_jax.config.compute import ComputeConfig
-from gpt2_jax.config.knob import knob
+from gpt2_jax.config.knob import Knob, knob
 from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.config.model import ModelConfig
 from gpt2_jax.errors import UserError
@@ -236,3 +239,14 @@ class Config:
     def tokens_per_step(self) -> int:
         """Returns the tokens of one step over all devices and microbatches."""
         return self.train.batch_size * self.model.context_length
+
+
+def knobs() -> Iterator[Knob]:
+    """Yields every knob of `Config` in order, keyed `section.name`."""
+    for section in dataclasses.fields(Config):
+        section_type = type(getattr(Config(), section.name))
+        hints = typing.get_type_hints(section_type)
+        for field in dataclasses.fields(section_type):
+            hint = hints[field.name]
+            kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+            yield Knob(f"{section.name}.{field.name}", kind, field.default, **field.metadata)

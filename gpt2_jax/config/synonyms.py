@@ -16,6 +16,7 @@ SYNONYMS = {
     "eval_interval": "eval.every",
     "eval_iters": "eval.batches",
     "log_interval": "log.every",
+    "decay_lr": "schedule.name",
     "dataset": "data.path",
     "wandb_log": "log.wandb",
     "wandb_project": "log.wandb",
@@ -58,3 +59,14 @@ SYNONYMS = {
     "clip_grad": "optimizer.grad_clip",
 }
 """Name elsewhere -> knob; none of the names is the name of a knob."""
+
+ELSEWHERE = {
+    "out_dir": "the flag --workdir",
+    "output_dir": "the flag --workdir",
+    "resume_from_checkpoint": "the flag --workdir, which resumes the run that is there",
+    "device": "the environment variable JAX_PLATFORMS",
+    "use_cpu": "the environment variable JAX_PLATFORMS",
+    "no_cuda": "the environment variable JAX_PLATFORMS",
+    "eval_only": "the verb eval",
+}
+"""Name elsewhere -> what does the same here and is no knob."""

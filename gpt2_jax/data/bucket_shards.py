@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from gpt2_jax.data.shard_file import HEADER_BYTES, TOKEN_DTYPE, parse_header, unreadable
-from gpt2_jax.files.bucket import ByteRange, ObjectChangedError, StoredObject, read_ranges
+from gpt2_jax.data.shard_file import HEADER_BYTES, TOKEN_DTYPE, Views, parse_header, unreadable
+from gpt2_jax.files.bucket import (
+    ByteRange,
+    ObjectChangedError,
+    StoredObject,
+    read_blocks,
+    read_ranges,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +51,31 @@ class BucketShard:
         """Returns the number of tokens in the object."""
         return self.tokens
 
+    @staticmethod
+    def fill_all(wanted: Mapping[BucketShard, Views]) -> None:
+        """Fills arrays with tokens of any number of objects at once; see `Shard`."""
+        arrays, ranges = [], []
+        for shard, views in wanted.items():
+            for first, array in views:
+                start = shard.start + first * TOKEN_DTYPE.itemsize
+                ranges.append(ByteRange(shard.source, start, start + array.nbytes))
+                arrays.append(array)
+        for array, content in zip(arrays, _read(ranges), strict=True):
+            array[:] = np.frombuffer(content, TOKEN_DTYPE)
+
+    def slices(self, starts: Sequence[int], length: int) -> Sequence[memoryview]:
+        """Returns bytes start .. start+length-1 for each start, or up to the end; see `Shard`."""
+        size = self.source.size
+        return _read([ByteRange(self.source, at, min(at + length, size)) for at in starts])
+
+    def sha256(self) -> str:
+        """Returns the sha256 of the whole object in hex; see `Shard`."""
+        digest = hashlib.sha256()
+        with _naming_changes():
+            for block in read_blocks(self.source):
+                digest.update(block)
+        return digest.hexdigest()
+
 
 def open_bucket_shards(sources: Sequence[StoredObject]) -> list[BucketShard]:
     """Returns the descriptions of objects, whose headers are read in parallel.
@@ -60,37 +93,15 @@ def open_bucket_shards(sources: Sequence[StoredObject]) -> list[BucketShard]:
     return shards
 
 
-def fill_from_bucket(wanted: Iterable[tuple[BucketShard, int, np.ndarray]]) -> None:
-    """Fills arrays with tokens of any number of objects at once.
-
-    Args:
-      wanted: (shard, first token, contiguous uint16 array to fill from there on).
-
-    Raises:
-      UserError: if an object is missing or has changed; the arrays are not valid then.
-      StorageError: if the bucket cannot be reached.
-    """
-    wanted = list(wanted)
-    ranges = []
-    for shard, first, array in wanted:
-        start = shard.start + first * TOKEN_DTYPE.itemsize
-        ranges.append(ByteRange(shard.source, start, start + array.nbytes))
-    for (_, _, array), content in zip(wanted, _read(ranges), strict=True):
-        array[:] = np.frombuffer(content, TOKEN_DTYPE)
-
-
-def read_slices(source: StoredObject, starts: Sequence[int], length: int) -> list[memoryview]:
-    """Returns bytes start .. start+length-1 of an object for each start, or up to its end.
-
-    Raises:
-      UserError: if the object is missing or has changed.
-      StorageError: if the bucket cannot be reached.
-    """
-    return _read([ByteRange(source, at, min(at + length, source.size)) for at in starts])
-
-
 def _read(ranges: Sequence[ByteRange]) -> list[memoryview]:
-    try:
+    with _naming_changes():
         return read_ranges(ranges)
+
+
+@contextlib.contextmanager
+def _naming_changes() -> Iterator[None]:
+    """Raises what the block finds out about an object that has changed as UserError."""
+    try:
+        yield
     except ObjectChangedError as error:
         raise unreadable(error.source.path, error.problem) from None

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2_jax.data.folders import read_small_file, require_folder
 from gpt2_jax.errors import UserError
-from gpt2_jax.files import bucket
 from gpt2_jax.files.atomic import write_file
-from gpt2_jax.files.paths import is_remote, resolve_path
+from gpt2_jax.files.lfs import refuse_lfs_pointer
+from gpt2_jax.files.paths import resolve_path
 
 META = "meta.json"
 # A plain name, because shards are in the folder itself.
 _FILE_NAME = re.compile(r"\w[\w.-]{0,250}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REMEDY = "remove the folder and prepare the data again"
-
-
-def list_folder(path: str | Path) -> Mapping[str, Path | bucket.StoredObject] | None:
-    """Returns what is directly in a folder of shards by name, sorted; None without such a folder.
-
-    In a bucket these are objects with their sizes, and a folder is there if it has any.
-
-    Raises:
-      UserError: for `gs://` without the extra that reaches buckets, and for any other scheme.
-      StorageError: if a bucket cannot be reached.
-    """
-    folder = resolve_path(path)
-    if is_remote(folder):
-        return bucket.list_objects(folder) or None
-    if not folder.is_dir():
-        return None
-    return {name: folder / name for name in sorted(os.listdir(folder))}
 
 
 def read_meta(path: str | Path) -> dict[str, Any] | None:
@@ -49,12 +30,11 @@ def read_meta(path: str | Path) -> dict[str, Any] | None:
     """
     file = resolve_path(path) / META
     try:
-        content = bucket.read_object(file) if is_remote(file) else file.read_bytes()
+        content = read_small_file(file)
         if content is None:
             return None
+        refuse_lfs_pointer(file, content)
         meta = json.loads(content)
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, RecursionError) as error:  # the last for deeply nested lists
         raise UserError(f"{file} cannot be read ({error}): {_REMEDY}") from None
     problem = _meta_problem(meta)
@@ -87,35 +67,22 @@ def check_sha256(path: str | Path, meta: Mapping[str, Any]) -> None:
       meta: the content of its meta.json.
 
     Raises:
-      UserError: naming the first shard that differs or cannot be read.
+      UserError: naming the first shard that is missing, differs or cannot be read.
+      StorageError: if a bucket cannot be reached.
     """
-    in_bucket = list_folder(path) if is_remote(resolve_path(path)) else None
-    for split in meta["splits"].values():
-        for shard in split["shards"]:
-            file = resolve_path(path) / shard["file"]
-            try:
-                actual = _sha256(file if in_bucket is None else in_bucket.get(shard["file"]))
-            except OSError as error:
-                raise UserError(f"{file} cannot be read ({error.strerror}): {_REMEDY}") from None
-            except bucket.ObjectChangedError as error:
-                raise UserError(f"{error}: {_REMEDY}") from None
-            if actual != shard["sha256"]:
-                raise UserError(
-                    f"{file} is damaged, because its sha256 is not that in {META}: {_REMEDY}"
-                )
-
-
-def _sha256(file: Path | bucket.StoredObject | None) -> str:
-    """Returns the sha256 of a file or an object; raises FileNotFoundError for None."""
-    if file is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    if isinstance(file, bucket.StoredObject):
-        digest = hashlib.sha256()
-        for block in bucket.read_blocks(file):
-            digest.update(block)
-        return digest.hexdigest()
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    folder = require_folder(path)
+    sums = {
+        shard["file"]: shard["sha256"]
+        for split in meta["splits"].values()
+        for shard in split["shards"]
+    }
+    if missing := sorted(sums.keys() - {*folder.names}):
+        raise UserError(f"{resolve_path(path) / missing[0]} is missing: {_REMEDY}")
+    for shard in folder.open_shards(list(sums)):
+        if shard.sha256() != sums[shard.path.name]:
+            raise UserError(
+                f"{shard.path} is damaged, because its sha256 is not that in {META}: {_REMEDY}"
+            )
 
 
 def _missing(values: Any, kinds: Mapping[str, type]) -> str | None:

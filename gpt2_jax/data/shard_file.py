@@ -11,12 +11,14 @@ import dataclasses
 import datetime
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.files.lfs import refuse_lfs_pointer
 
 MAGIC = 20240520
 VERSION = 1
@@ -34,6 +36,45 @@ _HEADERLESS = ("train.bin", "val.bin")
 _LARGEST_PREAD = 1 << 30
 # With fewer tokens, the width of the integers cannot be determined.
 _FEW = 64
+
+
+Views = Sequence[tuple[int, np.ndarray]]
+"""Pairs of the first token and a contiguous uint16 array to fill from there on."""
+
+
+class Shard(Protocol):
+    """Describes a file or an object of tokens, as it was when it was opened.
+
+    Every method that reads raises UserError if it is missing or has changed since, and StorageError
+    if a bucket cannot be reached.
+    """
+
+    @property
+    def path(self) -> Path:
+        """Returns the path, on a disk or in a bucket."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Returns the bytes of the whole file."""
+        ...
+
+    def __len__(self) -> int:
+        """Returns the number of tokens."""
+        ...
+
+    def slices(self, starts: Sequence[int], length: int) -> Iterable[bytes | memoryview]:
+        """Yields bytes start .. start+length-1 for each start, or up to the end."""
+        ...
+
+    def sha256(self) -> str:
+        """Returns the sha256 of the whole file in hex."""
+        ...
+
+    @staticmethod
+    def fill_all(wanted: Mapping[Any, Views]) -> None:
+        """Fills arrays with tokens of shards of this kind; if this fails they are not valid."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,15 +102,32 @@ class ShardFile:
         """Returns the number of tokens in the file."""
         return self.tokens
 
-    def fill(self, wanted: Iterable[tuple[int, np.ndarray]]) -> None:
-        """Fills arrays with tokens.
+    @staticmethod
+    def fill_all(wanted: Mapping[ShardFile, Views]) -> None:
+        """Fills arrays with tokens, and opens each file once; see `Shard`."""
+        for shard, views in wanted.items():
+            shard.fill(views)
 
-        Args:
-          wanted: pairs of the first token and a contiguous uint16 array to fill from there on.
+    def slices(self, starts: Sequence[int], length: int) -> Iterable[bytes]:
+        """Yields bytes start .. start+length-1 for each start, or up to the end; see `Shard`."""
+        try:
+            with open(self.path, "rb") as file:
+                for start in starts:
+                    file.seek(start)
+                    yield file.read(length)
+        except OSError as error:
+            raise _not_read(self.path, error) from None
 
-        Raises:
-          UserError: if the file is missing or has changed; the arrays are not valid then.
-        """
+    def sha256(self) -> str:
+        """Returns the sha256 of the whole file in hex; see `Shard`."""
+        try:
+            with open(self.path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _not_read(self.path, error) from None
+
+    def fill(self, wanted: Views) -> None:
+        """Fills arrays with tokens of this file alone; see `Shard`."""
         complete = True
         try:
             with open(self.path, "rb", buffering=0) as file:
@@ -79,9 +137,7 @@ class ShardFile:
                 # Comes after the reads, so that a change in the middle of them is noticed, too.
                 now = os.fstat(file.fileno())
         except OSError as error:
-            missing = isinstance(error, FileNotFoundError)
-            problem = "is missing" if missing else f"cannot be read: {error.strerror}"
-            raise unreadable(self.path, problem) from None
+            raise _not_read(self.path, error) from None
         if now.st_size != self.size:
             raise unreadable(
                 self.path, f"has changed: it had {self.size:,} bytes and has {now.st_size:,}"
@@ -98,6 +154,11 @@ def unreadable(path: Path, problem: str) -> UserError:
     return UserError(
         f"{path}, whose tokens are being read, {problem}; restore it and run the same command again"
     )
+
+
+def _not_read(path: Path, error: OSError) -> UserError:
+    missing = isinstance(error, FileNotFoundError)
+    return unreadable(path, "is missing" if missing else f"cannot be read: {error.strerror}")
 
 
 def _read_at(file: int, array: np.ndarray, offset: int) -> bool:
@@ -151,6 +212,7 @@ def parse_header(path: Path, size: int, head: bytes) -> int:
     """
     if not head:
         raise UserError(f"{path} is empty: make it again with gpt2-jax prepare")
+    refuse_lfs_pointer(path, head)
     header = np.frombuffer(head[: len(head) // 4 * 4], "<i4")
     magic = int(header[0]) if len(header) else None
     if magic in _OTHER_MAGIC:

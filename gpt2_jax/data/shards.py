@@ -5,22 +5,16 @@ from __future__ import annotations
 import bisect
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpt2_jax.data.bucket_shards import (
-    BucketShard,
-    fill_from_bucket,
-    open_bucket_shards,
-    read_slices,
-)
-from gpt2_jax.data.meta import META, list_folder, read_meta
-from gpt2_jax.data.shard_file import TOKEN_DTYPE, ShardFile, open_shard
+from gpt2_jax.data.folders import DataFolder, require_folder
+from gpt2_jax.data.meta import META, read_meta
+from gpt2_jax.data.shard_file import TOKEN_DTYPE, Shard
 from gpt2_jax.errors import UserError
-from gpt2_jax.files.bucket import StoredObject
 from gpt2_jax.files.paths import is_remote, resolve_path
 
 SPLITS = ("train", "val")
@@ -32,7 +26,7 @@ class TokenArray:
 
     def __init__(
         self,
-        sources: Sequence[ShardFile | BucketShard | np.ndarray],
+        sources: Sequence[Shard | np.ndarray],
         start: int = 0,
         stop: int | None = None,
     ) -> None:
@@ -69,7 +63,7 @@ class TokenArray:
 
         Raises:
           IndexError: if tokens outside the stream are requested.
-          UserError: if a file is missing or has changed; see `ShardFile` and `BucketShard`.
+          UserError: if a file is missing or has changed; see `Shard`.
           StorageError: if a bucket cannot be reached.
         """
         by_source: dict[int, list[tuple[int, np.ndarray]]] = {}
@@ -78,18 +72,17 @@ class TokenArray:
                 raise IndexError(f"tokens {start}..{start + len(array)} of {len(self)}")
             for number, first, view in self._views(self._start + start, array):
                 by_source.setdefault(number, []).append((first, view))
-        in_bucket: list[tuple[BucketShard, int, np.ndarray]] = []
+        # All shards of a kind at once, since a request takes long and many can run at a time.
+        by_kind: dict[type[Shard], dict[Shard, list[tuple[int, np.ndarray]]]] = {}
         for number, views in by_source.items():
             source = self._sources[number]
             if isinstance(source, np.ndarray):
                 for first, view in views:
                     view[:] = source[first : first + len(view)]
-            elif isinstance(source, ShardFile):
-                source.fill(views)
             else:
-                in_bucket += [(source, first, view) for first, view in views]
-        if in_bucket:  # all at once, since a request takes long and many can run at a time
-            fill_from_bucket(in_bucket)
+                by_kind.setdefault(type(source), {}).setdefault(source, []).extend(views)
+        for kind, wanted_of_kind in by_kind.items():
+            kind.fill_all(wanted_of_kind)
 
     def slice(self, start: int, stop: int) -> TokenArray:
         """Returns tokens start .. stop-1 as a stream over the same sources."""
@@ -124,7 +117,8 @@ def open_tokens(path: str | Path, split: str, *, val_fraction: float = 0.1) -> T
     if split not in SPLITS:
         raise UserError(f"split must be train or val, not {split!r}")
     folder = resolve_path(path)
-    files = _token_files(folder)
+    listed = require_folder(path)
+    files = _token_files(folder, listed)
     meta = read_meta(folder)
     # If meta.json lists val shards that are missing, that is an error below and not another split.
     has_val = bool(files["val"]) or bool(meta and meta["splits"].get("val"))
@@ -134,7 +128,7 @@ def open_tokens(path: str | Path, split: str, *, val_fraction: float = 0.1) -> T
         if is_remote(folder):
             remedy = "copy all files of a folder that gpt2-jax prepare made"
         raise UserError(f"{folder} has no {source} tokens (*{source}*.bin): {remedy}")
-    shards = _open(files[source])
+    shards = listed.open_shards(files[source])
     if meta is not None:
         _check_against_meta(folder, source, shards, meta)
     tokens = TokenArray(shards)
@@ -195,19 +189,20 @@ def fingerprint(*paths: str | Path) -> str:
             for shard in meta["splits"].get(split, {}).get("shards", ()):
                 digest.update(f"{split} {shard['file']} {shard['sha256']}\n".encode())
     else:
-        for file in [file for files in _token_files(folder).values() for file in files]:
-            _digest_slices(file, digest.update)
+        listed = require_folder(folder)
+        names = [name for files in _token_files(folder, listed).values() for name in files]
+        for shard in listed.open_shards(names):
+            digest.update(os.fsencode(shard.path.name) + f" {shard.size}\n".encode())
+            starts = np.linspace(0, max(shard.size - _SLICE_BYTES, 0), 64).astype(np.int64)
+            for content in shard.slices(starts.tolist(), _SLICE_BYTES):
+                digest.update(content)
     return digest.hexdigest()
 
 
-def _token_files(folder: Path) -> dict[str, list[Path | StoredObject]]:
-    """Returns the files of each split in sorted order."""
-    in_folder = list_folder(folder)
-    if in_folder is None:
-        remedy = "" if is_remote(folder) else f"make it with gpt2-jax prepare --out {folder}, or "
-        raise UserError(f"no data folder {folder}: {remedy}name another")
-    files: dict[str, list[Path | StoredObject]] = {split: [] for split in SPLITS}
-    for name, file in in_folder.items():
+def _token_files(folder: Path, listed: DataFolder) -> dict[str, list[str]]:
+    """Returns the names of the files of each split in sorted order."""
+    files: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for name in listed.names:
         if not name.endswith(".bin"):
             continue
         splits = [split for split in SPLITS if split in name]
@@ -216,40 +211,14 @@ def _token_files(folder: Path) -> dict[str, list[Path | StoredObject]]:
                 f"{folder / name} has both train and val in its name: rename it to have one of them"
             )
         for split in splits:
-            files[split].append(file)
+            files[split].append(name)
     return files
-
-
-def _open(files: Sequence[Path | StoredObject]) -> list[ShardFile] | list[BucketShard]:
-    """Returns the descriptions of the files of one split, all on a disk or all in a bucket."""
-    stored = [file for file in files if isinstance(file, StoredObject)]
-    if stored:
-        return open_bucket_shards(stored)
-    return [open_shard(file) for file in files if isinstance(file, Path)]
-
-
-def _digest_slices(file: Path | StoredObject, update: Callable[[bytes | memoryview], None]) -> None:
-    """Gives the name, the size and 64 slices of a file to `update`."""
-    size = _open([file])[0].size
-    update(os.fsencode(file.name) + f" {size}\n".encode())
-    starts = np.linspace(0, max(size - _SLICE_BYTES, 0), 64).astype(np.int64).tolist()
-    if isinstance(file, StoredObject):
-        for content in read_slices(file, starts, _SLICE_BYTES):
-            update(content)
-        return
-    try:
-        with open(file, "rb") as opened:
-            for start in starts:
-                opened.seek(start)
-                update(opened.read(_SLICE_BYTES))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _check_against_meta(
     folder: Path,
     split: str,
-    shards: Iterable[ShardFile | BucketShard],
+    shards: Iterable[Shard],
     meta: Mapping[str, Any],
 ) -> None:
     """Raises UserError unless the folder has exactly the shards in meta.json, by name and size."""

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gpt2_jax.config import Config, with_vocab_size
 from gpt2_jax.data.documents import IsolatedDocuments
+from gpt2_jax.data.folders import list_folder, require_folder
 from gpt2_jax.data.loader import BatchSource, EvalWindows, TrainLoader
-from gpt2_jax.data.meta import check_sha256, list_folder, read_meta
+from gpt2_jax.data.meta import check_sha256, read_meta
 from gpt2_jax.data.mixture import MixtureLoader
 from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens
 from gpt2_jax.errors import UserError
@@ -197,12 +198,9 @@ def _tokenizer(config: Config, paths: Sequence[str]) -> Tokenizer:
 def _tokenizer_of(config: Config, path: str) -> Tokenizer:
     """Returns the tokenizer of the shards in a folder, which must be the one the config names."""
     resolve_path(path, "data.path" if config.data.mixture is None else "data.mixture:")
-    files = list_folder(path)
-    if files is None:
-        remedy = "" if is_remote(path) else f"make it with gpt2-jax prepare --out {path}, or "
-        raise UserError(f"no data folder {path}: {remedy}name another")
+    folder = require_folder(path)
     meta = read_meta(path)
-    if meta is None and _NANOGPT_CHARACTERS in files:
+    if meta is None and _NANOGPT_CHARACTERS in folder.names:
         raise UserError(
             f"{path} has nanoGPT's {_NANOGPT_CHARACTERS}, so its tokens are characters; it is a "
             "pickle and not read, because it could run any program: prepare the text with gpt2-jax "
@@ -213,6 +211,12 @@ def _tokenizer_of(config: Config, path: str) -> Tokenizer:
         raise UserError(
             f"{path} has no meta.json, so its characters are unknown: prepare the text "
             "with gpt2-jax prepare --tokenizer char, which gives nanoGPT's ids"
+        )
+    if meta is None and config.data.tokenizer not in FIXED_CHOICES:
+        raise UserError(
+            f"{path} has no meta.json, which stores the vocabulary that data.tokenizer="
+            f"{config.data.tokenizer} needs: prepare the text with gpt2-jax prepare --tokenizer M, "
+            "the model that has the tokenizer, or name the folder with its meta.json"
         )
     if meta is None:  # shards of other programs do not name their tokenizer
         return make_tokenizer(config.data.tokenizer)

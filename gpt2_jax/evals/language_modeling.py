@@ -16,6 +16,7 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.evals import detokenize
 from gpt2_jax.evals.detokenize import Detokenizer
 from gpt2_jax.evals.task import Row, Setting, Task, perplexity, ratio, read_text
+from gpt2_jax.files.lfs import refuse_lfs_pointer
 from gpt2_jax.inference.batching import Request
 from gpt2_jax.inference.generate import encode_prompt
 from gpt2_jax.inference.scoring import Likelihood, windows
@@ -129,6 +130,7 @@ def read_last_twentieth(path: Path) -> str:
       UserError: if the file cannot be read, or is not UTF-8 for any other reason.
     """
     try:
+        refuse_lfs_pointer(path)
         with open(path, "rb") as file:
             size = path.stat().st_size
             file.seek(size - size // 20)

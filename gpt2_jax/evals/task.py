@@ -12,6 +12,7 @@ import numpy as np
 
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals.sources import SOURCES
+from gpt2_jax.files.lfs import refuse_lfs_pointer
 from gpt2_jax.inference.batching import Request
 from gpt2_jax.inference.scoring import Likelihood
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
@@ -71,11 +72,13 @@ def read_text(path: Path) -> str:
     """Returns a file's text.
 
     Raises:
-      UserError: if the file cannot be read, is not UTF-8 or is empty.
+      UserError: if the file cannot be read, is not UTF-8, is empty or is a Git LFS pointer.
     """
     try:
+        content = path.read_bytes()
+        refuse_lfs_pointer(path, content)
         # Text mode would convert line ends.
-        text = path.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

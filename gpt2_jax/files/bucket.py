@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -86,10 +87,30 @@ def read_object(path: Path) -> bytes | None:
 def read_ranges(ranges: Sequence[ByteRange]) -> list[memoryview]:
     """Returns the bytes of each range, read with as few requests as pay and many at a time.
 
+    A request is for at most 8 MiB, so that a large range is read by several of them at a time.
+
     Raises:
       ObjectChangedError: if an object is missing, has been written to, or ends too early.
       StorageError: if the bucket cannot be reached, after the repetitions of gcsfs.
     """
+    parts = [list(_divided(each)) for each in ranges]
+    contents = iter(_read_small([part for of_range in parts for part in of_range]))
+    return [
+        next(contents)
+        if len(of_range) == 1
+        else memoryview(b"".join(itertools.islice(contents, len(of_range))))
+        for of_range in parts
+    ]
+
+
+def _divided(whole: ByteRange) -> Iterator[ByteRange]:
+    """Yields the range in parts that are not larger than a request may be, at least one."""
+    for start in range(whole.start, max(whole.stop, whole.start + 1), _REQUEST_BYTES):
+        yield ByteRange(whole.source, start, min(start + _REQUEST_BYTES, whole.stop))
+
+
+def _read_small(ranges: Sequence[ByteRange]) -> list[memoryview]:
+    """Does what `read_ranges` does for ranges of at most the size of a request."""
     groups = _grouped(ranges)
     if not groups:
         return []
@@ -130,12 +151,7 @@ def read_blocks(source: StoredObject) -> Iterator[memoryview]:
     together = 4 * _REQUEST_BYTES
     for first in range(0, source.size, together):
         last = min(first + together, source.size)
-        yield from read_ranges(
-            [
-                ByteRange(source, start, min(start + _REQUEST_BYTES, last))
-                for start in range(first, last, _REQUEST_BYTES)
-            ]
-        )
+        yield from _read_small(list(_divided(ByteRange(source, first, last))))
 
 
 def _grouped(ranges: Sequence[ByteRange]) -> list[list[int]]:

@@ -12,19 +12,37 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.files.extras import import_extra
 
 
-def expand_home(name: str) -> str:
-    """Returns a path with the home folder in place of a `~` at its start.
+def expand_home(name: str, flag: str = "") -> str:
+    """Returns a path with the home folder in place of a `~` or a `~user` at its start.
 
     A shell does so itself only at the start of a word, and not in `--out=~/data`.
+
+    Args:
+      name: a path.
+      flag: the flag or the knob that the user gave the path with, which begins an error message.
+
+    Raises:
+      UserError: if there is no such user.
     """
-    return os.path.expanduser(name) if name.startswith("~") else name
+    if not name.startswith("~"):
+        return name
+    expanded = os.path.expanduser(name)
+    if expanded.startswith("~"):
+        user = name[1:].partition("/")[0]
+        problem = f"there is no user {user}" if user else "this user has no home folder"
+        hint = f"for a folder whose name begins with ~, write ./{name}"
+        raise UserError(f"{flag} {name}: {problem}; {hint}".strip())
+    return expanded
 
 
-def normal_folder(name: str) -> str:
-    """Returns the name of a folder without superfluous slashes and dots, `~` expanded."""
+def normal_folder(name: str, flag: str = "") -> str:
+    """Returns the name of a folder without superfluous slashes and dots, `~` expanded.
+
+    The arguments and errors are those of `expand_home`.
+    """
     scheme, separator, rest = name.partition("://")
     if not separator:
-        return posixpath.normpath(expand_home(name))
+        return posixpath.normpath(expand_home(name, flag))
     return f"{scheme}://{posixpath.normpath(rest).lstrip('/')}" if rest else name
 
 
@@ -36,14 +54,17 @@ def resolve_path(name: str | os.PathLike[str], flag: str = "") -> Path:
       flag: the flag that the user gave the name with, which begins an error message.
 
     Raises:
-      UserError: for `gs://` without the extra that reaches buckets, and for any other scheme.
+      UserError: for `gs://` without a bucket or without the extra that reaches buckets, for any
+        other scheme, and for the home folder of a user who does not exist.
     """
-    scheme, separator, _ = os.fspath(name).partition("://")
+    scheme, separator, rest = os.fspath(name).partition("://")
     if not separator:
-        return Path(expand_home(os.fspath(name)))
+        return Path(expand_home(os.fspath(name), flag))
     described = f"{flag} {os.fspath(name)}".strip()
     if scheme != "gs":
         raise UserError(f"{described} must be a folder on a disk, or gs://BUCKET/FOLDER")
+    if not rest or rest.startswith("/"):
+        raise UserError(f"{described} names no bucket: write gs://BUCKET/FOLDER")
     import_extra("gcsfs", extra="gcs", needed_by=described)
     # Imported for buckets only: etils takes longer to import than a typo should take to answer.
     from etils import epath
@@ -59,14 +80,15 @@ def local_path(name: str | os.PathLike[str], flag: str) -> Path:
       flag: the flag that the user gave the name with, which begins an error message.
 
     Raises:
-      UserError: for `gs://` and any other scheme.
+      UserError: for `gs://` and any other scheme, and for the home folder of a user who does not
+        exist.
     """
     if "://" in os.fspath(name):
         raise UserError(
             f"{flag} {os.fspath(name)} must be on a disk: copy from a bucket or to it, for example "
             "with gcloud storage cp -r"
         )
-    return Path(expand_home(os.fspath(name)))
+    return Path(expand_home(os.fspath(name), flag))
 
 
 def replaceable_folder(folder: Path, flag: str) -> Path:

@@ -9,7 +9,7 @@ from gpt2_jax.checkpoint.manifest import find_damage
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import UserError, error_text
 from gpt2_jax.files.paths import resolve_path
-from gpt2_jax.formats.load import locate
+from gpt2_jax.formats.load import is_foreign, locate
 from gpt2_jax.parallel.platforms import check_platforms
 
 
@@ -25,11 +25,16 @@ def examine_run(model: str | Path) -> dict[str, Any]:
       has an optimizer state. `others` describes everything else in the folder.
 
     Raises:
-      UserError: if the folder does not exist.
+      UserError: if the folder does not exist, or holds no checkpoints.
     """
     path = resolve_path(model, "--model")
     if not path.exists():
         raise UserError(f"no model at {model}: name a run's workdir")
+    if is_foreign(path):
+        raise UserError(
+            f"{path} holds a model in another program's format, which has no checkpoints to "
+            "examine: name a run's workdir, or try the model with gpt2-jax sample --model"
+        )
     directory, step = locate(path)
     check_platforms()
     steps = CheckpointStore(directory, read_only=True).steps() if step is None else [step]

@@ -19,11 +19,11 @@ from safetensors.numpy import save_file
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config, ModelConfig
-from gpt2_jax.errors import NOT_JSON, StorageError, UserError, print_stderr
+from gpt2_jax.errors import NOT_JSON, StorageError, UserError, print_stderr, short_repr
 from gpt2_jax.formats import interchange
+from gpt2_jax.formats.pickles import PICKLES
 from gpt2_jax.formats.safetensors_files import (
     INDEX,
-    PICKLES,
     PREFIX,
     WEIGHTS,
     SafetensorsFiles,
@@ -82,7 +82,7 @@ def recognizes(folder: Path) -> bool:
     if any(any(folder.glob(pattern)) for pattern in patterns):
         return True
     config = folder / "config.json"
-    return config.is_file() and '"model_type"' in config.read_text("utf-8", errors="replace")
+    return config.is_file() and b'"model_type"' in config.read_bytes()
 
 
 def read_config(folder: Path) -> Config:
@@ -116,20 +116,23 @@ def read_model_tokenizer(
       log: called with a line for what was assumed; see `read_tokenizer`.
 
     Raises:
-      UserError: if a file is damaged, or the ids that begin and end a text are not ids.
+      UserError: if the ids that begin and end a text are not ids.
     """
     size = config.model.vocab_size
-    eos, bos = _generation_ids(folder, size)
+    eos, bos = _generation_ids(folder, size, log)
     try:
         return read_tokenizer(folder, size, eos, bos[0] if bos else None, log)
     except UnsupportedTokenizer as error:
         return IdsTokenizer(size, str(error), bos[0] if bos else None, eos)
 
 
-def _generation_ids(folder: Path, vocab_size: int) -> tuple[list[int], list[int]]:
+def _generation_ids(
+    folder: Path, vocab_size: int, log: Callable[[str], None]
+) -> tuple[list[int], list[int]]:
     """Returns the ids that end and that begin a text, as transformers' `generate` finds them.
 
-    A generation_config.json replaces what config.json says, even where it says nothing.
+    A generation_config.json replaces what config.json says, even where it says nothing. Ids that
+    the model does not have are logged and left out.
     """
     path = folder / "generation_config.json"
     if path.is_file():
@@ -143,10 +146,16 @@ def _generation_ids(folder: Path, vocab_size: int) -> tuple[list[int], list[int]
         path, values = folder / "config.json", _read_config(folder)
     ids = []
     for key in ("eos_token_id", "bos_token_id"):
+        value = values.get(key)
         try:
-            ids.append(special_ids(values.get(key), vocab_size))
+            ids.append(special_ids(value, vocab_size))
         except UserError as error:
             raise UserError(f"{path}: {key}={error}") from error
+        if len(ids[-1]) < len(set(value) if isinstance(value, list) else {value} - {None}):
+            log(
+                f"note: {path}: {key}={short_repr(value)} is not used where it is no id of this "
+                f"model, which has the ids from 0 to {vocab_size - 1}"
+            )
     return ids[0], ids[1]
 
 

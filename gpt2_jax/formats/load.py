@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 from gpt2_jax import config as config_lib
-from gpt2_jax.checkpoint.store import LOOKS, CheckpointStore
+from gpt2_jax.checkpoint.newest import read_newest
+from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config
 from gpt2_jax.errors import StorageError, UserError, print_stderr
 from gpt2_jax.files.extras import import_extra
 from gpt2_jax.files.lfs import refuse_lfs_pointers
 from gpt2_jax.files.paths import is_remote, resolve_path
 from gpt2_jax.formats import huggingface, openai
-from gpt2_jax.formats.safetensors_files import NANOGPT_DOCS
+from gpt2_jax.formats.pickles import NANOGPT_DOCS
 from gpt2_jax.model.build import abstract_params
 from gpt2_jax.parallel.distributed import is_primary
 from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 
-_T = TypeVar("_T")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FORMATS = (openai, huggingface)
+_CONVERTED_WITHOUT = (
+    "this checkpoint was made without a tokenizer: to have one, convert the original model again, "
+    "from a folder with tokenizer files that can be read"
+)
 # Files and folders that only the workdir of a run has.
 _RUN_FILES = ("checkpoints", "saved_step", "metrics.jsonl")
 _HUB_FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model"]
@@ -59,28 +62,35 @@ class Model:
     path: Path
 
 
-@dataclasses.dataclass
+class StepParams(NamedTuple):
+    """Holds parameters as they were read, and the step and the folder that they were read from."""
+
+    params: Any
+    step: int
+    path: Path
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelReader:
     """Describes a model whose parameters have not been read yet.
 
     Attributes:
-      config, tokenizer, step, path: see `Model`. If a trainer removes the newest step of a run
-        before its parameters are read, reading them changes `step` and `path` to the newer step
-        that has been read instead.
+      config, tokenizer, step, path: see `Model`.
       read_params: reads the scanned parameters onto the shardings of a tree of ShapeDtypeStructs,
-        such as `abstract_params(config.model)`.
+        such as `abstract_params(config.model)`. They are of a newer step than `step` if a trainer
+        has removed that one meanwhile.
     """
 
     config: Config
     tokenizer: Tokenizer
     step: int
     path: Path
-    read_params: Callable[[Any], Any]
+    read_params: Callable[[Any], StepParams]
 
     def read(self) -> Model:
         """Returns the model, with all of its parameters on the first device."""
-        params = self.read_params(abstract_params(self.config.model))  # may change the step
-        return Model(self.config, params, self.tokenizer, self.step, self.path)
+        params, step, path = self.read_params(abstract_params(self.config.model))
+        return Model(self.config, params, self.tokenizer, step, path)
 
 
 def load(model: str | Path) -> Model:
@@ -107,12 +117,9 @@ def open_model(model: str | Path) -> Iterator[ModelReader]:
     """Opens a model as `load` does, but its parameters are read only on request, in the block."""
     path = _local(model)
     check_platforms()
-    if not _is_native(path):
-        refuse_lfs_pointers(path, _READ_FILES)
-        for format_ in _FORMATS:
-            if format_.recognizes(path):
-                yield _foreign(path, format_)
-                return
+    if (format_ := _format_of(path)) is not None:
+        yield _foreign(path, format_)
+        return
     directory, step = locate(path)
     with contextlib.closing(CheckpointStore(directory, lean=True, read_only=True)) as store:
         yield _native(store, step)
@@ -121,12 +128,18 @@ def open_model(model: str | Path) -> Iterator[ModelReader]:
 def read_text_tokenizer(model: str | Path) -> Tokenizer:
     """Returns the tokenizer of a model, which must be one that takes text.
 
+    To read that of another program's model starts no devices.
+
     Raises:
       UserError: if the folder is not a model, or its tokenizer cannot be read.
       StorageError: if no checkpoint is good, or the requested step is damaged.
     """
-    with open_model(model) as reader:
-        tokenizer = reader.tokenizer
+    path = _local(model)
+    if (format_ := _format_of(path)) is not None:
+        tokenizer = format_.read_model_tokenizer(path, format_.read_config(path), print_stderr)
+    else:
+        with open_model(path) as reader:
+            tokenizer = reader.tokenizer
     if isinstance(tokenizer, IdsTokenizer):
         raise UserError(f"{model} has no tokenizer that can be read: {tokenizer.reason}")
     return tokenizer
@@ -137,82 +150,74 @@ def _note(line: str) -> None:
         print_stderr(line)
 
 
+def _format_of(path: Path) -> Any:
+    """Returns the module that reads a folder of another program; None for one of our own, or none.
+
+    Raises:
+      UserError: if a file is a pointer of Git LFS instead.
+    """
+    if _is_native(path):
+        return None
+    refuse_lfs_pointers(path, _READ_FILES)
+    return next((format_ for format_ in _FORMATS if format_.recognizes(path)), None)
+
+
 def _foreign(path: Path, format_: Any) -> ModelReader:
     config = format_.read_config(path)
     tokenizer = format_.read_model_tokenizer(path, config, _note)
     data = dataclasses.replace(config.data, tokenizer=tokenizer.name)
-    read_params = functools.partial(format_.read_params, path, config.model)
+
+    def read_params(abstract: Any) -> StepParams:
+        return StepParams(format_.read_params(path, config.model, abstract), 0, path)
+
     return ModelReader(dataclasses.replace(config, data=data), tokenizer, 0, path, read_params)
 
 
 def _native(store: CheckpointStore, step: int | None) -> ModelReader:
     if step is None:
         return _newest(store)
+    path = store.directory / str(step)
     if problem := store.damage(step):
-        raise StorageError(f"checkpoint {store.directory / str(step)} is damaged ({problem})")
-    return _step(store, step)
+        raise StorageError(f"checkpoint {path} is damaged ({problem})")
+
+    def read_params(abstract: Any) -> StepParams:
+        return StepParams(store.restore_params(step, abstract), step, path)
+
+    return ModelReader(*_description(store, step), step, path, read_params)
 
 
 def _newest(store: CheckpointStore) -> ModelReader:
-    _, reader = _of_newest(store, lambda step: _step(store, step))
+    step, (config, tokenizer) = read_newest(store, lambda step: _description(store, step))
 
-    def read_params(abstract: Any) -> Any:
-        def read(step: int) -> Any:
-            return store.restore_params(step, abstract)
+    def read_params(abstract: Any) -> StepParams:
+        now, params = read_newest(
+            store, lambda step: store.restore_params(step, abstract), known=step
+        )
+        return StepParams(params, now, store.directory / str(now))
 
-        reader.step, params = _of_newest(store, read, reader.step)
-        reader.path = store.directory / str(reader.step)
-        return params
-
-    reader.read_params = read_params
-    return reader
-
-
-def _of_newest(
-    store: CheckpointStore, read: Callable[[int], _T], step: int | None = None
-) -> tuple[int, _T]:
-    """Returns (the newest good step, what `read` returns of it).
-
-    If a trainer saves another step while this one is read, it may remove this one. Then the newest
-    is looked up again, a limited number of times.
-
-    Args:
-      store: the checkpoints of a run.
-      read: reads a step; it raises StorageError if it cannot.
-      step: the step to read first, if the newest was looked up before.
-    """
-    for looks_left in reversed(range(LOOKS)):
-        if step is None and (step := store.newest_good()) is None:
-            break
-        try:
-            return step, read(step)
-        except StorageError:
-            if not looks_left or not store.is_superseded(step):
-                raise
-        store.close()  # what Orbax has listed is out of date
-        step = None
-    raise StorageError(
-        f"{store.directory} has no good checkpoint: the run has not saved one yet, or all of them "
-        "were removed"
-    )
-
-
-def _step(store: CheckpointStore, step: int) -> ModelReader:
-    meta = store.meta(step)
-    config, tokenizer = config_lib.from_dict(meta["config"]), tokenizer_from_dict(meta["tokenizer"])
-    read_params = functools.partial(store.restore_params, step)
     return ModelReader(config, tokenizer, step, store.directory / str(step), read_params)
+
+
+def _description(store: CheckpointStore, step: int) -> tuple[Config, Tokenizer]:
+    meta = store.meta(step)
+    return config_lib.from_dict(meta["config"]), tokenizer_from_dict(meta["tokenizer"])
 
 
 def write_native(folder: Path, model: Model) -> None:
     """Writes a model as a workdir with one step.
 
-    The step has no optimizer state: it can be loaded, but not resumed.
+    The step has no optimizer state: it can be loaded, but not resumed. Of a tokenizer that could
+    not be read it does not repeat why, because that is about the folder of the original model.
 
     Raises:
       StorageError: if the step cannot be written.
     """
-    meta = {"config": config_lib.to_dict(model.config), "tokenizer": model.tokenizer.to_dict()}
+    tokenizer = model.tokenizer
+    if isinstance(tokenizer, IdsTokenizer):
+        tokenizer = IdsTokenizer(
+            tokenizer.vocab_size, _CONVERTED_WITHOUT, tokenizer.bos, tokenizer.ends
+        )
+    meta = {"config": config_lib.to_dict(model.config), "tokenizer": tokenizer.to_dict()}
     with contextlib.closing(CheckpointStore(folder / "checkpoints", lean=True)) as store:
         store.save(model.step, model.params, None, meta)
         store.wait()
@@ -243,6 +248,11 @@ def _local(model: str | Path) -> Path:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{problem}; the Hugging Face hub says: {reason}") from error
     return Path(folder)
+
+
+def is_foreign(path: Path) -> bool:
+    """Returns whether a folder holds a model of another program, and no checkpoints of our own."""
+    return not _is_native(path) and any(format_.recognizes(path) for format_ in _FORMATS)
 
 
 def _is_native(path: Path) -> bool:

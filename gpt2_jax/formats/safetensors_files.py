@@ -11,11 +11,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from gpt2_jax.errors import NOT_JSON, UserError
+from gpt2_jax.formats.pickles import refuse_pickles
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
-NANOGPT_DOCS = 'docs/formats.md, "nanoGPT\'s checkpoints"'
 PREFIX = "transformer."
 """What the name of every tensor but the head begins with, in most files."""
 
@@ -82,18 +81,7 @@ def weight_files(folder: Path) -> dict[Path, set[str] | None]:
         return {found[0]: None}
     if found:
         raise UserError(f"{folder} has {len(found)} safetensors files but no {INDEX}")
-    pickles = [path.name for pattern in PICKLES for path in sorted(folder.glob(pattern))]
-    if pickles == ["ckpt.pt"]:
-        raise UserError(
-            f"{folder}/ckpt.pt is a PyTorch pickle, as nanoGPT writes it, and opening one runs the "
-            f"code in it; if you trust it, convert it with the lines in {NANOGPT_DOCS}"
-        )
-    if pickles:
-        raise UserError(
-            f"{folder} has only a PyTorch pickle ({pickles[0]}), and opening one runs the code in "
-            'it; if you trust it, convert it: python -c "from transformers import '
-            f"GPT2LMHeadModel as M; M.from_pretrained('{folder}').save_pretrained('SAFE')\""
-        )
+    refuse_pickles(folder)
     raise UserError(f"{folder} has a config.json but no {WEIGHTS}")
 
 

@@ -283,7 +283,7 @@ def chip_named(name: str) -> Chip:
       UserError: if the table has no such chip.
     """
     by_name = {chip.name: chip for chip in CHIPS}
-    name = _DEFAULT_VARIANTS.get(name, name)
+    by_name |= {short: by_name[full] for short, full in _DEFAULT_VARIANTS.items()}
     if name not in by_name:
         raise UserError(
             f"--chip must be one of {', '.join(by_name)}, not {name!r}{did_you_mean(name, by_name)}"

@@ -1,10 +1,9 @@
 """Keeps compiled programs on a disk or in a bucket, so that later starts load them.
 
-This is JAX's persistent compilation cache with another way of storing its entries. JAX writes an
-entry in place, so that a process that is killed meanwhile leaves a part of it for good. It bounds
-the size only with the help of lock files, for which it needs another package, and which a bucket
-does not have. Here entries are written atomically, checked when they are read, and no locks exist:
-whatever other processes do, an entry is read whole or compiled anew.
+This is JAX's persistent compilation cache with another way of storing its entries; see
+`program_store.py`. JAX writes an entry in place, so that a process that is killed meanwhile leaves
+a part of it for good. It bounds the size only with the help of lock files, for which it needs
+another package, and which a bucket does not have.
 """
 
 from __future__ import annotations
@@ -15,34 +14,30 @@ import importlib.metadata
 import os
 import platform
 import re
-import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax._src import compilation_cache as jax_cache  # has no public way to store entries elsewhere
 
-from gpt2_jax.errors import error_text, shortened, warn
-from gpt2_jax.files.atomic import write_file
+from gpt2_jax.errors import UserError, error_text, short_repr
 from gpt2_jax.files.paths import is_remote, resolve_path
+from gpt2_jax.parallel.program_store import (
+    DIGITS,
+    MAX_BYTES,
+    SUFFIX,
+    VARIABLE,
+    ProgramStore,
+    write_error,
+)
 
-VARIABLE = "GPT2_JAX_COMPILATION_CACHE"
-"""The environment variable that names another folder, or turns the cache off with the word off."""
-
-MAX_BYTES = 1 << 30
-"""The most bytes of entries on a disk, those for other processors and versions included."""
-
-_OFF = "off"
+_OFF = ("off", "0", "false", "none")
 _JAX_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 # By default JAX keeps what took a second to compile. To load also what takes a fiftieth halves the
 # time of `sample` that keeping only the former leaves; even faster programs gain nothing.
 _JAX_MIN_SECONDS, _MIN_SECONDS = 1.0, 0.02
 _CPU_INFO = Path("/proc/cpuinfo")
-_KEPT_AFTER_EVICTION = 0.75  # of MAX_BYTES, so that not every further entry has to evict
-_SUFFIX = ".program"
-_DIGITS = 16  # of the name of a folder
-_STALE_SECONDS = 86400  # the age at which a temporary file is one that a killed process has left
 
 
 def keep_compiled_programs(where: str | None = None) -> None:
@@ -58,7 +53,7 @@ def keep_compiled_programs(where: str | None = None) -> None:
     Raises:
       UserError: for neither a folder on a disk nor one in a bucket that can be reached.
     """
-    if where == _OFF:
+    if where is not None and _is_off(where):
         jax.config.update("jax_enable_compilation_cache", False)
         return
     if where is None and _user_decides():
@@ -75,152 +70,112 @@ def keep_compiled_programs(where: str | None = None) -> None:
         and "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ
     ):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_SECONDS)
-    programs, others = ProgramStore(folder), jax_cache.get_file_cache
-
-    def get_file_cache(path: str) -> Any:
-        return (programs, path) if path == os.fspath(folder) else others(path)
-
-    jax_cache.get_file_cache = get_file_cache
+    jax_cache.get_file_cache = _Stores(folder, jax_cache.get_file_cache)
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
 
 
 def programs_folder() -> Path | None:
-    """Returns the folder of the programs for this machine, or None if the user wants none.
+    """Returns the folder of the programs for this machine, or None if there should be none.
 
     It is a folder in the one that the environment variable `VARIABLE` names, by default
     `gpt2_jax/compiled` among the user's caches. Its name is a digest of the processor's features
     and of the versions of JAX, because programs for others may crash.
+
+    There should be none if the variable is `off`, or if the run has several processes and the
+    variable is not set. Then each machine may have a folder of its own, in which JAX lets only
+    process 0 write. On GPUs the processes that compile divide the choice of kernels among
+    themselves, and would wait for the part of one that has loaded its program.
 
     Raises:
       UserError: if the variable names neither a folder on a disk nor one in a bucket that can be
         reached.
     """
     named = os.environ.get(VARIABLE)
-    if named == _OFF:
+    if named and _is_off(named):
+        return None
+    if not named and jax.distributed.is_initialized():
         return None
     return _folder(named or os.fspath(_user_caches()), VARIABLE)
 
 
 def describe() -> dict[str, Any]:
-    """Returns what `doctor` reports: {"on", "detail", "folder", "entries", "bytes"}.
+    """Returns what `doctor` reports: {"on", "detail", "folder", "entries", "bytes", "problem"}.
 
     Entries and bytes are None for a bucket, whose objects are not listed; they and the folder are
-    None if there is no cache.
+    None if there is no cache. The problem, if there is one, is what the next run will say.
     """
-    report = {"on": False, "detail": f"{VARIABLE}=off", "folder": None}
-    report |= {"entries": None, "bytes": None}
-    if theirs := _user_decides():
-        named = jax.config.values["jax_compilation_cache_dir"]
-        enabled = jax.config.values["jax_enable_compilation_cache"]
-        folder = resolve_path(named, _JAX_VARIABLE) if named and enabled else None
-        report["detail"] = "turned off by JAX's own settings"
-    else:
-        folder = programs_folder()
-    if folder is None:
-        return report
-    report |= {"on": True, "detail": os.fspath(folder), "folder": os.fspath(folder)}
-    if not is_remote(folder):
-        pattern = "*-cache" if theirs else f"*{_SUFFIX}"
-        sizes = [path.stat().st_size for path in folder.glob(pattern)]
-        limit = f", set by {_JAX_VARIABLE}" if theirs else f" of at most {MAX_BYTES >> 20:,}"
-        report["detail"] += f": {len(sizes)} programs, {sum(sizes) / 2**20:,.1f} MiB{limit}"
-        report |= {"entries": len(sizes), "bytes": sum(sizes)}
+    report: dict[str, Any] = {"on": False, "detail": f"{VARIABLE}={os.environ.get(VARIABLE)}"}
+    report |= {"folder": None, "entries": None, "bytes": None, "problem": None}
+    if _kept_folder() is None and _user_decides():
+        return report | _describe_jax()
+    try:
+        folder = _kept_folder() or programs_folder()
+        if folder is None:
+            return report
+        report |= {"folder": os.fspath(folder), "detail": os.fspath(folder), "on": True}
+        report["problem"] = ProgramStore(folder).problem()
+        if not is_remote(folder) and report["problem"] is None:
+            counts = _count(folder, f"*{SUFFIX}")
+            limit = f" of about {MAX_BYTES >> 20:,} at most"
+            report |= counts | {"detail": f"{folder}: {_in_words(counts)}{limit}"}
+    except (UserError, OSError) as error:
+        report["problem"] = str(error)
+    if report["problem"] is not None:
+        report |= {"on": False, "detail": report["problem"]}
     return report
 
 
-class ProgramStore:
-    """Stores the entries of JAX's compilation cache, one file each; no method raises an error.
+def _describe_jax() -> dict[str, Any]:
+    """Returns what `describe` says of a cache that the user has set with JAX's own settings."""
+    named = jax.config.values["jax_compilation_cache_dir"]
+    if not (named and jax.config.values["jax_enable_compilation_cache"]):
+        return {"detail": "turned off by JAX's own settings"}
+    by = _JAX_VARIABLE if _JAX_VARIABLE in os.environ else "jax_compilation_cache_dir"
+    report = {"on": True, "detail": f"{named}, set by {by}", "folder": named}
+    if "://" in named:  # JAX may reach other places than we do
+        return report
+    if (error := write_error(Path(named))) is not None:
+        problem = f"{named}, set by {by}, cannot be written ({error_text(error)})"
+        return report | {"on": False, "detail": problem, "problem": problem}
+    counts = _count(Path(named), "*-cache")
+    return report | counts | {"detail": f"{named}: {_in_words(counts)}, set by {by}"}
 
-    A file holds the sha256 of an entry and the entry. Reading an entry on a disk sets the time of
-    its file, and the entries that were not read for longest make room for new ones. In a bucket
-    nothing is removed; a rule for the life cycle of its objects can do that.
-    """
 
-    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
-        """Stores entries in `folder`, which is made when the first is written.
+def _count(folder: Path, pattern: str) -> dict[str, int]:
+    sizes = []
+    for path in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):  # another process may remove it
+            sizes.append(path.stat().st_size)
+    return {"entries": len(sizes), "bytes": sum(sizes)}
 
-        Args:
-          folder: its name is a digest; the limit is for all such folders that are beside it.
-          max_bytes: the limit.
-        """
-        self._path = folder  # JAX shows it in its messages
-        self._max_bytes = max_bytes
-        self._room: int | None = None  # bytes until the limit; None until they have been counted
-        self._lock = threading.Lock()
-        self._warned = False
 
-    def get(self, key: str) -> bytes | None:
-        """Returns the entry, or None if there is none, or it is damaged or cannot be read."""
-        path = self._file(key)
-        try:
-            content = path.read_bytes()
-            digest, entry = content[:32], content[32:]
-            if hashlib.sha256(entry).digest() != digest:
-                return None
-        except FileNotFoundError:
-            return None
-        except Exception as error:  # the errors of buckets have no common base
-            self._warn("read", error)
-            return None
-        if not is_remote(path):
-            # Another process may have removed it, or the disk may be read-only.
-            with contextlib.suppress(OSError):
-                os.utime(path)
-        return entry
+def _in_words(counts: dict[str, int]) -> str:
+    return f"{counts['entries']} programs, {counts['bytes'] / 2**20:,.1f} MiB"
 
-    def put(self, key: str, entry: bytes) -> None:
-        """Writes the entry, unless a write has failed before."""
-        with self._lock:
-            content, path = hashlib.sha256(entry).digest() + entry, self._file(key)
-            if self._warned or len(content) > self._max_bytes:
-                return
-            try:
-                if not is_remote(path):
-                    # For the user alone, because whoever can write here can run code as the user.
-                    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    self._make_room(len(content))
-                write_file(path, content)
-            except Exception as error:  # the errors of buckets have no common base
-                self._warn("written", error)
 
-    def _file(self, key: str) -> Path:
-        return self._path / f"{key}{_SUFFIX}"
+class _Stores:
+    """Stands in for JAX's `get_file_cache`: our store for our folder, and JAX's for others."""
 
-    def _warn(self, done: str, error: Exception) -> None:
-        if not self._warned:
-            reason = shortened(error_text(error), 200)
-            warn(
-                f"compiled programs in {self._path} cannot be {done} ({reason}), so each start "
-                f"compiles them anew: set {VARIABLE} to another folder, or to off"
-            )
-        self._warned = True
+    def __init__(self, folder: Path, others: Callable[[str], Any]) -> None:
+        self.folder, self._programs, self._others = folder, ProgramStore(folder), others
 
-    def _make_room(self, size: int) -> None:
-        if self._room is None or size > self._room:
-            self._room = self._evict(size)
-        self._room -= size
+    def __call__(self, path: str) -> Any:
+        ours = path == os.fspath(self.folder)
+        return (self._programs, path) if ours else self._others(path)
 
-    def _evict(self, size: int) -> int:
-        """Removes entries if there is no room for `size` bytes; returns the room there is."""
-        entries = []
-        for path in self._path.parent.glob(f"{'[0-9a-f]' * _DIGITS}/*{_SUFFIX}*"):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            old = time.time() - status.st_mtime > _STALE_SECONDS
-            if path.suffix == ".tmp" and old:
-                path.unlink(missing_ok=True)
-            elif path.suffix == _SUFFIX:
-                entries.append((status.st_mtime, status.st_size, path))
-        total = sum(entry_size for _, entry_size, _ in entries)
-        if total + size > self._max_bytes:
-            for _, entry_size, path in sorted(entries):
-                path.unlink(missing_ok=True)  # another process may remove it at the same time
-                total -= entry_size
-                if total + size <= _KEPT_AFTER_EVICTION * self._max_bytes:
-                    break
-        return self._max_bytes - total
+
+def _kept_folder() -> Path | None:
+    """Returns the folder that `keep_compiled_programs` has made JAX use, if it still does."""
+    stores = jax_cache.get_file_cache
+    if not isinstance(stores, _Stores) or not jax.config.values["jax_enable_compilation_cache"]:
+        return None
+    used = jax.config.values["jax_compilation_cache_dir"]
+    return stores.folder if used == os.fspath(stores.folder) else None
+
+
+def _is_off(name: str) -> bool:
+    """Returns whether the value of the variable or the flag turns the cache off."""
+    return name.strip().lower() in _OFF
 
 
 def _user_decides() -> bool:
@@ -239,7 +194,22 @@ def _user_caches() -> Path:
 
 
 def _folder(name: str, flag: str) -> Path:
-    return resolve_path(name, flag) / _machine_digest()
+    if "\0" in name or not _is_unicode(name):  # as XLA needs it
+        raise UserError(
+            f"{flag} {short_repr(name)} cannot be used: name a folder in valid UTF-8, or off"
+        )
+    path = resolve_path(name, flag)
+    # The process may change its current folder.
+    return (path if is_remote(path) else path.absolute()) / _machine_digest()
+
+
+def _is_unicode(name: str) -> bool:
+    """Returns whether a name is valid Unicode; Python's names of files may not be."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _machine_digest() -> str:
@@ -252,4 +222,4 @@ def _machine_digest() -> str:
     lines = re.findall(r"^(?:model name|flags|CPU part|Features)\s*:.*$", text, re.MULTILINE)
     described = [platform.system(), platform.machine(), *sorted(set(lines))]
     described += [importlib.metadata.version(name) for name in ("jax", "jaxlib")]
-    return hashlib.sha256("\n".join(described).encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()[:DIGITS]

@@ -15,7 +15,7 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.prepare import json_lines, parquet, plain_text
 from gpt2_jax.prepare.compression import COMPRESSIONS
 from gpt2_jax.prepare.pieces import Piece
-from gpt2_jax.prepare.slices import Range, Slice, byte_ranges, check_unchanged, file_stat
+from gpt2_jax.prepare.slices import Range, Slice, byte_ranges, check_unchanged, listed_stat
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 
@@ -94,17 +94,23 @@ def slices_of(file: str | os.PathLike[str], slice_bytes: int) -> Iterator[tuple[
     A compressed file is one slice whatever its size, because it can only be read from its start.
 
     Raises:
-      UserError: if the file cannot be read, or has a compression that its format does not allow.
+      UserError: if the file cannot be read, is not a regular file, is a Git LFS pointer, or has a
+        compression that its format does not allow.
     """
     path = os.path.abspath(file)
     input_format, compression = _identify(path)
-    stat = file_stat(path)
+    stat = listed_stat(path)
     whole_file = Slice(path, input_format.name, compression, stat.st_size, stat.st_mtime_ns)
     if compression or stat.st_size <= slice_bytes:
         yield whole_file, stat.st_size
         return
     for start, stop, size in input_format.split(path, stat.st_size, slice_bytes):
         yield dataclasses.replace(whole_file, start=start, stop=stop), size
+
+
+def is_plain_text(file: str | os.PathLike[str]) -> bool:
+    """Returns whether a file's name says that it is one document instead of rows of them."""
+    return _identify(os.fspath(file))[0] is PLAIN_TEXT
 
 
 def read_slice(file_slice: Slice, tokenizer: Tokenizer, text_field: str) -> Iterator[Piece]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from gpt2_jax.errors import UserError, shortened
 from gpt2_jax.files.extras import import_extra
+from gpt2_jax.files.lfs import refuse_lfs_pointers
 from gpt2_jax.files.paths import local_path
 from gpt2_jax.prepare.pieces import (
     InvalidRowError,
@@ -85,13 +86,15 @@ def hub_items(name: str, text_field: str, skip_invalid: bool = False) -> list[Hu
       skip_invalid: whether rows without valid text are left out.
 
     Raises:
-      UserError: if the data set cannot be found or opened.
+      UserError: if the data set cannot be found or opened, or a file of its folder is a Git LFS
+        pointer.
     """
     repository, config, split = (*name.removeprefix(HUB).split(":"), "", "")[:3]
     if not repository or name.count(":") > 3:
         raise UserError(f"--input {name} must have the form hub:OWNER/NAME[:CONFIG[:SPLIT]]")
     folder = local_path(repository, "--input")
     if folder.is_dir():
+        refuse_lfs_pointers(folder, ["**/*"])
         repository, revision = str(folder.resolve()), _folder_revision(folder)
     else:
         hub = import_extra("huggingface_hub", extra="hub", needed_by=f"--input {name}")

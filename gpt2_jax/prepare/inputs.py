@@ -9,14 +9,16 @@ from pathlib import Path
 from gpt2_jax.errors import UserError
 from gpt2_jax.files.paths import expand_home
 from gpt2_jax.prepare.corpora import Corpus
-from gpt2_jax.prepare.formats import FOLDER_SUFFIXES, describe_folder_files
+from gpt2_jax.prepare.formats import FOLDER_SUFFIXES, describe_folder_files, is_plain_text
 from gpt2_jax.prepare.hub import HUB, hub_items
-from gpt2_jax.prepare.walk import folder_files, matching_files
+from gpt2_jax.prepare.walk import folder_files, matching_files, refuse_unreadable
 from gpt2_jax.prepare.work_items import WorkItem, files_items
+
+_TEXT_FIELD = "text"
 
 
 def read_inputs(
-    inputs: Sequence[str | Path], text_field: str = "text", skip_invalid: bool = False
+    inputs: Sequence[str | Path], text_field: str = _TEXT_FIELD, skip_invalid: bool = False
 ) -> Corpus:
     """Returns a corpus of files, folders, patterns and data sets of the hub.
 
@@ -32,8 +34,9 @@ def read_inputs(
         out and counted; otherwise the first one is an error.
 
     Raises:
-      UserError: at once if a path, folder or pattern gives no file; when the corpus is read, if a
-        text cannot be.
+      UserError: at once if a path, folder or pattern gives no file or one that cannot be read, or
+        if settings of rows are given for plain text alone; when the corpus is read, if a text
+        cannot be.
     """
     if "" in map(str, inputs):
         raise UserError("--input has an empty path: name a text file or a folder of them")
@@ -52,6 +55,8 @@ def read_inputs(
         groups.append(taken)
     if not groups:
         raise UserError("--input is empty: name at least one text file or folder")
+    if all(isinstance(group, list) and all(map(is_plain_text, group)) for group in groups):
+        _refuse_settings_of_rows(text_field, skip_invalid)
 
     def work_items(item_bytes: int) -> Iterator[WorkItem]:
         for group in _joined(groups):
@@ -64,6 +69,19 @@ def read_inputs(
     counts = [(len(seen), "file", "files"), (sets, "data set of the hub", "data sets of the hub")]
     described = [f"{n:,} {one if n == 1 else more}" for n, one, more in counts if n]
     return Corpus("files", " and ".join(described), work_items)
+
+
+def _refuse_settings_of_rows(text_field: str, skip_invalid: bool) -> None:
+    """Raises UserError for a setting that has no effect on plain text."""
+    given = ["--skip_invalid"] if skip_invalid else []
+    if text_field != _TEXT_FIELD:
+        given.insert(0, f"--text_field {text_field}")
+    if given:
+        raise UserError(
+            f"{given[0]} is for rows of JSON lines, Parquet files and data sets of the hub, but by "
+            "their names all files of --input are plain text, each one document: omit the flag, or "
+            "rename a file of JSON lines to *.jsonl"
+        )
 
 
 def _joined(groups: Iterable[str | list[Path]]) -> list[str | list[Path]]:
@@ -79,8 +97,9 @@ def _joined(groups: Iterable[str | list[Path]]) -> list[str | list[Path]]:
 
 def _files(name: str) -> list[Path]:
     """Returns the files that a word after --input stands for; raises UserError if none."""
-    name = expand_home(name)
+    name = expand_home(name, "--input")
     path = Path(name)
+    refuse_unreadable(path, "--input ")
     if path.is_dir():
         files = folder_files(path, FOLDER_SUFFIXES)
         if not files:

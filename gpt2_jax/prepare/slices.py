@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 from typing import NamedTuple
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.files.lfs import refuse_lfs_pointer
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,6 +53,22 @@ def byte_ranges(path: str, size: int, slice_bytes: int) -> list[Range]:
     return [Range(bounds[i], bounds[i + 1], bounds[i + 1] - bounds[i]) for i in range(count)]
 
 
+def listed_stat(path: str) -> os.stat_result:
+    """Returns the size and times of a file that is listed to be read.
+
+    Raises:
+      UserError: if it cannot be read, is a pipe or a device, or is a Git LFS pointer.
+    """
+    found = file_stat(path)
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for someone to write to it
+        raise UserError(f"{path} is not a regular file: copy what it gives to a file, and name it")
+    try:
+        refuse_lfs_pointer(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    return found
+
+
 def file_stat(path: str) -> os.stat_result:
     """Returns the file's size and times; raises UserError if it cannot be read."""
     try:
@@ -61,8 +79,8 @@ def file_stat(path: str) -> os.stat_result:
 
 def check_unchanged(file_slice: Slice) -> None:
     """Raises UserError if the slice's file no longer has the same size and time."""
-    stat = file_stat(file_slice.path)
-    if (stat.st_size, stat.st_mtime_ns) != (file_slice.size, file_slice.mtime_ns):
+    now = file_stat(file_slice.path)
+    if (now.st_size, now.st_mtime_ns) != (file_slice.size, file_slice.mtime_ns):
         raise UserError(
             f"{file_slice.path} changed while it was being prepared: run the same command again "
             "when the file is complete"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpt2_jax.errors import NOT_JSON, UserError
+from gpt2_jax.errors import UserError
 from gpt2_jax.tokenizers import vocabulary as vocabularies
 from gpt2_jax.tokenizers.base import Tokenizer, UnsupportedTokenizer
 from gpt2_jax.tokenizers.bpe import BPETokenizer, GPT2Tokenizer
@@ -22,6 +22,7 @@ from gpt2_jax.tokenizers.special_tokens import (
     GPT2_CLASSES,
     SpecialTokens,
     note_ends,
+    read_object,
     read_special_tokens,
     separator,
     special_ids,
@@ -53,14 +54,13 @@ def read_tokenizer(
       log: called with a line for what was assumed, or is unlike what the files suggest.
 
     Raises:
-      UnsupportedTokenizer: if there is no tokenizer, or it is of another kind.
-      UserError: if a file is damaged.
+      UnsupportedTokenizer: if there is no tokenizer, it is of another kind, or a file is damaged.
     """
     json_file, vocab_file = folder / "tokenizer.json", folder / "vocab.json"
     pair = vocab_file.is_file() and (folder / "merges.txt").is_file()
     path = json_file if json_file.is_file() else vocab_file if pair else None
-    special = read_special_tokens(folder)
     try:
+        special = read_special_tokens(folder)
         if path is None:
             _require_gpt2(folder, vocab_size, special.tokenizer_class)
             log(
@@ -81,8 +81,12 @@ def read_tokenizer(
     except UserError as error:
         where = "" if str(folder) in str(error) else f"{path or folder}: "
         raise UnsupportedTokenizer(f"{where}{error}") from error
-    except (*NOT_JSON, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a tokenizer's file: {error}") from error
+    except KeyError as error:
+        raise UnsupportedTokenizer(f"{path}: it has no {error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UnsupportedTokenizer(
+            f"{path}: its entries do not have the form of a tokenizer's ({error})"
+        ) from error
     note_ends(folder, special.eos, vocabulary, tokenizer, log)
     return tokenizer
 
@@ -139,7 +143,7 @@ class _Content(NamedTuple):
 
 def _read_json(path: Path) -> _Content:
     """Reads tokenizer.json."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_object(path)
     model = content["model"]
     if model.get("type", "BPE") != "BPE":
         raise UserError(f"a {model['type']} tokenizer is not supported: it must be a BPE")
@@ -167,13 +171,17 @@ def _read_json(path: Path) -> _Content:
 def _require(content: Mapping[str, Any], name: str, supported: bool) -> None:
     """Raises UserError that names the setting and its value unless it is supported."""
     if not supported:
-        raise UserError(f"{name}={json.dumps(content[name])[:80]} is not supported")
+        raise UserError(f"{name}={json.dumps(content.get(name))[:80]} is not supported")
 
 
 def _read_pair(path: Path) -> _Content:
     """Reads vocab.json and the merges.txt beside it."""
-    tokens = json.loads(path.read_text(encoding="utf-8"))
-    lines = (path.parent / "merges.txt").read_text(encoding="utf-8").splitlines()
+    tokens = read_object(path)
+    merges_file = path.parent / "merges.txt"
+    try:
+        lines = merges_file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{merges_file} is not text: {error}") from error
     merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
     return _Content(tokens, merges, {}, set())
 

@@ -27,8 +27,11 @@ _CLASSES = (
 )
 # Settings of tokenizer_config.json that add tokens to a text.
 _ADDING = ("add_prefix_space", "add_bos_token", "add_eos_token")
-_NAMED = ("eos_token", "bos_token", "unk_token", "pad_token", "sep_token", "cls_token")
-_LISTS = ("mask_token", "additional_special_tokens", "extra_special_tokens")
+# Entries of the files that name special tokens: one each, and the last two several.
+_NAMING = (
+    *("eos_token", "bos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"),
+    *("additional_special_tokens", "extra_special_tokens"),
+)
 
 
 class SpecialTokens(NamedTuple):
@@ -50,12 +53,12 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
       UnsupportedTokenizer: for a setting that changes what texts are encoded to.
       UserError: if a file is malformed, or two files disagree.
     """
-    settings = _object(folder / "tokenizer_config.json")
-    names = _object(folder / "special_tokens_map.json") | settings
+    settings = read_object(folder / "tokenizer_config.json")
+    names = read_object(folder / "special_tokens_map.json") | settings
     added: dict[str, int] = {}
-    named = {text for name in (*_NAMED, *_LISTS) for text in _texts(names.get(name))}
+    named = {text for name in _NAMING for text in _texts(names.get(name))}
     _check_settings(folder / "tokenizer_config.json", settings)
-    for text, token in _object(folder / "added_tokens.json").items():
+    for text, token in read_object(folder / "added_tokens.json").items():
         _add(added, text, token, folder / "added_tokens.json")
     entries = settings.get("added_tokens_decoder") or {}
     try:
@@ -150,7 +153,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield text
 
 
-def _object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """Returns the content of a JSON file, or nothing if there is no such file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -38,7 +38,7 @@ def read_initial(config: Config, name: str, tokenizer: Tokenizer, abstract: Any)
         _check(f"train.init_from={name}", old, new, config.train.init_resize)
         _check_tokenizer(f"train.init_from={name}", reader.tokenizer, tokenizer)
         if old.context_length == new.context_length and _vocab_rows(old) == _vocab_rows(new):
-            return reader.read_params(abstract)
+            return reader.read_params(abstract).params
         stored = jax.tree.map(
             lambda shape, leaf: jax.ShapeDtypeStruct(
                 shape.shape, leaf.dtype, sharding=leaf.sharding
@@ -46,7 +46,8 @@ def read_initial(config: Config, name: str, tokenizer: Tokenizer, abstract: Any)
             abstract_params(old),
             abstract,
         )
-        return _copy_rows(reader.read_params(stored), init_params(config, abstract), old, new)
+        read = reader.read_params(stored).params
+        return _copy_rows(read, init_params(config, abstract), old, new)
 
 
 def _vocab_rows(model: ModelConfig) -> tuple[int, int]:

@@ -7,7 +7,7 @@ sections. To add a schedule, do the same with `DECAYS` and `SCHEDULES`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -55,15 +55,13 @@ class ScheduleNumbers(NamedTuple):
     """Holds the numbers of a schedule, float32 scalars, which the compiled step takes as arguments.
 
     Attributes:
-      peak: the learning rate at the end of the warmup.
       minimum: the learning rate at the last step.
-      drop: peak - minimum.
+      drop: the learning rate at the end of the warmup - minimum.
       warmup: the number of warmup updates.
       warmup_rise: the growth of the learning rate with each warmup update.
       decay_pace: the growth of `Decay.progress` with each update after the warmup.
     """
 
-    peak: Any
     minimum: Any
     drop: Any
     warmup: Any
@@ -80,7 +78,6 @@ def schedule_numbers(config: ScheduleConfig, total_steps: int) -> ScheduleNumber
     peak, minimum, warmup = config.learning_rate, config.min_learning_rate, config.warmup_steps
     one = np.float32(1)
     return ScheduleNumbers(
-        peak=np.float32(peak),
         minimum=np.float32(minimum),
         drop=np.float32(peak - minimum),
         warmup=np.float32(warmup),
@@ -115,24 +112,25 @@ def make_schedule(config: ScheduleConfig, total_steps: int) -> optax.Schedule:
 def make_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
     """Returns the config's optimizer: clip by global norm, update rule, decay, learning rate.
 
-    Its `update` takes the learning rate as the argument `learning_rate`; without the argument, it
-    is that of the config's schedule.
+    Its `update` takes the learning rate as the keyword argument `learning_rate`.
     """
     optimizer = config.optimizer
     clip = optimizer.grad_clip
-    schedule = make_schedule(config.schedule, config.train.total_steps)
     return optax.chain(
         optax.clip_by_global_norm(clip) if clip else optax.identity(),
         optax.chain(
             RULES[optimizer.name](optimizer),
             optax.add_decayed_weights(optimizer.weight_decay, decay_mask),
-            _scale_by_learning_rate(schedule),
+            _scale_by_learning_rate(),
         ),
     )
 
 
-def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Returns `optax.scale_by_learning_rate(schedule)`, whose rate may also be an argument."""
+def _scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
+    """Returns `optax.scale_by_learning_rate` of a schedule whose rate is an argument instead.
+
+    Its state has the structure of optax's, and counts the updates.
+    """
 
     def init(params: Any) -> optax.ScaleByScheduleState:
         return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
@@ -142,15 +140,15 @@ def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransform
         state: Any,
         params: Any = None,
         *,
-        learning_rate: jax.Array | None = None,
+        learning_rate: jax.Array,
         **others: Any,
     ) -> tuple[Any, optax.ScaleByScheduleState]:
         del params, others
-        rate: Any = schedule(state.count) if learning_rate is None else learning_rate
-        scaled = jax.tree.map(lambda leaf: jnp.asarray(-rate, leaf.dtype) * leaf, updates)
+        scaled = jax.tree.map(lambda leaf: jnp.asarray(-learning_rate, leaf.dtype) * leaf, updates)
         return scaled, optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    # The type of an update in optax has no required keyword arguments.
+    return optax.GradientTransformationExtraArgs(init, cast(Any, update))
 
 
 def decay_mask(params: Any) -> Any:

@@ -2,34 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config
-from gpt2_jax.errors import NOT_JSON, UserError
+from gpt2_jax.errors import NOT_JSON, UserError, print_stderr, shortened
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.paths import is_remote, resolve_path
+from gpt2_jax.formats.load import is_foreign
+from gpt2_jax.parallel.distributed import is_primary
 
 _CONFIG = "config.json"
+# What may be in a folder before the run in it has saved its config.
+_RUN_FILES = frozenset({"checkpoints", "lock", "saved_step", "metrics.jsonl"})
 
 
 def read_run_config(workdir: str | Path) -> Config | None:
     """Returns the config of the run in a workdir, or None if there is no run.
 
     Raises:
-      UserError: if config.json is not a config.
+      UserError: if config.json is not a config, or the folder holds a model of another program.
     """
-    path = resolve_path(workdir) / _CONFIG
-    if not path.exists():
-        return None
-    try:
-        return config_lib.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (UserError, *NOT_JSON, AttributeError) as error:
+    folder = resolve_path(workdir)
+    path = folder / _CONFIG
+    if path.exists():
+        try:
+            return config_lib.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (UserError, *NOT_JSON, AttributeError) as error:
+            _refuse_foreign(folder)
+            raise UserError(
+                f"{path} is not the config of a run ({error}): move it away, and resume writes it "
+                "again; or choose another --workdir"
+            ) from error
+    if folder.is_dir():
+        _refuse_foreign(folder)
+        _note_other_files(folder)
+    return None
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raises UserError if the folder holds a model of another program, which a run would damage."""
+    if is_foreign(folder):
         raise UserError(
-            f"{path} is not the config of a run ({error}): remove it, and resume writes it again"
-        ) from error
+            f"--workdir {folder} holds a model of another program, and no run: to train the model, "
+            f"start a run in another --workdir with --config.train.init_from={folder}"
+        )
+
+
+def _note_other_files(folder: Path) -> None:
+    """Says what else is in the folder of a new run, which may have been named by mistake."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # a folder that cannot be read is refused later
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if is_primary() and names and not _RUN_FILES & {*names}:
+        print_stderr(
+            f"note: --workdir {folder} has other files than a run's, which stay: "
+            f"{shortened(', '.join(names), 100)}"
+        )
 
 
 def write_run_config(workdir: Path, config: Config) -> None:
@@ -46,13 +78,18 @@ def write_run_config(workdir: Path, config: Config) -> None:
 
 
 def make_workdir(workdir: Path) -> None:
-    """Makes the folder if it is missing.
+    """Makes the folder, or the one that a link of its name leads to, if it is missing.
 
     Raises:
       UserError: if it cannot be made or written to.
     """
+    place = workdir if is_remote(workdir) else Path(os.path.realpath(workdir))
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        if os.path.islink(place):  # not a method: paths in a bucket have none
+            raise UserError(
+                f"--workdir {workdir} is a link that leads back to itself: name another folder"
+            )
+        place.mkdir(parents=True, exist_ok=True)
         writable = is_remote(workdir) or os.access(workdir, os.W_OK)
     except OSError as error:
         raise UserError(f"cannot make --workdir {workdir}: {error.strerror}") from error

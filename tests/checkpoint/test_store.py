@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -58,13 +57,15 @@ def _assert_identical(got: Any, expected: Any) -> None:
 
 def test_params_optimizer_state_and_meta_come_back_to_the_bit(store: CheckpointStore) -> None:
     config = tiny_config()
-    optimizer: optax.GradientTransformation = make_optimizer(config)
+    optimizer = make_optimizer(config)
     params = noisy_params(config)
     gradients = jax.tree.map(lambda leaf: jnp.sin(leaf * 100), params)
-    # Jitted: one by one the operations take longer to compile.
-    opt_state = jax.jit(lambda g, p: optimizer.update(g, optimizer.init(p), p)[1])(
-        gradients, params
-    )
+
+    @jax.jit  # one by one the operations take longer to compile
+    def state_after(gradients: Any, params: Any) -> Any:
+        return optimizer.update(gradients, optimizer.init(params), params, learning_rate=0.1)[1]
+
+    opt_state = state_after(gradients, params)
     rest = {"step": jnp.int32(3), "opt_state": opt_state, "bad_steps": jnp.int32(1)}
     store.save(3, params, rest, _META)
     store.wait()

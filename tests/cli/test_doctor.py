@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,16 @@ def test_json_is_one_document_on_standard_output(capsys: pytest.CaptureFixture[s
     assert report["machine"]["cores"] >= 1
     assert report["machine"]["disk_free_bytes"] > 0
     assert report["problems"] == []
+
+
+def test_a_model_of_another_program_has_no_checkpoints_to_examine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert main(["doctor", "--model", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path} holds a model in another program's format" in err
+    assert "no checkpoints to examine" in err and "is not a model" not in err
 
 
 def test_table_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,3 +96,14 @@ def test_fast_paths_of_a_gpu_follow_its_compute_capability(capability: str, on: 
     assert {name for name in ("bf16", "int8") if paths[name]["on"]} == on
     if capability < "8":
         assert paths["cudnn_attention"]["on"] is False
+
+
+def test_a_platform_that_is_not_there_is_a_clear_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def devices() -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr("jax.devices", devices)
+    monkeypatch.setattr("gpt2_jax.parallel.platforms._available", lambda: "cpu")
+    monkeypatch.setattr(doctor, "_vocabulary", dict)  # takes a second
+    (problem,) = doctor.examine()["problems"]
+    assert "names a platform that JAX cannot use here: unset it, or set it to" in problem

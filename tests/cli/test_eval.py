@@ -214,7 +214,8 @@ def test_wrong_inputs_are_one_line(
     message: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
-    assert main(["eval", "--model", run, "--data", data, *words]) == 2
+    pairs = [pair for pair in (("--model", run), ("--data", data)) if pair[0] not in words]
+    assert main(["eval", *sum(pairs, ()), *words]) == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and message in err
 

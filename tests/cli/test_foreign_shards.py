@@ -123,3 +123,7 @@ def test_characters_of_unknown_meaning_are_refused(
     data = f"--config.data.path={_FOREIGN / 'nanogpt_char'}"
     assert main(["train", *words, data, "--config.data.tokenizer=char"]) == 2
     assert "has no meta.json, so its characters are unknown" in capsys.readouterr().err
+    for name in ("bpe", "ids"):
+        assert main(["train", *words, data, f"--config.data.tokenizer={name}"]) == 2
+        message = f"has no meta.json, which stores the vocabulary that data.tokenizer={name} needs"
+        assert message in capsys.readouterr().err

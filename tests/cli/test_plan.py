@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -14,7 +17,19 @@ _H100 = ["--chip", "h100-sxm", "--devices", "8"]
 @pytest.fixture(autouse=True)
 def same_environment(monkeypatch):
     # The verb sets variables for libtpu; here JAX is up already.
-    monkeypatch.setattr(cli_plan, "compile_without_devices", lambda: None)
+    monkeypatch.setattr(cli_plan, "_use_no_devices", lambda: None)
+
+
+def test_a_plan_needs_no_platform_that_the_environment_names():
+    words = [*_SMALL, *_H100]
+    code = f"from gpt2_jax.cli.main import main; raise SystemExit(main({words!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"JAX_PLATFORMS": "cuda", "JAX_PLATFORM_NAME": "tpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "MFU" in done.stdout, done.stderr
 
 
 def test_a_plan_for_gpus_is_one_json_document_labelled_as_analytic(capsys):
@@ -70,6 +85,8 @@ def test_search_prints_a_line_for_each_that_fits(capsys):
         ([*_H100, "--config.mesh.fsdp=7"], "does not fit 8 device"),
         ([*_H100, "--config.train.batch_size=9"], "must be a multiple"),
         ([*_H100, "--search", "--search_seconds", "-1"], "--search_seconds must be greater than 0"),
+        ([*_H100, "--search_count", "5"], "--search_count needs --search, without which it has no"),
+        ([*_H100, "--search_seconds", "5"], "--search_seconds needs --search"),
         ([*_H100, "--price", "nan"], "--price must be greater than 0 and at most 1000000, not nan"),
         (["--chip", "h100", "--devices", str(10**400)], "--devices must be greater than 0 and"),
         (["--chip", "h100", "--devices", "720720", "--config.mesh.fsdp=17"], "each a divisor of"),

@@ -24,6 +24,12 @@ from tests.cli.refusals import refused
         (("--input", "text.txt", "--out", "new", "--val_fraction", "nan"), "nan"),
         (("--input", "text.txt", "--out", "new", "--workers", "0"), "workers must be at least 1"),
         (("--input", "text.txt"), "required: --out"),
+        (("--input", "text.txt", "--out", "new", "--skip_invalid"), "--skip_invalid is for rows"),
+        (
+            ("--input", "text.txt", "--out", "new", "--text_field", "a"),
+            "--text_field a is for rows",
+        ),
+        (("--corpus", "python-stdlib", "--out", "new", "--text_field", "a"), "--text_field is for"),
         (("--out", "new"), "exactly one of --input PATH... or --corpus NAME"),
         (("--input", "text.txt", "--corpus", "python-stdlib", "--out", "new"), "exactly one"),
         (("--corpus", "pyhton-stdlib", "--out", "new"), "did you mean 'python-stdlib'?"),

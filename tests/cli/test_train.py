@@ -230,3 +230,18 @@ def test_text_becomes_shards_a_run_and_a_model_that_a_second_start_leaves_as_it_
     assert json.loads(out)["workdir"] == str(workdir)
     assert "is at step 2 of 2" in err
     assert _contents(workdir) == before
+
+
+@pytest.mark.parametrize(("step", "noted"), [(4000, False), (4001, True)])
+def test_a_step_to_stop_at_after_the_end_is_noted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: int,
+    noted: bool,
+) -> None:
+    monkeypatch.setattr("gpt2_jax.experiment.train", lambda *_, **__: {})
+    flags = ["--workdir", str(tmp_path / "run"), "--stop_at_step", str(step)]
+    assert main(["train", "--config", "quickstart", *flags]) == 0
+    note = f"note: --stop_at_step {step} has no effect, because the run ends at train.total_steps"
+    assert (note in capsys.readouterr().err) == noted

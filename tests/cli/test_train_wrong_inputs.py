@@ -50,7 +50,8 @@ from tests.cli.refusals import CONFIG, TRAIN, refused
         # The data.
         ((*TRAIN, "--config.data.path=none"), "data.path is not set"),
         ((*TRAIN, "--config.data.path=missing"), "no data folder missing"),
-        ((*TRAIN, "--config.data.path=text.txt"), "no data folder text.txt"),
+        ((*TRAIN, "--config.data.path=text.txt"), "text.txt: it is a file; name its folder, ."),
+        ((*TRAIN, "--config.data.path=data/train_000000.bin"), "is a file; name its folder, data"),
         ((*TRAIN, "--config.data.path=run"), "run has no train tokens"),
         ((*TRAIN, "--config.data.tokenizer=gpt2"), "--config.data.tokenizer=byte"),
         ((*TRAIN, "--config.model.vocab_size=256"), "--config.model.vocab_size=257"),

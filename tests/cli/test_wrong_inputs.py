@@ -62,3 +62,32 @@ def test_debug_adds_the_traceback(house: Path, capsys: pytest.CaptureFixture[str
     assert not out
     assert err.startswith("Traceback")
     assert err.splitlines()[-1].startswith("error: no data folder missing")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "--config", "tiny.py", "--config", "b.py"), "--config is given twice"),
+        (
+            ("train", "--config=tiny.py", "--workdir=new", "--workdir", "b"),
+            "--workdir is given twice",
+        ),
+        (
+            ("eval", "--model", "run", "--text", "text.txt", "--text", "tiny.py"),
+            "only the last would count: write all values after one --text",
+        ),
+        (("sample", "--model=run", "--top-k=3", "--top_k=4"), "--top_k is given twice"),
+        (
+            ("eval", "--model", "run", "--text", "text.txt", "--download"),
+            "--download needs --tasks",
+        ),
+        (
+            ("eval", "--model", "run", "--text", "text.txt", "--data", "data"),
+            "--data needs --tasks",
+        ),
+    ],
+)
+def test_a_value_that_would_have_no_effect_is_refused(
+    house: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    assert message in refused(house, capsys, *words)

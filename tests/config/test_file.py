@@ -47,13 +47,41 @@ def test_a_broken_file_is_named_with_the_line(
     assert message in re.sub(r'Did you mean "(\w+)"', r"did you mean '\1'", line_shown)
 
 
-def test_a_wrong_type_in_a_file_says_which_is_right(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("c.model.num_layers = 'three'", "model.num_layers must be an integer, not 'three'"),
+        ("c.model.num_layers = 7.5", "model.num_layers must be an integer, not 7.5"),
+        ("c.compute.precision = 3", "compute.precision must be a string, not 3"),
+        ("c['train']['total_steps'] = 1e4", "train.total_steps must be an integer, not 10000.0"),
+        ("c.train.update(init_seed='x')", "train.init_seed must be an integer, not 'x'"),
+        ("c.model.tie_embeddings = 1", "model.tie_embeddings must be true or false, not 1"),
+        ("c.model = 3", "config section 'model' must hold knobs, not 3"),
+        ("del c.model.num_layers", "a knob or a section of the config cannot be deleted"),
+        ("c.train.seed = c['foo']", "the config has no 'foo' there"),
+        ("return {}['x']", "KeyError: 'x'"),
+        ("open('/nowhere/file')", "FileNotFoundError: [Errno 2] No such file or directory"),
+        ("assert False", "AssertionError"),
+    ],
+)
+def test_a_mistake_in_a_file_is_in_the_words_of_the_command_line(
+    tmp_path: Path, line: str, message: str
+) -> None:
     path = tmp_path / "broken.py"
-    path.write_text(HEADER + "    c.train.seed = 'x'\n    return c\n", encoding="utf-8")
+    path.write_text(f"{HEADER}    {line}\n    return c\n", encoding="utf-8")
     with pytest.raises(UserError) as error:
         load_config(path)
-    assert "seed" in line_of(error, path)
-    assert "int" in str(error.value) or "an integer" in str(error.value)
+    assert line_of(error, path).startswith(f"{path}, line 5: {message}")
+
+
+def test_a_wrong_value_without_a_line_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(HEADER + "    c.model.num_layers = True\n    return c\n", encoding="utf-8")
+    with pytest.raises(
+        UserError, match=rf"^{path}: model\.num_layers must be an integer, not True"
+    ):
+        load_config(path)
+    assert load_config(path, ["model.num_layers=12"]).model.num_layers == 12
 
 
 def test_a_file_out_of_range_names_the_knob(tmp_path: Path) -> None:
@@ -119,7 +147,7 @@ def test_a_value_too_long_for_a_message_is_cut_short(
     with pytest.raises(UserError) as error:
         load_config(path)
     assert message in str(error.value)
-    assert len(line_of(error)) <= 400
+    assert len(line_of(error, path)) <= 400
 
 
 def test_a_missing_file_gets_a_hint(plain: Path) -> None:
@@ -229,3 +257,22 @@ def test_a_config_file_gets_the_same_type_as_default(plain: Path) -> None:
     assert isinstance(default(), ml_collections.ConfigDict)
     assert load_config(plain) == Config()
     assert config_lib.load_config(str(plain)) == Config()
+
+
+def test_an_argument_may_be_longer_than_the_name_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "named.py"
+    text = "def get_config(name='x'):\n    c = default()\n    c.data.path = name\n    return c\n"
+    path.write_text("from gpt2_jax.config import default\n" + text, encoding="utf-8")
+    assert load_config(f"{path}:name={'v' * 300}").data.path == "v" * 300
+    with pytest.raises(UserError, match=r"^--config: cannot use '.*: File name too long"):
+        load_config("v" * 300 + ".py")
+    with pytest.raises(UserError, match=r"^path is empty"):
+        load_config("")
+
+
+def test_an_override_spelled_as_a_flag_is_told_the_right_spelling(plain: Path) -> None:
+    with pytest.raises(UserError) as error:
+        load_config(plain, ["--config.train.total_steps=3"])
+    assert str(error.value) == (
+        "overrides: write 'train.total_steps=3', not '--config.train.total_steps=3'"
+    )

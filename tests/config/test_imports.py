@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,32 @@ def test_what_a_config_prints_goes_to_standard_error(
     path.write_text("print('loaded')\n" + HEADER + "    print('called')\n    return c\n")
     load_config(path)
     assert capsys.readouterr() == ("", "loaded\ncalled\n")
+
+
+@pytest.mark.parametrize("init", [True, False])
+@pytest.mark.parametrize("how", ["relative", "package", "beside"])
+def test_another_folder_or_module_of_the_same_name_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, init: bool
+) -> None:
+    mine = _write(tmp_path / "mine" / "sweep", *_IMPORTS[how], layers=3)
+    others = _write(tmp_path / "others" / "sweep", *_IMPORTS[how], layers=4)
+    for file in (mine, others) if init else ():
+        (file.parent / "__init__.py").write_text("")
+    monkeypatch.chdir(tmp_path / "others")
+    monkeypatch.syspath_prepend(str(tmp_path / "others"))
+    assert load_config(mine).model.num_layers == 3
+    loaded = {name: types.ModuleType(name) for name in ("sweep", "sweep.base_config")}
+    loaded["base_config"] = types.ModuleType("base_config")
+    for name, module in loaded.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert load_config(mine).model.num_layers == 3
+    assert load_config(others).model.num_layers == 4
+    assert all(sys.modules[name] is module for name, module in loaded.items())
+
+
+@pytest.mark.parametrize("name", ["json", "numpy", "gpt2_jax"])
+def test_a_folder_named_like_a_library_hides_none(tmp_path: Path, name: str) -> None:
+    imports = "import json, numpy\nfrom .base_config import get_config as get_base"
+    file = _write(tmp_path / name, imports, "get_base() if json.loads('1') + numpy.int32(1) else 0")
+    assert load_config(file).model.num_layers == 3
+    assert name in sys.modules and not hasattr(sys.modules[name], "base_config")

@@ -8,14 +8,15 @@ import pytest
 
 from gpt2_jax.cli.main import main
 from gpt2_jax.config import knobs, load_config
-from gpt2_jax.config.synonyms import SYNONYMS
+from gpt2_jax.config.synonyms import ELSEWHERE, SYNONYMS
 from gpt2_jax.errors import UserError
+from tests.config.lines import HEADER
 
 
 def test_every_synonym_names_a_knob_and_is_none():
     keys = {knob.key for knob in knobs()}
     assert set(SYNONYMS.values()) <= keys
-    assert not SYNONYMS.keys() & {key.partition(".")[2] for key in keys}
+    assert not {*SYNONYMS, *ELSEWHERE} & {key.partition(".")[2] for key in keys}
 
 
 @pytest.mark.parametrize(
@@ -40,9 +41,28 @@ def test_a_flag_an_override_and_a_file_are_all_answered_with_the_knob(name, knob
         load_config(file)
 
 
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_is_no_knob_here_is_answered_with_what_it_is(name, tmp_path, capsys):
+    command = ["train", "--config", "quickstart", "--workdir", str(tmp_path / "run")]
+    for flag in (f"--{name}", f"--config.train.{name}", f"--config.{name}"):
+        assert main([*command, f"{flag}=x"]) == 2
+        assert f"; did you mean {ELSEWHERE[name]}?" in capsys.readouterr().err
+    file = tmp_path / "mine.py"
+    file.write_text(f"{HEADER}    c.{name} = 3\n    return c\n")
+    with pytest.raises(UserError, match=f"did you mean {ELSEWHERE[name]}"):
+        load_config(file)
+
+
 def test_a_value_that_looks_like_a_flag_is_explained(capsys):
     assert main(["sample", "--model", "x", "--prompt", "-ab"]) == 2
     assert "write --prompt=-ab (see" in capsys.readouterr().err
+    assert main(["sample", "--model", "x", "--prompt", "--hello"]) == 2
+    assert capsys.readouterr().err == (
+        "error: argument --prompt: expected one argument; for a value that begins with -, write "
+        "--prompt=--hello (see gpt2-jax sample --help)\n"
+    )
+    assert main(["sample", "--model", "x", "--json", "--hello"]) == 2
+    assert "unknown flag --hello" in capsys.readouterr().err
     assert main(["sample", "--model"]) == 2
     assert "write" not in capsys.readouterr().err
 

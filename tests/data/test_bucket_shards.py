@@ -14,7 +14,8 @@ from gpt2_jax.data.shard_file import write_shard
 from gpt2_jax.data.shards import fingerprint, open_tokens
 from gpt2_jax.data.token_sets import open_sets, resolve_vocab_size
 from gpt2_jax.errors import UserError
-from gpt2_jax.files.bucket import ByteRange, StoredObject, _grouped
+from gpt2_jax.files import bucket
+from gpt2_jax.files.bucket import ByteRange, StoredObject, _grouped, read_ranges
 from gpt2_jax.prepare.prepare import prepare
 from gpt2_jax.prepare.work_items import Document
 from tests.fake_gcs import fake_storage
@@ -35,6 +36,24 @@ def test_near_ranges_of_an_object_are_one_request_of_limited_size():
         ByteRange(one, 13_000_000, 14_000_000),
     ]
     assert _grouped(ranges) == [[2, 3, 4], [0, 5], [6], [1]]
+
+
+def test_a_large_range_is_read_by_several_requests_of_limited_size(monkeypatch):
+    content = np.random.default_rng(0).bytes(20 << 20)
+    requests = []
+
+    class Storage:
+        def cat_ranges(self, names, starts, stops, **settings):
+            requests.extend(zip(starts, stops, strict=True))
+            return [content[start:stop] for start, stop in zip(starts, stops, strict=True)]
+
+    monkeypatch.setattr(bucket, "_storage", Storage)
+    source = StoredObject(Path("gs://bucket/one"), len(content), "1")
+    ranges = [ByteRange(source, 5, len(content)), ByteRange(source, 7, 7), ByteRange(source, 1, 4)]
+    assert [bytes(part) for part in read_ranges(ranges)] == [content[5:], b"", content[1:4]]
+    assert max(stop - start for start, stop in requests) <= 8 << 20
+    assert len(requests) <= 4
+    assert b"".join(bucket.read_blocks(source)) == content
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,36 @@ def test_every_knob_with_a_path_expands_a_home_folder(monkeypatch):
     assert str(resolve_path("~/x")) == "/home/me/x" and str(resolve_path("x/~")) == "x/~"
 
 
+@pytest.mark.parametrize("name", commands.VERBS)
+def test_the_home_of_a_user_who_does_not_exist_is_refused(name):
+    verb = importlib.import_module(f"gpt2_jax.cli.{name}")
+    parser = Parser()
+    verb.add_arguments(parser)
+    actions = parser.path_actions()
+    others = [each for each in parser._actions if each.required and each not in actions]
+    words = [f"{each.option_strings[0]}={(each.choices or 'x')[0]}" for each in others]
+    for action in actions:
+        flag = action.option_strings[0]
+        paths = [f"{each.option_strings[0]}=x" for each in actions if each is not action]
+        with pytest.raises(UserError, match=f"^{flag} ~nosuchuser/x: there is no user nosuchuser"):
+            parse(name, verb, [*words, *paths, f"{flag}=~nosuchuser/x"])
+
+
+def test_a_knob_with_the_home_of_a_user_who_does_not_exist_is_refused():
+    for knob in (knob for knob in knobs() if knob.is_path):
+        section, _, name = knob.key.partition(".")
+        with pytest.raises(UserError, match=f"^{knob.key} ~nosuchuser: there is no user"):
+            from_dict({section: {name: "~nosuchuser"}})
+    with pytest.raises(UserError, match=r"^data.mixture ~nosuchuser/x: there is no user"):
+        from_dict({"data": {"mixture": "~nosuchuser/x=1,y=2"}})
+
+
+@pytest.mark.parametrize("name", ["gs://", "gs:///run"])
+def test_a_bucket_without_a_name_is_refused(name):
+    with pytest.raises(UserError, match=f"^--workdir {name} names no bucket"):
+        resolve_path(name, "--workdir")
+
+
 def test_a_folder_that_cannot_be_replaced_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.symlink("target", "link")

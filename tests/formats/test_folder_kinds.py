@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from gpt2_jax.api import LanguageModel
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats import huggingface
-from gpt2_jax.formats.load import load, open_model, write_native
+from gpt2_jax.formats.load import load, open_model, read_text_tokenizer, write_native
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 from tests.formats.folder_kinds import KINDS, RECORDED, TEXTS, write_kind
@@ -156,22 +157,74 @@ def test_an_end_that_is_no_id_is_refused(tmp_path: Path, value: Any) -> None:
     assert "generation_config.json" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_damaged_generation_config_is_refused(tmp_path: Path) -> None:
+    write_kind("plain", tmp_path)
+    path = tmp_path / "generation_config.json"
+    for text, message in [("3", "is not a JSON object"), ("{", "is not JSON")]:
+        path.write_text(text)
+        with pytest.raises(UserError) as error:
+            load(tmp_path)
+        assert f"{path} {message}" in str(error.value) and "\n" not in str(error.value)
+
+
 _DAMAGED = [
     ("added_tokens.json", {"<stop>": "300"}, "its id an integer"),
     ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, "is not a table of tokens"),
     ("special_tokens_map.json", [], "special_tokens_map.json is not a JSON object"),
-    ("generation_config.json", 3, "generation_config.json is not a JSON object"),
+    ("tokenizer.json", {}, "tokenizer.json: it has no 'model'"),
+    ("tokenizer.json", {"model": {"vocab": {"a": 0}}}, "tokenizer.json: it has no 'merges'"),
+    (
+        "tokenizer.json",
+        {"model": {"vocab": {"a": 0}, "merges": [["a", "b"]]}},
+        "tokenizer.json: pre_tokenizer=null is not supported",
+    ),
+    ("tokenizer.json", {"model": []}, "its entries do not have the form of a tokenizer's"),
 ]
 
 
 @pytest.mark.parametrize(("name", "content", "message"), _DAMAGED)
-def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: Any, message: str) -> None:
+def test_a_model_with_a_damaged_tokenizer_takes_ids(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: Any, message: str
+) -> None:
     write_kind("plain", tmp_path)
     for text, expected in [(json.dumps(content), message), ("{", f"{name} is not JSON")]:
         (tmp_path / name).write_text(text)
-        with pytest.raises(UserError) as error:
-            load(tmp_path)
-        assert expected in str(error.value) and "\n" not in str(error.value)
+        tokenizer = load(tmp_path).tokenizer
+        assert isinstance(tokenizer, IdsTokenizer) and tokenizer.ends == {0}
+        (note,) = capsys.readouterr().err.splitlines()
+        assert note.startswith("note: this model takes and gives token ids instead of text: ")
+        assert expected in note and str(tmp_path) in note
+
+
+def test_an_id_that_the_model_does_not_have_is_not_left_out_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_kind("plain", tmp_path)
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": [0, 300], "bos_token_id": 9999}))
+    tokenizer = load(tmp_path).tokenizer
+    assert tokenizer.bos == 0 and tokenizer.ends == {0}
+    start, end = sorted(capsys.readouterr().err.splitlines())
+    assert start.startswith(
+        f"note: {path}: bos_token_id=9999 is not used where it is no id of this"
+    )
+    assert end.startswith(f"note: {path}: eos_token_id=[0, 300] is not used where it is no id")
+
+
+def test_a_converted_model_without_a_tokenizer_does_not_speak_of_the_original(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = write_kind("none_33", tmp_path / "original")
+    write_native(tmp_path / "native", load(original))
+    shutil.rmtree(original)
+    capsys.readouterr()
+    tokenizer = load(tmp_path / "native").tokenizer
+    (note,) = capsys.readouterr().err.splitlines()
+    assert "made without a tokenizer" in note and "convert the original model again" in note
+    assert str(original) not in note and isinstance(tokenizer, IdsTokenizer)
+    with pytest.raises(UserError, match=r"\(this checkpoint was made without a tokenizer: "):
+        tokenizer.encode("a")
+    assert tokenizer.ends == {2}
 
 
 _OTHERS = [
@@ -189,3 +242,17 @@ def test_what_cannot_be_imitated_is_named(
     (tmp_path / name).write_text(json.dumps(content))
     assert isinstance(load(tmp_path).tokenizer, IdsTokenizer)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["plain", "unknown_eos"])
+def test_reading_the_tokenizer_of_another_program_starts_no_devices(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> NoReturn:
+        raise AssertionError("started the devices")
+
+    with open_model(write_kind(kind, tmp_path / kind)) as reader:
+        expected = reader.tokenizer.to_dict()
+    monkeypatch.setattr(jax, "devices", start)
+    monkeypatch.setattr(jax, "process_index", start)
+    assert read_text_tokenizer(tmp_path / kind).to_dict() == expected

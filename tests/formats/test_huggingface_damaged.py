@@ -8,6 +8,7 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -164,3 +165,35 @@ def test_a_checkpoint_of_nanogpt_is_refused_with_the_place_of_lines_that_convert
     section = docs[docs.index("## nanoGPT's checkpoints") :]
     (code,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     compile(code, "docs/formats.md", "exec")
+
+
+def test_the_lines_for_nanogpt_fill_in_biases_and_never_weights() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    loop = docs[docs.index("transposed = (") : docs.index("model.save_pretrained(")]
+    weight, bias = "h.0.attn.c_attn.weight", "h.0.attn.c_attn.bias"
+    stored = {weight: _Tensor(np.arange(6.0).reshape(2, 3)), "ln_f.bias": _Tensor(np.ones(2))}
+    shapes = {weight: (3, 2), bias: (2,), "ln_f.bias": (2,)}
+    state = {name: _Tensor(np.full(shape, 7.0)) for name, shape in shapes.items()}
+    names = {"model": SimpleNamespace(state_dict=lambda: state), "tensors": stored}
+    exec(loop, names)
+    assert state[weight].array.tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert state[bias].array.tolist() == [0, 0] and state["ln_f.bias"].array.tolist() == [1, 1]
+    del stored[weight]
+    with pytest.raises(KeyError, match="c_attn"):
+        exec(loop, names)
+
+
+class _Tensor:
+    """Has the methods of PyTorch's tensors that the documented lines call."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def t(self) -> _Tensor:
+        return _Tensor(self.array.T)
+
+    def copy_(self, other: _Tensor) -> None:
+        self.array[...] = other.array
+
+    def zero_(self) -> None:
+        self.array[...] = 0

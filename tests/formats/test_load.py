@@ -99,7 +99,7 @@ def test_abstract_params_are_the_shapes_of_the_parameters() -> None:
 def test_parameters_are_read_onto_the_shapes_asked_for(workdir: Path) -> None:
     with open_model(workdir) as reader:
         assert reader.step == 7 and reader.config == tiny_config()
-        params = reader.read_params(abstract_params(tiny_config().model))
+        params = reader.read_params(abstract_params(tiny_config().model)).params
         jax.tree.map(np.testing.assert_array_equal, params, noisy_params(tiny_config()))
         wider = abstract_params(dataclasses.replace(tiny_config().model, d_model=64))
         with pytest.raises(UserError) as error:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from gpt2_jax.checkpoint import store as store_lib
-from gpt2_jax.checkpoint.store import LOOKS, CheckpointStore
+from gpt2_jax.checkpoint.newest import _LOOKS
+from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import StorageError
 from gpt2_jax.experiment import evaluate
 from gpt2_jax.formats.load import load
@@ -25,7 +26,7 @@ _SMALL = {"num_layers": 1, "scan_unroll": 1, "d_model": 8, "num_heads": 1}
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose steps 1 to 6 a test may reveal, one after the other."""
     folder = tmp_path_factory.mktemp("running") / "run"
-    for step in range(1, LOOKS + 2):
+    for step in range(1, _LOOKS + 2):
         make_run(folder, tiny_config(**_SMALL), step=step)
     return folder
 
@@ -51,7 +52,7 @@ class _Trainer:
         original, left = getattr(owner, name), [times]
 
         def patched(*args: Any, **kwargs: Any) -> Any:
-            result = original(*args, **kwargs) if name in ("steps", "newest_good") else None
+            result = original(*args, **kwargs) if name in ("steps", "survey") else None
             if left[0]:
                 left[0] -= 1
                 self.save()
@@ -68,7 +69,7 @@ def trainer(workdir: Path, tmp_path: Path) -> _Trainer:
 _MOMENTS = [
     (CheckpointStore, "steps"),
     (store_lib, "find_damage"),
-    (CheckpointStore, "newest_good"),
+    (CheckpointStore, "survey"),
     (CheckpointStore, "meta"),
     (CheckpointStore, "restore_params"),
 ]
@@ -109,8 +110,8 @@ def test_a_step_that_was_named_is_not_replaced_by_another(
 def test_the_reader_gives_up_if_every_step_vanishes(
     trainer: _Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer.interfere(monkeypatch, CheckpointStore, "restore_params", times=LOOKS)
-    with pytest.raises(StorageError, match=rf"cannot read checkpoint .*checkpoints/{LOOKS}:"):
+    trainer.interfere(monkeypatch, CheckpointStore, "restore_params", times=_LOOKS)
+    with pytest.raises(StorageError, match=rf"cannot read checkpoint .*checkpoints/{_LOOKS}:"):
         load(trainer.workdir)
 
 

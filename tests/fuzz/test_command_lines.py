@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from hypothesis import strategies as st
 from gpt2_jax import config as config_lib
 from gpt2_jax.cli import plan as cli_plan
 from gpt2_jax.cli.main import VERBS
+from tests import cache_options
 from tests.fuzz.commands import cases, ends_as_documented, snapshot, words
 from tests.runs import CONFIG
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Makes a folder with what commands read; no verb does its work or uses the network."""
     monkeypatch.chdir(tmp_path)
     Path("tiny.py").write_text(CONFIG.format(data="data"), encoding="utf-8")
@@ -33,9 +35,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("gpt2_jax.experiment.dry_run", lambda _: _SIZES)
     monkeypatch.setattr("gpt2_jax.cli.prepare.prepare", lambda *_, **__: _SUMMARY)
     monkeypatch.setattr("gpt2_jax.cli.doctor.examine", lambda: _FOUND)
-    monkeypatch.setattr(cli_plan, "compile_without_devices", lambda: None)
+    monkeypatch.setattr(cli_plan, "_use_no_devices", lambda: None)
     monkeypatch.setattr(cli_plan, "libtpu_installed", lambda: False)
-    return tmp_path
+    with cache_options.restored():
+        yield tmp_path
 
 
 _SIZES: dict[str, Any] = {

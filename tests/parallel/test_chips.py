@@ -73,6 +73,8 @@ def test_chips_go_by_their_names():
     assert chip_named("h100").name == "h100-sxm" and chip_named("a100").name == "a100-80gb"
     with pytest.raises(UserError, match="did you mean 'h100-sxm'"):
         chip_named("h100_sxm")
+    with pytest.raises(UserError, match=r"one of .*h100, .*did you mean 'h100'"):
+        chip_named("h1000")
 
 
 def test_a_program_may_take_what_the_runtime_leaves_it():

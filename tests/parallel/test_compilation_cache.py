@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache as public_cache
 
+from gpt2_jax.cli import doctor
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import UserError
 from gpt2_jax.parallel import compilation_cache
@@ -21,32 +21,21 @@ from gpt2_jax.parallel.compilation_cache import (
     keep_compiled_programs,
     programs_folder,
 )
-
-_OPTIONS = (
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_enable_xla_caches",
-    "jax_enable_compilation_cache",
-)
+from tests import cache_options
 
 
 @pytest.fixture
 def unset(monkeypatch, tmp_path):
     """A process in which the user has set nothing; JAX's options are afterwards what they were."""
-    before = {name: jax.config.values[name] for name in _OPTIONS}
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    jax_cache = compilation_cache.jax_cache
-    monkeypatch.setattr(jax_cache, "get_file_cache", jax_cache.get_file_cache)
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    public_cache.reset_cache()
-    yield monkeypatch
-    for name, value in before.items():
-        jax.config.update(name, value)
-    public_cache.reset_cache()
+    with cache_options.restored():
+        jax.config.update("jax_compilation_cache_dir", None)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+        public_cache.reset_cache()
+        yield monkeypatch
 
 
 def compile_one():
@@ -129,6 +118,15 @@ def test_a_chosen_least_compile_time_stays(unset):
     assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 1.0
 
 
+@pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
+def test_a_name_that_xla_cannot_take_is_refused(unset, tmp_path, name):
+    with pytest.raises(UserError, match=rf"^{VARIABLE} '.* cannot be used: .*off"):
+        unset.setattr(os, "environ", os.environ | {VARIABLE: str(tmp_path / name)})
+        keep_compiled_programs()
+    with pytest.raises(UserError, match=r"^--compilation_cache '.* cannot be used: .*off"):
+        keep_compiled_programs(str(tmp_path / name))
+
+
 def test_a_scheme_that_cannot_be_reached_is_refused(unset):
     unset.setenv(VARIABLE, "s3://bucket/programs")
     with pytest.raises(UserError, match=rf"{VARIABLE} s3://bucket/programs must be a folder on a"):
@@ -151,54 +149,74 @@ def test_other_processors_and_versions_have_other_folders(unset, monkeypatch, tm
     assert len({folder, newer, names[0]}) == 3
 
 
-def test_the_entries_that_were_not_read_for_longest_make_room(tmp_path):
-    old, new = tmp_path / ("a" * 16), tmp_path / ("b" * 16)
-    (tmp_path / "texts").mkdir()
-    (tmp_path / "texts" / "mine.program").write_bytes(bytes(900))  # not ours
-    other, store = ProgramStore(old, 1000), ProgramStore(new, 1000)
-    other.put("other", bytes(300))
-    for key in "pqr":
-        store.put(key, bytes(150))
-    for age, path in enumerate([new / "p.program", old / "other.program", new / "q.program"]):
-        os.utime(path, (time.time() - 1000 + age,) * 2)
-    assert store.get("p") == bytes(150)  # now the last to be removed
-    (left := new / "s.program.host-1-0.tmp").write_bytes(b"left by a process that was killed")
-    os.utime(left, (time.time() - 10**6,) * 2)
-    later = ProgramStore(new, 1000)
-    later.put("s", bytes(200))
-    assert sorted(path.name for path in new.iterdir()) == ["p.program", "r.program", "s.program"]
-    assert list(old.iterdir()) == [] and (tmp_path / "texts" / "mine.program").exists()
-    later.put("larger than all", bytes(2000))
-    assert later.get("larger than all") is None
-
-
-def test_a_folder_that_cannot_be_written_causes_one_warning(tmp_path, capsys):
-    (tmp_path / "file").write_text("no folder")
-    store = ProgramStore(tmp_path / "file" / ("a" * 16))
-    for key in "pq":
-        assert store.get(key) is None
-        store.put(key, b"entry")
-    errors = capsys.readouterr().err
-    assert errors.count("\n") == 1 and f"set {VARIABLE} to another folder, or to off" in errors
-
-
-def test_a_full_disk_causes_one_warning_and_leaves_nothing(tmp_path, capsys, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    store = ProgramStore(tmp_path / ("a" * 16))
-    monkeypatch.setattr(os, "fsync", full)
-    for key in "pq":
-        store.put(key, b"entry")
-    assert capsys.readouterr().err.count("No space left on device") == 1
-    assert list((tmp_path / ("a" * 16)).iterdir()) == []
-
-
 def test_doctor_counts_the_programs(unset):
     folder = programs_folder()
     assert folder is not None
     assert (describe()["entries"], describe()["bytes"]) == (0, 0)
     ProgramStore(folder).put("p", bytes(100))
+    for _ in range(2):  # the second time, this process uses the cache itself
+        report = describe()
+        assert (report["entries"], report["bytes"], report["problem"]) == (1, 132, None)
+        assert report["detail"] == f"{folder}: 1 programs, 0.0 MiB of about 1,024 at most"
+        keep_compiled_programs()
+
+
+@pytest.mark.parametrize("place", ["file", "/proc/nowhere", "s3://bucket/f", "gs:///f", "theirs"])
+def test_doctor_says_what_the_next_run_will_say(unset, tmp_path, place, capsys):
+    (tmp_path / "file").write_text("no folder")
+    if place == "theirs":
+        unset.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "file"))
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file"))
+    else:
+        unset.setenv(VARIABLE, str(tmp_path / place) if place == "file" else place)
+    unset.setattr(doctor, "_vocabulary", dict)  # takes a second
+    report = doctor.examine()
+    found = report["fast_paths"]["compilation_cache"]
+    assert not found["on"] and found["detail"] in report["problems"]
+    assert "bf16" in report["fast_paths"]
+    if "://" in place:
+        with pytest.raises(UserError) as raised:
+            keep_compiled_programs()
+        assert found["detail"] == str(raised.value)
+    elif place != "theirs":
+        folder = programs_folder()
+        assert folder is not None
+        ProgramStore(folder).put("p", b"entry")
+        said = capsys.readouterr().err
+        assert said.partition("(")[0] == f"warning: {found['detail']}".partition("(")[0]
+
+
+def test_doctor_does_not_judge_other_places_of_jax(unset):
+    unset.setenv("JAX_COMPILATION_CACHE_DIR", "s3://bucket/folder")
+    jax.config.update("jax_compilation_cache_dir", "s3://bucket/folder")
     report = describe()
-    assert (report["entries"], report["bytes"]) == (1, 132)
-    assert report["detail"] == f"{folder}: 1 programs, 0.0 MiB of at most 1,024"
+    assert report["on"] and report["problem"] is None
+    assert report["detail"] == "s3://bucket/folder, set by JAX_COMPILATION_CACHE_DIR"
+
+
+@pytest.mark.parametrize("word", ["OFF", "Off", "0", "false", "None"])
+def test_the_cache_is_turned_off_in_any_spelling(unset, word):
+    unset.setenv(VARIABLE, word)
+    assert programs_folder() is None
+    keep_compiled_programs(word)
+    assert not jax.config.values["jax_enable_compilation_cache"]
+
+
+def test_a_relative_folder_is_that_of_the_start(unset, tmp_path):
+    unset.chdir(tmp_path)
+    keep_compiled_programs("mine")
+    assert os.path.dirname(jax.config.values["jax_compilation_cache_dir"]) == str(tmp_path / "mine")
+    unset.setenv(VARIABLE, "of the variable")
+    assert programs_folder().parent == tmp_path / "of the variable"
+
+
+def test_several_processes_keep_programs_only_where_the_user_says(unset, tmp_path):
+    unset.setattr(jax.distributed, "is_initialized", lambda: True)
+    keep_compiled_programs()
+    assert jax.config.values["jax_compilation_cache_dir"] is None
+    assert describe()["folder"] is None
+    unset.setenv(VARIABLE, str(tmp_path / "shared"))
+    keep_compiled_programs()
+    assert jax.config.values["jax_compilation_cache_dir"] == str(programs_folder())
+    keep_compiled_programs(str(tmp_path / "named"))
+    assert "named" in jax.config.values["jax_compilation_cache_dir"]

@@ -15,6 +15,7 @@ from gpt2_jax.parallel import platforms
 from tests.inference.tiny import make_run
 
 _CODE = """
+import os
 import sys
 import jax
 from gpt2_jax.cli.main import main
@@ -27,6 +28,7 @@ verbs = {
 for number, (verb, flags) in enumerate(verbs.items()):
     # Every name in one verb and every verb with one name, the last as the environment has it.
     for name in ("cuda", "cpu,cqu", "cqu") if number == 0 else ("cqu",):
+        os.environ["JAX_PLATFORMS"] = name
         jax.config.update("jax_platforms", name)
         print(verb, name, main([verb, *flags]), flush=True)
 """
@@ -71,5 +73,12 @@ def test_only_what_concerns_the_platform_is_blamed_on_it(monkeypatch: pytest.Mon
     with pytest.raises(RuntimeError, match="DEADLINE_EXCEEDED"):
         platforms.check_platforms()
     fail_with("Unable to initialize backend 'cpu': NOT_FOUND: nothing.\n(set JAX_PLATFORMS='')")
-    with pytest.raises(UserError, match=f"JAX_PLATFORMS={named} .*NOT_FOUND"):
+    monkeypatch.setenv("JAX_PLATFORMS", named)
+    with pytest.raises(UserError, match=f"^JAX_PLATFORMS={named} in the environment .*NOT_FOUND"):
+        platforms.check_platforms()
+    monkeypatch.delenv("JAX_PLATFORMS")
+    with pytest.raises(UserError, match=f"^the option jax_platforms={named} of jax.config names"):
+        platforms.check_platforms()
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "0")
+    with pytest.raises(UserError, match=r"^JAX_NUM_CPU_DEVICES=0 in the environment must be at"):
         platforms.check_platforms()

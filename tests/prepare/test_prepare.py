@@ -201,10 +201,10 @@ def test_foreign_folders_and_damaged_shards_are_refused(tmp_path):
     prepare(DOCUMENTS, "byte", tmp_path / "out")
     with open(tmp_path / "out" / "val_000000.bin", "ab") as file:
         file.write(b"xx")
-    with pytest.raises(UserError, match=r"val_000000\.bin is damaged.*remove the folder"):
+    with pytest.raises(UserError, match=r"val_000000\.bin is corrupt.* copy it again"):
         prepare(DOCUMENTS, "byte", tmp_path / "out")
     (tmp_path / "out" / "val_000000.bin").unlink()
-    with pytest.raises(UserError, match=r"val_000000\.bin cannot be read.*remove the folder"):
+    with pytest.raises(UserError, match=r"val_000000\.bin is missing: remove the folder"):
         prepare(DOCUMENTS, "byte", tmp_path / "out")
 
 

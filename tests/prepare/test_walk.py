@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import UserError
+from gpt2_jax.prepare.inputs import read_inputs
 from gpt2_jax.prepare.walk import folder_files, matching_files
 
 
@@ -70,15 +72,43 @@ def test_patterns_say_what_is_between_folders(place):
         assert sorted(set(found)) == names, pattern
 
 
-def test_what_cannot_be_followed_is_named(place):
-    Path("top/deep/lost.txt").symlink_to("nowhere")
-    Path("top/deep/lost").symlink_to("nowhere")
-    for find in (
-        lambda: folder_files(Path("top"), (".txt",)),
-        lambda: matching_files("top/**/*.txt"),
-    ):
-        with pytest.raises(UserError, match=r"top/deep/lost\.txt is a link that leads nowhere"):
-            find()
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [("nowhere", "is a link that leads nowhere"), ("lost", "is a link that leads back to itself")],
+)
+@pytest.mark.parametrize("suffix", [".txt", ""])
+def test_a_link_that_cannot_be_followed_is_named(place, capsys, target, problem, suffix):
+    target += suffix if target == "lost" else ""
+    Path(f"top/deep/lost{suffix}").symlink_to(target)
+    with pytest.raises(UserError, match=f"top/deep/lost{suffix} {problem}"):
+        folder_files(Path("top"), (".txt",))
+    patterns = ["top/deep/l*", f"top/d*/lost{suffix}"]
+    patterns += ["top/**/*.txt", "**"] if suffix else ["top/deep/lo*/*.txt"]
+    for pattern in patterns:
+        with pytest.raises(UserError, match=f"top/deep/lost{suffix} {problem}"):
+            matching_files(pattern)
+    with pytest.raises(UserError, match=f"--input top/deep/lost{suffix} {problem}"):
+        read_inputs([f"top/deep/lost{suffix}"])
+    assert capsys.readouterr().err == ""
+    if not suffix:  # it may have stood for a folder of texts
+        assert len(matching_files("top/**/*.txt")) == len(TAKEN)
+        note = "note: --input top/**/*.txt does not match 1 link that leads nowhere, instead of "
+        assert capsys.readouterr().err.startswith(note)
+
+
+def test_a_pipe_is_refused_without_waiting_for_its_content(place):
+    os.mkfifo("top/pipe.txt")
+    for name in ("top", "top/**/*.txt", "top/pipe.txt"):
+        with pytest.raises(UserError, match=r"top/pipe\.txt is not a regular file"):
+            read_inputs([name])
+    Path("top/pipe.txt").unlink()
+    reader, writer = os.pipe()  # as a shell's <(...) names it
+    try:
+        with pytest.raises(UserError, match=rf"--input /dev/fd/{reader} is not a regular file"):
+            read_inputs([f"/dev/fd/{reader}"])
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_the_command_counts_the_files_and_takes_each_once(place, capsys):

@@ -91,9 +91,12 @@ def test_three_updates_are_adamw_written_by_hand():
     ours = jax.tree.map(jnp.asarray, params)
     state = optimizer.init(ours)
 
+    schedule = make_schedule(config.schedule, config.train.total_steps)
+
     @jax.jit
     def update(params, state, grads):
-        updates, state = optimizer.update(grads, state, params)
+        rate = schedule(updates_made(state))
+        updates, state = optimizer.update(grads, state, params, learning_rate=rate)
         return optax.apply_updates(params, updates), state
 
     norms = []
@@ -145,14 +148,16 @@ def test_updates_and_state_are_those_of_optax(name):
         "adamw": optax.adamw(schedule, 0.8, 0.9, 1e-6, weight_decay=0.3, mask=decay_mask),
         "lion": optax.lion(schedule, 0.8, 0.9, weight_decay=0.3, mask=decay_mask),
     }[name]
-    optimizers = (make_optimizer(config), optax.chain(optax.clip_by_global_norm(1.0), theirs))
+    theirs = optax.with_extra_args_support(optax.chain(optax.clip_by_global_norm(1.0), theirs))
+    optimizers = (make_optimizer(config), theirs)
     params = {"wte": jnp.linspace(-1, 1, 6).reshape(2, 3), "bias": jnp.ones(3)}
     results = []
     for optimizer in optimizers:
         values, state = params, optimizer.init(params)
         for size in (3.0, 0.1, -1.0):
             gradients = jax.tree.map(lambda leaf, size=size: size * jnp.cos(7 * leaf), params)
-            updates, state = optimizer.update(gradients, state, values)
+            rate = schedule(updates_made(state))  # optax's own optimizer ignores it
+            updates, state = optimizer.update(gradients, state, values, learning_rate=rate)
             values = optax.apply_updates(values, updates)
         results.append((values, state))
     # The structure of the state, too, since checkpoints depend on it.
@@ -167,7 +172,7 @@ def test_the_gradient_is_clipped_by_its_global_norm(clip, passed_on):
     optimizer = make_optimizer(config)
     params = {"wte": jnp.zeros(1), "bias": jnp.zeros(1)}
     grads = {"wte": jnp.asarray([3.0]), "bias": jnp.asarray([-4.0])}
-    _, state = optimizer.update(grads, optimizer.init(params), params)
+    _, state = optimizer.update(grads, optimizer.init(params), params, learning_rate=jnp.ones(()))
     mu = optax.tree.get(state, "mu")
     assert optax.tree.norm(mu) == pytest.approx(passed_on, rel=1e-6)
     assert mu["wte"] / mu["bias"] == pytest.approx(-0.75)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.training.optimizer import make_schedule
 from gpt2_jax.training.rewind import check_rates_so_far
 from gpt2_jax.training.trainer import Trainer
 from tests.training.tiny import lines, make_config, make_setup
@@ -34,7 +38,7 @@ def _check(step, name="cosine", total=24, **changes):
 def test_a_run_may_grow_if_its_rates_so_far_stay(step, name, total, fits):
     if fits:
         return _check(step, name, total)
-    with pytest.raises(UserError, match="which changes the learning rate of step"):
+    with pytest.raises(UserError, match="learning rates of the updates so far would have been oth"):
         _check(step, name, total)
     _check(step, name, total, schedule__allow_rewind=True)
 
@@ -43,11 +47,36 @@ def test_the_refusal_gives_the_rates_and_the_choices():
     with pytest.raises(UserError) as error:
         _check(12)
     assert str(error.value) == (
-        "train.total_steps=24 instead of 12 stretches the cosine decay, which changes the learning "
-        "rate of step 13 from 0 to 0.00065: keep 12; or start a new run, with another --workdir "
-        "and --config.train.init_from=runs/a; or accept the jump with "
+        "train.total_steps=24 instead of 12 stretches the cosine decay. The learning rates of the "
+        "updates so far would have been others: update 12 of 12 differs most (3.8e-05 before, "
+        "0.00073 now), and the next would jump (0 before, 0.00065 now): keep 12; or start a new "
+        "run, with another --workdir and --config.train.init_from=runs/a; or accept the jump with "
         "--config.schedule.allow_rewind=true"
     )
+
+
+@pytest.mark.parametrize(("step", "total"), [(12, 13), (6, 13), (6, 200_000)])
+def test_the_rates_that_differ_are_written_with_digits_that_differ(step, total):
+    def config(total_steps):
+        return make_config(
+            schedule__name="cosine",
+            schedule__learning_rate=6e-4,
+            schedule__warmup_steps=2,
+            train__total_steps=total_steps,
+        )
+
+    before, after = config(100_000), config(100_000 + total)
+    with pytest.raises(UserError) as error:
+        check_rates_so_far(before, after, 4000 + step, "runs/a")
+    pairs = re.findall(r"\((\S+) before, (\S+) now\)", str(error.value))
+    assert len(pairs) == 2 and all(one != other for one, other in pairs)
+    rates = [make_schedule(each.schedule, each.train.total_steps) for each in (before, after)]
+    most = int(re.search(r"update (\d+) of", str(error.value))[1]) - 1
+    for (one, other), update in zip(pairs, (most, 4000 + step), strict=True):
+        assert float(one) == pytest.approx(float(rates[0](update)), rel=0.05)
+        assert float(other) == pytest.approx(float(rates[1](update)), rel=0.05)
+    largest = abs(rates[0](np.arange(4000)) - rates[1](np.arange(4000))).max()
+    assert abs(rates[0](most) - rates[1](most)) >= largest
 
 
 def test_a_finished_run_grows_only_if_the_jump_is_accepted(tmp_path, capfd):
@@ -57,7 +86,7 @@ def test_a_finished_run_grows_only_if_the_jump_is_accepted(tmp_path, capfd):
 
     train(train__total_steps=4)
     before = {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()}
-    with pytest.raises(UserError, match=r"of step 5 from 0 to .*allow_rewind=true"):
+    with pytest.raises(UserError, match=r"jump \(0 before, .*allow_rewind=true"):
         train(train__total_steps=6)
     assert {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()} == before
     assert train(train__total_steps=6, schedule__allow_rewind=True)["step"] == 6
