@@ -121,7 +121,7 @@ def _kernel(length: int, choices: _Choices) -> tuple[Any, Any]:
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
 
-    block = _largest_block(length, _BLOCK)
+    block = splash_block(length)
     length_last = splash_attention_kernel.QKVLayout.SEQ_MINOR
     sizes = splash.BlockSizes(
         block_q=block,
@@ -144,8 +144,13 @@ def _kernel(length: int, choices: _Choices) -> tuple[Any, Any]:
     return kernel, sizes
 
 
+def splash_block(context_length: int) -> int:
+    """Returns the queries of a block of scores, and its keys in the forward pass."""
+    return _largest_block(context_length, _BLOCK)
+
+
 def _largest_block(length: int, most: int) -> int:
-    """Returns the largest block size that divides the length."""
+    """Returns the largest block size up to `most` that divides the length."""
     return next(size for size in (1024, 512, 256, LANES) if size <= most and length % size == 0)
 
 
