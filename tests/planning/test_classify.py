@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from gpt2_jax.config import from_dict
@@ -27,10 +29,14 @@ _CONFIG = from_dict(
 )
 
 
+def abstract_params(config):
+    mesh = abstract_mesh(config.mesh, 16)
+    return abstract_state(config, make_optimizer(config), mesh, Rules()).params
+
+
 @pytest.fixture(scope="module")
 def params():
-    mesh = abstract_mesh(_CONFIG.mesh, 16)
-    return abstract_state(_CONFIG, make_optimizer(_CONFIG), mesh, Rules()).params
+    return abstract_params(_CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +51,7 @@ def params():
         ((4, 128, 2048), "weights"),  # one axis in its four parts
         ((1024, 512), "weights"),  # the table of tokens, though 4 x 256 tokens are as many
         ((1048, 512), "weights"),  # padded
+        ((512, 1536), "weights"),  # queries, keys and values as one axis
         ((4, 256, 512), "activations"),
         ((4, 256, 2048), "activations"),
         ((1024, 2048), "activations"),  # sequences and tokens as one axis
@@ -56,3 +63,16 @@ def test_shapes_tell_parameters_from_activations(dims, of, params):
     for kind, weights in names.items():
         found = classify_transfer(_CONFIG, params, kind, [Array("f32", (8,)), Array("bf16", dims)])
         assert found == (weights if of == "weights" else of)
+
+
+def test_merged_axes_of_a_weight_are_no_activation_though_the_model_is_as_wide_as_its_context():
+    model = dataclasses.replace(_CONFIG.model, num_heads=2, d_model=256)
+    config = dataclasses.replace(_CONFIG, model=model)
+    wide = abstract_params(config)
+    of = lambda kind, *dims: classify_transfer(config, wide, kind, [Array("bf16", dims)])  # noqa: E731
+    # c_attn [3, 256, 3, 2, 128] in two dimensions, whole, cut by tensor, and cut by FSDP.
+    for dims in ((256, 768), (3, 256, 768), (256, 384), (4, 64, 768), (3, 4, 64, 768)):
+        assert of("reduce-scatter", *dims) == "gradients", dims
+        assert of("all-gather", *dims) == "parameters", dims
+    assert of("all-reduce", 4, 256, 768) == "activations"
+    assert of("all-reduce", 4, 256, 256) == "activations"
