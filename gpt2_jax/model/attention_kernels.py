@@ -97,8 +97,7 @@ def _splash(q, k, v, segments, scale, interpret=False):
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     T, H = q.shape[1:3]
-    # The largest of MaxText's block sizes that divides T, for all passes.
-    block = next(size for size in (512, 256, _LANES) if T % size == 0)
+    block = splash_block(T)  # for all passes
     sizes = splash.BlockSizes(
         block_q=block,
         block_kv=block,
@@ -116,6 +115,11 @@ def _splash(q, k, v, segments, scale, interpret=False):
     ids = None if segments is None else splash.SegmentIds(segments, segments)
     q_BxHxTxK, k_BxHxTxK, v_BxHxTxK = (jnp.swapaxes(x, 1, 2) for x in (q * scale, k, v))
     return jnp.swapaxes(jax.vmap(kernel)(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, ids), 1, 2)
+
+
+def splash_block(context_length: int) -> int:
+    """Returns the rows and columns of a block of scores: MaxText's largest that divides T."""
+    return next(size for size in (512, 256, _LANES) if context_length % size == 0)
 
 
 def _cudnn_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
