@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 
@@ -100,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
     name = topology.name if topology else f"{devices} x {chip.name}"
     compile_without_devices()
     from gpt2_jax.data.token_sets import resolve_vocab_size
+    from gpt2_jax.parallel.mesh import is_unset
     from gpt2_jax.planning import report
+    from gpt2_jax.planning.layout import choose_layout
     from gpt2_jax.planning.plan import Plan, analytic_plan, compiled_plan
 
     config = resolve_vocab_size(config)
@@ -120,6 +123,10 @@ def run(args: argparse.Namespace) -> int:
         return analytic_plan(choice, chip, devices, name, args.slices)
 
     if not args.search:
+        if is_unset(config.mesh) and devices > 1:
+            layout = choose_layout(config, chip, devices, args.slices)
+            print(f"note: {layout.problem or f'mesh: {layout.text}'}", file=sys.stderr)
+            config = dataclasses.replace(config, mesh=layout.mesh)
         plan = estimate(config)
         as_json = report.as_json(plan, args.price)
         print(json.dumps(as_json) if args.json else report.as_text(plan, args.price))
