@@ -65,7 +65,10 @@ class MeshConfig:
     """
 
     data: int | None = knob(
-        None, "replicas of the model, each with its part of the batch; mesh unset: chosen", low=-1
+        None,
+        "replicas of the model, each with its part of the batch; with no axis set, several TPUs or "
+        "GPUs choose the mesh",
+        low=-1,
     )
     fsdp: int | None = knob(
         None, "devices that parameters are sharded over, and gathered layer by layer", low=-1

@@ -158,9 +158,9 @@ def _kernel(plan: Plan, share: Sequence[float]) -> str:
     model = plan.config.model
     block = splash_block(model.context_length)
     return (
-        f"attention taken at {_range([100 * x for x in share], '.0f')} % of the peak: heads "
-        f"{model.head_dim} wide on a matrix unit of {plan.chip.matrix_unit}, whole blocks of "
-        f"{block} at the diagonal of {model.context_length}"
+        f"attention at {_range([100 * x for x in share], '.0f')} % of the peak: heads "
+        f"{model.head_dim} wide, matrix unit {plan.chip.matrix_unit}, blocks of {block}, "
+        f"T = {model.context_length}"
     )
 
 
