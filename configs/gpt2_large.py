@@ -18,8 +18,6 @@ def get_config():
     c.model.num_heads = 20
     c.model.d_model = 1280
     c.compute.remat = "dots"
-    c.mesh.data = 1
-    c.mesh.fsdp = -1
     c.schedule.learning_rate = 0.00025
     c.schedule.min_learning_rate = 2.5e-05
     c.schedule.warmup_steps = 700

@@ -18,8 +18,6 @@ def get_config():
     c.model.num_heads = 16
     c.model.d_model = 1024
     c.compute.remat = "none"
-    c.mesh.data = -1
-    c.mesh.fsdp = 1
     c.schedule.learning_rate = 0.0003
     c.schedule.min_learning_rate = 3e-05
     c.schedule.warmup_steps = 700

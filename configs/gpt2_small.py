@@ -19,8 +19,6 @@ def get_config():
     c.model.num_heads = 12
     c.model.d_model = 768
     c.compute.remat = "none"
-    c.mesh.data = -1
-    c.mesh.fsdp = 1
     c.schedule.learning_rate = 0.0006
     c.schedule.min_learning_rate = 6e-05
     c.schedule.warmup_steps = 700

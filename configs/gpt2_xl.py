@@ -18,8 +18,6 @@ def get_config():
     c.model.num_heads = 25
     c.model.d_model = 1600
     c.compute.remat = "full"
-    c.mesh.data = 1
-    c.mesh.fsdp = -1
     c.schedule.learning_rate = 0.0002
     c.schedule.min_learning_rate = 2e-05
     c.schedule.warmup_steps = 700

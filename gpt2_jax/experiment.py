@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from gpt2_jax import config as config_lib
-from gpt2_jax.config import Config, arguments
+from gpt2_jax.config import Config, MeshConfig, arguments
 from gpt2_jax.data.token_sets import TokenSets, open_sets, resolve_vocab_size
 from gpt2_jax.errors import UserError, print_stderr, short_repr
 from gpt2_jax.evals import sources
@@ -42,6 +42,7 @@ from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
 from gpt2_jax.parallel.distributed import is_primary, report_lost_peers
 from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.planning.layout import run_layout
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.initial import read_initial
 from gpt2_jax.training.optimizer import make_optimizer
@@ -107,14 +108,17 @@ def train(
         log = print_stderr if is_primary() else _silent
         if jax.default_backend() != "cpu":  # a CPU has the reference alone
             log(f"attention: {kernel}")
+        if layout := run_layout(config, jax.devices()):
+            log(f"mesh: {layout.text}")
         sets = open_sets(config, check_sums=check_sha256, log=log)
-        results = Trainer(config, workdir, make_setup(config, sets)).run(stop_at_step)
+        setup = make_setup(config, sets, layout and layout.mesh)
+        results = Trainer(config, workdir, setup).run(stop_at_step)
     if compare_compressors and is_primary():
         results |= _compare_compressors(config, sets)
     return results
 
 
-def make_setup(config: Config, sets: TokenSets) -> Setup:
+def make_setup(config: Config, sets: TokenSets, mesh: MeshConfig | None = None) -> Setup:
     """Returns what a `Trainer` needs for a config: batches, evaluators, and initial parameters."""
     tasks = _make_tasks(config, sets.tokenizer)
 
@@ -134,6 +138,7 @@ def make_setup(config: Config, sets: TokenSets) -> Setup:
         tokenizer=sets.tokenizer.to_dict(),
         data_fingerprint=sets.fingerprint,
         read_params=lambda name, abstract: read_initial(config, name, sets.tokenizer, abstract),
+        mesh=mesh,
     )
 
 
@@ -181,18 +186,21 @@ def dry_run(config: Config) -> dict[str, Any]:
 
     Returns:
       {"parameters", "tokens_per_step", "total_tokens", "flops_per_step", "mesh": {axis: size},
-      "attention": the kernel on the local devices and why it is not another, "memory_bytes": {kind:
-      bytes per device}}. Gradients take as much memory as the parameters; activations are not
+      "layout": the mesh in words and, on several TPUs or GPUs, how it came about, "attention": the
+      kernel on the local devices and why it is not another, "memory_bytes": {kind: bytes per
+      device}}. Gradients take as much memory as the parameters; activations are not
       included.
 
     Raises:
-      UserError: if the mesh does not divide the batch or the model.
+      UserError: if the mesh does not divide the batch or the model, or it is unset and no mesh does
+        or is expected to fit.
     """
     config = resolve_vocab_size(config)
     check_platforms()
     config = dataclasses.replace(config, compute=with_dtype(config.compute))
     kernel = attention_kernels.explain(config.model, config.compute)
-    mesh = mesh_lib.make_mesh(config.mesh)
+    layout = run_layout(config, jax.devices())
+    mesh = mesh_lib.make_mesh(layout.mesh if layout else config.mesh)
     mesh_lib.check_batch(config.train, mesh)
     state = abstract_state(config, make_optimizer(config), mesh, Rules())
     return {
@@ -201,6 +209,7 @@ def dry_run(config: Config) -> dict[str, Any]:
         "total_tokens": config.tokens_per_step * config.train.total_steps,
         "flops_per_step": flops_per_token(config.model) * config.tokens_per_step,
         "mesh": mesh_lib.describe(mesh),
+        "layout": layout.text if layout else mesh_lib.axes_text(mesh_lib.describe(mesh)),
         "attention": kernel,
         "memory_bytes": {
             "parameters": bytes_per_device(state.params),

@@ -12,9 +12,10 @@ import pytest
 import gpt2_jax
 from gpt2_jax import experiment
 from gpt2_jax.cli.main import main
-from gpt2_jax.config import load_config
+from gpt2_jax.config import MeshConfig, load_config
 from gpt2_jax.data.token_sets import open_sets
 from gpt2_jax.errors import UserError
+from gpt2_jax.planning.layout import Layout
 from gpt2_jax.prepare.prepare import prepare
 from gpt2_jax.prepare.work_items import Document
 from tests.runs import arrays, fill_lab, identical, lines, losses
@@ -81,6 +82,32 @@ def test_train_on_an_accelerator_says_which_attention_it_uses_and_why(
     assert "\nattention: reference (splash needs a TPU; cudnn needs a GPU of" in (
         "\n" + capsys.readouterr().err
     )
+
+
+def test_a_chosen_layout_is_said_and_used_and_not_saved(lab, run, monkeypatch, capsys):
+    workdir, _ = run
+    config, used = make_config(lab), []
+
+    class Trainer(experiment.Trainer):
+        def __init__(self, *args):
+            super().__init__(*args)
+            used.append(dict(self.constants.mesh.shape))
+
+    monkeypatch.setattr(experiment, "Trainer", Trainer)
+    gpt2_jax.train(config, workdir)
+    assert "mesh: " not in capsys.readouterr().err  # on CPUs nothing is chosen
+    layout = Layout(MeshConfig(2, 4, 1), "data 2 x fsdp 4 x tensor 1 (chosen)")
+    monkeypatch.setattr(experiment, "run_layout", lambda config, devices: layout)
+    gpt2_jax.train(config, workdir)
+    assert "\nmesh: data 2 x fsdp 4 x tensor 1 (chosen)\n" in "\n" + capsys.readouterr().err
+    assert used == [
+        {"data": 8, "fsdp": 1, "tensor": 1},
+        {"data": 2, "fsdp": 4, "tensor": 1},
+    ]
+    saved = json.loads((workdir / "config.json").read_text())
+    assert saved["mesh"] == dict.fromkeys(("data", "fsdp", "tensor"))
+    report = experiment.dry_run(config)
+    assert report["mesh"] == used[1] and report["layout"] == layout.text
 
 
 @pytest.mark.slow
@@ -150,6 +177,7 @@ def test_dry_run_equals_the_command_and_needs_no_data(lab, capsys):
     assert read_json(capsys, *words) == report
     assert report["tokens_per_step"] == 8 * 16 and report["total_tokens"] == 4 * 8 * 16
     assert report["mesh"] == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert report["layout"] == "data 8 x fsdp 1 x tensor 1"
     assert report["memory_bytes"]["gradients"] == report["memory_bytes"]["parameters"]
     sharded = experiment.dry_run(
         dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=1, fsdp=8))

@@ -101,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
     _use_no_devices()
     from gpt2_jax.data.token_sets import resolve_vocab_size
     from gpt2_jax.model.defaults import with_dtype
+    from gpt2_jax.parallel.mesh import is_unset
     from gpt2_jax.planning import report
+    from gpt2_jax.planning.layout import choose_layout
     from gpt2_jax.planning.plan import Plan, analytic_plan, compiled_plan
 
     config = resolve_vocab_size(config)
@@ -123,6 +125,10 @@ def run(args: argparse.Namespace) -> int:
         return analytic_plan(choice, chip, devices, name, args.slices)
 
     if not args.search:
+        if is_unset(config.mesh) and devices > 1:
+            layout = choose_layout(config, chip, devices, args.slices)
+            print(f"note: {layout.problem or f'mesh: {layout.text}'}", file=sys.stderr)
+            config = dataclasses.replace(config, mesh=layout.mesh)
         plan = estimate(config)
         as_json = report.as_json(plan, args.price)
         print(json.dumps(as_json) if args.json else report.as_text(plan, args.price))

@@ -163,13 +163,12 @@ def _readable(report: dict[str, Any]) -> str:
     memory = "  ".join(
         f"{kind} {size / 2**20:,.1f}" for kind, size in report["memory_bytes"].items()
     )
-    mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items())
     return (
         f"parameters       {report['parameters']:,}\n"
         f"tokens per step  {report['tokens_per_step']:,}\n"
         f"total tokens     {report['total_tokens']:,}\n"
         f"FLOPs per step   {report['flops_per_step']:.3g} (6N + 6LTd per token)\n"
-        f"mesh             {mesh}\n"
+        f"mesh             {report['layout']}\n"
         f"attention        {report['attention']}\n"
         f"MiB per device   {memory}  (activations not included)"
     )

@@ -288,6 +288,6 @@ def _check_together(config: Config) -> None:
             f"train.total_steps={train.total_steps}: lower it too, for example with "
             f"--config.schedule.warmup_steps={max(train.total_steps // 10, 1)}"
         )
-    axes = {axis: getattr(config.mesh, axis) for axis in ("data", "fsdp", "tensor")}
+    axes = dataclasses.asdict(config.mesh)
     if list(axes.values()).count(-1) > 1 or 0 in axes.values():
         raise UserError(f"mesh axes must be positive, at most one of them -1, not {axes}")

@@ -61,13 +61,24 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Sets the number of devices along each mesh axis; one may be -1, the remaining devices."""
+    """Sets the number of devices along each mesh axis; one may be -1, the remaining devices.
 
-    data: int = knob(-1, "replicas of the model, each with its part of the batch", low=-1)
-    fsdp: int = knob(
-        1, "devices that parameters are sharded over, and gathered layer by layer", low=-1
+    With every axis unset, a run on several TPUs or GPUs chooses the mesh. If only some are unset,
+    data, or otherwise fsdp, is the remaining devices, and the others are 1.
+    """
+
+    data: int | None = knob(
+        None,
+        "replicas of the model, each with its part of the batch; with no axis set, several TPUs or "
+        "GPUs choose the mesh",
+        low=-1,
     )
-    tensor: int = knob(1, "devices that the heads and the MLP width are sharded over", low=-1)
+    fsdp: int | None = knob(
+        None, "devices that parameters are sharded over, and gathered layer by layer", low=-1
+    )
+    tensor: int | None = knob(
+        None, "devices that the heads and the MLP width are sharded over", low=-1
+    )
 
 
 @dataclasses.dataclass(frozen=True)

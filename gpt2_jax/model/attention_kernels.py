@@ -17,6 +17,8 @@ from gpt2_jax.model.layout import on_each_device
 from gpt2_jax.model.splash import LANES, splash_attention
 from gpt2_jax.parallel.platforms import platform_of
 
+_CUDNN_CAPABILITY = 8  # the least of a GPU
+
 Attend = Callable[..., jax.Array]
 _CPU = "a CPU"
 
@@ -95,7 +97,7 @@ def _cudnn(q, k, v, segments, scale):
 def _cudnn_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
     width = model.head_dim
     return {
-        "a GPU of compute capability 8.0 or more": _compute_capability() >= 8,
+        "a GPU of compute capability 8.0 or more": _compute_capability() >= _CUDNN_CAPABILITY,
         "compute.dtype=bfloat16": compute.dtype == "bfloat16",
         "a head width that is a multiple of 8 up to 128": width % 8 == 0 and width <= 128,
         "model.dropout=0": model.dropout == 0,
@@ -155,6 +157,20 @@ def choose(model: ModelConfig, compute: ComputeConfig) -> str:
             f"compute.attention={compute.attention} needs {needs[0]}; use auto or reference"
         )
     return compute.attention
+
+
+def choose_on(model: ModelConfig, compute: ComputeConfig, capability: float | None) -> str:
+    """Returns the kernel that `compute.attention` selects on devices that need not be there.
+
+    Args:
+      model, compute: sections of the config.
+      capability: compute capability of the GPUs; None for TPUs.
+    """
+    name = "splash" if capability is None else "cudnn"
+    _, *others = _KERNELS[name].needs(model, compute).values()  # without the device
+    has_device = capability is None or capability >= _CUDNN_CAPABILITY
+    runs = compute.attention in ("auto", name) and has_device and all(others)
+    return name if runs else "reference"
 
 
 def explain(model: ModelConfig, compute: ComputeConfig) -> str:

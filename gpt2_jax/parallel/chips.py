@@ -36,6 +36,9 @@ class Chip:
         None if the source does not state it.
       usable_hbm_bytes: memory that a program may use, as libtpu 0.0.51 states it; None if the
         runtime decides.
+      matrix_unit: rows and columns of a TPU's matrix unit; None for GPUs, or if the source does not
+        state it.
+      compute_capability: of a GPU, which decides what its libraries offer; None for TPUs.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Chip:
     clock_hz: float | None = None
     usable_hbm_bytes: int | None = None
     network_bandwidth: float | None = None
+    matrix_unit: int | None = None
+    compute_capability: float | None = None
 
     @property
     def is_tpu(self) -> bool:
@@ -72,6 +77,8 @@ def _chip(
     clock_mhz: float | None = None,
     usable: float | None = None,
     network_gbits: float | None = None,
+    matrix_unit: int | None = None,
+    capability: float | None = None,
 ) -> Chip:
     """Makes an entry from datasheet units: TFLOP/s, GiB, GB/s, GB/s both ways, MHz, GiB, Gbit/s."""
     return Chip(
@@ -85,6 +92,8 @@ def _chip(
         clock_hz=None if clock_mhz is None else clock_mhz * 1e6,
         usable_hbm_bytes=None if usable is None else int(usable * _GIB),
         network_bandwidth=None if network_gbits is None else network_gbits / 8 * _GIGA,
+        matrix_unit=matrix_unit,
+        compute_capability=capability,
     )
 
 
@@ -95,7 +104,8 @@ _TPU_CLOCK = "clock: the peak over the matrix units' FLOPs per cycle"
 _NVIDIA = "NVIDIA, "
 
 # NVIDIA's "GB" of memory are GiB as the driver reports them, less about half a percent for ECC.
-# Where a datasheet gives only the figure with sparsity, tflops is half of it.
+# Where a datasheet gives only the figure with sparsity, tflops is half of it. Compute capabilities
+# are in the appendix of that name of the CUDA C++ Programming Guide.
 CHIPS: tuple[Chip, ...] = (
     _chip(
         "v4",
@@ -106,6 +116,7 @@ CHIPS: tuple[Chip, ...] = (
         links=600,  # six links of 50 GB/s a direction
         clock_mhz=1050,
         usable=30.75,
+        matrix_unit=128,
         source=_TPU_DOCS + "v4; clock and links: Jouppi et al. 2023, TPU v4, table 4",
     ),
     _chip(
@@ -118,6 +129,7 @@ CHIPS: tuple[Chip, ...] = (
         clock_mhz=1503,
         usable=15.75,
         network_gbits=6400 / 256,
+        matrix_unit=128,
         source=_TPU_DOCS + "v5e; " + _TPU_CLOCK,
     ),
     _chip(
@@ -130,6 +142,7 @@ CHIPS: tuple[Chip, ...] = (
         clock_mhz=1751,
         usable=95.7,
         network_gbits=50,
+        matrix_unit=128,
         source=_TPU_DOCS + "v5p; " + _TPU_CLOCK,
     ),
     _chip(
@@ -142,6 +155,7 @@ CHIPS: tuple[Chip, ...] = (
         clock_mhz=1751,
         usable=31.2,
         network_gbits=25600 / 256,
+        matrix_unit=256,
         source=_TPU_DOCS + "v6e (Trillium); " + _TPU_CLOCK,
     ),
     # A chip is two chiplets and JAX sees each as a device, so these are half of the chip's 2307
@@ -163,6 +177,7 @@ CHIPS: tuple[Chip, ...] = (
         memory=1555,
         links=600,
         clock_mhz=1410,
+        capability=8.0,
         source=_NVIDIA + "A100 Tensor Core GPU datasheet; clock: Ampere GA100 whitepaper",
     ),
     _chip(
@@ -173,6 +188,7 @@ CHIPS: tuple[Chip, ...] = (
         memory=2039,  # the PCIe card has 1935
         links=600,
         clock_mhz=1410,
+        capability=8.0,
         source=_NVIDIA + "A100 80GB Tensor Core GPU datasheet; clock: Ampere GA100 whitepaper",
     ),
     _chip(
@@ -182,6 +198,7 @@ CHIPS: tuple[Chip, ...] = (
         gib=80,
         memory=2000,
         links=600,
+        capability=9.0,
         source=_NVIDIA + "H100 Tensor Core GPU datasheet, PCIe",
     ),
     _chip(
@@ -191,6 +208,7 @@ CHIPS: tuple[Chip, ...] = (
         gib=80,
         memory=3350,
         links=900,
+        capability=9.0,
         source=_NVIDIA + "H100 Tensor Core GPU datasheet, SXM",
     ),
     _chip(
@@ -200,6 +218,7 @@ CHIPS: tuple[Chip, ...] = (
         gib=141,
         memory=4800,
         links=900,
+        capability=9.0,
         source=_NVIDIA + "H200 Tensor Core GPU datasheet, SXM",
     ),
     _chip(
@@ -209,6 +228,7 @@ CHIPS: tuple[Chip, ...] = (
         gib=180,
         memory=8000,
         links=1800,
+        capability=10.0,
         source=_NVIDIA + "HGX B200 in the Blackwell architecture technical brief (an eighth of it)",
     ),
     _chip(
@@ -218,6 +238,7 @@ CHIPS: tuple[Chip, ...] = (
         gib=24,
         memory=300,
         links=64,  # PCIe Gen4 x16
+        capability=8.9,
         source=_NVIDIA + "L4 Tensor Core GPU datasheet",
     ),
     _chip(
@@ -227,6 +248,7 @@ CHIPS: tuple[Chip, ...] = (
         gib=24,
         memory=600,
         links=64,  # PCIe Gen4 x16
+        capability=8.6,
         source=_NVIDIA + "A10G datasheet (the A10 made for AWS G5, with half its tensor rate)",
     ),
     _chip(
@@ -237,6 +259,7 @@ CHIPS: tuple[Chip, ...] = (
         memory=900,
         links=300,
         clock_mhz=1530,
+        capability=7.0,
         source=_NVIDIA + "V100 datasheet, SXM2; clock: Tesla V100 architecture whitepaper",
     ),
     _chip(
@@ -247,6 +270,7 @@ CHIPS: tuple[Chip, ...] = (
         memory=900,
         links=300,
         clock_mhz=1530,
+        capability=7.0,
         source=_NVIDIA + "V100 datasheet, SXM2; clock: Tesla V100 architecture whitepaper",
     ),
     _chip(
@@ -257,6 +281,7 @@ CHIPS: tuple[Chip, ...] = (
         memory=1008,
         links=64,  # PCIe Gen4 x16
         clock_mhz=2520,
+        capability=8.9,
         source=_NVIDIA + "Ada GPU architecture whitepaper, appendix A",
     ),
 )

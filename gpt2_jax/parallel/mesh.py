@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,12 +20,19 @@ _LISTED = 16  # sizes that a message names one by one
 
 
 def resolve_axes(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
-    """Returns the sizes of the (data, fsdp, tensor) axes with -1 filled in.
+    """Returns the sizes of the (data, fsdp, tensor) axes with -1 and unset ones filled in.
+
+    If no axis is -1, an unset data, or otherwise an unset fsdp, is; other unset axes are 1. So with
+    all of them unset, every device is on data.
 
     Raises:
       UserError: if the axes do not multiply to the number of devices.
     """
-    sizes = [getattr(config, axis) for axis in AXES]
+    given = dataclasses.asdict(config)
+    if -1 not in given.values():
+        rest = next((axis for axis in ("data", "fsdp") if given[axis] is None), None)
+        given |= {} if rest is None else {rest: -1}
+    sizes = [1 if given[axis] is None else given[axis] for axis in AXES]
     fixed = math.prod(size for size in sizes if size != -1)
     requested = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
     if num_devices % fixed or (-1 not in sizes and fixed != num_devices):
@@ -36,6 +44,11 @@ def resolve_axes(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
         raise UserError(f"mesh {requested} does not fit {num_devices} device(s): {rule}")
     data, fsdp, tensor = (num_devices // fixed if size == -1 else size for size in sizes)
     return data, fsdp, tensor
+
+
+def is_unset(config: MeshConfig) -> bool:
+    """Returns whether no axis is set, so that a run may choose them."""
+    return all(size is None for size in dataclasses.asdict(config).values())
 
 
 def divisors(number: int) -> list[int]:
@@ -137,3 +150,8 @@ def check_batch(train: TrainConfig, mesh: Mesh | AbstractMesh) -> None:
 def describe(mesh: Mesh | AbstractMesh) -> dict[str, int]:
     """Returns the mesh as {axis: size}."""
     return {axis: mesh.shape[axis] for axis in AXES}
+
+
+def axes_text(axis_sizes: Mapping[str, int]) -> str:
+    """Returns the mesh as text, such as "data 4 x fsdp 2 x tensor 1"."""
+    return " x ".join(f"{axis} {size}" for axis, size in axis_sizes.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +15,17 @@ from gpt2_jax.parallel.mesh import rows_per_device
 from gpt2_jax.parallel.platforms import platform_of
 from gpt2_jax.planning.hlo import Array
 
+# Where XLA scatters what it reduces, it pads each part of an axis to a multiple of one of these
+# sizes of a TPU's tiles.
+_TILES = (8, 16, 32, 128)
+
 
 def classify_transfer(config: Config, params: Any, kind: str, arrays: Sequence[Array]) -> str:
     """Returns what a collective transfers, as `Transfer.of` names it, by the shapes of its arrays.
 
-    A parameter may move whole or sharded, one layer or all, with one axis split in two by FSDP. An
-    array without a parameter's shape is an activation if one of its axes counts tokens; otherwise
+    A parameter may move whole or sharded, one layer or all, with an axis split into its parts, and
+    with neighboring axes merged, as the two-dimensional gradient [D, 3HK] of c_attn. An array
+    without a parameter's shape is an activation if one of its axes counts tokens; otherwise
     it is a padded parameter.
 
     Args:
@@ -33,41 +39,66 @@ def classify_transfer(config: Config, params: Any, kind: str, arrays: Sequence[A
     large = [array for array in arrays if array.elements > small]
     if not large:
         return "scalars"
-    shapes = set().union(*map(_shapes, jax.tree.leaves(params)))
-    mesh = jax.tree.leaves(params)[0].sharding.mesh
-    rows = rows_per_device(config.train, mesh.shape)
+    leaves = jax.tree.leaves(params)
+    sizes = leaves[0].sharding.mesh.shape
+    shapes = [
+        _shapes(leaf.shape, tuple(leaf.sharding.spec), tuple(sizes.items()), kind)
+        for leaf in leaves
+    ]
+    rows = rows_per_device(config.train, sizes)
     length = config.model.context_length
-    chunk = loss_positions(config.compute.loss_chunk, rows, length, platform_of(mesh))
+    platform = platform_of(leaves[0].sharding.mesh)
+    chunk = loss_positions(config.compute.loss_chunk, rows, length, platform)
     lengths = {length, chunk or length}
     tokens = lengths | {rows * length for length in lengths}
     for array in large:
-        if tokens & set(array.dims) and shapes.isdisjoint(_unsplit(array.dims, lengths)):
+        plain = _plain(array.dims)
+        if tokens & set(plain) and not any(plain in each for each in shapes):
             return "activations"
     return "parameters" if kind == "all-gather" else "gradients"
 
 
-def _unsplit(dims: Sequence[int], lengths: set[int]) -> set[tuple[int, ...]]:
-    """Returns the shape, and all shapes with two axes merged that do not count tokens."""
-    axes = [i for i, size in enumerate(dims) if size not in lengths]
-    merged = {
-        _plain(
-            [*(size for k, size in enumerate(dims) if k not in pair), dims[pair[0]] * dims[pair[1]]]
-        )
-        for pair in itertools.combinations(axes, 2)
-    }
-    return merged | {_plain(dims)}
+@functools.cache
+def _shapes(
+    shape: tuple[int, ...],
+    spec: tuple[Any, ...],
+    axis_sizes: tuple[tuple[str, int], ...],
+    kind: str,
+) -> frozenset[tuple[int, ...]]:
+    """Returns the shapes that a parameter may move in.
 
-
-def _shapes(leaf: Any) -> set[tuple[int, ...]]:
-    """Returns the shapes a parameter may move in: whole or sharded, all layers or one."""
+    Args:
+      shape: its shape, whose first axis may be that of the layers.
+      spec: the mesh axis that shards each of its axes, or None.
+      axis_sizes: (mesh axis, size) of each.
+      kind: one of `transfers.KINDS`.
+    """
+    sizes = dict(axis_sizes)
+    axes = [
+        _forms(size, sizes[axis] if axis else 1, padded=kind == "reduce-scatter")
+        for size, axis in itertools.zip_longest(shape, spec)
+    ]
     shapes = set()
-    spec, mesh = leaf.sharding.spec, leaf.sharding.mesh
-    for cut in ((), ("fsdp",), ("tensor",), ("fsdp", "tensor")):
-        dims = [
-            size // (mesh.shape[axis] if axis in cut else 1)
-            for size, axis in itertools.zip_longest(leaf.shape, spec)
-        ]
-        shapes |= {_plain(dims), _plain(dims[1:])}
+    for first, *others in itertools.product(*axes):
+        for merged in _merged(tuple(itertools.chain(*others))):
+            shapes |= {_plain((*first, *merged)), _plain(merged)}
+    return frozenset(shapes)
+
+
+def _forms(size: int, parts: int, *, padded: bool) -> set[tuple[int, ...]]:
+    """Returns the axes as which an axis in so many parts may move: whole, a part, or in parts."""
+    part = size // parts
+    lengths = {part} | {-(-part // tile) * tile for tile in _TILES if padded and parts > 1}
+    whole = {(size,), (part,)}
+    return whole | {(parts, length) for length in lengths} | {(parts * n,) for n in lengths}
+
+
+def _merged(dims: Sequence[int]) -> set[tuple[int, ...]]:
+    """Returns the shape with neighboring axes merged, or not, in every possible way."""
+    shapes = {tuple(dims[:1])}
+    for size in dims[1:]:
+        apart = {(*shape, size) for shape in shapes}
+        shapes = apart | {(*shape[:-1], shape[-1] * size) for shape in shapes}
     return shapes
 
 

@@ -30,34 +30,57 @@ def transfers(
       classify: (kind, arrays) -> what the arrays are, as `Transfer.of` names it.
       num_slices: number of TPU slices that it was compiled for.
     """
-    by_channel: dict[str, Transfer] = {}
+    found: list[Transfer] = []
+    begun = _begun_channels(program)
     for computation, instructions in program.computations.items():
         for instruction in instructions:
             between_slices = _network_kind(instruction)
-            if between_slices is None and _kind(instruction) not in KINDS:
-                continue
-            # An asynchronous gather appears, with its channel, in every fusion it overlaps with.
-            channel = re.search(r"channel_id=(\d+)", instruction.text)
-            key = channel.group(1) if channel else instruction.name
-            if key in by_channel:
-                continue
-            if between_slices is None:
-                by_channel[key] = _transfer(program, computation, instruction, axis_sizes, classify)
-            else:
+            if between_slices is not None:
                 runs = program.runs[computation]
                 array = instruction.arrays[0]  # (what is sent, context, token)
                 # The array's tiles have no axis of their own to classify it by.
                 flat = [Array(array.dtype, (array.elements,))]
-                by_channel[key] = Transfer(
-                    kind=between_slices,
-                    of=classify(between_slices, flat),
-                    axes=(NETWORK,),
-                    group=num_slices,
-                    count=runs,
-                    bytes=runs * array.bytes,
-                    asynchronous=True,
+                found.append(
+                    Transfer(
+                        kind=between_slices,
+                        of=classify(between_slices, flat),
+                        axes=(NETWORK,),
+                        group=num_slices,
+                        count=runs,
+                        bytes=runs * array.bytes,
+                        asynchronous=True,
+                    )
                 )
-    return [transfer for transfer in by_channel.values() if transfer.group > 1]
+            elif _kind(instruction) in KINDS:
+                # An asynchronous collective is written, with its channel, into the fusion that
+                # begins it, every fusion that it overlaps with, and the one that ends it. The
+                # layers of an unrolled scan share a channel, too, but each of them runs.
+                continues = computation in program.inside and not _begins(instructions)
+                if continues and _channel(instruction) in begun:
+                    continue
+                found.append(_transfer(program, computation, instruction, axis_sizes, classify))
+    return [transfer for transfer in found if transfer.group > 1]
+
+
+def _begun_channels(program: Program) -> set[str]:
+    """Returns the channels of the collectives that a TPU program begins in one fusion."""
+    channels = {
+        _channel(instruction)
+        for instructions in program.computations.values()
+        if _begins(instructions)
+        for instruction in instructions
+        if _kind(instruction) in KINDS
+    }
+    return {channel for channel in channels if channel is not None}
+
+
+def _begins(instructions: Sequence[Instruction]) -> bool:
+    return any("AsyncCollectiveStart" in instruction.text for instruction in instructions)
+
+
+def _channel(instruction: Instruction) -> str | None:
+    match = re.search(r"channel_id=(\d+)", instruction.text)
+    return match.group(1) if match else None
 
 
 def _transfer(
@@ -80,7 +103,7 @@ def _transfer(
         arrays = tuple(Array(array.dtype, (group, *array.dims)) for array in arrays)
     elif kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
         kind = "reduce-scatter"  # a TPU program expresses it so
-    runs, neighbours = program.runs[computation], program.computations[computation]
+    runs = program.runs[computation]
     return Transfer(
         kind=kind,
         of=classify(kind, arrays),
@@ -88,7 +111,7 @@ def _transfer(
         group=group,
         count=runs,
         bytes=runs * sum(array.bytes for array in arrays),
-        asynchronous=starts or any("AsyncCollective" in other.text for other in neighbours),
+        asynchronous=starts or _begins(program.computations[computation]),
     )
 
 

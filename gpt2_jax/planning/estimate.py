@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from gpt2_jax.config import Config
 from gpt2_jax.model.flops import flops_per_token
+from gpt2_jax.model.splash import splash_block
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.mesh import rows_per_device
 from gpt2_jax.planning.aot import CompiledStep
@@ -21,9 +22,6 @@ from gpt2_jax.planning.transfers import Transfer, minimum_transfers
 # Each constant is (best case, worst case).
 # Factor on XLA's estimate of cycles: memory may be busier than its cost model assumes.
 _CYCLES = (1.0, 1.25)
-# Share of a chip's peak that the attention kernel reaches. With a head width of 64, half of a
-# matrix unit of 128 columns is idle, and the softmax keeps the vector unit busy for as long again.
-_KERNEL_PEAK = (0.4, 0.15)
 # Share of the links' bandwidth that a collective reaches.
 _LINKS = (0.9, 0.5)
 # Seconds that a collective takes regardless of its size.
@@ -48,10 +46,13 @@ class Estimate:
     Attributes:
       compute_seconds: time that a device computes.
       exposed_seconds: time that a device waits for transfers.
+      kernel_peak: share of the peak that the attention kernel is taken to reach; None if the step
+        has no such kernel, or nothing was compiled.
     """
 
     compute_seconds: Range
     exposed_seconds: Range
+    kernel_peak: Range | None = None
 
     @property
     def step_seconds(self) -> Range:
@@ -66,16 +67,53 @@ def estimate_from_program(
     """Returns the estimate for a compiled step.
 
     Raises:
-      ValueError: for a chip without a clock in the table of chips.
+      ValueError: for a chip without a clock or a matrix unit in the table of chips.
     """
-    if chip.clock_hz is None:
-        raise ValueError(f"no clock for {chip.name}")
-    seconds, kernel_flops = step.cycles / chip.clock_hz, _kernel_flops(config, axis_sizes, step)
-    best, worst = (
-        seconds * _CYCLES[case] + kernel_flops / (chip.peak_bf16_flops * _KERNEL_PEAK[case])
-        for case in (0, 1)
-    )
-    return _estimate((best, worst), step.transfers, step.links)
+    if chip.clock_hz is None or chip.matrix_unit is None:
+        raise ValueError(f"no clock or matrix unit for {chip.name}")
+    seconds = [step.cycles / chip.clock_hz * factor for factor in _CYCLES]
+    share = None
+    if step.kernels:
+        model = config.model
+        block = splash_block(model.context_length)
+        share = kernel_peak(model.head_dim, block, model.context_length, chip.matrix_unit)
+        flops = _kernel_flops(config, axis_sizes, step)
+        seconds = [
+            each + flops / (chip.peak_bf16_flops * reached)
+            for each, reached in zip(seconds, share, strict=True)
+        ]
+    best, worst = seconds
+    estimate = _estimate((best, worst), step.transfers, step.links)
+    return dataclasses.replace(estimate, kernel_peak=share)
+
+
+def kernel_peak(head_dim: int, block: int, context_length: int, matrix_unit: int) -> Range:
+    """Returns the share of a TPU's peak that a causal attention kernel reaches, best and worst.
+
+    The FLOPs it is compared with are those of the causal half of the scores. Three things keep a
+    kernel that computes block by block below the peak:
+
+    1. In every product, heads are as wide as one side of the matrix unit, or the unit is partly
+       idle: a head width of 64 uses half of a unit of 128, and a quarter of one of 256.
+    2. Blocks on the diagonal are computed whole. With n = T / block, that is n (n + 1) / 2 of n^2
+       blocks for half of the scores, so n / (n + 1) of the work counts: with blocks of 512 and
+       T = 1024, three of four blocks are computed, and two thirds count.
+    3. The softmax keeps the vector unit busy for about as long as the products do. In the best case
+       the two overlap, and in the worst case they take turns, which halves the share.
+
+    GPT-2 on a unit of 128 can so reach 1/2 x 2/3 = 0.33 at best and 0.17 at worst. Nothing of this
+    has been measured.
+
+    Args:
+      head_dim: the width of a head.
+      block: rows and columns of a block of scores; see `splash.splash_block`.
+      context_length: T, a multiple of the block.
+      matrix_unit: rows and columns of the matrix unit; see `Chip`.
+    """
+    filled = head_dim / (matrix_unit * math.ceil(head_dim / matrix_unit))
+    blocks = context_length // block
+    best = filled * blocks / (blocks + 1)
+    return best, best / 2
 
 
 def estimate_from_shapes(

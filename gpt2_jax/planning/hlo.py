@@ -102,7 +102,7 @@ class Program:
         return runs
 
     @functools.cached_property
-    def _inside(self) -> frozenset[str]:
+    def inside(self) -> frozenset[str]:
         """Returns the computations that are part of one instruction, as of a fusion."""
         inside: set[str] = set()
         for instructions in self.computations.values():
@@ -125,7 +125,7 @@ class Program:
     def _scheduled(self) -> Iterator[tuple[Instruction, int]]:
         """Yields every instruction that is scheduled by itself, and how often it runs."""
         for name, instructions in self.computations.items():
-            if name not in self._inside:
+            if name not in self.inside:
                 for instruction in instructions:
                     yield instruction, self.runs[name]
 

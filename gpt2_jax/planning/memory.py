@@ -6,17 +6,21 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
-from gpt2_jax.config import Config
+from gpt2_jax.config import Config, MeshConfig
+from gpt2_jax.model.attention_kernels import choose_on
 from gpt2_jax.model.defaults import loss_positions
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.optimizer import make_optimizer
-from gpt2_jax.training.state import TrainState, abstract_state, bytes_per_device
+from gpt2_jax.training.state import TrainState, boxed_state, bytes_per_device, shard_state
 
 # Bytes of activations that the backward pass needs per token, layer and unit of width, fitted to
 # programs of 124M and 1.5B parameters compiled for v5e and v5p with splash attention.
 _ACTIVATION_BYTES = {"none": 92.0, "dots": 21.0, "full": 5.0}
+# Bytes per score of the one layer that is at work, fitted to programs of 124M parameters with the
+# reference kernel compiled for H100, which need 9 to 13.
+_SCORE_BYTES_AT_WORK = 11
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,29 +58,59 @@ def analytic_memory(config: Config, chip: Chip, num_devices: int) -> Memory:
       UserError: if the mesh does not divide the model.
     """
     mesh = mesh_lib.abstract_mesh(config.mesh, num_devices)
-    memory = dict(_state_bytes(_without_step_knobs(config), num_devices))
+    fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]  # replicas hold the same
+    memory = dict(_state_bytes(_without_step_knobs(config), fsdp, tensor))
     if config.train.accumulation_steps > 1:
         memory["gradients"] *= 2  # those of the microbatch, and their sum
     memory["activations"] = _activation_bytes(config, chip, mesh.shape)
-    if config.data.isolate_documents and not chip.is_tpu:
+    kernel = choose_on(config.model, config.compute, chip.compute_capability)
+    if kernel == "reference":
+        memory["activations"] += _score_bytes(config, mesh.shape)
+    elif kernel == "cudnn" and config.data.isolate_documents:
         memory["activations"] += _mask_bytes(config, mesh.shape)
     needed, available = sum(memory.values()), chip.available_bytes
     return Memory(memory, needed, available, fits=needed <= available)
 
 
+def boxed_state_of(config: Config) -> TrainState:
+    """Returns `boxed_state` of a config, traced once for all its meshes and ways to run a step."""
+    return _boxed_state(_without_step_knobs(config))
+
+
 def _without_step_knobs(config: Config) -> Config:
-    """Returns the config with knobs that do not affect the state reset, as a key of the cache."""
+    """Returns the config with knobs that do not affect the state reset, as a key of the caches."""
     return dataclasses.replace(
         config,
         compute=dataclasses.replace(config.compute, remat="none"),
-        train=dataclasses.replace(config.train, accumulation_steps=1),
+        train=dataclasses.replace(config.train, batch_size=1, accumulation_steps=1),
+        mesh=MeshConfig(),
     )
 
 
 @functools.cache
-def _state_bytes(config: Config, num_devices: int) -> Mapping[str, int]:
-    mesh = mesh_lib.abstract_mesh(config.mesh, num_devices)
-    return state_bytes(abstract_state(config, make_optimizer(config), mesh, Rules()))
+def _boxed_state(config: Config) -> TrainState:
+    return boxed_state(config, make_optimizer(config))
+
+
+@functools.cache
+def _state_bytes(config: Config, fsdp: int, tensor: int) -> Mapping[str, int]:
+    mesh = mesh_lib.abstract_mesh(MeshConfig(1, fsdp, tensor), fsdp * tensor)
+    return state_bytes(shard_state(config, _boxed_state(config), mesh, Rules()))
+
+
+def _score_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:
+    """Returns the bytes of the scores [B, H, T, T], which the reference kernel stores.
+
+    Without remat, each layer keeps for the backward pass the probabilities in float32, those after
+    dropout in the compute dtype, and with dropout its mask, a byte a score. Beside that, and with
+    remat alone, one layer at a time is at work.
+    """
+    model, compute = config.model, config.compute
+    rows = mesh_lib.rows_per_device(config.train, axis_sizes)
+    scores = rows * model.num_heads * model.context_length**2 / axis_sizes["tensor"]
+    kept = 4 + (2 if compute.dtype == "bfloat16" else 4) + (1 if model.dropout else 0)
+    layers = model.num_layers if compute.remat == "none" else 0
+    return int(scores * (layers * kept + _SCORE_BYTES_AT_WORK))
 
 
 def _mask_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:

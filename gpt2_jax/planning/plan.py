@@ -59,7 +59,7 @@ class Plan:
     @property
     def layout(self) -> str:
         """Returns a description of the mesh."""
-        return " x ".join(f"{axis} {size}" for axis, size in self.axis_sizes.items())
+        return mesh_lib.axes_text(self.axis_sizes)
 
     @property
     def rows_per_device(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gpt2_jax.model.splash import splash_block
 from gpt2_jax.planning.plan import COMPILED, Plan
 from gpt2_jax.planning.transfers import Transfer, merge_transfers
 
@@ -38,6 +39,7 @@ def as_json(plan: Plan, dollars_per_chip_hour: float | None = None) -> dict[str,
         "compile_seconds": plan.compile_seconds,
         "step_seconds": plan.step_seconds,
         "exposed_seconds": plan.exposed_seconds,
+        "kernel_peak": plan.estimate and plan.estimate.kernel_peak,
         "tokens_per_second": plan.tokens_per_second,
         "mfu": plan.mfu,
         "days": plan.days,
@@ -131,6 +133,7 @@ def _times(plan: Plan, price: float | None) -> list[tuple[str, str]]:
         else f"{_range(hours, '.1f')} hours"
     )
     last = plan.config.train.total_steps
+    kernel = plan.estimate and plan.estimate.kernel_peak
     total = f"{days}, {_range(plan.chip_hours, ',.0f')} chip-hours to step {last:,}"
     if price is not None:
         dollars = [hours * price for hours in plan.chip_hours]
@@ -147,7 +150,18 @@ def _times(plan: Plan, price: float | None) -> list[tuple[str, str]]:
             f"{_range(rate, ',.0f')} a device, MFU {_range([100 * x for x in plan.mfu], '.0f')} %",
         ),
         ("whole run", total),
+        *([] if kernel is None else [("kernel", _kernel(plan, kernel))]),
     ]
+
+
+def _kernel(plan: Plan, share: Sequence[float]) -> str:
+    model = plan.config.model
+    block = splash_block(model.context_length)
+    return (
+        f"attention at {_range([100 * x for x in share], '.0f')} % of the peak: heads "
+        f"{model.head_dim} wide, matrix unit {plan.chip.matrix_unit}, blocks of {block}, "
+        f"T = {model.context_length}"
+    )
 
 
 def _memory(plan: Plan) -> str:

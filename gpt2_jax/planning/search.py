@@ -9,13 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from gpt2_jax.config import Config, MeshConfig
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.mesh import divisors
-from gpt2_jax.parallel.rules import Rules, divisible_meshes
+from gpt2_jax.planning.layout import dividing_meshes
 from gpt2_jax.planning.plan import Plan, analytic_plan
-from gpt2_jax.training.optimizer import make_optimizer
-from gpt2_jax.training.state import boxed_state
-
-# Over more devices than this, tensor parallelism reduces activations over links that are too slow.
-_MAX_TENSOR = 8
 
 
 def candidates(config: Config, chip: Chip, num_devices: int, num_slices: int = 1) -> list[Plan]:
@@ -73,10 +68,7 @@ def _fastest_first(plans: Iterable[Plan]) -> list[Plan]:
 
 
 def _choices(config: Config, num_devices: int, num_slices: int) -> Iterator[Config]:
-    meshes = divisible_meshes(boxed_state(config, make_optimizer(config)), Rules(), num_devices)
-    for sizes in meshes:
-        if sizes[2] > _MAX_TENSOR or sizes[0] % num_slices:
-            continue
+    for sizes in dividing_meshes(config, num_devices, num_slices):
         mesh = MeshConfig(*sizes)
         shards = sizes[0] * sizes[1]
         rows, remainder = divmod(config.train.batch_size, shards)

@@ -14,7 +14,7 @@ from typing import Any
 import optax
 from jax.sharding import Mesh
 
-from gpt2_jax.config import Config
+from gpt2_jax.config import Config, MeshConfig
 from gpt2_jax.data.loader import BatchSource
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.state import TrainState
@@ -39,6 +39,8 @@ class Setup:
       data_fingerprint: a hash of the shards, which must be the same on resume.
       read_params: (`train.init_from`, abstract parameters) -> the parameters of that model, on the
         shardings of the abstract ones.
+      mesh: the axes to train on; by default those of the config. A config that leaves its mesh
+        unset is saved so, and may get another mesh on resume.
     """
 
     source: BatchSource
@@ -47,6 +49,7 @@ class Setup:
     tokenizer: Mapping[str, Any]
     data_fingerprint: str
     read_params: Callable[[str, Any], Any]
+    mesh: MeshConfig | None = None
 
 
 @dataclasses.dataclass(frozen=True)

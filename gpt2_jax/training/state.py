@@ -59,7 +59,17 @@ def abstract_state(
     Raises:
       UserError: for a dimension that the mesh does not divide.
     """
-    boxed = boxed_state(config, optimizer)
+    return shard_state(config, boxed_state(config, optimizer), mesh, rules)
+
+
+def shard_state(
+    config: Config, boxed: TrainState, mesh: Mesh | AbstractMesh, rules: Rules
+) -> TrainState:
+    """Returns what `abstract_state` does, from what `boxed_state` has returned.
+
+    Raises:
+      UserError: for a dimension that the mesh does not divide.
+    """
     shardings = sharding_rules.shardings(boxed, mesh, rules, unused=unused_axes(config.model))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

@@ -62,7 +62,7 @@ class Trainer:
         saved = read_run_config(folder)
         if saved is not None:
             config_lib.check_resume(saved, config, folder)
-        mesh, rules = mesh_lib.make_mesh(config.mesh), Rules()
+        mesh, rules = mesh_lib.make_mesh(setup.mesh or config.mesh), Rules()
         mesh_lib.check_batch(config.train, mesh)
         optimizer = make_optimizer(config)
         abstract = abstract_state(config, optimizer, mesh, rules)

@@ -58,6 +58,28 @@ def test_the_examples_of_the_help_are_valid(line, capsys):
     assert "MFU" in capsys.readouterr().out
 
 
+def test_an_unset_mesh_is_chosen_and_said_and_one_that_is_set_is_kept(capsys):
+    flags = ["plan", "--config", "configs/gpt2_xl.py", "--topology", "v5e:16x16", "--analytic"]
+    assert main([*flags, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["mesh"] == {"data": 4, "fsdp": 64, "tensor": 1}
+    assert (
+        "note: mesh: data 4 x fsdp 64 x tensor 1 (chosen, as mesh is unset: about" in captured.err
+    )
+    assert main([*flags, "--json", "--config.mesh.fsdp=16"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["mesh"] == {"data": 16, "fsdp": 16, "tensor": 1}
+    assert "mesh" not in captured.err
+
+
+def test_what_is_not_expected_to_fit_is_planned_nevertheless_and_told_what_to_set(capsys):
+    assert main([*_SMALL, "--chip", "v5e", "--devices", "8"]) == 0
+    captured = capsys.readouterr()
+    assert "DOES NOT FIT" in captured.out
+    assert "mesh: mesh is unset, and no layout" not in captured.err
+    assert "set train.accumulation_steps=8" in captured.err
+
+
 def test_search_prints_a_line_for_each_that_fits(capsys):
     flags = ["--analytic", "--search", "--search_count", "2", "--config.train.batch_size=64"]
     assert main([*_SMALL, *_H100, *flags, "--json"]) == 0
@@ -83,7 +105,8 @@ def test_search_prints_a_line_for_each_that_fits(capsys):
         ),
         (["--topology", ""], "give CHIP:SHAPE"),
         ([*_H100, "--config.mesh.fsdp=7"], "does not fit 8 device"),
-        ([*_H100, "--config.train.batch_size=9"], "must be a multiple"),
+        ([*_H100, "--config.train.batch_size=9"], "set train.batch_size=16, or use fewer devices"),
+        ([*_H100, "--config.train.batch_size=9", "--config.mesh.data=8"], "must be a multiple"),
         ([*_H100, "--search", "--search_seconds", "-1"], "--search_seconds must be greater than 0"),
         ([*_H100, "--search_count", "5"], "--search_count needs --search, without which it has no"),
         ([*_H100, "--search_seconds", "5"], "--search_seconds needs --search"),

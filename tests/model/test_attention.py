@@ -129,3 +129,24 @@ def test_the_choice_says_what_the_other_kernels_lack(tiny, monkeypatch, platform
     monkeypatch.setattr(jax, "local_devices", lambda: gpus)
     model = tiny(**changes)
     assert attention_kernels.explain(model.config, model.compute) == line
+
+
+@pytest.mark.parametrize(
+    ("capability", "changes", "kernel"),
+    [
+        (None, {}, "splash"),
+        (9.0, {}, "cudnn"),
+        (7.0, {}, "reference"),
+        (None, {"dropout": 0.1}, "reference"),
+        (9.0, {"dropout": 0.1}, "reference"),
+        (None, {"dtype": "float32"}, "splash"),
+        (9.0, {"dtype": "float32"}, "reference"),
+        (None, {"context_length": 100}, "reference"),
+        (9.0, {"context_length": 100}, "cudnn"),
+        (9.0, {"attention": "reference"}, "reference"),
+        (9.0, {"attention": "splash"}, "reference"),
+    ],
+)
+def test_the_choice_for_devices_that_are_not_there(tiny, capability, changes, kernel):
+    model = tiny(**({"dtype": "bfloat16", "context_length": 128} | changes))
+    assert attention_kernels.choose_on(model.config, model.compute, capability) == kernel

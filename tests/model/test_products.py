@@ -23,16 +23,16 @@ def exact(*arrays):
     return [np.asarray(x.astype(jnp.bfloat16), np.float64) for x in arrays]
 
 
-@pytest.mark.parametrize(("N", "M", "O"), _SIZES)
-def test_transposed_is_the_transpose(N, M, O):
-    del O
+@pytest.mark.parametrize(("N", "M", "P"), _SIZES)
+def test_transposed_is_the_transpose(N, M, P):
+    del P
     (x,) = factors((N, M))
     np.testing.assert_array_equal(jax.jit(transposed)(x), np.asarray(x).T)
 
 
-@pytest.mark.parametrize(("N", "M", "O"), _SIZES)
-def test_only_the_factors_are_rounded(N, M, O):
-    x, w, dy = factors((N, M), (M, O), (N, O))
+@pytest.mark.parametrize(("N", "M", "P"), _SIZES)
+def test_only_the_factors_are_rounded(N, M, P):
+    x, w, dy = factors((N, M), (M, P), (N, P))
     forms = {
         "forward": (lambda a, b: dot(a, b, ((1,), (0,)), ROUNDED), (x, w), "nm,mo->no"),
         "of x": (lambda a, b: dot(a, b, ((1,), (1,)), ROUNDED), (dy, w), "no,mo->nm"),

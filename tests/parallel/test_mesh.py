@@ -31,9 +31,19 @@ from gpt2_jax.parallel.mesh import (
         ((2, 2, -1), 4, (2, 2, 1)),
         ((1, 2, 4), 8, (1, 2, 4)),
         ((-1, 1, 1), 1, (1, 1, 1)),
+        # An unset data, or otherwise fsdp, is -1 if nothing is; the rest is 1.
+        ((None, None, None), 8, (8, 1, 1)),
+        ((None, 4, None), 8, (2, 4, 1)),
+        ((4, None, None), 8, (4, 2, 1)),
+        ((8, None, None), 8, (8, 1, 1)),
+        ((None, -1, None), 8, (1, 8, 1)),
+        ((None, None, 2), 8, (4, 1, 2)),
+        ((2, None, 2), 8, (2, 2, 2)),
+        ((None, None, -1), 8, (1, 1, 8)),
+        ((-1, None, None), 8, (8, 1, 1)),
     ],
 )
-def test_minus_one_is_the_devices_left_over(axes, devices, sizes):
+def test_minus_one_and_unset_axes_are_the_devices_left_over(axes, devices, sizes):
     assert resolve_axes(MeshConfig(*axes), devices) == sizes
 
 

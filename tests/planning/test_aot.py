@@ -83,6 +83,19 @@ def test_fsdp_beside_replicas_scatters_its_gradients():
     assert ("reduce-scatter", ("fsdp",), "gradients") in moved(step)
 
 
+def test_unrolled_layers_move_what_scanned_ones_do():
+    scanned, unrolled = compiled((4, 4, 1)), compiled((4, 4, 1), scan_unroll=L)
+    reduced = [
+        sum(t.bytes for t in step.transfers if t.of == "gradients") for step in (scanned, unrolled)
+    ]
+    assert reduced[1] == pytest.approx(reduced[0], rel=0.01)
+    gathered = [
+        sum(t.bytes for t in step.transfers if t.of == "parameters") for step in (scanned, unrolled)
+    ]
+    # The last layer may keep its MLP's two matrices for the backward pass, which comes next.
+    assert 0 <= gathered[0] - gathered[1] <= 1.01 * 2 * 512 * 2048 * 2
+
+
 def test_tensor_parallelism_reduces_activations_over_its_own_axis_and_never_gathers_them():
     step = compiled((2, 4, 2))
     activations = {(kind, axes) for kind, axes, of in moved(step) if of == "activations"}

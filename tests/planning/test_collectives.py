@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,6 +11,7 @@ from gpt2_jax.config import MeshConfig
 from gpt2_jax.parallel.mesh import describe, make_mesh
 from gpt2_jax.planning.collectives import transfers
 from gpt2_jax.planning.hlo import Program
+from gpt2_jax.planning.transfers import merge_transfers
 from tests.planning.programs import TPU, TPU_AXES
 
 
@@ -34,6 +37,31 @@ def test_collectives_are_read_with_kind_size_axis_and_whether_they_overlap():
     assert (permute.count, permute.bytes, permute.axes) == (1, 32, ("data",))
     assert permute.asynchronous
     assert found["all-reduce"].axes == ("data", "fsdp") and found["all-reduce"].group == 8
+
+
+def unrolled(text, layers):
+    """The program with a copy of the loop's body for each layer, on the same channels."""
+    computations = re.split(r"(?m)(?<=^}\n)\n", text)
+    fused = ("%all-reduce-scatter", "%start", "%beside")
+    fusions = [computation for computation in computations if computation.startswith(fused)]
+    (body,) = [c for c in computations if c.startswith("%body")]
+    (entry,) = [c for c in computations if c.startswith("ENTRY")]
+    work = [line for line in body.splitlines() if "calls=" in line]
+
+    def copy(text, layer):
+        return re.sub(r"(%[a-z][\w.-]*)", rf"\1.layer{layer}", text)
+
+    layers = range(layers)
+    lines = [copy(line, layer) for layer in layers for line in work]
+    loop = next(line for line in entry.splitlines() if "while(" in line)
+    copies = [copy(c, layer) for layer in layers for c in fusions]
+    return "\n\n".join([*copies, entry.replace(loop, "\n".join(lines))])
+
+
+def test_layers_of_an_unrolled_scan_count_each_though_they_share_channels():
+    scanned, apart = found_in(TPU, TPU_AXES), found_in(unrolled(TPU, 12), TPU_AXES)
+    assert len(apart) == 2 + 2 * 12
+    assert merge_transfers(apart) == merge_transfers(scanned)
 
 
 _BETWEEN_SLICES = """

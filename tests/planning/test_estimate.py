@@ -7,7 +7,11 @@ import pytest
 from gpt2_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig
 from gpt2_jax.parallel.chips import chip_named
 from gpt2_jax.planning.aot import CompiledStep
-from gpt2_jax.planning.estimate import estimate_from_program, estimate_from_shapes
+from gpt2_jax.planning.estimate import (
+    estimate_from_program,
+    estimate_from_shapes,
+    kernel_peak,
+)
 from gpt2_jax.planning.memory import Memory
 from gpt2_jax.planning.transfers import Transfer, minimum_transfers
 
@@ -43,8 +47,39 @@ def test_kernels_compute_causal_products_two_forward_and_five_backward():
         for name in ("jit(step)/splash_fwd", "jit(step)/splash_dkv")
     ]
     # 512 sequences over 16 devices; half of 2 x 1024 x 1024 x 768 each.
-    product = 12 * 32 * 1024**2 * 768 / (0.4 * _V5E.peak_bf16_flops)
+    product = 12 * 32 * 1024**2 * 768 / (_V5E.peak_bf16_flops / 3)
     assert extra == pytest.approx([2 * product, 5 * product])
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "block", "context_length", "unit", "best"),
+    [
+        (64, 512, 1024, 128, 1 / 2 * 2 / 3),  # GPT-2 on v5e
+        (64, 512, 1024, 256, 1 / 4 * 2 / 3),  # on v6e
+        (128, 512, 1024, 128, 2 / 3),
+        (192, 512, 1024, 128, 3 / 4 * 2 / 3),  # two passes, the second half empty
+        (64, 256, 1024, 128, 1 / 2 * 4 / 5),
+        (64, 128, 128, 128, 1 / 2 * 1 / 2),  # one block, half of which counts
+    ],
+)
+def test_the_kernels_range_follows_from_heads_and_blocks(
+    head_dim, block, context_length, unit, best
+):
+    assert kernel_peak(head_dim, block, context_length, unit) == pytest.approx((best, best / 2))
+
+
+def test_the_share_of_blocks_that_counts_is_that_of_the_scores_below_the_diagonal():
+    # Counted one by one: a block is computed if any of its scores is seen.
+    T, block = 1024, 256
+    starts = range(0, T, block)
+    computed = sum(block**2 for q in starts for k in starts if k <= q + block - 1)
+    assert kernel_peak(128, block, T, 128)[0] == pytest.approx(T**2 / 2 / computed)
+
+
+def test_only_a_step_with_kernels_says_what_they_reach():
+    assert estimated().kernel_peak is None
+    assert estimated(kernels=(("splash_fwd", 1),)).kernel_peak == pytest.approx((1 / 3, 1 / 6))
+    assert estimate_from_shapes(Config(model=_MODEL), _V5E, _AXES).kernel_peak is None
 
 
 def test_a_transfer_takes_its_bytes_over_the_links_of_its_axes_and_a_latency():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -17,7 +18,7 @@ _KEYS = (
     "topology chip devices mesh method fits memory_bytes needed_bytes available_bytes collectives "
     "traffic_ratio rematerializations flops_per_step tokens_per_step rows_per_device "
     "accumulation_steps remat parameters total_steps compile_seconds step_seconds exposed_seconds "
-    "tokens_per_second mfu days chip_hours"
+    "kernel_peak tokens_per_second mfu days chip_hours"
 )
 _AXES = {"data": 4, "fsdp": 4, "tensor": 1}
 _STATE = {"parameters": 4 * _GIB, "optimizer": 8 * _GIB, "gradients": 4 * _GIB}
@@ -75,6 +76,17 @@ def test_transfers_are_summed_and_compared_with_the_minimum():
     assert "3 arrays are gathered whole" in as_text(compiled(rematerializations=3))
 
 
+def test_the_text_says_where_the_kernels_share_of_the_peak_comes_from():
+    estimate = Estimate((1.0, 2.0), (0.5, 1.0), kernel_peak=(1 / 3, 1 / 6))
+    plan = dataclasses.replace(compiled(), estimate=estimate)
+    assert as_json(plan)["kernel_peak"] == [1 / 6, 1 / 3]
+    assert (
+        "\nkernel      attention at 17 to 33 % of the peak: heads 64 wide, matrix unit 128, blocks "
+        "of 512, T = 1024\n" in as_text(plan)
+    )
+    assert "\nkernel" not in as_text(compiled())
+
+
 def test_what_compiled_without_transfers_says_so_with_an_empty_list():
     assert as_json(compiled())["collectives"] == []
 
@@ -95,7 +107,7 @@ def test_what_the_compiler_refuses_has_no_times(needed, message):
     assert not values["fits"] and "dollars" not in values
     assert [name for name, value in values.items() if value is None] == [
         "collectives", "traffic_ratio", "rematerializations", "step_seconds", "exposed_seconds",
-        "tokens_per_second", "mfu", "days", "chip_hours",
+        "kernel_peak", "tokens_per_second", "mfu", "days", "chip_hours",
     ]  # fmt: skip
     text = as_text(plan, 2.0)
     assert message in text and "compute.remat" in text

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from gpt2_jax.config import MeshConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.training.trainer import Trainer
 from tests.training.tiny import (
@@ -72,6 +73,17 @@ def test_stop_at_step_saves_and_evaluates_there(tmp_path, capfd):
     with pytest.raises(UserError, match="tokenizer of the data is not the one"):
         Trainer(config, tmp_path, make_setup(config, tokenizer={"name": "char"})).run()
     assert saved_steps(tmp_path) == [3]
+
+
+def test_a_chosen_mesh_is_trained_on_and_may_be_another_on_resume(tmp_path):
+    config = make_config(eval__every=0)
+    for step, axes in ((1, (2, 4, 1)), (2, (4, 2, 1))):
+        trainer = Trainer(config, tmp_path, make_setup(config, mesh=MeshConfig(*axes)))
+        assert trainer.constants.mesh.axis_sizes == axes
+        assert trainer.run(stop_at_step=step) == {"step": step}
+        saved = json.loads((tmp_path / "config.json").read_text())
+        assert set(saved["mesh"].values()) == {None}
+    assert saved_steps(tmp_path) == [1, 2]
 
 
 @pytest.mark.parametrize("config_json", [True, False])
