@@ -77,7 +77,8 @@ def _draw_bars(bars: list[tuple[str, dict[str, float]]], path: Path) -> None:
             label = None if subject in labelled else subject
             labelled.add(subject)
             axes.barh(at, 100 * fraction, 0.9, color=colors[subject], label=label)
-            axes.text(100 * fraction + 1, at, f"{100 * fraction:.0f}", va="center", fontsize=7)
+            place = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(f"{100 * fraction:.0f}", (100 * fraction, at), **place, fontsize=7)
             at += 1
         at += 1
     axes.axvline(100, color="black", linewidth=1)
@@ -94,6 +95,7 @@ def _draw_bars(bars: list[tuple[str, dict[str, float]]], path: Path) -> None:
 
 def _draw_scaling(cases: Mapping[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     panels = [(f"step, ms against {name.removeprefix('scaling_')}", _steps(case))
               for name, case in cases.items()]  # fmt: skip
@@ -115,6 +117,8 @@ def _draw_scaling(cases: Mapping[str, Any], path: Path) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.minorticks_off()
         axes.set_title(title, fontsize=9)
         axes.legend(frameon=False, fontsize=7, title="exponent", title_fontsize=7)
