@@ -35,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(words: list[str] | None = None) -> int:
-    """Runs the command; returns the exit status: 1 if a worker failed or results disagree."""
+    """Runs the command; returns the exit status, which `driver.run` explains."""
     parser = _parser()
     args = parser.parse_args(words)
     results = args.out / f"{args.suite}.json"
@@ -67,6 +67,7 @@ def main(words: list[str] | None = None) -> int:
         commit=args.commit,
         again=args.again,
         timeout=args.timeout,
+        minutes=args.minutes,
     )
     try:
         return run(chosen, [case.name for case in cases], settings)
@@ -101,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out", type=Path, default=ROOT / "experiments" / "benchmarks" / "results", metavar="DIR"
+    )
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="begin no further case after so many"
     )
     parser.add_argument("--report", action="store_true", help="write only the report, from results")
     parser.add_argument("--list", action="store_true", help="list the cases")

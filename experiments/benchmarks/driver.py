@@ -48,6 +48,7 @@ class Settings:
       commit: what the results say instead of git's answer.
       again: whether to measure again what is measured.
       timeout: seconds to wait for one answer.
+      minutes: after so many, no further case is begun; None for no limit.
     """
 
     suite: str
@@ -59,10 +60,13 @@ class Settings:
     commit: str | None
     again: bool
     timeout: float
+    minutes: float | None
 
 
 def run(cases: list[Case], order: list[str], settings: Settings) -> int:
     """Measures cases, writes the results and the report after each, and returns the exit status.
+
+    It is 1 if a worker failed, results disagree, or there was no time for a case.
 
     Args:
       cases: what to measure.
@@ -74,7 +78,7 @@ def run(cases: list[Case], order: list[str], settings: Settings) -> int:
       OSError, subprocess.CalledProcessError: if the peers' interpreter does not run.
     """
     results = Results(settings.out / f"{settings.suite}.json")
-    ok = True
+    ok, began = True, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as temporary:
         folder = Path(temporary)
         environment = dict(_ENVIRONMENT)
@@ -94,6 +98,10 @@ def run(cases: list[Case], order: list[str], settings: Settings) -> int:
         for case in cases:
             if not settings.again and results.is_done(case.name, stamp):
                 _log(f"{case.name}: measured already; --again measures it again")
+                continue
+            if settings.minutes and time.monotonic() - began > 60 * settings.minutes:
+                _log(f"{case.name}: not begun after {settings.minutes:g} minutes; run it again")
+                ok = False
                 continue
             ok &= _one(case, inputs, start, settings, stamp, results, order)
     return 0 if ok else 1

@@ -16,8 +16,8 @@ _SIZES = {
     "774m": Shape(36, 20, 1280, 1024),
     "1558m": Shape(48, 25, 1600, 1024),
 }
-# Rows of a batch on a GPU with less than 100 GB; see `_gpu_batch`.
-_GPU_BATCHES = {"124m": 32, "355m": 16, "774m": 8, "1558m": 4}
+# Rows of a batch on a GPU of 80 GB, which all subjects of a case share; with 140 GB, twice as many.
+_GPU_BATCHES = {"124m": 16, "355m": 8, "774m": 8, "1558m": 2}
 _LARGE_GPU_BYTES = 100e9
 
 _OURS = Subject("gpt2_jax", "jax")

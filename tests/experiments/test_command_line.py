@@ -85,3 +85,12 @@ def test_a_disagreement_gives_status_1(tmp_path, monkeypatch):
     found["passed"] = {"gpt2_jax": False}
     status = _driven(tmp_path, monkeypatch, lambda case: {**_record(case), "agreement": found})
     assert status == 1
+
+
+def test_no_case_is_begun_after_the_time(tmp_path, monkeypatch, capsys):
+    words = [*_TINY, "--only", "load,score", "--peers", "none", "--out", str(tmp_path)]
+    measured = []
+    monkeypatch.setattr(driver, "measure", lambda case, *rest, **options: measured.append(case))
+    assert main([*words, "--minutes", "1e-9"]) == 1
+    assert not measured
+    assert "score: not begun after 1e-09 minutes; run it again" in capsys.readouterr().err

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from experiments.benchmarks.small_runs import QUICKSTART, SHAKESPEARE
+from experiments.benchmarks.workers.torch_device import DEVICE
 from experiments.benchmarks.workers.torch_loading import draw
 from experiments.benchmarks.workers.torch_model import GPT2, adamw, cross_entropy
 
@@ -48,7 +49,7 @@ def read(folder: Path, split: str) -> np.ndarray:
 def score(model: nn.Module, tokens: np.ndarray, context: int) -> float:
     """Returns the mean loss of every token but the first, in nats."""
     whole = (len(tokens) - 1) // context * context
-    ids = torch.from_numpy(tokens.astype(np.int64))
+    ids = torch.from_numpy(tokens.astype(np.int64)).to(DEVICE)
     inputs, targets = ids[:whole].view(-1, context), ids[1 : whole + 1].view(-1, context)
     total = 0.0
     for some, wanted in zip(inputs.split(_SCORED_ROWS), targets.split(_SCORED_ROWS), strict=True):
@@ -71,7 +72,7 @@ def main() -> None:
     shape, rows, beta2 = CONFIGS[args.like]
     torch.manual_seed(0)
     train, val = read(args.data, "train"), read(args.data, "val")
-    model = GPT2(shape)
+    model = GPT2(shape).to(DEVICE)
     optimizer = adamw(model, _PEAK, beta2)
     began, timed_from = time.perf_counter(), args.steps // 10
     for step in range(args.steps):
@@ -79,7 +80,8 @@ def main() -> None:
             began = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = rate(step, args.steps)
-        loss = cross_entropy(model, *draw(train, rows, shape.context))
+        inputs, targets = draw(train, rows, shape.context)
+        loss = cross_entropy(model, inputs.to(DEVICE), targets.to(DEVICE))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
