@@ -41,7 +41,7 @@ def _steady(config: str, shape: Shape, batch: int, beta2: float, tiny: bool) -> 
         (_OURS, _TORCH, _COMPILED),
         {"step": Work(tokens, shape.flops_per_token * tokens)},
         Gate("losses", 1e-3, at_least=20),
-        count=4 if tiny else 50,
+        count=4 if tiny else 20,
     )
 
 
