@@ -29,7 +29,7 @@ def compare(gate: Gate, evidence: Mapping[str, Any], at_least: int) -> dict[str,
       counts differ}, "passed": {subject: whether it
       agrees}}.
     """
-    numbers = {name: flatten(values) for name, values in evidence.items()}
+    numbers = {name: flatten(values)[: gate.at_most] for name, values in evidence.items()}
     first = next(iter(numbers.values()), [])
     differences = {
         name: _difference(first, values, exact=gate.tolerance == 0)

@@ -73,11 +73,13 @@ class Gate(NamedTuple):
       evidence: the name of what the subjects answer: `losses`, `tokens` or `values`.
       tolerance: the largest difference from our answer, relative to it; 0 for equality.
       at_least: how many numbers there must be to compare.
+      at_most: how many of them to compare, the first ones; rounding makes later losses differ.
     """
 
     evidence: str
     tolerance: float
     at_least: int = 1
+    at_most: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,7 @@ def _steady(config: str, shape: Shape, batch: int, beta2: float, tiny: bool) -> 
         task,
         (_OURS, _TORCH, _COMPILED),
         {"step": Work(tokens, shape.flops_per_token * tokens)},
-        Gate("losses", 1e-3, at_least=20),
+        Gate("losses", 2e-4, at_least=20, at_most=20),
         count=4 if tiny else 20,
     )
 

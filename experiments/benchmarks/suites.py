@@ -146,7 +146,7 @@ def training(
         task,
         subjects,
         parts,
-        Gate("losses", _TOLERANCES[dtype], at_least=20),
+        Gate("losses", _TOLERANCES[dtype], at_least=20, at_most=20),
         count=4,
         dtype=dtype,
     )

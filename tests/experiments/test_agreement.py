@@ -36,6 +36,14 @@ def test_too_few_losses_fail_for_everybody():
     assert found["passed"] == {"a": False, "b": False}
 
 
+def test_losses_after_those_to_compare_may_drift():
+    later = [*_LOSSES, 1.0, 1.1]
+    gate = Gate("losses", 1e-4, at_least=20, at_most=20)
+    found = compare(gate, {"a": later, "b": [*_LOSSES, 1.2, 0.9]}, 20)
+    assert found["passed"] == {"a": True, "b": True} and found["count"] == 20
+    assert not compare(gate, {"a": later, "b": [9.0, *later[1:]]}, 20)["passed"]["b"]
+
+
 def test_tokens_must_be_equal():
     tokens = [[5, 6, 7], [8, 9, 0]]
     found = compare(Gate("tokens", 0), {"a": tokens, "b": tokens, "c": [[5, 6, 7], [8, 9, 1]]}, 1)
