@@ -96,14 +96,15 @@ def run(cases: list[Case], order: list[str], settings: Settings) -> int:
         whole = {**os.environ, **environment}
         inputs = Inputs(folder, settings.tiny, _writer(start), whole)
         for case in cases:
-            if not settings.again and results.is_done(case.name, stamp):
+            own = stamp | {"case": machine.digest(repr(case).encode())}
+            if not settings.again and results.is_done(case.name, own):
                 _log(f"{case.name}: measured already; --again measures it again")
                 continue
             if settings.minutes and time.monotonic() - began > 60 * settings.minutes:
                 _log(f"{case.name}: not begun after {settings.minutes:g} minutes; run it again")
                 ok = False
                 continue
-            ok &= _one(case, inputs, start, settings, stamp, results, order)
+            ok &= _one(case, inputs, start, settings, own, results, order)
     return 0 if ok else 1
 
 

@@ -103,11 +103,13 @@ def commit() -> str | None:
 
 def source_digest() -> str:
     """Returns a digest of the package's source, which says whether a measurement is still valid."""
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "gpt2_jax").rglob("*.py")):
-        digest.update(path.relative_to(ROOT).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    files = sorted((ROOT / "gpt2_jax").rglob("*.py"))
+    return digest(*(part for path in files for part in (path.name.encode(), path.read_bytes())))
+
+
+def digest(*parts: bytes) -> str:
+    """Returns the beginning of the sha256 of all parts together."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def seconds_of_others() -> float | None:

@@ -58,7 +58,8 @@ def _machine(content: Mapping[str, Any]) -> list[str]:
     commits = sorted({record["commit"] or "unknown" for record in content["cases"].values()})
     dates = sorted({record["date"] for record in content["cases"].values()})
     lines.append(f"- commit {', '.join(commits)}; {' to '.join(dict.fromkeys(dates))}")
-    if any(stamp != stamps[-1] for stamp in stamps):
+    shared = [{key: stamp[key] for key in stamp if key != "case"} for stamp in stamps]
+    if any(stamp != shared[-1] for stamp in shared):
         lines.append("- some cases below come from another machine, source or versions")
     return lines
 

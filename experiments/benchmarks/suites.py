@@ -117,7 +117,7 @@ def training(
       batch: rows.
       dtype: of activations and products; peers use autocast.
       subjects: who does it.
-      unroll: whether our layers are unrolled: more to compile, and faster to run.
+      unroll: whether our layers are unrolled, which is faster; otherwise the config decides.
     """
     tokens = batch * shape.context
     flops = shape.flops_per_token * tokens
@@ -132,8 +132,8 @@ def training(
         "shape": dataclasses.asdict(shape),
         "config": "configs/gpt2_small.py",
         "overrides": [
-            f"compute.scan_unroll={shape.layers if unroll else 1}",
-            f"compute.loss_chunk={128 if shape.context % 128 == 0 else 0}",
+            *([f"compute.scan_unroll={shape.layers}"] if unroll else []),
+            *(["compute.loss_chunk=0"] if shape.context % 128 else []),  # it must divide
         ],
         "batch": batch,
         "dtype": dtype,
