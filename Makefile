@@ -94,7 +94,7 @@ check: .venv/.dev  ## lint, format, types, the direction of imports, scripts and
 	.venv/bin/shellcheck .ci/run launch/*.sh launch/slurm/*.sbatch
 	.venv/bin/python tests/launch/check_manifests.py
 
-compare-env:  ## make .venv-compare, with torch, transformers and lm-eval, for experiments/parity
+compare-env:  ## make .venv-compare, with torch, transformers, lm-eval and CTranslate2, for experiments/
 	@test -x .venv-compare/bin/python || $(PYTHON) -m venv .venv-compare
 	.venv-compare/bin/python -m pip install --quiet --disable-pip-version-check -e '.[compare]'
 

@@ -1,0 +1,148 @@
+"""Measures gpt2_jax beside other programs, in turn, and writes results and report.
+
+    python -m experiments.benchmarks --suite cpu
+    python -m experiments.benchmarks --suite gpu --peers python3 --wheels wheels/
+    python -m experiments.benchmarks --suite cpu --only step_quickstart,load --again
+
+docs/performance.md says how it measures. Run it from the root of the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from experiments.benchmarks import machine
+from experiments.benchmarks.case import Case
+from experiments.benchmarks.driver import Settings, run, write_report
+from experiments.benchmarks.processes import ROOT
+from experiments.benchmarks.results import Results
+from experiments.benchmarks.suites import SUITES
+from experiments.benchmarks.wheels import CannotInstall
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status, which `driver.run` explains."""
+    parser = _parser()
+    args = parser.parse_args(words)
+    results = args.out / f"{args.suite}.json"
+    if args.rounds is not None and args.rounds < 1:
+        parser.error(f"--rounds must be at least 1, not {args.rounds}")
+    cases = _cases(args.suite, args.size == "tiny")
+    if args.list:
+        print("\n".join(f"{case.name:28} {case.title}" for case in cases))
+        return 0
+    if args.report:
+        if not results.exists():
+            parser.error(f"--report: there are no results in {results}")
+        write_report(Results(results), args.suite)
+        return 0
+    chosen = _choose(parser, cases, args.only)
+    peers = _interpreter(parser, args.peers)
+    if args.wheels is not None and not [*args.wheels.glob("*.whl")]:
+        parser.error(
+            f"--wheels {args.wheels} has no wheels: "
+            "get them with python -m experiments.benchmarks.carry --out DIR"
+        )
+    settings = Settings(
+        suite=args.suite,
+        tiny=args.size == "tiny",
+        peers=peers,
+        rounds=args.rounds,
+        out=args.out,
+        wheels=args.wheels,
+        commit=args.commit,
+        again=args.again,
+        timeout=args.timeout,
+        minutes=args.minutes,
+    )
+    try:
+        return run(chosen, [case.name for case in cases], settings)
+    except CannotInstall as error:
+        parser.error(f"--wheels {args.wheels}: {error}")
+    except (OSError, subprocess.CalledProcessError) as error:
+        parser.error(f"--peers {args.peers}: cannot be run: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m experiments.benchmarks", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--suite", choices=SUITES, required=True)
+    parser.add_argument("--size", choices=("full", "tiny"), default="full", help="tiny: for tests")
+    parser.add_argument("--only", metavar="NAME[,NAME]", help="measure these cases alone")
+    parser.add_argument(
+        "--peers",
+        default=".venv-compare/bin/python",
+        metavar="PYTHON",
+        help="interpreter with torch and transformers, as `make compare-env` makes it; none: "
+        "measure gpt2_jax alone",
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="default: 5, and 1 for whole runs")
+    parser.add_argument(
+        "--again", action="store_true", help="measure again what is measured already"
+    )
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="wheels to install first")
+    parser.add_argument("--commit", help="commit in the results, where there is no git")
+    parser.add_argument(
+        "--timeout", type=float, default=600.0, metavar="SECONDS", help="per answer"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "experiments" / "benchmarks" / "results", metavar="DIR"
+    )
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="begin no further case after so many"
+    )
+    parser.add_argument("--report", action="store_true", help="write only the report, from results")
+    parser.add_argument("--list", action="store_true", help="list the cases")
+    return parser
+
+
+def _cases(suite: str, tiny: bool) -> list[Case]:
+    gpu = machine.describe()["gpu"]
+    return SUITES[suite](tiny, gpu["memory_bytes"] if gpu else 0)
+
+
+def _choose(parser: argparse.ArgumentParser, cases: list[Case], only: str | None) -> list[Case]:
+    if only is None:
+        return cases
+    names = [name for name in only.split(",") if name]
+    known = {case.name: case for case in cases}
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        missing = ", ".join(unknown) or repr(only)
+        parser.error(f"--only: no case {missing}; there are {', '.join(known)}")
+    return [case for case in cases if case.name in names]
+
+
+def _interpreter(parser: argparse.ArgumentParser, name: str) -> str | None:
+    """Returns the path of the peers' interpreter, which must have torch and transformers."""
+    if name == "none":
+        return None
+    path = shutil.which(name)
+    if path is None:
+        parser.error(
+            f"--peers {name} is no interpreter: make it with `make compare-env`, or leave the "
+            "other programs out with --peers none"
+        )
+    found = machine.versions(path, {}).get("peers", {})
+    if missing := [package for package in ("torch", "transformers") if package not in found]:
+        parser.error(f"--peers {name} lacks {', '.join(missing)}")
+    return os.path.abspath(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

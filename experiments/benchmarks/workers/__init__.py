@@ -1,0 +1,1 @@
+"""Holds the programs that are measured; each runs in a process of its own."""
