@@ -87,8 +87,9 @@ def _plain_matmul(
     x: jax.Array, w: jax.Array, num_contracted: int, axes: Axes, precision: str | None
 ) -> jax.Array:
     """Returns the same, and autodiff computes its gradients."""
-    factors = [rounded(each, precision).astype(x.dtype) for each in (x, gather(w, axes, x.dtype))]
-    return jnp.tensordot(*factors, num_contracted, precision=precision)
+    w = gather(w, axes, x.dtype)
+    x, w = (rounded(factor, precision).astype(factor.dtype) for factor in (x, w))
+    return jnp.tensordot(x, w, num_contracted, precision=precision)
 
 
 def _forward(

@@ -17,6 +17,7 @@ from gpt2_jax.model.build import build_model
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.model.loss import plain_cross_entropy, weighted_cross_entropy
 from gpt2_jax.model.params import output_table
+from gpt2_jax.parallel.compiler_options import compiler_options
 from gpt2_jax.parallel.mesh import BATCH_AXES
 from gpt2_jax.parallel.rules import Rules, sharding_context
 from gpt2_jax.training.guard import judge
@@ -107,7 +108,7 @@ def compile_train_step(
             mesh,
             segments=config.data.isolate_documents,
         )
-        options = compiler_options(mesh) | dict(more_options or {})
+        options = compiler_options(mesh, config.model) | dict(more_options or {})
         numbers = _abstract_numbers(config, mesh)
         return jitted.lower(abstract, batch, numbers).compile(options)
 
@@ -129,16 +130,7 @@ def compile_eval_step(
     jitted = jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))
     with sharding_context(mesh, rules):
         batch = abstract_batch(batch_size, config.model.context_length, mesh, segments=segments)
-        return jitted.lower(abstract_params, batch).compile(compiler_options(mesh))
-
-
-def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
-    """Returns the options of XLA that differ from its defaults for the mesh's devices."""
-    if mesh.devices.flat[0].platform != "tpu":
-        return {}
-    # A windowed product passes activations or weights around a ring of permutes, piece by piece,
-    # where FSDP gathers the weights once; for 124M on 16 chips it moves twice as much.
-    return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+        return jitted.lower(abstract_params, batch).compile(compiler_options(mesh, config.model))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
