@@ -33,6 +33,6 @@ def compiler_options(mesh: Mesh | AbstractMesh, model: ModelConfig) -> dict[str,
 
 def _has_only_avx2() -> bool:
     """Returns whether the CPU is known to have AVX2 and nothing wider, and JAX the option."""
-    found = vector_instructions()
-    wider = found is None or any(name.startswith(("avx512", "amx")) for name in found)
-    return not wider and "avx2" in found and jax.__version_info__ < (0, 11)
+    found = vector_instructions() or set()
+    wider = any(name.startswith(("avx512", "amx")) for name in found)
+    return "avx2" in found and not wider and jax.__version_info__ < (0, 11)
