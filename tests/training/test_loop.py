@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import types
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from gpt2_jax.errors import Preempted
-from gpt2_jax.training import trainer
+from gpt2_jax.training import loop, trainer
 from gpt2_jax.training.hooks import Hook, make_hooks
 from gpt2_jax.training.trainer import Trainer
 from gpt2_jax.training.watchdog import Watchdog
@@ -166,3 +169,52 @@ def test_a_stop_at_a_step_that_is_being_saved_saves_it_once(tmp_path, stop_when)
     with pytest.raises(Preempted, match="saved at step 5 of 12"):
         train(config, tmp_path, stopped_meanwhile)
     assert saves and saved_steps(tmp_path) == [5]
+
+
+def test_the_loop_waits_for_nothing_but_the_metrics_of_the_step_before(tmp_path, monkeypatch):
+    reads, started = [], 0
+
+    class Scalar:
+        """A number of a step that tells when the host reads it."""
+
+        def __init__(self, value):
+            self._value, self._step = value, started
+
+        def __array__(self, *args, **kwargs):
+            reads.append((self._step, started))
+            return np.asarray(self._value, *args, **kwargs)
+
+        def __float__(self):
+            return float(self.__array__())
+
+        def __int__(self):
+            return int(self.__array__())
+
+    compile_step = loop.compile_train_step
+
+    def compile_watched(*args):
+        run = compile_step(*args)
+
+        def step(state, batch, numbers):
+            nonlocal started
+            started += 1
+            # Not even a number for the step is made by the host: that would be a transfer.
+            with jax.transfer_guard("disallow"):
+                state, metrics = run(state, batch, numbers)
+            return state, jax.tree.map(Scalar, metrics)
+
+        return step
+
+    monkeypatch.setattr(loop, "compile_train_step", compile_watched)
+    config = make_config(eval__every=0, checkpoint__every=100, log__every=1)
+    train(config, tmp_path, stop_at_step=6)
+    assert {step for step, _ in reads} == set(range(1, 7))
+    # Those of the last step are read when nothing is left to compute.
+    assert all(running == min(step + 1, 6) for step, running in reads)
+
+
+def test_a_transfer_guard_sees_what_the_host_gives_to_a_step():
+    double = jax.jit(lambda x: 2 * x)
+    double(jnp.float32(1))
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="host-to-device"):
+        double(np.float32(1))
