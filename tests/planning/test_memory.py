@@ -91,7 +91,8 @@ _SCORES = 64 * 12 * 1024**2  # 512 sequences over 8 devices, 12 heads
 
 def scores_of(chip=_H100, axes=(2, 4, 1), **sections):
     """Bytes of activations beyond those of the fused kernels."""
-    config = dataclasses.replace(_CONFIG, mesh=MeshConfig(*axes))
+    # Unset, the loss holds other logits on TPUs.
+    config = dataclasses.replace(changed("compute", loss_chunk=128), mesh=MeshConfig(*axes))
     for section, values in sections.items():
         changes = dataclasses.replace(getattr(config, section), **values)
         config = dataclasses.replace(config, **{section: changes})
