@@ -17,7 +17,7 @@ def get_config():
     c.model.num_layers = 36
     c.model.num_heads = 20
     c.model.d_model = 1280
-    c.compute.remat = "dots"
+    c.compute.remat = "none"
     c.mesh.data = 1
     c.mesh.fsdp = -1
     c.schedule.learning_rate = 0.00025
