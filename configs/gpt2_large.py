@@ -17,7 +17,7 @@ def get_config():
     c.model.num_layers = 36
     c.model.num_heads = 20
     c.model.d_model = 1280
-    c.compute.remat = "dots"
+    c.compute.remat = "none"
     c.schedule.learning_rate = 0.00025
     c.schedule.min_learning_rate = 2.5e-05
     c.schedule.warmup_steps = 700

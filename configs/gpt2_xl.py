@@ -2,7 +2,7 @@
 
 Command:
   gpt2-jax train --config configs/gpt2_xl.py --workdir runs/xl --config.data.path=DIR
-Hardware: a TPU slice of 64 chips or more;
+Hardware: a TPU slice of 256 chips, or of 64 with train.accumulation_steps=4;
   if a microbatch does not fit, raise train.accumulation_steps.
 Time: not yet run.
 Expected loss: not yet run here.
@@ -17,7 +17,7 @@ def get_config():
     c.model.num_layers = 48
     c.model.num_heads = 25
     c.model.d_model = 1600
-    c.compute.remat = "full"
+    c.compute.remat = "none"
     c.schedule.learning_rate = 0.0002
     c.schedule.min_learning_rate = 2e-05
     c.schedule.warmup_steps = 700

@@ -51,7 +51,7 @@ RUNS = {
 CATEGORIES = (
     ("loss and logits", r"jvp\(\)"),
     ("copies of the scan", r"GPT2\)+/while/body/(jit\()?dynamic_"),
-    ("recomputation", r"rematted_computation|/checkpoint/"),
+    ("recomputation", r"rematted_computation"),
     ("around the kernel", r"/attn/(shard_map|slice|split|reshape|transpose|swapaxes)"),
     ("products forward", r"/jvp\(GPT2\)/.*/(attn|mlp)/.*dot_general"),
     ("products backward", r"/transpose\(jvp\(GPT2\)\)/.*/(attn|mlp)/.*dot_general"),

@@ -191,6 +191,7 @@ def _sums_of_heads(x_BxTxD: jax.Array, y_BxTxD: jax.Array, choices: _Choices) ->
         "btd,dh->bht",
         x_BxTxD.astype(jnp.float32) * y_BxTxD.astype(jnp.float32),
         members_DxH.astype(jnp.float32),
-        # Products of bfloat16 numbers have 16 bits, of which "high" keeps all.
-        precision="highest" if x_BxTxD.dtype == "float32" else "high",
+        # Products of bfloat16 numbers have 16 bits, of which "high" keeps all. In float32, the
+        # precision is the one in force, as in the kernels.
+        precision=None if x_BxTxD.dtype == "float32" else "high",
     )
