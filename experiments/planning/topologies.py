@@ -1,10 +1,11 @@
-"""The plans in docs/planning.md: GPT-2's sizes on TPU slices, and worse variants of one of them.
+"""The plans in docs/: GPT-2's sizes on TPU slices, worse variants of one of them, and its layouts.
 
 Needs the `tpu` extra and no TPU. From the project's root:
 
     python experiments/planning/topologies.py --out experiments/planning/results
 
-Writes topologies.json and variants.json there, and their tables to standard output.
+Writes topologies.json, variants.json and layouts.json there, and their tables to standard output;
+`--only PART` writes one of them.
 """
 
 from __future__ import annotations
@@ -39,19 +40,36 @@ RUNS = (
 )
 # Of 124M with 8 sequences a device on 16 chips of v5e; but for ours, each known to be worse.
 VARIANTS = ("ours", "reference attention", "windowed products", "activations not constrained")
+# (config, slice, overrides, meshes): the same step on meshes that a run may choose from.
+LAYOUTS = (
+    ("gpt2_small", "v5e:4x4", "train.accumulation_steps=4", "16x1 4x4 2x8 1x16"),
+    ("gpt2_medium", "v5e:8x8", "compute.remat=dots", "64x1 8x8 2x32 1x64"),
+    ("gpt2_xl", "v5e:16x16", "", "128x2 64x4 32x8 16x16 4x64"),
+)
 
 
 def main() -> None:
-    """Compiles everything; minutes on two cores."""
+    """Compiles everything; a quarter of an hour on two cores."""
+    parts = {"topologies": _topologies, "variants": _variants, "layouts": _layouts}
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    out = parser.parse_args().out
+    parser.add_argument("--only", choices=parts, metavar="PART")
+    args = parser.parse_args()
     compile_without_devices()
+    for name, part in parts.items():
+        if args.only in (None, name):
+            part(args.out)
+
+
+def _topologies(out: Path) -> None:
     plans = [_plan(_config(name, changes), topology) for name, topology, changes in RUNS]
     for plan, (name, _, changes) in zip(plans, RUNS, strict=True):
         plan |= {"config": name, "overrides": changes}
     _write(out / "topologies.json", plans)
     print(_table(plans))
+
+
+def _variants(out: Path) -> None:
     variants = []
     config = _config("gpt2_small", "mesh.data=1 mesh.fsdp=16 train.batch_size=128")
     for variant in VARIANTS:
@@ -65,6 +83,18 @@ def main() -> None:
             variants.append(_plan(changed, "v5e:4x4") | {"variant": variant})
     _write(out / "variants.json", variants)
     print(_variants_table(variants))
+
+
+def _layouts(out: Path) -> None:
+    plans = []
+    for name, topology, changes, meshes in LAYOUTS:
+        for mesh in meshes.split():
+            data, fsdp = mesh.split("x")
+            overrides = f"mesh.data={data} mesh.fsdp={fsdp} {changes}".strip()
+            plan = _plan(_config(name, overrides), topology)
+            plans.append(plan | {"config": name, "overrides": overrides})
+    _write(out / "layouts.json", plans)
+    print(_layouts_table(plans))
 
 
 def _config(name: str, overrides: str) -> Config:
@@ -143,6 +173,19 @@ def _variants_table(plans: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {plan['variant']} | {plan['needed_bytes'] / _GIB:.1f} | {weights:,.0f} MiB | "
             f"{_moved(plan, 'activations'):,.0f} MiB | {low:.3f}-{high:.3f} s | {mfu} |"
+        )
+    return "\n".join(lines)
+
+
+def _layouts_table(plans: list[dict[str, Any]]) -> str:
+    lines = ["| config | slice | data x fsdp | GiB | step |", "|" + "---|" * 5]
+    for plan in plans:
+        low, high = sorted(plan["step_seconds"])
+        lines.append(
+            f"| {plan['config']} | {plan['topology']} | "
+            f"{plan['mesh']['data']} x {plan['mesh']['fsdp']} | "
+            f"{plan['needed_bytes'] / _GIB:.1f} of {plan['available_bytes'] / _GIB:.1f} | "
+            f"{low:.3f}-{high:.3f} s |"
         )
     return "\n".join(lines)
 
