@@ -15,20 +15,14 @@ from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.state import TrainState, boxed_state, bytes_per_device, shard_state
 
-<<<<<<< HEAD
-# Bytes of activations that the backward pass needs per token, layer and unit of width, fitted to
-# programs of 124M and 1.5B parameters compiled for v5e and v5p with splash attention.
-_ACTIVATION_BYTES = {"none": 92.0, "dots": 21.0, "full": 5.0}
-# Bytes per score of the one layer that is at work, fitted to programs of 124M parameters with the
-# reference kernel compiled for H100, which need 9 to 13.
-_SCORE_BYTES_AT_WORK = 11
-=======
 # Bytes of activations that the backward pass needs per token, layer and unit of width. In bfloat16,
 # without remat: the inputs of both norms and their results (8), queries, keys and values and the
 # output of attention (8), and the input and the result of the activation (16). Compiled programs of
 # 124M and 1.5B parameters for v5e need up to a third less in all.
 _ACTIVATION_BYTES = {"none": 32.0, "dots": 23.0, "full": 5.0}
->>>>>>> c020a7382d204cb6fe6ee2e3e36055cf50e22b87
+# Bytes per score of the one layer that is at work, fitted to programs of 124M parameters with the
+# reference kernel compiled for H100, which need 9 to 13.
+_SCORE_BYTES_AT_WORK = 11
 
 
 @dataclasses.dataclass(frozen=True)
