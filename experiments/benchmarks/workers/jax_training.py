@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -16,6 +17,7 @@ from gpt2_jax.config import Config, load_config
 from gpt2_jax.data.loader import Batch, device_batches
 from gpt2_jax.formats import huggingface
 from gpt2_jax.model.build import build_model
+from gpt2_jax.model.defaults import with_dtype
 from gpt2_jax.model.loss import weighted_cross_entropy
 from gpt2_jax.model.params import output_table
 from gpt2_jax.parallel.mesh import make_mesh
@@ -23,6 +25,7 @@ from gpt2_jax.parallel.rules import Rules, sharding_context
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.state import abstract_state, init_state
 from gpt2_jax.training.step import batch_sharding, compile_train_step, step_numbers
+from gpt2_jax.training.update import Gradient, apply_update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +111,11 @@ class Training:
             _, grads = backward(self._state.params, batch)
 
             def update(params: Any, opt_state: Any, grads: Any) -> tuple[Any, Any]:
-                updates, opt_state = optimizer.update(grads, opt_state, params)
-                return optax.apply_updates(params, updates), opt_state
+                gradient = Gradient(
+                    grads, jnp.float32(1), optax.tree.norm(grads), accepted=jnp.bool_(True)
+                )
+                rate = jnp.float32(self._config.schedule.learning_rate)
+                return apply_update(self._config, optimizer, params, opt_state, gradient, rate)
 
             donating = jax.jit(update, donate_argnums=(0, 1))
             arguments = (self._state.params, self._state.opt_state, grads)
@@ -171,7 +177,8 @@ def _config(task: dict[str, Any]) -> Config:
         "model.d_model": shape["width"],
         "model.context_length": shape["context"],
         "model.vocab_size": shape["vocab"],
-        "compute.dtype": task["dtype"],
+        # In place of bfloat16, what is best on this CPU, as peers round only what pays.
+        "compute.dtype": "auto" if task["dtype"] == "bfloat16" else task["dtype"],
         "train.batch_size": task["batch"],
         "optimizer.beta2": task["beta2"],
         # What the peers do: AdamW at a constant rate.
@@ -180,7 +187,8 @@ def _config(task: dict[str, Any]) -> Config:
         "schedule.warmup_steps": 0,
     }
     pairs = [f"{name}={value}" for name, value in overrides.items()]
-    return load_config(task["config"], [*pairs, *task["overrides"]])
+    config = load_config(task["config"], [*pairs, *task["overrides"]])
+    return dataclasses.replace(config, compute=with_dtype(config.compute))
 
 
 def _loss(config: Config) -> Callable[[Any, Batch], jax.Array]:
