@@ -83,12 +83,15 @@ def make_workdir(workdir: Path) -> None:
     Raises:
       UserError: if it cannot be made or written to.
     """
-    place = workdir if is_remote(workdir) else Path(os.path.realpath(workdir))
-    try:
-        if os.path.islink(place):  # not a method: paths in a bucket have none
+    place = workdir
+    # No methods of the path, because those in a bucket do not have them.
+    if os.path.islink(workdir) and not os.path.exists(workdir):
+        place = Path(os.path.realpath(workdir))
+        if os.path.islink(place):
             raise UserError(
                 f"--workdir {workdir} is a link that leads back to itself: name another folder"
             )
+    try:
         place.mkdir(parents=True, exist_ok=True)
         writable = is_remote(workdir) or os.access(workdir, os.W_OK)
     except OSError as error:
