@@ -187,7 +187,11 @@ def test_the_files_and_tables_that_contributing_names_exist():
     guide = text[text.index("## How to add") : text.index("## Style")]
     files = set(re.findall(r"`((?:\w+/)+\w+\.py)`", guide))
     assert len(files) > 20
-    found = {name: _ROOT / "gpt2_jax" / name for name in files if not name.startswith("tests/")}
+    found = {
+        name: _ROOT / name if name.startswith("experiments/") else _ROOT / "gpt2_jax" / name
+        for name in files
+        if not name.startswith("tests/")
+    }
     assert [name for name, path in found.items() if not path.is_file()] == []
     sources = "\n".join(path.read_text(encoding="utf-8") for path in found.values())
     tables = set(re.findall(r"`(_?[A-Z]{3,}[A-Z_]*)`", guide))
