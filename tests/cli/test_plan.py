@@ -77,7 +77,7 @@ def test_what_is_not_expected_to_fit_is_planned_nevertheless_and_told_what_to_se
     captured = capsys.readouterr()
     assert "DOES NOT FIT" in captured.out
     assert "mesh: mesh is unset, and no layout" not in captured.err
-    assert "set train.accumulation_steps=8" in captured.err
+    assert "set train.accumulation_steps=2" in captured.err
 
 
 def test_search_prints_a_line_for_each_that_fits(capsys):
