@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
@@ -95,6 +96,7 @@ class Case:
       parts: what is measured one after the other -> the least work of it.
       gate: when the subjects agree; None if there is nothing to compare.
       count: repetitions of each part in a round.
+      counts: part -> its own repetitions.
       rounds: rounds, unless the command line says otherwise.
       dtype: the row of the ceilings that the work is compared with.
     """
@@ -107,5 +109,6 @@ class Case:
     parts: dict[str, Work]
     gate: Gate | None = None
     count: int = 1
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     rounds: int = 5
     dtype: str = "float32"

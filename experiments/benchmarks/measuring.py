@@ -68,7 +68,8 @@ def measure(
             for name, worker in list(workers.items()):
                 subjects[name]["facts"] = attempt(name, worker.receive) or {}
         for part in case.parts:
-            request = {"do": "run", "part": part, "count": case.count}
+            count = case.counts.get(part, case.count)
+            request = {"do": "run", "part": part, "count": count}
             for _ in range(rounds):
                 for name, worker in list(workers.items()):
                     answer = attempt(name, functools.partial(worker.ask, request))
