@@ -100,13 +100,10 @@ def train(
     # `dataclasses.replace` makes a config that was not checked.
     config = config_lib.from_dict(config_lib.to_dict(config))
     keep_compiled_programs()
-    config = resolve_vocab_size(config)
-    check_platforms()
-    config = dataclasses.replace(config, compute=with_dtype(config.compute))
-    kernel = attention_kernels.explain(config.model, config.compute)
+    config, kernel = _on_these_devices(config)
     with report_lost_peers():
         log = print_stderr if is_primary() else _silent
-        if jax.default_backend() != "cpu":  # a CPU has the reference alone
+        if jax.default_backend() != "cpu":  # where no choice costs memory that nobody expects
             log(f"attention: {kernel}")
         if layout := run_layout(config, jax.devices()):
             log(f"mesh: {layout.text}")
@@ -116,6 +113,14 @@ def train(
     if compare_compressors and is_primary():
         results |= _compare_compressors(config, sets)
     return results
+
+
+def _on_these_devices(config: Config) -> tuple[Config, str]:
+    """Returns the config with what data and devices decide, and the attention kernel in words."""
+    config = resolve_vocab_size(config)
+    check_platforms()
+    config = dataclasses.replace(config, compute=with_dtype(config.compute))
+    return config, attention_kernels.explain(config.model, config.compute)
 
 
 def make_setup(config: Config, sets: TokenSets, mesh: MeshConfig | None = None) -> Setup:
@@ -195,10 +200,7 @@ def dry_run(config: Config) -> dict[str, Any]:
       UserError: if the mesh does not divide the batch or the model, or it is unset and no mesh does
         or is expected to fit.
     """
-    config = resolve_vocab_size(config)
-    check_platforms()
-    config = dataclasses.replace(config, compute=with_dtype(config.compute))
-    kernel = attention_kernels.explain(config.model, config.compute)
+    config, kernel = _on_these_devices(config)
     layout = run_layout(config, jax.devices())
     mesh = mesh_lib.make_mesh(layout.mesh if layout else config.mesh)
     mesh_lib.check_batch(config.train, mesh)

@@ -1,6 +1,7 @@
-"""Computes causal attention by fused kernels, which never store the scores, and chooses among them.
+"""Computes causal attention by a kernel for the kind of device, and chooses among the kernels.
 
-They compute what `attention.reference_attention` does, for whole sequences and without dropout.
+Those for TPUs and GPUs never store the scores, and that for CPUs stores them once. They compute
+what `attention.reference_attention` does, for whole sequences and without dropout.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def fused_attention(
     Args:
       segments_BxT: int32; a query sees only slots of its own segment. None means one segment.
       scale: factor of the scores, 1 / sqrt(K) in GPT-2.
-      kernel: "cudnn" or "splash".
+      kernel: "splash", "cudnn" or "cpu".
       precision: precision of the products; see `ComputeConfig.matmul_precision`.
 
     Returns:

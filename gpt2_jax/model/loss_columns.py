@@ -1,8 +1,8 @@
 """Computes the loss of a training step with logits in columns, which suits CPUs.
 
 A column [V] is the logits of one position. Softmax then goes down the columns, so that its inner
-loops run over positions and need no reductions; and each product with the logits has a form that
-CPUs multiply fast: table h^T, d_logits h, and table^T d_logits with the table transposed once.
+loops run over positions and need no reductions, and each product with the logits has a form that
+CPUs multiply fast.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from gpt2_jax.model.products import dot, rounded, transposed
+from gpt2_jax.model.products import ROUNDED, dot, rounded, transposed
 
 
 def columns_sweep(
@@ -32,8 +32,13 @@ def columns_sweep(
     """
     B, T, D = hidden_BxTxD.shape
     V, C = table_VxD.shape[0], B * T // num_chunks
+    if (
+        hidden_BxTxD.dtype == jnp.bfloat16 and precision is None
+    ):  # the factors are rounded, and sums stay float32
+        precision = ROUNDED
     table = rounded(table_VxD, precision)
-    table_DxV = transposed(table)
+    # CPUs multiply rounded factors fast only in this form; the table is transposed once for all.
+    table_DxV = transposed(table) if precision == ROUNDED else None
     ids_Vx1 = jnp.arange(V)[:, None]
 
     def add_chunk(carry, chunk):
@@ -52,8 +57,11 @@ def columns_sweep(
         )
         d_logits_VxC = d_logits_VxC.astype(hidden_CxD.dtype)
         d_table_VxD += dot(d_logits_VxC, hidden_CxD, ((1,), (0,)), precision).astype(jnp.float32)
-        d_hidden_DxC = dot(table_DxV, d_logits_VxC, ((1,), (0,)), precision)
-        return (loss, d_table_VxD), transposed(d_hidden_DxC).astype(hidden_BxTxD.dtype)
+        if table_DxV is None:
+            d_hidden_CxD = dot(d_logits_VxC, table, ((0,), (0,)), precision)
+        else:
+            d_hidden_CxD = transposed(dot(table_DxV, d_logits_VxC, ((1,), (0,)), precision))
+        return (loss, d_table_VxD), d_hidden_CxD.astype(hidden_BxTxD.dtype)
 
     arrays = hidden_BxTxD, targets_BxT, weights_BxT
     chunks = tuple(x.reshape(num_chunks, C, *x.shape[2:]) for x in arrays)

@@ -59,8 +59,9 @@ def transposed(x_NxM: jax.Array) -> jax.Array:
     of blocks it makes copies, and these are fast.
     """
     N, M = x_NxM.shape
-    if N % _BLOCK or M % _BLOCK:
-        return jax.lax.optimization_barrier(x_NxM).T
-    blocks = x_NxM.reshape(N // _BLOCK, _BLOCK, M // _BLOCK, _BLOCK)
+    # Without whole blocks there would be a plain transpose, which XLA merges even past a barrier.
+    padded = jnp.pad(x_NxM, ((0, -N % _BLOCK), (0, -M % _BLOCK)))
+    rows, columns = (size // _BLOCK for size in padded.shape)
+    blocks = padded.reshape(rows, _BLOCK, columns, _BLOCK)
     apart = jax.lax.optimization_barrier(blocks.transpose(2, 0, 3, 1))
-    return apart.transpose(0, 2, 1, 3).reshape(M, N)
+    return apart.transpose(0, 2, 1, 3).reshape(padded.shape[::-1])[:M, :N]

@@ -109,6 +109,21 @@ def test_bfloat16_is_close_to_float32(chunk):
         assert np.abs(one - other).max() / np.abs(other).max() < 0.03
 
 
+@pytest.mark.parametrize("rows", [V, PADDED])
+@pytest.mark.parametrize("chunk", [0, T // 4])
+def test_rounded_factors_of_any_size_are_close_to_float32(rows, chunk):
+    hidden, table, targets, weights = inputs()
+    args = hidden, table[:rows], targets, weights
+    expected, exact = value_and_grad(reference)(*args)
+    rounded = functools.partial(weighted_cross_entropy, vocab_size=V, chunk=chunk)
+    rounded = functools.partial(rounded, precision="bfloat16")
+    value, gradients = value_and_grad(lambda *args: rounded(*args))(*args)
+    assert value == pytest.approx(float(expected), rel=0.01)
+    for one, other in zip(gradients, exact, strict=True):
+        assert one.dtype == jnp.float32
+        assert np.abs(one - other).max() / np.abs(other).max() < 0.03
+
+
 def test_confident_logits_in_bfloat16_stay_finite():
     hidden, table, targets, weights = inputs(jnp.bfloat16)
     value, grads = value_and_grad(ours(4))(hidden * 1000, table, targets, weights)
