@@ -33,6 +33,10 @@ _ENVIRONMENT = {
 }
 _CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
+# As `gpt2-jax train` has it. Single steps of torch.compile get faster with it, and the median of a
+# 124M step gets slower by a sixth.
+_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -205,7 +209,9 @@ def _starter(settings: Settings, environment: dict[str, str]) -> Callable[[Subje
         python = sys.executable if ours else settings.peers
         assert python is not None
         own = dict(environment)
-        if not ours:  # the wheels are for our interpreter
+        if ours:
+            own |= _HUGE_PAGES
+        else:  # the wheels are for our interpreter
             own.pop("PYTHONPATH", None)
         words = (subject.program, kind)
         return Worker(subject.name, words, python, own, settings.timeout)

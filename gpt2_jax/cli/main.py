@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn, cast
 
 from gpt2_jax import __version__
+from gpt2_jax.cli.huge_pages import restart_with_huge_pages
 from gpt2_jax.cli.process import (
     interrupts_end_imports,
     only_python_prints,
@@ -74,6 +75,9 @@ _TERMINATED = 143
 # handler could run.
 _OWN_SIGTERM = ("train", "plan")
 
+# They allocate gigabytes in every step.
+_ON_HUGE_PAGES = ("train", "eval")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line, `sys.argv` by default, and returns its exit status (see errors.py)."""
@@ -98,6 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """Runs `gpt2-jax` or `python -m gpt2_jax` and exits with its status."""
+    words, _ = _take_debug(sys.argv[1:])
+    if words and words[0] in _ON_HUGE_PAGES:
+        restart_with_huge_pages()
     status = main()
     # At a normal exit Python waits for threads, such as a failed save that waits for its disk, and
     # JAX waits for all other processes and aborts if they do not come: the status would be lost.

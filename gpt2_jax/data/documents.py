@@ -15,10 +15,11 @@ class IsolatedDocuments:
     def __init__(self, source: BatchSource, first_token: int) -> None:
         """Takes the source and the id that every document begins with: the end of text."""
         self.batch_size, self.context_length = source.batch_size, source.context_length
+        self.weighted = source.weighted
         self._source, self._first_token = source, first_token
 
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
-        """Returns the given rows of global batch `step`, as NumPy arrays [len(row_indices), T]."""
+        """Returns the given rows of global batch `step`, as NumPy arrays."""
         batch = self._source.rows(step, row_indices)
         segments = np.cumsum(batch.inputs == self._first_token, axis=1, dtype=np.int32)
         return batch._replace(segments=segments)

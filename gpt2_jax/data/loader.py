@@ -24,22 +24,27 @@ from gpt2_jax.errors import UserError
 
 
 class Batch(NamedTuple):
-    """Holds B sequences of T tokens, in NumPy arrays on the host or in jax.Arrays on devices."""
+    """Holds B sequences of T tokens, in NumPy arrays on the host or in jax.Arrays on devices.
 
-    inputs: Any
-    """int32 [B, T], the tokens that the model reads."""
-    targets: Any
-    """int32 [B, T], the token to predict at each position: the inputs shifted by one token."""
-    weights: Any
-    """float32 [B, T], how much each target counts in the loss; 0 if there is no target."""
+    What follows from the tokens is computed on the devices, so that a token travels as two bytes.
+    """
+
+    tokens: Any
+    """uint16 [B, T + 1], the tokens that the model reads, and the target of the last."""
+    weights: Any = None
+    """float32 [B, T], how much each target counts in the loss; None if each counts 1."""
     segments: Any = None
     """int32 [B, T], the document of each token in its row; None if each row is one document."""
 
-    @classmethod
-    def from_windows(cls, windows: np.ndarray) -> Batch:
-        """Returns a batch of windows [B, T + 1], with weight 1 for every target."""
-        inputs, targets = windows[:, :-1].astype(np.int32), windows[:, 1:].astype(np.int32)
-        return cls(inputs, targets, np.ones(inputs.shape, np.float32))
+    @property
+    def inputs(self) -> Any:
+        """Returns int32 [B, T], the tokens that the model reads."""
+        return self.tokens[:, :-1].astype(np.int32)
+
+    @property
+    def targets(self) -> Any:
+        """Returns int32 [B, T], the token to predict at each position."""
+        return self.tokens[:, 1:].astype(np.int32)
 
 
 class BatchSource(Protocol):
@@ -47,9 +52,11 @@ class BatchSource(Protocol):
 
     batch_size: int
     context_length: int
+    weighted: bool
+    """Whether its batches have weights."""
 
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
-        """Returns the given rows of global batch `step`, as NumPy arrays [len(row_indices), T]."""
+        """Returns the given rows of global batch `step`, as NumPy arrays."""
         ...
 
 
@@ -59,6 +66,8 @@ class TrainLoader:
     An epoch has n = (len(tokens) - T) // T windows. All its windows are shifted by the same offset
     in [0, T), drawn from (seed, epoch), so that every epoch cuts the tokens elsewhere.
     """
+
+    weighted = False
 
     def __init__(
         self,
@@ -98,7 +107,7 @@ class TrainLoader:
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
         """Returns the given rows of global batch `step`, a pure function of (seed, step, row)."""
         first = step * self.batch_size
-        return Batch.from_windows(self.windows([first + row for row in row_indices]))
+        return Batch(self.windows([first + row for row in row_indices]))
 
     def windows(self, positions: Sequence[int]) -> np.ndarray:
         """Returns the windows drawn as these numbers, uint16 [n, T + 1], targets included."""
@@ -136,6 +145,8 @@ class EvalWindows:
     are padded with id 0 and weight 0.
     """
 
+    weighted = True
+
     def __init__(self, tokens: TokenArray, *, batch_size: int, context_length: int) -> None:
         """Takes the tokens and the shape of batches.
 
@@ -162,23 +173,17 @@ class EvalWindows:
 
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
         """Returns the given rows of batch `step`; rows past the end have weight 0 everywhere."""
-        shape = (len(row_indices), self.context_length)
-        batch = Batch(
-            np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-        )
-        starts = [(step * self.batch_size + row) * self.context_length for row in row_indices]
-        windows = [
-            np.empty(min(self.context_length + 1, max(len(self._tokens) - start, 0)), TOKEN_DTYPE)
-            for start in starts
-        ]
-        self._tokens.fill(pair for pair in zip(starts, windows, strict=True) if len(pair[1]) > 1)
-        for i, window in enumerate(windows):
-            count = len(window) - 1
-            if count > 0:
-                batch.inputs[i, :count] = window[:-1]
-                batch.targets[i, :count] = window[1:]
-                batch.weights[i, :count] = 1
-        return batch
+        rows, T = len(row_indices), self.context_length
+        tokens, weights = np.zeros((rows, T + 1), TOKEN_DTYPE), np.zeros((rows, T), np.float32)
+        starts = [(step * self.batch_size + row) * T for row in row_indices]
+        windows = []
+        for i, start in enumerate(starts):
+            targets = min(T, len(self._tokens) - 1 - start)
+            if targets > 0:
+                windows.append((start, tokens[i, : targets + 1]))
+                weights[i, :targets] = 1
+        self._tokens.fill(windows)
+        return Batch(tokens, weights)
 
 
 def place(
@@ -189,12 +194,12 @@ def place(
     """Puts one global batch on the devices; each process makes the rows that its devices hold.
 
     Args:
-      batch_rows: returns the given rows of the global batch, as NumPy arrays [rows, T].
+      batch_rows: returns the given rows of the global batch, as NumPy arrays.
       sharding: the sharding of [B, T] arrays.
       global_shape: (B, T).
 
     Returns:
-      A Batch of jax.Arrays [B, T] with that sharding.
+      A Batch of jax.Arrays with that sharding.
 
     Raises:
       UserError: if the sharding cannot divide B rows evenly.
@@ -212,7 +217,8 @@ def place(
             # A device's rows are consecutive in the global batch, and therefore here.
             return values[position[start] : position[start] + stop - start, index[1]]
 
-        return jax.make_array_from_callback(global_shape, sharding, shard)
+        shape = (global_shape[0], values.shape[1])
+        return jax.make_array_from_callback(shape, sharding, shard)
 
     return jax.tree.map(array, local)
 

@@ -20,6 +20,8 @@ class MixtureLoader:
     number alone, so a batch is a pure function of (seed, step) here too.
     """
 
+    weighted = False
+
     def __init__(self, loaders: Sequence[TrainLoader], weights: Sequence[int]) -> None:
         """Lays out a round.
 
@@ -45,14 +47,14 @@ class MixtureLoader:
         self._ranks = (np.cumsum(is_set, axis=0) - 1)[np.arange(len(self._sets)), self._sets]
 
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
-        """Returns the given rows of global batch `step`, as NumPy arrays [len(row_indices), T]."""
+        """Returns the given rows of global batch `step`, as NumPy arrays."""
         first = step * self.batch_size
         drawn = [self.draw(first + row) for row in row_indices]
         windows = np.empty((len(drawn), self.context_length + 1), TOKEN_DTYPE)
         for number, loader in enumerate(self._loaders):
             of_set = [i for i, (which, _) in enumerate(drawn) if which == number]
             windows[of_set] = loader.windows([drawn[i][1] for i in of_set])
-        return Batch.from_windows(windows)
+        return Batch(windows)
 
     def origins(self, step: int) -> list[tuple[str, int]]:
         """Returns (folder, first token in its train split) for every row of global batch `step`."""

@@ -86,7 +86,9 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep | DoesNotFi
     start = time.monotonic()
     try:
         with captured_stderr() as warnings:
-            compiled = compile_train_step(config, optimizer, mesh, rules, abstract, options)
+            compiled = compile_train_step(
+                config, optimizer, mesh, rules, abstract, more_options=options
+            )
     except jax.errors.JaxRuntimeError as error:
         needed, available = _out_of_memory(error)
         memory = Memory(state, needed, available, fits=False)

@@ -90,7 +90,14 @@ class Loop:
         run = self._run
         self._watchdog.report("compiling")
         with self._goodput.measuring("compilation"):
-            return compile_train_step(run.config, run.optimizer, run.mesh, run.rules, run.abstract)
+            return compile_train_step(
+                run.config,
+                run.optimizer,
+                run.mesh,
+                run.rules,
+                run.abstract,
+                weighted=run.setup.source.weighted,
+            )
 
     def _call_on_metrics(self, step: int, metrics: Metrics) -> None:
         """Calls the hooks that are due on a step's metrics, which waits for the step."""

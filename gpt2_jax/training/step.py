@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gpt2_jax.config import Config
 from gpt2_jax.data.loader import Batch
+from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.model.build import build_model
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.model.loss import plain_cross_entropy, weighted_cross_entropy
@@ -78,6 +79,8 @@ def compile_train_step(
     mesh: Mesh,
     rules: Rules,
     abstract: TrainState,
+    *,
+    weighted: bool = False,
     more_options: Mapping[str, str] | None = None,
 ) -> Callable[[TrainState, Batch, StepNumbers], tuple[TrainState, Metrics]]:
     """Compiles the step: (state, batch, numbers) -> (next state, metrics).
@@ -92,6 +95,7 @@ def compile_train_step(
 
     Args:
       abstract: shapes and shardings of the state.
+      weighted: whether the batches have weights.
       more_options: options of XLA, in addition to those of `compiler_options`.
     """
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -106,6 +110,7 @@ def compile_train_step(
             config.train.batch_size,
             config.model.context_length,
             mesh,
+            weighted=weighted,
             segments=config.data.isolate_documents,
         )
         options = compiler_options(mesh, config.model) | dict(more_options or {})
@@ -125,27 +130,40 @@ def compile_eval_step(
     segments = config.data.isolate_documents
 
     def eval_step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return _weighted_loss(model, params, batch, None), batch.weights.sum()
+        return _weighted_loss(model, params, batch, None), _weights(batch).sum()
 
     jitted = jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))
     with sharding_context(mesh, rules):
-        batch = abstract_batch(batch_size, config.model.context_length, mesh, segments=segments)
+        batch = abstract_batch(
+            batch_size, config.model.context_length, mesh, weighted=True, segments=segments
+        )
         return jitted.lower(abstract_params, batch).compile(compiler_options(mesh, config.model))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a [B, T] array of a batch."""
+    """Returns the sharding of the arrays of a batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def abstract_batch(
-    batch_size: int, context_length: int, mesh: Mesh, *, segments: bool = False
+    batch_size: int,
+    context_length: int,
+    mesh: Mesh,
+    *,
+    weighted: bool = False,
+    segments: bool = False,
 ) -> Batch:
     """Returns a batch of ShapeDtypeStructs with shardings."""
-    shape, sharding = (batch_size, context_length), batch_sharding(mesh)
-    ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
-    weights = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
-    return Batch(ids, ids, weights, ids if segments else None)
+    sharding = batch_sharding(mesh)
+
+    def array(length: int, dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch_size, length), dtype, sharding=sharding)
+
+    return Batch(
+        array(context_length + 1, TOKEN_DTYPE),
+        array(context_length, jnp.float32) if weighted else None,
+        array(context_length, jnp.int32) if segments else None,
+    )
 
 
 def norms_by_name(norms: Mapping[str, Any]) -> dict[str, float]:
@@ -174,7 +192,7 @@ def _train_step(
         loss_sum, grad_sum = _accumulated_gradient(
             model, state.params, batch, key, config.train.accumulation_steps
         )
-        weight = batch.weights.sum()
+        weight = _weights(batch).sum()
         total_weight = jnp.where(weight > 0, weight, 1.0)  # no targets: no loss and no gradient
         loss = loss_sum / total_weight
         squares = _squares_by_layer(grad_sum)
@@ -235,11 +253,16 @@ def _weighted_loss(model: GPT2, params: Any, batch: Batch, key: jax.Array | None
         hidden,
         output_table(params),
         batch.targets,
-        batch.weights,
+        _weights(batch),
         model.config.vocab_size,
         model.compute.loss_chunk,
         model.compute.matmul_precision,
     )
+
+
+def _weights(batch: Batch) -> jax.Array:
+    """Returns how much each target counts, float32 [B, T]."""
+    return jnp.ones(batch.targets.shape) if batch.weights is None else batch.weights
 
 
 def _squares_by_layer(grads: Any) -> dict[str, jax.Array]:

@@ -54,10 +54,8 @@ def test_batches_are_pure_in_seed_and_step_and_any_rows_are_the_rows_of_the_batc
     forwards = {step: make_mixture().rows(step, range(B)) for step in steps}
     one = make_mixture()
     for step in reversed(steps):
-        for mine, other in zip(one.rows(step, range(B)), forwards[step], strict=True):
-            assert np.array_equal(mine, other)
-    for mine, other in zip(one.rows(7, [2, 0])[:3], forwards[7][:3], strict=True):
-        assert np.array_equal(mine, other[[2, 0]])
+        assert np.array_equal(one.rows(step, range(B)).tokens, forwards[step].tokens)
+    assert np.array_equal(one.rows(7, [2, 0]).tokens, forwards[7].tokens[[2, 0]])
     assert not np.array_equal(make_mixture(seed=4).rows(7, range(B)).inputs, forwards[7].inputs)
     assert not np.array_equal(forwards[0].inputs, forwards[7].inputs)
 
@@ -84,10 +82,8 @@ def test_origins_say_where_every_row_was_read():
 def test_a_mixture_of_one_is_the_set_itself():
     mixture = MixtureLoader([make_loader(0)], [1])
     for step in (0, 50):
-        for mine, other in zip(
-            mixture.rows(step, range(B))[:3], make_loader(0).rows(step, range(B))[:3], strict=True
-        ):
-            assert np.array_equal(mine, other) and mine.dtype == other.dtype
+        mine, other = (each.rows(step, range(B)).tokens for each in (mixture, make_loader(0)))
+        assert np.array_equal(mine, other) and mine.dtype == other.dtype
 
 
 def test_loaders_of_other_sizes_are_refused():

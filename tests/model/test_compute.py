@@ -126,10 +126,8 @@ def _losses(config, steps=20):
     """Returns the losses of a run on one batch."""
     mesh, optimizer, abstract = _setting(config)
     B, T = config.train.batch_size, config.model.context_length
-    ids = np.random.default_rng(0).integers(0, 61, (2, B, T)).astype(np.int32)
-    batch = jax.device_put(
-        Batch(*ids, np.ones((B, T), np.float32), None), step.batch_sharding(mesh)
-    )
+    tokens = np.random.default_rng(0).integers(0, 61, (B, T + 1), np.uint16)
+    batch = jax.device_put(Batch(tokens), step.batch_sharding(mesh))
     run = step.compile_train_step(config, optimizer, mesh, Rules(), abstract)
     state, numbers = init_state(config, optimizer, abstract), step.step_numbers(config, mesh)
     losses = []
@@ -154,9 +152,8 @@ def test_fast_paths_train_like_plain_operations():
 def test_rbg_draws_other_masks_and_trains():
     config = _with(dropout=0.2, dtype="float32", prng="rbg")
     mesh, optimizer, abstract = _setting(config)
-    ids = np.random.default_rng(0).integers(0, 61, (2, 4, 16)).astype(np.int32)
-    batch = Batch(*ids, np.ones((4, 16), np.float32), None)
-    batch = jax.device_put(batch, step.batch_sharding(mesh))
+    tokens = np.random.default_rng(0).integers(0, 61, (4, 17), np.uint16)
+    batch = jax.device_put(Batch(tokens), step.batch_sharding(mesh))
     run = step.compile_train_step(config, optimizer, mesh, Rules(), abstract)
     numbers = step.step_numbers(config, mesh)
     create = jax.jit(lambda: init_state(config, optimizer, abstract))
@@ -187,7 +184,7 @@ def test_rbg_draws_other_masks_and_trains():
     @functools.partial(jax.jit, static_argnums=0)
     def first_loss(prng):
         key = jax.random.fold_in(jax.random.key(config.train.seed, impl=prng), 0)
-        return step._weighted_loss(model, params, batch, key) / batch.weights.sum()
+        return step._weighted_loss(model, params, batch, key) / batch.targets.size
 
     assert first_loss("rbg") == pytest.approx(rbg[0], rel=1e-5)
     assert abs(first_loss("threefry2x32") / rbg[0] - 1) > 1e-4

@@ -27,10 +27,12 @@ def shared_programs(monkeypatch):
     """Compiles a config's step, and computes its first state, once for all tests."""
     compile_train_step, init_state = loop.compile_train_step, trainer.init_state
 
-    def compile_once(config: Config, optimizer, mesh, rules, abstract):
-        key = _key(config, mesh)
+    def compile_once(config: Config, optimizer, mesh, rules, abstract, weighted):
+        key = (*_key(config, mesh), weighted)
         if key not in _compiled:
-            _compiled[key] = compile_train_step(config, optimizer, mesh, rules, abstract)
+            _compiled[key] = compile_train_step(
+                config, optimizer, mesh, rules, abstract, weighted=weighted
+            )
         return _compiled[key]
 
     def init_once(config: Config, optimizer, abstract):

@@ -107,13 +107,16 @@ def test_one_process_writes_and_all_end(tmp_path, monkeypatch):
 class BadFrom:
     """A source whose batches from `step` on have losses that are not finite."""
 
+    weighted = True
+
     def __init__(self, source, step):
         self.batch_size, self.context_length = source.batch_size, source.context_length
         self._source, self._step = source, step
 
     def rows(self, step, row_indices):
         batch = self._source.rows(step, row_indices)
-        return batch if step < self._step else batch._replace(weights=batch.weights * np.nan)
+        weight = 1 if step < self._step else np.nan
+        return batch._replace(weights=np.full_like(batch.targets, weight, np.float32))
 
 
 def test_numbers_that_stay_bad_end_the_run_and_leave_the_parameters(tmp_path):
@@ -144,7 +147,7 @@ def test_numbers_that_stay_bad_end_the_run_and_leave_the_parameters(tmp_path):
     for row, (folder, first) in enumerate(last["rows"]):
         window = TOKENS.read(first, last["row_tokens"])
         assert folder == "data/tokens"
-        assert np.array_equal(window, [*batch.inputs[row], batch.targets[row, -1]])
+        assert np.array_equal(window, batch.tokens[row])
     assert len(last["rows"]) == 8
 
 
@@ -159,7 +162,9 @@ def test_a_run_that_is_resumed_continues_to_count_bad_steps(tmp_path, capfd):
 
 
 class Garbled:
-    """A source whose batches of these numbers have targets that do not follow from their inputs."""
+    """A source whose batches of these numbers have tokens that count down instead of up."""
+
+    weighted = False
 
     def __init__(self, source, steps):
         self.batch_size, self.context_length = source.batch_size, source.context_length
@@ -167,7 +172,7 @@ class Garbled:
 
     def rows(self, step, row_indices):
         batch = self._source.rows(step, row_indices)
-        return batch._replace(targets=60 - batch.targets) if step in self._steps else batch
+        return batch._replace(tokens=60 - batch.tokens) if step in self._steps else batch
 
 
 @pytest.mark.slow

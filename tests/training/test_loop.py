@@ -192,8 +192,8 @@ def test_the_loop_waits_for_nothing_but_the_metrics_of_the_step_before(tmp_path,
 
     compile_step = loop.compile_train_step
 
-    def compile_watched(*args):
-        run = compile_step(*args)
+    def compile_watched(*args, **options):
+        run = compile_step(*args, **options)
 
         def step(state, batch, numbers):
             nonlocal started

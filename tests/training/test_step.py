@@ -74,7 +74,7 @@ def setting(**changes):
     optimizer, rules = make_optimizer(config), Rules()
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     abstract = abstract_state(config, optimizer, mesh, rules)
-    compiled = compile_train_step(config, optimizer, mesh, rules, abstract)
+    compiled = compile_train_step(config, optimizer, mesh, rules, abstract, weighted=True)
     numbers = step_numbers(config, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     first = first_state()._replace(loss_window=jax.device_get(empty_window(config.train)))
@@ -89,7 +89,7 @@ def make_batch(mesh, weights=None, seed=0):
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, V, (B, T + 1)).astype(np.int32)
     weights = np.ones((B, T)) if weights is None else weights
-    batch = Batch(ids[:, :-1].copy(), ids[:, 1:].copy(), weights.astype(np.float32))
+    batch = Batch(ids.astype(np.uint16), weights.astype(np.float32))
     return jax.device_put(batch, batch_sharding(mesh))
 
 

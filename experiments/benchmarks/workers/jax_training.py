@@ -15,6 +15,7 @@ import optax
 
 from gpt2_jax.config import Config, load_config
 from gpt2_jax.data.loader import Batch, device_batches
+from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.formats import huggingface
 from gpt2_jax.model.build import build_model
 from gpt2_jax.model.defaults import with_dtype
@@ -33,6 +34,7 @@ class _Recorded:
     """Makes batches of an array of windows, [steps, B, T + 1], over and over."""
 
     windows: np.ndarray
+    weighted = False
 
     @property
     def batch_size(self) -> int:
@@ -43,7 +45,7 @@ class _Recorded:
         return self.windows.shape[2] - 1
 
     def rows(self, step: int, row_indices: Any) -> Batch:
-        return Batch.from_windows(self.windows[step % len(self.windows)][list(row_indices)])
+        return Batch(self.windows[step % len(self.windows)][list(row_indices)])
 
 
 class Training:
@@ -58,7 +60,7 @@ class Training:
         self._state = init_state(config, self._optimizer, abstract)._replace(
             params=huggingface.read_params(Path(task["weights"]), config.model, abstract.params)
         )
-        source = _Recorded(np.load(task["tokens"]))
+        source = _Recorded(np.load(task["tokens"]).astype(TOKEN_DTYPE))
         self._batches = device_batches(source, batch_sharding(self._mesh))
         self._numbers = step_numbers(config, self._mesh)
         began = time.perf_counter()
@@ -197,15 +199,16 @@ def _loss(config: Config) -> Callable[[Any, Batch], jax.Array]:
 
     def loss(params: Any, batch: Batch) -> jax.Array:
         hidden, _ = model.apply({"params": params}, batch.inputs)
+        targets = batch.targets
         total = weighted_cross_entropy(
             hidden,
             output_table(params),
-            batch.targets,
-            batch.weights,
+            targets,
+            jnp.ones(targets.shape),
             config.model.vocab_size,
             config.compute.loss_chunk,
             config.compute.matmul_precision,
         )
-        return total / batch.weights.sum()
+        return total / targets.size
 
     return loss

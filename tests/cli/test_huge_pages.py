@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gpt2_jax.cli.huge_pages import tunables
+
+_OFFERED = "always [madvise] never\n"
+_GLIBC = ("glibc", "2.36")
+
+_CODE = """
+import os
+from gpt2_jax.cli.huge_pages import restart_with_huge_pages
+print(os.getpid(), flush=True)
+restart_with_huge_pages()
+print(os.environ.get("GLIBC_TUNABLES"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        (None, "glibc.malloc.hugetlb=1"),
+        ("", "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.arena_max=2", "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", None),
+        ("glibc.malloc.hugetlb=2:glibc.malloc.arena_max=2", None),
+    ],
+)
+def test_what_the_user_has_set_is_kept(present, expected):
+    environment = {} if present is None else {"GLIBC_TUNABLES": present}
+    assert tunables(environment, _OFFERED, _GLIBC) == expected
+
+
+@pytest.mark.parametrize(
+    ("kernel", "libc"),
+    [
+        ("[always] madvise never", _GLIBC),
+        ("always madvise [never]", _GLIBC),
+        (_OFFERED, ("glibc", "2.31")),
+        (_OFFERED, ("", "")),
+        (_OFFERED, ("musl", "1.2.4")),
+    ],
+)
+def test_nothing_is_set_where_it_would_not_help(kernel, libc):
+    assert tunables({}, kernel, libc) is None
+
+
+def _lines(**variables):
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", _CODE], env=environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_a_restart_happens_at_most_once_and_keeps_the_process():
+    *pids, value = _lines(JAX_PLATFORMS="cpu")
+    assert len(set(pids)) == 1 and len(pids) <= 2
+    assert (value == "glibc.malloc.hugetlb=1") == (len(pids) == 2)
+
+
+def test_accelerators_are_left_alone():
+    pid, value = _lines(TPU_NAME="some")
+    assert pid.isdigit() and value == "None"
