@@ -39,45 +39,12 @@ def measure(
       "subjects": {name: {"facts", "seconds": {part: one number a
       round}, "summary": {part: {"median", "p10", "p90", "ratio"}}, "failure"}}, "agreement"}.
     """
-    subjects: dict[str, dict[str, Any]] = {
-        subject.name: {"facts": {}, "seconds": {}} for subject in case.subjects
-    }
-    evidence: dict[str, dict[str, list[Any]]] = {}
+    turns = _Turns(case, log)
     with contextlib.ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-
-        def attempt(name: str, step: Callable[[], Any]) -> Any:
-            """Does a step, or else gives the worker up."""
-            try:
-                return step()
-            except WorkerFailed as error:
-                log(f"{case.name}: {error}")
-                subjects[name]["failure"] = str(error)
-                workers.pop(name)
-                return None
-
-        for subject in case.subjects:
-            worker = workers[subject.name] = start(subject, case.kind)
-            stack.callback(worker.close)
-            whole = {**task, "options": subject.options, "subject": subject.name}
-            worker.send({"do": "prepare", "task": whole})
-            if not together:
-                facts = attempt(subject.name, worker.receive)
-                subjects[subject.name]["facts"] = facts or {}
-        if together:
-            for name, worker in list(workers.items()):
-                subjects[name]["facts"] = attempt(name, worker.receive) or {}
+        turns.prepare(task, start, stack, together=together)
         for part in case.parts:
-            count = case.counts.get(part, case.count)
-            request = {"do": "run", "part": part, "count": count}
             for _ in range(rounds):
-                for name, worker in list(workers.items()):
-                    answer = attempt(name, functools.partial(worker.ask, request))
-                    if answer is None:
-                        continue
-                    subjects[name]["seconds"].setdefault(part, []).append(answer["seconds"])
-                    if case.gate is not None:
-                        _keep(evidence, case.gate.evidence, name, part, answer)
+                turns.run(part)
     record = {
         "title": case.title,
         "kind": case.kind,
@@ -85,14 +52,83 @@ def measure(
         "rounds": rounds,
         "count": case.count,
         "work": {part: work._asdict() for part, work in case.parts.items()},
-        "subjects": subjects,
+        "subjects": turns.subjects,
     }
     if case.gate is not None:
-        alive = {name: [*evidence.get(name, {}).values()] for name in subjects if name in workers}
         at_least = min(case.gate.at_least, rounds * case.count)
-        record["agreement"] = agreement.compare(case.gate, alive, at_least)
+        record["agreement"] = agreement.compare(case.gate, turns.evidence(), at_least)
     summarize(record)
     return record
+
+
+class _Turns:
+    """Lets the workers of a case take turns, and keeps what they answer.
+
+    Attributes:
+      subjects: name -> {"facts", "seconds": {part: one number a round}, "failure" of one that is
+        given up}.
+    """
+
+    def __init__(self, case: Case, log: Callable[[str], None]) -> None:
+        self.subjects: dict[str, dict[str, Any]] = {
+            subject.name: {"facts": {}, "seconds": {}} for subject in case.subjects
+        }
+        self._case, self._log = case, log
+        self._workers: dict[str, Worker] = {}
+        self._evidence: dict[str, dict[str, list[Any]]] = {}
+
+    def prepare(
+        self,
+        task: dict[str, Any],
+        start: StartWorker,
+        stack: contextlib.ExitStack,
+        *,
+        together: bool,
+    ) -> None:
+        """Starts the workers, which the stack closes, and has them prepare the task."""
+        for subject in self._case.subjects:
+            worker = self._workers[subject.name] = start(subject, self._case.kind)
+            stack.callback(worker.close)
+            whole = {**task, "options": subject.options, "subject": subject.name}
+            worker.send({"do": "prepare", "task": whole})
+            if not together:
+                self._receive_facts(subject.name)
+        if together:
+            for name in list(self._workers):
+                self._receive_facts(name)
+
+    def run(self, part: str) -> None:
+        """Has every worker do a part once."""
+        case = self._case
+        request = {"do": "run", "part": part, "count": case.counts.get(part, case.count)}
+        for name, worker in list(self._workers.items()):
+            answer = self._attempt(name, functools.partial(worker.ask, request))
+            if answer is None:
+                continue
+            self.subjects[name]["seconds"].setdefault(part, []).append(answer["seconds"])
+            if case.gate is not None:
+                _keep(self._evidence, case.gate.evidence, name, part, answer)
+
+    def evidence(self) -> dict[str, list[Any]]:
+        """Returns the evidence of every worker that is alive, part after part."""
+        return {
+            name: [*self._evidence.get(name, {}).values()]
+            for name in self.subjects
+            if name in self._workers
+        }
+
+    def _receive_facts(self, name: str) -> None:
+        self.subjects[name]["facts"] = self._attempt(name, self._workers[name].receive) or {}
+
+    def _attempt(self, name: str, step: Callable[[], Any]) -> Any:
+        """Does a step, or else gives the worker up and returns None."""
+        try:
+            return step()
+        except WorkerFailed as error:
+            self._log(f"{self._case.name}: {error}")
+            self.subjects[name]["failure"] = str(error)
+            self._workers.pop(name)
+            return None
 
 
 def _keep(

@@ -54,11 +54,8 @@ def _whole_run(tiny: bool) -> Case:
     ours = [
         *("{python}", "-m", "gpt2_jax", "train", "--config", "configs/shakespeare_char.py"),
         *("--workdir", "{scratch}/run", "--config.data.path={data}", "--json"),
-        *(
-            f"--config.train.total_steps={steps}",
-            "--config.schedule.warmup_steps=2" if tiny else "",
-        ),
-        *("--config.checkpoint.every=1000",),
+        *(f"--config.train.total_steps={steps}", "--config.checkpoint.every=1000"),
+        *(["--config.schedule.warmup_steps=2"] if tiny else []),
     ]
     theirs = [
         *("{peer}", "-m", "experiments.benchmarks.workers.torch_run", "--data", "{data}"),

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 
 from gpt2_jax.parallel.distributed import on_every_host
+from gpt2_jax.parallel.malloc import return_freed_memory
+from gpt2_jax.parallel.platforms import platform_of
 from gpt2_jax.training.bad_steps import BadSteps
 from gpt2_jax.training.evaluation import Evaluation
 from gpt2_jax.training.goodput import Goodput
@@ -111,6 +113,13 @@ def make_hooks(
             evaluation,
             at=last,
             at_start=missed_validation,
+            needs_state=True,
+        ),
+        Hook(
+            "memory",
+            config.eval.every,
+            lambda step, _: return_freed_memory(),
+            at=(start + 1,) if platform_of(run.mesh) == "cpu" else (),
             needs_state=True,
         ),
         # After all of these, so that its last line includes them.

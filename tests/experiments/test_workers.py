@@ -39,7 +39,7 @@ def _answers(name, inputs):
     return task, {part: measured.run(part, case.count) for part in case.parts}
 
 
-@pytest.mark.parametrize("name", [pytest.param("train_124m_float32", marks=_SLOW), "train_1558m"])
+@pytest.mark.parametrize("name", [pytest.param("train_124m_bfloat16", marks=_SLOW), "train_1558m"])
 def test_training_learns_and_times_its_parts(name, inputs):
     _, answers = _answers(name, inputs)
     assert [*answers] == ["step", "forward", "forward+backward", "optimizer"]

@@ -41,3 +41,31 @@ def test_accelerators_are_left_alone():
     env = {"JAX_PLATFORMS": "tpu,cpu"}
     run = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
     assert run.stdout == b"False\n"
+
+
+_RESIDENT = """
+from gpt2_jax.parallel.malloc import keep_freed_memory, return_freed_memory
+
+def resident():
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmRSS"))
+    return int(line.split()[1]) >> 10
+
+assert keep_freed_memory()
+block = bytes(1) * (300 << 20)
+above = bytes(1) * (1 << 20)  # so that the block does not lie at the end of the heap
+del block
+kept = resident()
+return_freed_memory()
+print(kept - resident())
+"""
+
+
+def test_what_nobody_uses_goes_back_on_request():
+    if platform.libc_ver()[0] != "glibc" or not sys.platform.startswith("linux"):
+        malloc.return_freed_memory()
+        return
+    env = {"JAX_PLATFORMS": "cpu"}
+    run = subprocess.run(
+        [sys.executable, "-c", _RESIDENT], env=env, check=True, capture_output=True
+    )
+    assert 250 < int(run.stdout) < 350
