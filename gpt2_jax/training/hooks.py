@@ -14,7 +14,6 @@ import jax
 
 from gpt2_jax.parallel.distributed import on_every_host
 from gpt2_jax.parallel.malloc import return_freed_memory
-from gpt2_jax.parallel.platforms import platform_of
 from gpt2_jax.training.bad_steps import BadSteps
 from gpt2_jax.training.evaluation import Evaluation
 from gpt2_jax.training.goodput import Goodput
@@ -119,7 +118,7 @@ def make_hooks(
             "memory",
             config.eval.every,
             lambda step, _: return_freed_memory(),
-            at=(start + 1,) if platform_of(run.mesh) == "cpu" else (),
+            at_start=True,  # what made the first state
             needs_state=True,
         ),
         # After all of these, so that its last line includes them.
