@@ -57,7 +57,7 @@ def test_the_watchdog_hears_of_everything_that_a_run_does(tmp_path, reports):
         yield from (f"the validation at step {step}{number}" for number in validation)
 
     assert reports == [
-        *("its start", "the memory at step 0", "compiling", "compiling", "step 1", "step 2"),
+        *("its start", "compiling", "the memory at step 0", "compiling", "step 1", "step 2"),
         "step 1",  # its metrics are read while the device computes step 2
         *after(2),
         "the memory at step 2",
