@@ -67,10 +67,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--like", choices=CONFIGS, default="shakespeare_char")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true", help="print the loss of every step")
     args = parser.parse_args()
     shape, rows, beta2 = CONFIGS[args.like]
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     train, val = read(args.data, "train"), read(args.data, "val")
     model = GPT2(shape).to(DEVICE)
     optimizer = adamw(model, _PEAK, beta2)
