@@ -51,10 +51,11 @@ def first_state():
 
 
 @functools.cache
-def train(axes, dropout=0.0):
+def train(axes, dropout=0.0, precision=None):
     """(losses, the last state) of a run on a mesh of these axes."""
     model = dataclasses.replace(_CONFIG.model, dropout=dropout)
-    config = dataclasses.replace(_CONFIG, model=model, mesh=MeshConfig(*axes))
+    compute = dataclasses.replace(_CONFIG.compute, precision=precision)
+    config = dataclasses.replace(_CONFIG, model=model, compute=compute, mesh=MeshConfig(*axes))
     mesh, rules = make_mesh(config.mesh, jax.devices()[: int(np.prod(axes))]), Rules()
     optimizer = make_optimizer(config)
     abstract = abstract_state(config, optimizer, mesh, rules)
@@ -73,6 +74,13 @@ def train(axes, dropout=0.0):
         state, metrics = step(state, batch, numbers)
         losses.append(float(metrics["loss"]))
     return np.array(losses), state
+
+
+def test_rounded_factors_can_be_multiplied_where_heads_are_divided():
+    exact, _ = train((1, 1, 1))
+    losses, _ = train((2, 2, 2), precision="bfloat16")
+    error = np.abs(losses / exact - 1)
+    assert error.max() > 1e-6 and error[:5].max() < 0.01
 
 
 @pytest.mark.parametrize("axes", _MESHES)

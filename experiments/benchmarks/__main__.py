@@ -25,6 +25,9 @@ from experiments.benchmarks.results import Results
 from experiments.benchmarks.suites import SUITES
 from experiments.benchmarks.wheels import CannotInstall
 
+_SHOWN_RESULTS = "experiments/benchmarks/results"
+_RESULTS = ROOT / _SHOWN_RESULTS
+
 
 class _Parser(argparse.ArgumentParser):
     """Reports what is wrong in one line."""
@@ -57,6 +60,8 @@ def main(words: list[str] | None = None) -> int:
             f"--wheels {args.wheels} has no wheels: "
             "get them with python -m experiments.benchmarks.carry --out DIR"
         )
+    if args.size == "tiny" and args.out == _RESULTS:
+        parser.error("--size tiny needs --out DIR: it would replace results in full size")
     settings = Settings(
         suite=args.suite,
         tiny=args.size == "tiny",
@@ -73,8 +78,6 @@ def main(words: list[str] | None = None) -> int:
         return run(chosen, [case.name for case in cases], settings)
     except CannotInstall as error:
         parser.error(f"--wheels {args.wheels}: {error}")
-    except (OSError, subprocess.CalledProcessError) as error:
-        parser.error(f"--peers {args.peers}: cannot be run: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout", type=float, default=600.0, metavar="SECONDS", help="per answer"
     )
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "experiments" / "benchmarks" / "results", metavar="DIR"
+        "--out", type=Path, default=_RESULTS, metavar="DIR", help=f"default: {_SHOWN_RESULTS}"
     )
     parser.add_argument(
         "--minutes", type=float, metavar="N", help="begin no further case after so many"
@@ -138,7 +141,10 @@ def _interpreter(parser: argparse.ArgumentParser, name: str) -> str | None:
             f"--peers {name} is no interpreter: make it with `make compare-env`, or leave the "
             "other programs out with --peers none"
         )
-    found = machine.versions(path, {}).get("peers", {})
+    try:
+        found = machine.versions(path, {}).get("peers", {})
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        parser.error(f"--peers {name}: cannot be run: {error}")
     if missing := [package for package in ("torch", "transformers") if package not in found]:
         parser.error(f"--peers {name} lacks {', '.join(missing)}")
     return os.path.abspath(path)

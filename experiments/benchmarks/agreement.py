@@ -26,7 +26,7 @@ def compare(gate: Gate, evidence: Mapping[str, Any], at_least: int) -> dict[str,
     Returns:
       {"evidence", "count", "tolerance", "differences": {subject: the largest difference relative to
       the first subject's number, or the fraction of numbers that differ if none may; None if the
-      counts differ}, "passed": {subject: whether it
+      counts differ or a number is NaN}, "passed": {subject: whether it
       agrees}}.
     """
     numbers = {name: flatten(values)[: gate.at_most] for name, values in evidence.items()}

@@ -33,7 +33,7 @@ class Shape:
     def flops_per_token(self) -> int:
         """Returns the FLOPs of a forward and backward pass per token: 6 N + 6 L T d, as in llm.c.
 
-        Causal attention counts once, and the forward pass is a third of it.
+        Of attention only the causal half counts. A third of the FLOPs are the forward pass's.
         """
         return 6 * self.params + 6 * self.layers * self.context * self.width
 

@@ -100,11 +100,14 @@ def run(cases: list[Case], order: list[str], settings: Settings) -> int:
         whole = {**os.environ, **environment}
         inputs = Inputs(folder, settings.tiny, _writer(start), whole)
         for case in cases:
-            own = stamp | {"case": machine.digest(repr(case).encode())}
+            own = stamp | {
+                "case": machine.digest(repr(case).encode()),
+                "rounds": settings.rounds or case.rounds,
+            }
             if not settings.again and results.is_done(case.name, own):
                 _log(f"{case.name}: measured already; --again measures it again")
                 continue
-            if settings.minutes and time.monotonic() - began > 60 * settings.minutes:
+            if settings.minutes is not None and time.monotonic() - began > 60 * settings.minutes:
                 _log(f"{case.name}: not begun after {settings.minutes:g} minutes; run it again")
                 ok = False
                 continue
@@ -194,25 +197,29 @@ def _left_out(
     """Returns {subject: why it cannot be measured}."""
     found = {}
     for subject in case.subjects:
-        peer = subject.program in ("torch", "ctranslate2")
-        peer |= "{peer}" in subject.options.get("command", [])
-        if peer and settings.peers is None:
+        if _is_of_peer(subject) and settings.peers is None:
             found[subject.name] = "--peers is none"
         elif subject.program in _OPTIONAL and subject.program not in versions["peers"]:
             found[subject.name] = f"{subject.program} is not installed in {settings.peers}"
     return found
 
 
+def _is_of_peer(subject: Subject) -> bool:
+    """Returns whether a subject runs in the peers' interpreter."""
+    command = subject.options.get("command", [])
+    return subject.program in ("torch", "ctranslate2") or "{peer}" in command
+
+
 def _starter(settings: Settings, environment: dict[str, str]) -> Callable[[Subject, str], Worker]:
     def start(subject: Subject, kind: str) -> Worker:
-        ours = subject.program in ("jax", "command")
-        python = sys.executable if ours else settings.peers
+        runs_here = subject.program in ("jax", "command")
+        python = sys.executable if runs_here else settings.peers
         assert python is not None
         own = dict(environment)
-        if ours:
-            own |= _HUGE_PAGES
-        else:  # the wheels are for our interpreter
+        if not runs_here or _is_of_peer(subject):  # the wheels are for our interpreter
             own.pop("PYTHONPATH", None)
+        elif subject.program == "jax":  # a command of ours asks for huge pages itself
+            own |= _HUGE_PAGES
         words = (subject.program, kind)
         return Worker(subject.name, words, python, own, settings.timeout)
 

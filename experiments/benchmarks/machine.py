@@ -102,9 +102,12 @@ def commit() -> str | None:
 
 
 def source_digest() -> str:
-    """Returns a digest of the package's source, which says whether a measurement is still valid."""
-    files = sorted((ROOT / "gpt2_jax").rglob("*.py"))
-    return digest(*(part for path in files for part in (path.name.encode(), path.read_bytes())))
+    """Returns a digest of the source, which says whether a measurement is still valid."""
+    folders = ("gpt2_jax", "configs", "experiments/benchmarks")
+    files = sorted(path for name in folders for path in (ROOT / name).rglob("*.py"))
+    names = [str(path.relative_to(ROOT)).encode() for path in files]
+    pairs = zip(names, [path.read_bytes() for path in files], strict=True)
+    return digest(*(part for pair in pairs for part in pair))
 
 
 def digest(*parts: bytes) -> str:

@@ -32,8 +32,8 @@ def draw(suite: str, content: Mapping[str, Any], folder: Path) -> dict[str, str]
         _draw_bars(bars, folder / f"{suite}.png")
         drawn["Fractions of the ceilings"] = f"{suite}.png"
     scaling = {name: case for name, case in content["cases"].items() if case["kind"] == "scaling"}
-    if scaling:
-        _draw_scaling(scaling, folder / f"{suite}_scaling.png")
+    if panels := _panels(scaling):
+        _draw_scaling(panels, folder / f"{suite}_scaling.png")
         drawn["Scaling"] = f"{suite}_scaling.png"
     return drawn
 
@@ -93,15 +93,19 @@ def _draw_bars(bars: list[tuple[str, dict[str, float]]], path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_scaling(cases: Mapping[str, Any], path: Path) -> None:
+def _panels(cases: Mapping[str, Any]) -> list[tuple[str, dict[str, dict[str, float]]]]:
+    """Returns (title, {subject: {size: number}}) of the plots that have lines."""
+    panels = [(f"step, ms against {name.removeprefix('scaling_')}", _steps(case))
+              for name, case in cases.items()]  # fmt: skip
+    if "scaling_layers" in cases:
+        panels.append(("compilation, s against layers", _compiled(cases["scaling_layers"])))
+    return [(title, lines) for title, lines in panels if lines]
+
+
+def _draw_scaling(panels: list[tuple[str, dict[str, dict[str, float]]]], path: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
 
-    panels = [(f"step, ms against {name.removeprefix('scaling_')}", _steps(case))
-              for name, case in cases.items()]  # fmt: skip
-    for name, case in cases.items():
-        if name == "scaling_layers" and (compiled := _compiled(case)):
-            panels.append(("compilation, s against layers", compiled))
     names = list(dict.fromkeys(subject for _, lines in panels for subject in lines))
     colors = _colors(names)
     figure, grid = plt.subplots(
@@ -113,9 +117,9 @@ def _draw_scaling(cases: Mapping[str, Any], path: Path) -> None:
             label = subject if exponent is None else f"{subject}: {exponent:.2f}"
             sizes = [float(size) for size in points]
             axes.plot(sizes, list(points.values()), "o-", color=colors[subject], label=label)
-            axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
         axes.set_xscale("log")
         axes.set_yscale("log")
+        sizes = sorted({float(size) for points in lines.values() for size in points})
         axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -57,8 +57,12 @@ def _machine(content: Mapping[str, Any]) -> list[str]:
         lines.append(f"- {who}: " + ", ".join(f"{name} {text}" for name, text in found.items()))
     commits = sorted({record["commit"] or "unknown" for record in content["cases"].values()})
     dates = sorted({record["date"] for record in content["cases"].values()})
-    lines.append(f"- commit {', '.join(commits)}; {' to '.join(dict.fromkeys(dates))}")
-    shared = [{key: stamp[key] for key in stamp if key != "case"} for stamp in stamps]
+    lines.append(
+        f"- commit {', '.join(commits)}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}"
+    )
+    shared = [
+        {key: stamp[key] for key in stamp if key not in ("case", "rounds")} for stamp in stamps
+    ]
     if any(stamp != shared[-1] for stamp in shared):
         lines.append("- some cases below come from another machine, source or versions")
     return lines
@@ -105,7 +109,7 @@ def _notes(record: Mapping[str, Any], nominal: float | None) -> list[str]:
     if found:
         amiss = [name for name, passed in found["passed"].items() if not passed]
         worst = {
-            name: "other counts" if value is None else f"{value:.1e}"
+            name: "other counts, or no number" if value is None else f"{value:.1e}"
             for name, value in found["differences"].items()
         }
         text = ", ".join(f"{name} {value}" for name, value in [*worst.items()][1:])

@@ -24,16 +24,19 @@ class Results:
         return self.content["cases"]
 
     def is_done(self, name: str, stamp: dict[str, Any]) -> bool:
-        """Returns whether a case is measured in full, with this source, versions and machine."""
+        """Returns whether a case was measured so, without failures and with results that agree."""
         record = self.cases.get(name)
         if record is None or record["stamp"] != stamp:
             return False
-        return not any("failure" in subject for subject in record["subjects"].values())
+        agreed = all(record.get("agreement", {"passed": {}})["passed"].values())
+        return agreed and not any("failure" in each for each in record["subjects"].values())
 
     def add(self, name: str, record: dict[str, Any], order: list[str]) -> None:
-        """Adds a record and writes the file: the cases of `order`, in that order, and no others."""
+        """Adds a record and writes the file: first the cases of `order`, in that order."""
         self.cases[name] = record
-        self.content["cases"] = {case: self.cases[case] for case in order if case in self.cases}
+        others = [case for case in self.cases if case not in order]
+        kept = [case for case in [*order, *others] if case in self.cases]
+        self.content["cases"] = {case: self.cases[case] for case in kept}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.content, indent=1) + "\n", "utf-8")

@@ -141,7 +141,6 @@ def training(
         "config": "configs/gpt2_small.py",
         "overrides": [
             *([f"compute.scan_unroll={shape.layers}"] if unroll else []),
-            *(["compute.loss_chunk=0"] if shape.context % 128 else []),  # it must divide
         ],
         "batch": batch,
         "dtype": dtype,

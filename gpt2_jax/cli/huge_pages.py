@@ -20,10 +20,10 @@ _KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def restart_with_huge_pages() -> None:
     """Replaces this process by the same command on huge pages, if steps run on CPUs and it can.
 
-    XLA allocates the temporaries of a step again in every step, and the kernel maps and clears
-    them: 440,000 page faults and a fifth of the time of a step of 124M, of which pages of 2 MB
-    leave 1,700. Call this before anything slow is imported. The process keeps its number and its
-    open files. Does nothing where the user has chosen for or against huge pages.
+    The memory of a step is kept for the next (see `parallel/malloc.py`), but the kernel maps it
+    page by page when it is first used. Pages of 2 MB save most of that, and let the processor find
+    addresses faster. Call this before anything slow is imported. The process keeps its number and
+    its open files. Does nothing where the user has chosen for or against huge pages.
     """
     with contextlib.suppress(OSError):  # without huge pages everything works as well, but slower
         value = tunables(os.environ, _KERNEL.read_text("utf-8"), platform.libc_ver())

@@ -52,9 +52,11 @@ def quiet_libraries() -> None:
 def only_cpus(environment: Mapping[str, str], devices: Path) -> bool:
     """Returns whether JAX can find no devices other than CPUs.
 
-    That is so if neither `environment` nor the folder `devices` (/dev) indicates a TPU, and no
-    plugin is installed, which JAX needs for any other kind of device.
+    That is so if JAX may use no others, or if neither `environment` nor the folder `devices` (/dev)
+    indicates a TPU, and no plugin is installed, which JAX needs for any other kind of device.
     """
+    if environment.get("JAX_PLATFORMS") == "cpu":
+        return True
     variables = any(
         value and name.startswith(_DEVICE_VARIABLES) for name, value in environment.items()
     )

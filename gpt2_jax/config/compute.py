@@ -20,8 +20,9 @@ class ComputeConfig:
     precision: str | None = knob(
         None,
         "precision of matrix products; unset: highest for float32, whose inputs accelerators would "
-        "otherwise round, and the device's default for bfloat16; bfloat16: the factors of float32 "
-        "products are rounded, which is fast on CPUs with AMX or AVX512-BF16",
+        "otherwise round, and the device's default for bfloat16; bfloat16: linear layers, and on "
+        "CPUs the training loss, round the factors of float32 products, which is fast on CPUs with "
+        "AMX or AVX512-BF16",
         choices=("default", "high", "highest", "bfloat16"),
     )
     remat: str = knob(

@@ -141,7 +141,7 @@ _KERNELS = {
 
 
 def choose(model: ModelConfig, compute: ComputeConfig) -> str:
-    """Returns the kernel that `compute.attention` selects: "splash", "cudnn" or "reference".
+    """Returns the kernel that `compute.attention` selects: "splash", "cudnn", "cpu" or "reference".
 
     Considers the devices of the mesh in force, or without a mesh, those that JAX would use.
 

@@ -36,10 +36,10 @@ def _attend(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, segments_BxT):
 def _forward(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, segments_BxT):
     scores_BxHxTxS = _product("bhtk,bhsk->bhts", q_BxHxTxK, k_BxHxTxK)
     slots_T = jnp.arange(q_BxHxTxK.shape[2])
-    seen_TxS = slots_T <= slots_T[:, None]
+    seen = slots_T <= slots_T[:, None]
     if segments_BxT is not None:
-        seen_TxS &= (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
-    scores_BxHxTxS = jnp.where(seen_TxS, scores_BxHxTxS, MASKED)
+        seen &= (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
+    scores_BxHxTxS = jnp.where(seen, scores_BxHxTxS, MASKED)
     largest_BxHxTx1 = scores_BxHxTxS.max(-1, keepdims=True)
     exps_BxHxTxS = jnp.exp(scores_BxHxTxS - largest_BxHxTx1)
     inverse_BxHxTx1 = 1 / exps_BxHxTxS.sum(-1, keepdims=True)

@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gpt2_jax.config import ComputeConfig
 from gpt2_jax.model.layout import Axes, constrain, gather, merged
-from gpt2_jax.model.products import dot, dot_of_rows, rounded
+from gpt2_jax.model.products import ROUNDED, dot, dot_of_rows, rounded
 
 PRODUCT = "product"
 """The name of products for `jax.ad_checkpoint`, whose own policies see no custom gradients."""
@@ -21,7 +21,8 @@ PRODUCT = "product"
 class Linear(nn.Module):
     """Computes x W + b, contracting the trailing axes of x with the leading axes of W.
 
-    Where the mesh divides none of W's axes but single ones, several new axes come merged into one.
+    Several adjacent inputs or outputs are merged into one axis, unless the mesh divides one of
+    them; the new axes of the result are then merged, too.
 
     Attributes:
       inputs, outputs: sizes of the contracted axes and of the new axes.
@@ -38,7 +39,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns x W + b in the compute dtype."""
+        """Returns x W + b in the compute dtype, [..., outputs] or, merged, [..., their product]."""
         kernel_init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
         bias_axes = tuple(
             "vector" if name == "embed" else name for name in self.axes[len(self.inputs) :]
@@ -86,10 +87,16 @@ def matmul(
 def _plain_matmul(
     x: jax.Array, w: jax.Array, num_contracted: int, axes: Axes, precision: str | None
 ) -> jax.Array:
-    """Returns the same, and autodiff computes its gradients."""
+    """Returns what `matmul` does; autodiff computes its gradients."""
     w = gather(w, axes, x.dtype)
-    x, w = (rounded(factor, precision).astype(factor.dtype) for factor in (x, w))
+    x, w = (_rounded_forward(factor, precision) for factor in (x, w))
     return jnp.tensordot(x, w, num_contracted, precision=precision)
+
+
+def _rounded_forward(factor: jax.Array, precision: str | None) -> jax.Array:
+    """Returns a factor rounded, in its own dtype; its gradient is not rounded."""
+    error = rounded(factor, precision).astype(factor.dtype) - factor
+    return factor + jax.lax.stop_gradient(error)
 
 
 def _forward(
@@ -112,8 +119,10 @@ def _backward(
     dy_NxO = rounded(dy, precision).reshape(-1, *outputs)
     of_dy, of_w = range(1, dy_NxO.ndim), range(num_contracted, w.ndim)
     dx_NxI = dot(dy_NxO, gather(w, axes, x.dtype), (tuple(of_dy), tuple(of_w)), precision)
-    if w.ndim == 2:
-        dw = dot_of_rows(x_NxI, dy_NxO, precision)
+    if w.ndim == 2 or precision == ROUNDED:  # which CPUs can only multiply as matrices
+        rows = len(x_NxI)
+        dw = dot_of_rows(x_NxI.reshape(rows, -1), dy_NxO.reshape(rows, -1), precision)
+        dw = dw.reshape(w.shape)
     else:
         dw = dot(x_NxI, dy_NxO, ((0,), (0,)), precision)
     return dx_NxI.reshape(x.shape), constrain(dw, axes).astype(w.dtype)

@@ -28,14 +28,12 @@ def columns_sweep(
       hidden_BxTxD: hidden states.
       table_VxD: the table in the dtype of the hidden states.
       targets_BxT, weights_BxT, vocab_size, precision: see `loss.weighted_cross_entropy`.
-      num_chunks: parts of the B T positions, each of whose logits exist at a time; a divisor.
+      num_chunks: a divisor of B T; the logits of B T / num_chunks positions exist at a time.
     """
     B, T, D = hidden_BxTxD.shape
     V, C = table_VxD.shape[0], B * T // num_chunks
-    if (
-        hidden_BxTxD.dtype == jnp.bfloat16 and precision is None
-    ):  # the factors are rounded, and sums stay float32
-        precision = ROUNDED
+    if hidden_BxTxD.dtype == jnp.bfloat16 and precision is None:
+        precision = ROUNDED  # the factors are rounded, and sums stay float32
     table = rounded(table_VxD, precision)
     # CPUs multiply rounded factors fast only in this form; the table is transposed once for all.
     table_DxV = transposed(table) if precision == ROUNDED else None

@@ -20,9 +20,9 @@ def vector_instructions() -> set[str] | None:
         text = _CPU_INFO.read_text("utf-8")
     except OSError:
         return None
-    return set(re.findall(r"\b(?:amx|avx512|avx)_?\w*", text))
+    return set(re.findall(r"\b(?:amx|avx)\w*", text))
 
 
 def multiplies_bfloat16() -> bool:
-    """Returns whether it is known to multiply numbers in bfloat16 faster than in float32."""
+    """Returns whether the CPU is known to multiply in bfloat16 faster than in float32."""
     return not (vector_instructions() or set()).isdisjoint(MULTIPLY_BFLOAT16)

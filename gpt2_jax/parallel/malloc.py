@@ -12,8 +12,8 @@ import jax
 # Parameters of mallopt(3), as glibc's malloc.h numbers them.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
-# mallopt takes an int. Larger blocks go back to the kernel.
-_LARGEST_KEPT_BYTES = (1 << 31) - 1
+# The largest blocks to keep: mallopt takes an int, and older glibc no more than half of a heap.
+_LARGEST_KEPT_BYTES = ((1 << 31) - 1, 32 << 20)
 
 
 def keep_freed_memory() -> bool:
@@ -30,15 +30,15 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or not _cpu_only():
         return False
-    settings = {_ARENA_MAX: 1, _MMAP_THRESHOLD: _LARGEST_KEPT_BYTES, _TRIM_THRESHOLD: -1}
-    return all([mallopt(name, value) for name, value in settings.items()])
+    kept = any(mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST_KEPT_BYTES)
+    return all([kept, mallopt(_ARENA_MAX, 1), mallopt(_TRIM_THRESHOLD, -1)])
 
 
 def return_freed_memory() -> None:
     """Returns to the kernel what malloc keeps and nobody uses, if the C library is glibc.
 
-    What validations and saves leave behind may lie so that a step cannot use it. The next step
-    takes a little longer, because the kernel has to map its temporaries again.
+    What initialization and validations leave behind may be so fragmented that a step cannot use
+    it. The next step takes a little longer, because the kernel has to map its temporaries again.
     """
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)

@@ -18,7 +18,7 @@ from gpt2_jax.planning.memory import analytic_memory, boxed_state_of
 # Share of the memory that the estimate should leave free: programs compiled for TPUs need up to a
 # tenth more than it says.
 _ROOM = 0.15
-# Share of a GPU's memory that JAX takes, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+# Share of a GPU's memory that JAX takes by default.
 _GPU_SHARE = 0.75
 # If none leaves that much, a preferred layout may need this much more than the smallest.
 _NEARLY = 1.05
@@ -51,7 +51,7 @@ def run_layout(config: Config, devices: Sequence[Any]) -> Layout | None:
     """Returns the layout of a run on these devices; None on CPUs and on one device.
 
     A config that sets an axis of the mesh decides it. Otherwise the choice depends on the config
-    and the kinds and number of the devices of all processes alone, so all make the same.
+    and the kinds and number of the devices of all processes alone, so that all choose the same.
 
     Raises:
       UserError: if the mesh is unset, and no layout divides the model and the batch, or none is

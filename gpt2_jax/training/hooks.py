@@ -118,7 +118,7 @@ def make_hooks(
             "memory",
             config.eval.every,
             lambda step, _: return_freed_memory(),
-            at_start=True,  # what made the first state
+            at_start=True,  # initialization leaves memory behind, too
             needs_state=True,
         ),
         # After all of these, so that its last line includes them.

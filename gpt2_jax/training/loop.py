@@ -76,7 +76,9 @@ class Loop:
                     unread = metrics
                     stopping = self._stop.requested()
                     due = [hook for hook in self._on_state if hook.due(step)]
-                    if stopping or due:  # the next step must wait, and so may we for this one
+                    if (
+                        stopping or due
+                    ):  # the next step waits for these, so reading its metrics delays nothing
                         self._call_on_metrics(step, metrics)
                         unread = None
                     if stopping:

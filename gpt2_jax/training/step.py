@@ -240,7 +240,7 @@ def _accumulated_gradient(
         value = gradient(model, params, micro, jax.random.fold_in(key, i))
         return jax.tree.map(jnp.add, carry, value), None
 
-    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    zeros = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params))
     total, _ = jax.lax.scan(add_microbatch, zeros, jnp.arange(steps))
     return total
 
@@ -262,7 +262,9 @@ def _weighted_loss(model: GPT2, params: Any, batch: Batch, key: jax.Array | None
 
 def _weights(batch: Batch) -> jax.Array:
     """Returns how much each target counts, float32 [B, T]."""
-    return jnp.ones(batch.targets.shape) if batch.weights is None else batch.weights
+    if batch.weights is not None:
+        return batch.weights
+    return jnp.ones(batch.targets.shape, jnp.float32)
 
 
 def _squares_by_layer(grads: Any) -> dict[str, jax.Array]:

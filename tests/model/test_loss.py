@@ -121,7 +121,9 @@ def test_rounded_factors_of_any_size_are_close_to_float32(rows, chunk):
     assert value == pytest.approx(float(expected), rel=0.01)
     for one, other in zip(gradients, exact, strict=True):
         assert one.dtype == jnp.float32
-        assert np.abs(one - other).max() / np.abs(other).max() < 0.03
+        error = np.abs(one - other).max() / np.abs(other).max()
+        assert error < 0.03
+        assert error > 1e-4 or loss.platform_of() != "cpu"  # where factors are rounded
 
 
 def test_confident_logits_in_bfloat16_stay_finite():

@@ -70,7 +70,7 @@ def test_the_trace_has_its_steps_and_none_of_what_is_around_them(tmp_path, monke
     )
     Trainer(config, tmp_path, make_setup(config, [Recorder()])).run(5)
     begin, end = events.index("begin"), events.index("end")
-    assert events[begin - 1] == "validation 2" and events[begin + 1 : end] == ["check 3", "check 4"]
+    assert events[begin - 1] == "memory 2" and events[begin + 1 : end] == ["check 3", "check 4"]
     assert events[end + 1] == "save 4"
 
 

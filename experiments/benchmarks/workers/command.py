@@ -60,6 +60,7 @@ class Command:
         with subprocess.Popen(
             command,
             env=environment,
+            stdin=subprocess.DEVNULL,  # ours carries requests
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -50,7 +50,7 @@ class Decoding:
                 device="cuda" if on_gpu else "cpu",
                 compute_type=dtype,
                 inter_threads=1,
-                intra_threads=0 if on_gpu else len(os.sched_getaffinity(0)),
+                intra_threads=0 if on_gpu else os.cpu_count() or 1,
             )
         self._prompts = {
             part: [[str(token) for token in prompt] for prompt in np.load(path).tolist()]

@@ -21,6 +21,7 @@ from gpt2_jax.model.build import build_model
 from gpt2_jax.model.defaults import with_dtype
 from gpt2_jax.model.loss import weighted_cross_entropy
 from gpt2_jax.model.params import output_table
+from gpt2_jax.parallel.compiler_options import compiler_options
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules, sharding_context
 from gpt2_jax.training.optimizer import make_optimizer
@@ -101,12 +102,13 @@ class Training:
         """
         batch = next(self._batches)
         loss, optimizer = _loss(self._config), self._optimizer
+        options = compiler_options(self._mesh, self._config.model)
         with sharding_context(self._mesh, self._rules):
             if part == "forward":
-                forward = jax.jit(loss).lower(self._state.params, batch).compile()
+                forward = jax.jit(loss).lower(self._state.params, batch).compile(options)
                 return _timed(lambda: forward(self._state.params, batch))
             gradient = jax.jit(jax.value_and_grad(loss))
-            backward = gradient.lower(self._state.params, batch).compile()
+            backward = gradient.lower(self._state.params, batch).compile(options)
             if part == "forward+backward":
                 return _timed(lambda: backward(self._state.params, batch))
             assert part == "optimizer", part
@@ -121,7 +123,7 @@ class Training:
 
             donating = jax.jit(update, donate_argnums=(0, 1))
             arguments = (self._state.params, self._state.opt_state, grads)
-            compiled = donating.lower(*arguments).compile()
+            compiled = donating.lower(*arguments).compile(options)
 
         def optimize() -> Any:
             params, opt_state = compiled(self._state.params, self._state.opt_state, grads)
@@ -204,7 +206,7 @@ def _loss(config: Config) -> Callable[[Any, Batch], jax.Array]:
             hidden,
             output_table(params),
             targets,
-            jnp.ones(targets.shape),
+            jnp.ones(targets.shape, jnp.float32),
             config.model.vocab_size,
             config.compute.loss_chunk,
             config.compute.matmul_precision,
