@@ -44,6 +44,9 @@ def main(words: list[str] | None = None) -> int:
     results = args.out / f"{args.suite}.json"
     if args.rounds is not None and args.rounds < 1:
         parser.error(f"--rounds must be at least 1, not {args.rounds}")
+    for flag in ("minutes", "timeout"):
+        if getattr(args, flag) is not None and getattr(args, flag) <= 0:
+            parser.error(f"--{flag} must be greater than 0, not {getattr(args, flag):g}")
     cases = _cases(args.suite, args.size == "tiny")
     if args.list:
         print("\n".join(f"{case.name:28} {case.title}" for case in cases))
@@ -54,6 +57,20 @@ def main(words: list[str] | None = None) -> int:
         write_report(Results(results), args.suite)
         return 0
     chosen = _choose(parser, cases, args.only)
+    settings = _settings(parser, args)
+    try:
+        return run(chosen, [case.name for case in cases], settings)
+    except KeyboardInterrupt:
+        print(f"interrupted: finished cases are kept in {args.out}", file=sys.stderr)
+        return 130
+    except CannotInstall as error:
+        parser.error(f"--wheels {args.wheels}: {error}")
+
+
+def _settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Settings:
+    """Returns what the flags say, if it can be measured here and written there."""
+    if args.suite == "gpu" and args.size == "full" and machine.describe()["gpu"] is None:
+        parser.error("--suite gpu: this machine has no NVIDIA GPU; --suite cpu measures its CPU")
     peers = _interpreter(parser, args.peers)
     if args.wheels is not None and not [*args.wheels.glob("*.whl")]:
         parser.error(
@@ -62,7 +79,11 @@ def main(words: list[str] | None = None) -> int:
         )
     if args.size == "tiny" and args.out == _RESULTS:
         parser.error("--size tiny needs --out DIR: it would replace results in full size")
-    settings = Settings(
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {args.out}: cannot be written: {error.strerror}")
+    return Settings(
         suite=args.suite,
         tiny=args.size == "tiny",
         peers=peers,
@@ -74,10 +95,6 @@ def main(words: list[str] | None = None) -> int:
         timeout=args.timeout,
         minutes=args.minutes,
     )
-    try:
-        return run(chosen, [case.name for case in cases], settings)
-    except CannotInstall as error:
-        parser.error(f"--wheels {args.wheels}: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
