@@ -11,9 +11,10 @@ QUICKSTART = Shape(layers=2, heads=3, width=192, context=128, vocab=257)
 SHAKESPEARE = Shape(layers=4, heads=4, width=128, context=64, vocab=65)
 _STEPS = 2000  # of configs/shakespeare_char.py
 
-_OURS = Subject("gpt2_jax", "jax")
-_TORCH = Subject("torch eager", "torch", {"model": "plain"})
-_COMPILED = Subject("torch.compile", "torch", {"model": "plain", "compile": True})
+OURS = Subject("gpt2_jax", "jax")
+TORCH = Subject("torch eager", "torch", {"model": "plain"})
+COMPILED = Subject("torch.compile", "torch", {"model": "plain", "compile": True})
+"""Subjects that many cases share."""
 
 
 def small_run_cases(tiny: bool) -> list[Case]:
@@ -38,7 +39,7 @@ def _steady(config: str, shape: Shape, batch: int, beta2: float, tiny: bool) -> 
         "train",
         f"training step of configs/{config}.py, {batch} x {shape.context}, float32",
         task,
-        (_OURS, _TORCH, _COMPILED),
+        (OURS, TORCH, COMPILED),
         {"step": Work(tokens, shape.flops_per_token * tokens)},
         Gate("losses", 2e-4, at_least=20, at_most=20),
         count=4 if tiny else 20,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from experiments.benchmarks.case import Case, Gate, Shape, Subject, Work
-from experiments.benchmarks.small_runs import small_run_cases, startup_cases
+from experiments.benchmarks.small_runs import COMPILED, OURS, TORCH, small_run_cases, startup_cases
 from gpt2_jax.parallel.cpu import multiplies_bfloat16
 
 _TINY = Shape(layers=2, heads=2, width=32, context=16, vocab=96)
@@ -21,11 +21,8 @@ _SIZES = {
 _GPU_BATCHES = {"124m": 16, "355m": 8, "774m": 8, "1558m": 2}
 _LARGE_GPU_BYTES = 100e9
 
-_OURS = Subject("gpt2_jax", "jax")
-_TORCH = Subject("torch eager", "torch", {"model": "plain"})
-_COMPILED = Subject("torch.compile", "torch", {"model": "plain", "compile": True})
 _TRANSFORMERS = Subject("transformers", "torch", {"model": "transformers"})
-_PEERS = (_TRANSFORMERS, _TORCH, _COMPILED)
+_PEERS = (_TRANSFORMERS, TORCH, COMPILED)
 _TOLERANCES = {"float32": 2e-4, "bfloat16": 1e-2}
 
 
@@ -37,7 +34,7 @@ def cpu_suite(tiny: bool, memory: float = 0) -> list[Case]:
     # Other CPUs multiply in bfloat16 a hundred times slower than in float32.
     dtypes = ["float32", "bfloat16"] if tiny or multiplies_bfloat16() else ["float32"]
     for dtype in dtypes:
-        case = training(f"train_124m_{dtype}", shape, 4, dtype, (_OURS, *_PEERS), unroll=True)
+        case = training(f"train_124m_{dtype}", shape, 4, dtype, (OURS, *_PEERS), unroll=True)
         if dtype != dtypes[-1]:  # its parts would take minutes, and the slower dtype's say little
             case = dataclasses.replace(case, parts={"step": case.parts["step"]}, count=2)
         cases.append(case)
@@ -63,9 +60,9 @@ def gpu_suite(tiny: bool, memory: float = 0) -> list[Case]:
     cases = [ceilings(64 if tiny else 8192, 1 << 16 if tiny else 1 << 31)]
     for name, full in _SIZES.items():
         # States of several large models do not fit beside each other.
-        peers = _PEERS if name == "124m" else (_COMPILED,)
+        peers = _PEERS if name == "124m" else (COMPILED,)
         batch = 2 if tiny else _gpu_batch(name, memory)
-        subjects = (_OURS, *peers)
+        subjects = (OURS, *peers)
         cases.append(training(f"train_{name}", _at(full, tiny), batch, "bfloat16", subjects))
     sizes = [(batch, prompt) for batch in (1, 8, 64) for prompt in (16, 512)]
     new = 4 if tiny else 128
@@ -189,7 +186,7 @@ def decoding(
         "decode",
         f"greedy decoding of {new} tokens for so many prompts x tokens of each, {dtype}",
         {"shape": dataclasses.asdict(shape), "batches": batches, "new": new, "dtype": dtype},
-        (_OURS, _TRANSFORMERS, Subject("CTranslate2", "ctranslate2")),
+        (OURS, _TRANSFORMERS, Subject("CTranslate2", "ctranslate2")),
         parts,
         Gate("tokens", 0) if dtype == "float32" else None,
         dtype=dtype,
@@ -204,7 +201,7 @@ def scoring(shape: Shape, windows: int, dtype: str = "float32") -> Case:
         "score",
         f"scoring {windows} windows of {shape.context} tokens, {dtype}",
         {"shape": dataclasses.asdict(shape), "windows": windows, "dtype": dtype},
-        (_OURS, _TRANSFORMERS),
+        (OURS, _TRANSFORMERS),
         {"score": Work(tokens, flops=shape.flops_per_token / 3 * tokens)},
         Gate("values", _TOLERANCES[dtype]),
         dtype=dtype,
@@ -221,7 +218,7 @@ def loading(tiny: bool) -> Case:
         "load",
         f"batches of {batch} x {context} from the page cache, without a model",
         task,
-        (_OURS, Subject("torch eager", "torch")),
+        (OURS, Subject("torch eager", "torch")),
         {"batch": Work(batch * context)},
         Gate("values", 0),
         count=count,
@@ -245,10 +242,10 @@ def scaling(tiny: bool) -> list[Case]:
             str(size): Work(4 * shape.context, 4 * shape.context * shape.flops_per_token)
             for size, shape in shapes.items()
         }
-        subjects = (_OURS, _TORCH)
+        subjects = (OURS, TORCH)
         if axis == "layers":  # how long each takes to compile is recorded, too
             unrolled = Subject("gpt2_jax unrolled", "jax", {"unroll": True})
-            subjects = (_OURS, _TORCH, unrolled)
+            subjects = (OURS, TORCH, unrolled)
         task = {
             "axis": axis,
             "shapes": {str(size): dataclasses.asdict(shape) for size, shape in shapes.items()},

@@ -76,9 +76,8 @@ class Loop:
                     unread = metrics
                     stopping = self._stop.requested()
                     due = [hook for hook in self._on_state if hook.due(step)]
-                    if (
-                        stopping or due
-                    ):  # the next step waits for these, so reading its metrics delays nothing
+                    # The next step waits for these, so reading this one's metrics delays nothing.
+                    if stopping or due:
                         self._call_on_metrics(step, metrics)
                         unread = None
                     if stopping:
