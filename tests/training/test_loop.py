@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpt2_jax.errors import Preempted
-from gpt2_jax.training import loop, trainer
+from gpt2_jax.training import hooks, loop, trainer
 from gpt2_jax.training.hooks import Hook, make_hooks
 from gpt2_jax.training.trainer import Trainer
 from gpt2_jax.training.watchdog import Watchdog
@@ -66,6 +66,13 @@ def test_the_watchdog_hears_of_everything_that_a_run_does(tmp_path, reports):
         "the goodput at step 3",
         "the end of the save at step 3",
     ]
+
+
+def test_memory_is_given_back_before_the_first_step_and_after_validations(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(hooks, "return_freed_memory", lambda: calls.append(1))
+    train(make_config(eval__every=2, checkpoint__every=2), tmp_path, stop_at_step=5)
+    assert len(calls) == 1 + 2
 
 
 def test_hooks_are_called_in_order_and_see_the_state_of_their_step(tmp_path, monkeypatch):
