@@ -170,7 +170,9 @@ class _Group:
             text = line.decode(errors="replace").rstrip("\n")
             self._tails[rank].append(text)
             if show:
-                print(f"[{rank}] {text}", file=sys.stderr, flush=True)
+                # In one piece: print() writes the end of a line apart, and other threads between.
+                sys.stderr.write(f"[{rank}] {text}\n")
+                sys.stderr.flush()
 
     def _quote(self, rank: int, status: int) -> None:
         for line in self._tails[rank]:

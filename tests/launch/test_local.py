@@ -29,13 +29,24 @@ def run(code, *flags, **settings):
 
 def test_each_process_is_told_its_place_and_only_the_first_is_shown():
     names = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID", "NUM_CPU_DEVICES", "PLATFORMS")
-    code = f"print(*(os.environ['JAX_' + name] for name in {names}), file=sys.stderr)"
+    # One write, because the first process shares the terminal with the launcher.
+    code = (
+        f"settings = ' '.join(os.environ['JAX_' + name] for name in {names}); "
+        "os.write(2, f'{settings}\\n'.encode())"
+    )
     done = run(code, "--devices_per_process", "2")
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert line.startswith("localhost:") and line.endswith(" 3 0 2 cpu")
     shown = run(code, "--devices_per_process", "2", "--all_output").stderr
     assert sorted(line[:3] for line in shown.splitlines() if line[0] == "[") == ["[1]", "[2]"]
+
+
+def test_lines_of_several_processes_stay_whole(monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    code = "[print('x' * 20, flush=True) for _ in range(200 if rank else 0)]"
+    shown = run(code, "--all_output", processes=5).stderr.splitlines()
+    assert sorted(shown) == [f"[{rank}] {'x' * 20}" for rank in range(1, 5) for _ in range(200)]
 
 
 def test_the_first_failure_is_quoted_and_ends_all():
