@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.model import norms
 from gpt2_jax.model.positions import ENCODINGS
+from gpt2_jax.model.residual import NORM_POSITIONS
 
 
 def num_params(config: ModelConfig, *, padded: bool = False) -> int:
@@ -18,11 +19,16 @@ def num_params(config: ModelConfig, *, padded: bool = False) -> int:
     if padded:
         vocab = config.padded_vocab_size
     norm = norms.num_params(config)
-    attention = 4 * d_model * d_model + 4 * d_model
-    mlp = 2 * d_model * mlp_width + mlp_width + d_model
+    attention = 4 * d_model * d_model + norms.qk_num_params(config)
+    into_mlp = 2 if config.is_gated else 1
+    mlp = (into_mlp + 1) * d_model * mlp_width
+    if config.bias:
+        attention += 4 * d_model
+        mlp += into_mlp * mlp_width + d_model
     tables = 1 if config.tie_embeddings else 2
     embeddings = tables * vocab * d_model + ENCODINGS[config.position].num_params(config)
-    return embeddings + config.num_layers * (attention + mlp + 2 * norm) + norm
+    last_norm = norm if NORM_POSITIONS[config.norm_position].has_final else 0
+    return embeddings + config.num_layers * (attention + mlp + 2 * norm) + last_norm
 
 
 def flops_per_token(config: ModelConfig) -> float:

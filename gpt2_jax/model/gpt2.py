@@ -12,7 +12,6 @@ leading L axis; for decoding, they are unrolled as h_0, h_1, ... (see `params.un
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
-from gpt2_jax.model.activations import make_activation
+from gpt2_jax.model.activations import GATES, make_activation
 from gpt2_jax.model.attention import reference_attention
 from gpt2_jax.model.attention_kernels import choose, fused_attention
 from gpt2_jax.model.cache import KVCache, LayerCache, append
@@ -29,10 +28,10 @@ from gpt2_jax.model.dropout import Dropout
 from gpt2_jax.model.embedding import embed
 from gpt2_jax.model.layout import constrain
 from gpt2_jax.model.linear import PRODUCT, Linear
-from gpt2_jax.model.norms import make_norm
+from gpt2_jax.model.norms import QK_NORMS, make_norm
 from gpt2_jax.model.positions import ENCODINGS, restarting_positions
-
-INIT_STD = 0.02
+from gpt2_jax.model.residual import INIT_STD, NORM_POSITIONS, residual_std
+from gpt2_jax.model.softcap import capped
 
 _REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
@@ -59,16 +58,17 @@ class Attention(nn.Module):
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns ([B, T, D], the layer's cache with the new keys and values appended)."""
         config, compute = self.config, self.compute
-        D, H, K = config.d_model, config.num_heads, config.head_dim
+        D, H, K, bias = config.d_model, config.num_heads, config.head_dim, config.bias
         dropout = Dropout(config.dropout, deterministic=not self.train)
 
-        c_attn = Linear(
-            (D,), (3, H, K), ("embed", None, "heads", "head_dim"), compute, INIT_STD, name="c_attn"
-        )
+        axes = ("embed", None, "heads", "head_dim")
+        c_attn = Linear((D,), (3, H, K), axes, compute, INIT_STD, bias, name="c_attn")
         q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = _split_qkv(c_attn(x_BxTxD), H)
+        if norm := QK_NORMS[config.qk_norm]:
+            q_BxTxHxK = norm.make(config, compute, "ln_q")(q_BxTxHxK)
+            k_BxTxHxK = norm.make(config, compute, "ln_k")(k_BxTxHxK)
         if rotate := ENCODINGS[config.position].rotate:
             q_BxTxHxK, k_BxTxHxK = (rotate(x, positions_BxT) for x in (q_BxTxHxK, k_BxTxHxK))
-        scale = K**-0.5 if config.scale_attn_weights else 1.0
         if layer_scale is not None:
             q_BxTxHxK = (q_BxTxHxK * layer_scale).astype(q_BxTxHxK.dtype)
         kernel = "reference" if cache is not None else choose(config, compute)
@@ -78,7 +78,7 @@ class Attention(nn.Module):
                 k_BxTxHxK,
                 v_BxTxHxK,
                 segments_BxT,
-                scale,
+                config.score_scale,
                 kernel,
                 compute.matmul_precision,
             )
@@ -93,19 +93,13 @@ class Attention(nn.Module):
                 v_BxSxHxK,
                 slots_BxT,
                 segments_BxT,
-                scale,
+                config.score_scale,
                 dropout,
                 compute.matmul_precision,
             )
             self.sow("intermediates", "attention", probs_BxHxTxS)
-        c_proj = Linear(
-            (H, K),
-            (D,),
-            ("heads", "head_dim", "embed"),
-            compute,
-            _residual_std(config),
-            name="c_proj",
-        )
+        axes = ("heads", "head_dim", "embed")
+        c_proj = Linear((H, K), (D,), axes, compute, residual_std(config), bias, name="c_proj")
         return dropout(c_proj(y_BxTxHxK)), cache
 
 
@@ -120,16 +114,24 @@ class MLP(nn.Module):
     def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
         """Returns [B, T, D]."""
         config, compute = self.config, self.compute
-        D, F = config.d_model, config.mlp_width
-        h_BxTxF = Linear((D,), (F,), ("embed", "mlp"), compute, INIT_STD, name="c_fc")(x_BxTxD)
-        h_BxTxF = constrain(h_BxTxF, ("batch", "length", "act_mlp"))
-        h_BxTxF = make_activation(config.activation, plain=compute.plain)(h_BxTxF)
-        c_proj = Linear((F,), (D,), ("mlp", "embed"), compute, _residual_std(config), name="c_proj")
+        D, F, bias = config.d_model, config.mlp_width, config.bias
+
+        def widened(name: str) -> jax.Array:
+            y = Linear((D,), (F,), ("embed", "mlp"), compute, INIT_STD, bias, name=name)(x_BxTxD)
+            return constrain(y, ("batch", "length", "act_mlp"))
+
+        h_BxTxF = widened("c_fc")
+        if gate := GATES.get(config.activation):
+            h_BxTxF = gate(widened("c_gate")) * h_BxTxF
+        else:
+            h_BxTxF = make_activation(config.activation, plain=compute.plain)(h_BxTxF)
+        axes = ("mlp", "embed")
+        c_proj = Linear((F,), (D,), axes, compute, residual_std(config), bias, name="c_proj")
         return Dropout(config.dropout, deterministic=not self.train)(c_proj(h_BxTxF))
 
 
 class Block(nn.Module):
-    """Adds attention and MLP, each behind a norm, to the residual stream."""
+    """Adds attention and MLP to the residual stream, each with a norm: in GPT-2 before it."""
 
     config: ModelConfig
     compute: ComputeConfig
@@ -147,14 +149,17 @@ class Block(nn.Module):
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns (the residual stream [B, T, D], the layer's cache)."""
         config, compute = self.config, self.compute
+        ln_1, ln_2 = make_norm(config, compute, "ln_1"), make_norm(config, compute, "ln_2")
+        place = NORM_POSITIONS[config.norm_position]  # GPT-2 normalizes before, and not after
         x_BxTxD = constrain(x_BxTxD, ("batch", "length", "act_embed"))
-        h_BxTxD = make_norm(config, compute, "ln_1")(x_BxTxD)
+        h_BxTxD = place.before(ln_1, x_BxTxD)
         h_BxTxD, cache = Attention(config, compute, self.train, name="attn")(
             h_BxTxD, cache, slots_BxT, positions_BxT, segments_BxT, layer_scale
         )
-        x_BxTxD = x_BxTxD + h_BxTxD
-        h_BxTxD = make_norm(config, compute, "ln_2")(x_BxTxD)
-        x_BxTxD = x_BxTxD + MLP(config, compute, self.train, name="mlp")(h_BxTxD)
+        x_BxTxD = place.after(ln_1, x_BxTxD + h_BxTxD)
+        h_BxTxD = place.before(ln_2, x_BxTxD)
+        h_BxTxD = MLP(config, compute, self.train, name="mlp")(h_BxTxD)
+        x_BxTxD = place.after(ln_2, x_BxTxD + h_BxTxD)
         return constrain(x_BxTxD, ("batch", "length", "act_embed")), cache
 
 
@@ -200,7 +205,8 @@ class GPT2(nn.Module):
             )(config, compute, self.train)
         else:
             self.h = [block(config, compute, self.train) for _ in range(config.num_layers)]
-        self.ln_f = make_norm(config, compute)
+        if NORM_POSITIONS[config.norm_position].has_final:
+            self.ln_f = make_norm(config, compute)
         if not config.tie_embeddings:
             self.lm_head: Any = self.param("lm_head", wte_init, (V, D), jnp.float32)
 
@@ -255,7 +261,8 @@ class GPT2(nn.Module):
             layers = tuple(layers)
         if cache is not None:
             cache = KVCache(layers, cache.lengths + T)
-        return self.ln_f(x_BxTxD), cache
+        final = NORM_POSITIONS[self.config.norm_position].has_final
+        return self.ln_f(x_BxTxD) if final else x_BxTxD, cache
 
     def logits(
         self, tokens_BxT: jax.Array, cache: KVCache | None = None
@@ -268,13 +275,14 @@ class GPT2(nn.Module):
         """Returns float32 logits [B, T, vocab_size] of hidden states, without padded rows."""
         table = self.wte if self.config.tie_embeddings else self.lm_head
         table_VxD = table.astype(self.compute.dtype)[: self.config.vocab_size]
-        return jnp.einsum(
+        logits_BxTxV = jnp.einsum(
             "btd,vd->btv",
             hidden_BxTxD,
             table_VxD,
             precision=self.compute.matmul_precision,
             preferred_element_type=jnp.float32,
         )
+        return capped(logits_BxTxV, self.config.logit_softcap)
 
     def _embed(self, tokens_BxT: jax.Array, positions_BxT: jax.Array) -> jax.Array:
         x_BxTxD = embed(self.wte, tokens_BxT, ("vocab", "embed"), self.compute)
@@ -300,8 +308,3 @@ def _layer_scales(config: ModelConfig) -> jax.Array | None:
     if not config.scale_attn_by_inverse_layer_idx:
         return None
     return 1 / jnp.arange(1, config.num_layers + 1, dtype=jnp.float32)
-
-
-def _residual_std(config: ModelConfig) -> float:
-    """Returns the initial deviation of the 2 L residual projections (Radford et al., 2.3)."""
-    return INIT_STD / math.sqrt(2 * config.num_layers)
