@@ -8,7 +8,7 @@ from typing import Any
 from gpt2_jax.config.knob import knob
 
 # Names of what the package `model` implements, and the config cannot import.
-POSITIONS = ("learned", "rotary", "none")
+POSITIONS = ("learned", "rotary", "alibi", "none")
 NORMS = ("layer", "rms")
 NORM_POSITIONS = ("pre", "post")
 QK_NORMS = ("none", "rms")
@@ -48,7 +48,8 @@ class ModelConfig:
     )
     position: str = knob(
         "learned",
-        "how positions enter: a learned table, rotated queries and keys, or not at all",
+        "how positions enter: a learned table, rotated queries and keys, scores that fall with the "
+        "distance (ALiBi), or not at all",
         choices=POSITIONS,
     )
     norm: str = knob("layer", "normalization: LayerNorm or RMSNorm", choices=NORMS)
@@ -82,6 +83,9 @@ class ModelConfig:
     )
     attention_scale: float | None = knob(
         None, "factor of attention scores; unset: 1 / sqrt(head width)", low=0
+    )
+    attention_window: int = knob(
+        0, "how many tokens each token sees, itself and those just before it; 0: all", low=0
     )
     qk_norm: str = knob(
         "none", "normalize the queries and keys of each head: not, or by RMSNorm", choices=QK_NORMS

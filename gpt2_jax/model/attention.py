@@ -1,6 +1,7 @@
 """Computes causal attention in plain operations: the reference for every kernel.
 
-One rule masks every case: a query in slot s sees the slots 0..s. It covers whole sequences, ragged
+One rule masks every case: a query in slot s sees the slots 0..s, or the last of them if there is a
+window. It covers whole sequences, ragged
 prompts and a single token behind a cache of thousands. `attention_kernels.py` has the fused kernels
 and the choice among them.
 """
@@ -27,6 +28,8 @@ def reference_attention(
     scale: float,
     dropout: Dropout,
     precision: str | None = None,
+    window: int = 0,
+    bias_BxHxTxS: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns softmax(scale q k^T) v, with scores and softmax in float32 (Vaswani et al. 2017).
 
@@ -36,6 +39,8 @@ def reference_attention(
       scale: factor of the scores, 1 / sqrt(K) in GPT-2.
       dropout: applied to the attention probabilities.
       precision: precision of both products; see `ComputeConfig.matmul_precision`.
+      window: how many slots a query sees, its own the last of them; 0 means all up to its own.
+      bias_BxHxTxS: added to the scaled scores; None adds nothing.
 
     Returns:
       ([B, T, H, K] in the dtype of v, the probabilities [B, H, T, S] in float32 before dropout).
@@ -47,11 +52,24 @@ def reference_attention(
         precision=precision,
         preferred_element_type=jnp.float32,
     )
-    slots_S = jnp.arange(k_BxSxHxK.shape[1])
-    seen_Bx1xTxS = slots_S <= slots_BxT[:, None, :, None]
+    if bias_BxHxTxS is not None:
+        scores_BxHxTxS += bias_BxHxTxS
+    seen_Bx1xTxS = seen(jnp.arange(k_BxSxHxK.shape[1]), slots_BxT[:, None, :, None], window)
     if segments_BxT is not None:
         seen_Bx1xTxS &= (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
     probs_BxHxTxS = jax.nn.softmax(jnp.where(seen_Bx1xTxS, scores_BxHxTxS, MASKED), axis=-1)
     dropped_BxHxTxS = dropout(probs_BxHxTxS).astype(v_BxSxHxK.dtype)
     mixed_BxTxHxK = jnp.einsum("bhts,bshk->bthk", dropped_BxHxTxS, v_BxSxHxK, precision=precision)
     return mixed_BxTxHxK, probs_BxHxTxS
+
+
+def seen(slots_S: jax.Array, slots_Tx1: jax.Array, window: int) -> jax.Array:
+    """Returns which slots S each query sees, booleans [..., T, S].
+
+    Args:
+      slots_S: all slots.
+      slots_Tx1: slot of each query, [..., T, 1].
+      window: see `reference_attention`.
+    """
+    seen_TxS = slots_S <= slots_Tx1
+    return seen_TxS & (slots_S > slots_Tx1 - window) if window else seen_TxS

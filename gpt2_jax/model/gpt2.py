@@ -58,16 +58,17 @@ class Attention(nn.Module):
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns ([B, T, D], the layer's cache with the new keys and values appended)."""
         config, compute = self.config, self.compute
-        D, H, K, bias = config.d_model, config.num_heads, config.head_dim, config.bias
+        D, H, K = config.d_model, config.num_heads, config.head_dim
         dropout = Dropout(config.dropout, deterministic=not self.train)
 
         axes = ("embed", None, "heads", "head_dim")
-        c_attn = Linear((D,), (3, H, K), axes, compute, INIT_STD, bias, name="c_attn")
+        c_attn = Linear((D,), (3, H, K), axes, compute, INIT_STD, config.bias, name="c_attn")
         q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = _split_qkv(c_attn(x_BxTxD), H)
         if norm := QK_NORMS[config.qk_norm]:
             q_BxTxHxK = norm.make(config, compute, "ln_q")(q_BxTxHxK)
             k_BxTxHxK = norm.make(config, compute, "ln_k")(k_BxTxHxK)
-        if rotate := ENCODINGS[config.position].rotate:
+        encoding = ENCODINGS[config.position]
+        if rotate := encoding.rotate:
             q_BxTxHxK, k_BxTxHxK = (rotate(x, positions_BxT) for x in (q_BxTxHxK, k_BxTxHxK))
         if layer_scale is not None:
             q_BxTxHxK = (q_BxTxHxK * layer_scale).astype(q_BxTxHxK.dtype)
@@ -81,12 +82,14 @@ class Attention(nn.Module):
                 config.score_scale,
                 kernel,
                 compute.matmul_precision,
+                config.attention_window,
             )
         else:
             k_BxSxHxK, v_BxSxHxK = k_BxTxHxK, v_BxTxHxK
             if cache is not None:
                 cache = append(cache, (k_BxTxHxK, v_BxTxHxK), slots_BxT[:, 0])
                 k_BxSxHxK, v_BxSxHxK = cache
+            bias = encoding.score_bias and encoding.score_bias(H, slots_BxT, k_BxSxHxK.shape[1])
             y_BxTxHxK, probs_BxHxTxS = reference_attention(
                 q_BxTxHxK,
                 k_BxSxHxK,
@@ -96,10 +99,13 @@ class Attention(nn.Module):
                 config.score_scale,
                 dropout,
                 compute.matmul_precision,
+                config.attention_window,
+                bias,
             )
             self.sow("intermediates", "attention", probs_BxHxTxS)
         axes = ("heads", "head_dim", "embed")
-        c_proj = Linear((H, K), (D,), axes, compute, residual_std(config), bias, name="c_proj")
+        std = residual_std(config)
+        c_proj = Linear((H, K), (D,), axes, compute, std, config.bias, name="c_proj")
         return dropout(c_proj(y_BxTxHxK)), cache
 
 

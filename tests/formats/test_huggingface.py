@@ -112,6 +112,8 @@ def test_every_config_key_that_we_write_is_read_back(tmp_path: Path) -> None:
     ("knob", "value"),
     [
         ("position", "rotary"),
+        ("position", "alibi"),
+        ("attention_window", 8),
         ("norm", "rms"),
         ("norm_position", "post"),
         ("bias", False),

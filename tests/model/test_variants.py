@@ -16,6 +16,7 @@ import pytest
 
 from gpt2_jax.config import ModelConfig, from_dict
 from gpt2_jax.errors import UserError
+from gpt2_jax.model import attention_kernels
 from gpt2_jax.model.build import abstract_params, boxed_params
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.model.gpt2 import GPT2
@@ -29,10 +30,11 @@ _TWO_VALUED = {
     "bias": (True, False),
     "qk_norm": ("none", "rms"),
     "attention_scale": (None, 0.3),
+    "attention_window": (0, 6),
     "tie_embeddings": (True, False),
 }
 _MANY_VALUED = {
-    "position": ("learned", "rotary", "none", "rotary", "learned", "none"),
+    "position": ("learned", "rotary", "alibi", "none", "rotary", "alibi"),
     "activation": ("gelu_new", "swiglu", "relu2", "relu2", "swiglu", "swiglu"),
 }
 
@@ -52,7 +54,7 @@ def _covering() -> list[dict]:
 
 
 _OTHERS = [(knob, values[1]) for knob, values in _TWO_VALUED.items()] + [
-    *(("position", name) for name in ("rotary", "none")),
+    *(("position", name) for name in ("rotary", "alibi", "none")),
     *(("activation", name) for name in ("relu2", "swiglu")),
 ]
 _PAIRS = [
@@ -181,6 +183,52 @@ def test_attention_scale_replaces_that_of_the_head_width(tiny, noisy_params, tok
     assert np.abs(hidden[None] - hidden[0.9]).max() > 0.05
     with pytest.raises(UserError, match=r"model\.attention_scale=0\.9 needs"):
         from_dict({"model": {"attention_scale": 0.9, "scale_attn_weights": False}})
+
+
+def test_a_window_hides_what_lies_before_it(tiny, noisy_params, tokens):
+    model = tiny(attention_window=5, num_layers=1)
+    params, ids = noisy_params(model), tokens(model, rows=1)
+    other = ids.at[0, 2].set((ids[0, 2] + 1) % 61)
+    one, two = (np.asarray(model.apply({"params": params}, t)[0])[0] for t in (ids, other))
+    assert np.flatnonzero((one != two).any(-1)).tolist() == [2, 3, 4, 5, 6]
+    whole, none = (
+        np.asarray(tiny(attention_window=w, num_layers=1).apply({"params": params}, ids)[0])
+        for w in (16, 0)
+    )
+    np.testing.assert_allclose(whole, none, rtol=1e-6, atol=1e-6)
+
+
+def test_a_window_counts_the_scores_inside_it():
+    config = ModelConfig(2, 4, 32, 16, vocab_size=61)
+    flops = {
+        window: flops_per_token(dataclasses.replace(config, attention_window=window))
+        for window in (0, 4, 16, 100)
+    }
+    assert flops[0] == flops[16] == flops[100]
+    # Of 16 x 16 / 2 scores, 4 (32 - 4) / 2 lie inside; six FLOPs and two products each, for D.
+    assert flops[0] - flops[4] == 12 * 2 * 32 * (128 - 56) / 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"position": "alibi"}, "a model.position that adds nothing to scores, unlike alibi"),
+        ({"attention_window": 4}, "model.attention_window=0"),
+    ],
+)
+def test_fused_kernels_say_which_knobs_they_do_not_take(tiny, monkeypatch, changes, reason):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    model = tiny(context_length=128, **changes)
+    assert attention_kernels.choose(model.config, model.compute) == "reference"
+    assert f"splash needs {reason}" in attention_kernels.explain(model.config, model.compute)
+    for capability in (None, 9.0):
+        chosen = attention_kernels.choose_on(
+            model.config, dataclasses.replace(model.compute, dtype="bfloat16"), capability
+        )
+        assert chosen == "reference"
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    on_cpu = "cpu" if "attention_window" in changes else "reference"
+    assert attention_kernels.choose(model.config, model.compute) == on_cpu
 
 
 def test_capped_logits_are_those_of_the_formula(tiny, noisy_params, tokens):
