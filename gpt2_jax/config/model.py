@@ -77,6 +77,12 @@ class ModelConfig:
         changes_function=False,
     )
     layer_norm_epsilon: float = knob(1e-5, "added to the variance in norms", low=0)
+    x0_residual: bool = knob(
+        False, "each layer adds the embeddings to the residual stream, by learned factors"
+    )
+    value_residual: bool = knob(
+        False, "each layer adds the first layer's values to its own, by learned factors"
+    )
     scale_attn_weights: bool = knob(True, "divide attention scores by sqrt(head width)")
     scale_attn_by_inverse_layer_idx: bool = knob(
         False, "also divide attention scores of layer i, counted from 1, by i"

@@ -13,6 +13,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from gpt2_jax.config import ModelConfig
+from gpt2_jax.model.layout import constrain
+
 MASKED = -1e30
 """The score of a slot that is not seen: finite, so that no row of a softmax is ever all -inf."""
 
@@ -73,3 +76,22 @@ def seen(slots_S: jax.Array, slots_Tx1: jax.Array, window: int) -> jax.Array:
     """
     seen_TxS = slots_S <= slots_Tx1
     return seen_TxS & (slots_S > slots_Tx1 - window) if window else seen_TxS
+
+
+def split_qkv(qkv: jax.Array, num_heads: int) -> tuple[jax.Array, ...]:
+    """Returns queries, keys and values [B, T, H, K] of [B, T, 3, H, K] or [B, T, 3 H K]."""
+    if qkv.ndim == 5:
+        axes = ("batch", "length", None, "act_heads", "head_dim")
+        return tuple(jnp.moveaxis(constrain(qkv, axes), 2, 0))
+    parts = jnp.split(constrain(qkv, ("batch", "length", None)), 3, axis=-1)
+    return tuple(part.reshape(*part.shape[:2], num_heads, -1) for part in parts)
+
+
+def layer_scales(config: ModelConfig) -> jax.Array | None:
+    """Returns the factor of each layer's queries, [L]: 1 / (i + 1) for layer i; None if unused.
+
+    The Mistral GPT-2 runs of Stanford CRFM used it; the knob has the name of Hugging Face's config.
+    """
+    if not config.scale_attn_by_inverse_layer_idx:
+        return None
+    return 1 / jnp.arange(1, config.num_layers + 1, dtype=jnp.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.model import norms
 from gpt2_jax.model.positions import ENCODINGS
-from gpt2_jax.model.residual import NORM_POSITIONS
+from gpt2_jax.model.residual import NORM_POSITIONS, mix_num_params
 
 
 def num_params(config: ModelConfig, *, padded: bool = False) -> int:
@@ -27,8 +27,9 @@ def num_params(config: ModelConfig, *, padded: bool = False) -> int:
         mlp += into_mlp * mlp_width + d_model
     tables = 1 if config.tie_embeddings else 2
     embeddings = tables * vocab * d_model + ENCODINGS[config.position].num_params(config)
+    layer = attention + mlp + 2 * norm + mix_num_params(config)
     last_norm = norm if NORM_POSITIONS[config.norm_position].has_final else 0
-    return embeddings + config.num_layers * (attention + mlp + 2 * norm) + last_norm
+    return embeddings + config.num_layers * layer + last_norm
 
 
 def flops_per_token(config: ModelConfig) -> float:

@@ -1,19 +1,24 @@
-"""Holds the ways in which attention and MLP meet the residual stream.
+"""Holds the ways in which attention and MLP meet the residual stream, and later layers early ones.
 
-These are where the norms stand (`model.norm_position`) and how the projections that write into the
-stream are initialized (`model.residual_init`). To add one, write a function and its entry in the
-table, and add its name to the tuple of the same name in the config.
+These are where the norms stand (`model.norm_position`), how the projections that write into the
+stream are initialized (`model.residual_init`), and what later layers see of the embeddings
+(`model.x0_residual`) and of the first layer's values (`model.value_residual`). To add a place or an
+initialization, write a function and its entry in the table, and add its name to the tuple of the
+same name in the config.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from gpt2_jax.config import ModelConfig
+from gpt2_jax.model.layout import constrain
 
 INIT_STD = 0.02  # of all matrices, but for what is said here (Radford et al. 2018, section 4.1)
 
@@ -63,3 +68,51 @@ RESIDUAL_INITS: dict[str, Callable[[ModelConfig], float]] = {
 def residual_std(config: ModelConfig) -> float:
     """Returns the initial deviation of the projections that write into the residual stream."""
     return RESIDUAL_INITS[config.residual_init](config)
+
+
+class Stream(NamedTuple):
+    """Holds what a block gets from the one before it, which in GPT-2 is x alone.
+
+    Attributes:
+      x_BxTxD: the residual stream.
+      first_v_BxTxHxK: the values of the first layer, before they are mixed; None if no layer needs
+        them.
+    """
+
+    x_BxTxD: jax.Array
+    first_v_BxTxHxK: jax.Array | None
+
+
+class Mix(nn.Module):
+    """Computes a x + b y with two learned numbers, which begin at 1 and 0."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """Returns the mixture in the shape and dtype of x."""
+        ones = nn.with_logical_partitioning(nn.initializers.ones, ())
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros, ())
+        of_x: Any = self.param("of_x", ones, (), jnp.float32)
+        of_y: Any = self.param("of_y", zeros, (), jnp.float32)
+        return (of_x * x + of_y * y).astype(x.dtype)
+
+
+def empty_values(config: ModelConfig, x_BxTxD: jax.Array) -> jax.Array | None:
+    """Returns zeros in the shape of a layer's values, which the first layer replaces by its own.
+
+    Returns None without `model.value_residual` (Zhou et al. 2024, "Value Residual Learning").
+    """
+    if not config.value_residual:
+        return None
+    shape = (*x_BxTxD.shape[:2], config.num_heads, config.head_dim)
+    zeros = jnp.zeros(shape, x_BxTxD.dtype)
+    return constrain(zeros, ("batch", "length", "act_heads", "head_dim"))
+
+
+def is_first_layer(config: ModelConfig) -> jax.Array | None:
+    """Returns for each layer whether it is the first, booleans [L]; None if no layer asks."""
+    return jnp.arange(config.num_layers) == 0 if config.value_residual else None
+
+
+def mix_num_params(config: ModelConfig) -> int:
+    """Returns the number of parameters of the mixtures of one layer."""
+    return 2 * (config.x0_residual + config.value_residual)

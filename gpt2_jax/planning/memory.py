@@ -152,5 +152,9 @@ def _bytes_beyond_gpt2(model: ModelConfig, remat: str) -> int:
     """
     arrays = _MLP_ARRAYS[remat]
     gated = arrays + 1 if model.is_gated and arrays else arrays
-    normalized = 2 * model.d_model if model.qk_norm != "none" and remat == "none" else 0
-    return 2 * (gated * model.mlp_width - arrays * 4 * model.d_model + normalized)
+    keeps_all = remat == "none"
+    # Scans keep what they carry, so the first layer's values, whatever remat says.
+    mixed = model.x0_residual * keeps_all + model.value_residual * (1 + keeps_all)
+    normalized = 2 * model.d_model if model.qk_norm != "none" and keeps_all else 0
+    beside = normalized + mixed * model.d_model
+    return 2 * (gated * model.mlp_width - arrays * 4 * model.d_model + beside)

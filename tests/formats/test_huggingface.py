@@ -114,6 +114,8 @@ def test_every_config_key_that_we_write_is_read_back(tmp_path: Path) -> None:
         ("position", "rotary"),
         ("position", "alibi"),
         ("attention_window", 8),
+        ("x0_residual", True),
+        ("value_residual", True),
         ("norm", "rms"),
         ("norm_position", "post"),
         ("bias", False),

@@ -31,6 +31,8 @@ _TWO_VALUED = {
     "qk_norm": ("none", "rms"),
     "attention_scale": (None, 0.3),
     "attention_window": (0, 6),
+    "x0_residual": (False, True),
+    "value_residual": (False, True),
     "tie_embeddings": (True, False),
 }
 _MANY_VALUED = {
@@ -171,6 +173,36 @@ def test_qk_norm_ignores_the_size_of_queries_and_keys(tiny, noisy_params, tokens
     )
     one, other = (model.apply({"params": p}, ids)[0] for p in (params, scaled))
     assert np.abs(one - other).max() < 1e-4
+
+
+def test_residuals_of_early_layers_begin_as_gpt2_and_mix_by_their_formulas(tiny, tokens):
+    plain, mixed = tiny(), tiny(x0_residual=True, value_residual=True)
+    ids = tokens(plain)
+
+    def init(model):
+        make = jax.jit(lambda key: nn.unbox(boxed_params(model.config, key)))
+        return make(jax.random.key(0))
+
+    def hidden(model, params):
+        return np.asarray(model.apply({"params": params}, ids)[0])
+
+    params = init(mixed)
+    assert params["h"]["x0_mix"]["of_x"].shape == (2,)
+    np.testing.assert_allclose(hidden(mixed, params), hidden(plain, init(plain)), atol=1e-6)
+
+    # Layers that copy the first layer's values and the embeddings alone.
+    zeros, ones = jnp.zeros(2), jnp.ones(2)
+    params["h"]["x0_mix"] = {"of_x": jnp.asarray([1.0, 0.0]), "of_y": jnp.asarray([0.0, 1.0])}
+    params["h"]["attn"]["value_mix"] = {"of_x": zeros, "of_y": ones}
+    # The second layer is then the only one that reaches the output, with the first layer's values.
+    c_attn = jax.tree.map(np.array, params["h"]["attn"]["c_attn"])
+    c_attn["kernel"][1][:, 2] = 1e3
+    loud = params | {"h": params["h"] | {"attn": params["h"]["attn"] | {"c_attn": c_attn}}}
+    np.testing.assert_array_equal(hidden(mixed, loud), hidden(mixed, params))
+    mlp = jax.tree.map(np.array, params["h"]["mlp"])
+    mlp["c_proj"]["kernel"][0] = 1e3
+    loud = params | {"h": params["h"] | {"mlp": mlp}}
+    np.testing.assert_array_equal(hidden(mixed, loud), hidden(mixed, params))
 
 
 def test_attention_scale_replaces_that_of_the_head_width(tiny, noisy_params, tokens):
