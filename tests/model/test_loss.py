@@ -144,7 +144,7 @@ def test_capped_logits_have_the_loss_and_gradients_of_autodiff(compute, chunk):
     args = inputs()
     value, gradients = value_and_grad(lambda *args: compute(*args, V, chunk, None, cap))(*args)
     exact, exact_gradients = value_and_grad(expected)(*args)
-    assert value == pytest.approx(float(exact), rel=1e-6)
+    assert value == pytest.approx(float(exact), rel=3e-6)
     assert abs(float(value_and_grad(reference)(*args)[0]) - float(exact)) > 1
     for one, other in zip(gradients, exact_gradients, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-6)
