@@ -21,7 +21,7 @@ from gpt2_jax.config.file import run_config_file, split_argument
 from gpt2_jax.config.hints import unknown_key
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
 from gpt2_jax.config.mixture import parse_mixture
-from gpt2_jax.config.model import ACTIVATIONS, ModelConfig
+from gpt2_jax.config.model import ACTIVATIONS, GATED_ACTIVATIONS, ModelConfig
 from gpt2_jax.config.sections import (
     CheckpointConfig,
     Config,
@@ -39,6 +39,7 @@ from gpt2_jax.errors import UserError, did_you_mean, short_repr
 
 __all__ = [
     "ACTIVATIONS",
+    "GATED_ACTIVATIONS",
     "CheckpointConfig",
     "ComputeConfig",
     "Config",
@@ -258,6 +259,11 @@ def _check_together(config: Config) -> None:
         raise UserError(
             f"model.position=rotary needs an even head width: model.d_model={model.d_model} / "
             f"model.num_heads={model.num_heads} is {model.head_dim}"
+        )
+    if model.attention_scale is not None and not model.scale_attn_weights:
+        raise UserError(
+            f"model.attention_scale={model.attention_scale:g} needs "
+            "model.scale_attn_weights=true: unset one of them"
         )
     if model.num_layers % (compute.scan_unroll or 1):
         raise UserError(

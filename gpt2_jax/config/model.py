@@ -8,10 +8,18 @@ from typing import Any
 from gpt2_jax.config.knob import knob
 
 # Names of what the package `model` implements, and the config cannot import.
-POSITIONS = ("learned", "rotary", "none")
+POSITIONS = ("learned", "rotary", "alibi", "none")
 NORMS = ("layer", "rms")
-# These are Hugging Face's names.
-ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "quick_gelu", "tanh")
+NORM_POSITIONS = ("pre", "post")
+QK_NORMS = ("none", "rms")
+RESIDUAL_INITS = ("scaled", "plain", "zero")
+# Activations that multiply two products of the input; Hugging Face's GPT-2 has none of them.
+GATED_ACTIVATIONS = ("swiglu",)
+# Apart from the gated ones, these are Hugging Face's names.
+ACTIVATIONS = (
+    *("gelu_new", "gelu", "relu", "silu", "quick_gelu", "tanh", "relu2"),
+    *GATED_ACTIVATIONS,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +48,56 @@ class ModelConfig:
     )
     position: str = knob(
         "learned",
-        "how positions enter: a learned table, rotated queries and keys, or not at all",
+        "how positions enter: a learned table, rotated queries and keys, scores that fall with the "
+        "distance (ALiBi), or not at all",
         choices=POSITIONS,
     )
     norm: str = knob("layer", "normalization: LayerNorm or RMSNorm", choices=NORMS)
-    mlp_dim: int | None = knob(None, "width of the MLP; unset: 4 d_model", low=1)
+    norm_position: str = knob(
+        "pre",
+        "norms before attention and MLP and behind the last block, or post: behind each addition "
+        "to the residual stream",
+        choices=NORM_POSITIONS,
+    )
+    bias: bool = knob(True, "linear layers and LayerNorms have biases")
+    mlp_dim: int | None = knob(
+        None,
+        "width of the MLP; unset: 4 d_model, or with swiglu the multiple of 8 that gives the MLP "
+        "nearly as many parameters",
+        low=1,
+    )
     activation: str = knob(
         "gelu_new", "activation of the MLP; gelu_new is GELU's tanh form", choices=ACTIVATIONS
     )
+    residual_init: str = knob(
+        "scaled",
+        "initial deviation of the projections that end attention and MLP: 0.02 / sqrt(2 "
+        "num_layers), plain 0.02, or zero",
+        choices=RESIDUAL_INITS,
+        changes_function=False,
+    )
     layer_norm_epsilon: float = knob(1e-5, "added to the variance in norms", low=0)
+    x0_residual: bool = knob(
+        False, "each layer adds the embeddings to the residual stream, by learned factors"
+    )
+    value_residual: bool = knob(
+        False, "each layer adds the first layer's values to its own, by learned factors"
+    )
     scale_attn_weights: bool = knob(True, "divide attention scores by sqrt(head width)")
     scale_attn_by_inverse_layer_idx: bool = knob(
         False, "also divide attention scores of layer i, counted from 1, by i"
+    )
+    attention_scale: float | None = knob(
+        None, "factor of attention scores; unset: 1 / sqrt(head width)", low=0
+    )
+    attention_window: int = knob(
+        0, "how many tokens each token sees, itself and those just before it; 0: all", low=0
+    )
+    qk_norm: str = knob(
+        "none", "normalize the queries and keys of each head: not, or by RMSNorm", choices=QK_NORMS
+    )
+    logit_softcap: float = knob(
+        0.0, "logits z become c tanh(z / c) for this c; 0 leaves them as they are", low=0
     )
     tie_embeddings: bool = knob(True, "use the token embedding as the output matrix")
 
@@ -67,8 +113,28 @@ class ModelConfig:
 
     @property
     def mlp_width(self) -> int:
-        """Returns the width of the MLP: `mlp_dim`, or GPT-2's 4 d_model."""
-        return self.mlp_dim or 4 * self.d_model
+        """Returns the width of the MLP: `mlp_dim`, or GPT-2's 4 d_model.
+
+        A gated MLP has three matrices instead of two. Unset, its width is the multiple of 8 that is
+        nearest to what gives it as many parameters: (2 D F + F) / (3 D + 2), F GPT-2's width.
+        """
+        width = 4 * self.d_model
+        if self.mlp_dim is not None or not self.is_gated:
+            return self.mlp_dim or width
+        equal = width * (2 * self.d_model + 1) / (3 * self.d_model + 2)
+        return max(8 * round(equal / 8), 8)
+
+    @property
+    def is_gated(self) -> bool:
+        """Returns whether the MLP multiplies two products of its input."""
+        return self.activation in GATED_ACTIVATIONS
+
+    @property
+    def score_scale(self) -> float:
+        """Returns the factor of attention scores, 1 / sqrt(K) in GPT-2."""
+        if self.attention_scale is not None:
+            return self.attention_scale
+        return self.head_dim**-0.5 if self.scale_attn_weights else 1.0
 
     def differences(self, other: ModelConfig) -> dict[str, tuple[Any, Any]]:
         """Returns {field: (own value, value of the other)} of the fields that change the function.

@@ -1,6 +1,7 @@
 """Holds the activation functions of the MLP (`model.activation`), by Hugging Face's names.
 
-To add one, add its entry here and its name to `ACTIVATIONS` of the config.
+To add one, add its entry here and its name to `ACTIVATIONS` of the config; a gated one belongs to
+`GATES` here and to `GATED_ACTIVATIONS` there.
 
 GELU's tanh form also has a gradient of its own, because autodiff keeps several arrays as large as
 its input for the backward pass, and reading them costs more than computing them again.
@@ -26,7 +27,15 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": nn.silu,
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "tanh": nn.tanh,
+    # So et al. 2021, "Primer: Searching for Efficient Transformers for Language Modeling".
+    "relu2": lambda x: jnp.square(nn.relu(x)),
 }
+
+GATES: dict[str, Activation] = {
+    # Shazeer 2020, "GLU Variants Improve Transformer".
+    "swiglu": nn.silu,
+}
+"""Gated activation -> what the gate x Wg goes through before it multiplies x Wu."""
 
 
 _SCALE, _CUBIC = math.sqrt(2 / math.pi), 0.044715

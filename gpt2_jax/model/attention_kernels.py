@@ -15,6 +15,7 @@ from gpt2_jax.config import ComputeConfig, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.model.cpu_attention import cpu_attention
 from gpt2_jax.model.layout import on_each_device
+from gpt2_jax.model.positions import ENCODINGS
 from gpt2_jax.model.splash import LANES, splash_attention
 from gpt2_jax.parallel.platforms import platform_of
 
@@ -32,6 +33,7 @@ def fused_attention(
     scale: float,
     kernel: str,
     precision: str | None = None,
+    window: int = 0,
 ) -> jax.Array:
     """Returns softmax(scale q k^T) v for whole sequences, where a query sees no later slot.
 
@@ -42,6 +44,7 @@ def fused_attention(
       scale: factor of the scores, 1 / sqrt(K) in GPT-2.
       kernel: "splash", "cudnn" or "cpu".
       precision: precision of the products; see `ComputeConfig.matmul_precision`.
+      window: how many slots a query sees, its own the last of them; 0 means all up to its own.
 
     Returns:
       [B, T, H, K].
@@ -53,9 +56,11 @@ def fused_attention(
     # Products of bfloat16 inputs are exact, so no precision makes them more so.
     precision = precision if q_BxTxHxK.dtype == "float32" else None
 
+    windows = {"window": window} if window else {}  # only kernels that take one are chosen then
+
     def program(q, k, v, segments=None):
         def attend(q, k, v, segments):
-            return _KERNELS[kernel].attend(q, k, v, segments, scale)
+            return _KERNELS[kernel].attend(q, k, v, segments, scale, **windows)
 
         return (_at_precision(attend, precision)(q, k, v, segments),)
 
@@ -95,13 +100,24 @@ def _cudnn(q, k, v, segments, scale):
     )
 
 
+def _plain_scores(model: ModelConfig) -> dict[str, bool]:
+    """Returns what every kernel needs of what happens to the scores."""
+    return {
+        "model.dropout=0": model.dropout == 0,
+        f"a model.position that adds nothing to scores, unlike {model.position}": (
+            ENCODINGS[model.position].score_bias is None
+        ),
+    }
+
+
 def _cudnn_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
     width = model.head_dim
     return {
         "a GPU of compute capability 8.0 or more": _compute_capability() >= _CUDNN_CAPABILITY,
         "compute.dtype=bfloat16": compute.dtype == "bfloat16",
         "a head width that is a multiple of 8 up to 128": width % 8 == 0 and width <= 128,
-        "model.dropout=0": model.dropout == 0,
+        **_plain_scores(model),
+        "model.attention_window=0": model.attention_window == 0,
         "compute.plain=false": not compute.plain,
     }
 
@@ -111,7 +127,8 @@ def _splash_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]
     return {
         "a TPU": platform_of() == "tpu",
         f"a context_length that is a multiple of {LANES}": model.context_length % LANES == 0,
-        "model.dropout=0": model.dropout == 0,
+        **_plain_scores(model),
+        "model.attention_window=0": model.attention_window == 0,
         "compute.precision=highest or default for float32": not inexact,
         "compute.plain=false": not compute.plain,
     }
@@ -120,7 +137,7 @@ def _splash_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]
 def _cpu_needs(model: ModelConfig, compute: ComputeConfig) -> dict[str, bool]:
     return {
         _CPU: platform_of() == "cpu",
-        "model.dropout=0": model.dropout == 0,
+        **_plain_scores(model),
         "compute.plain=false": not compute.plain,
     }
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gpt2_jax.model.attention import MASKED
+from gpt2_jax.model.attention import MASKED, seen
 
 
 def cpu_attention(
@@ -22,24 +22,25 @@ def cpu_attention(
     v_BxTxHxK: jax.Array,
     segments_BxT: jax.Array | None,
     scale: float,
+    window: int = 0,
 ) -> jax.Array:
     """Returns softmax(scale q k^T) v, [B, T, H, K]; see `attention_kernels.fused_attention`."""
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BxTxHxK * scale, k_BxTxHxK, v_BxTxHxK))
-    return jnp.swapaxes(_attend(q, k, v, segments_BxT), 1, 2)
+    return jnp.swapaxes(_attend(q, k, v, segments_BxT, window), 1, 2)
 
 
-@jax.custom_vjp
-def _attend(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, segments_BxT):
-    return _forward(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, segments_BxT)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, segments_BxT, window):
+    return _forward(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, segments_BxT, window)[0]
 
 
-def _forward(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, segments_BxT):
+def _forward(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, segments_BxT, window):
     scores_BxHxTxS = _product("bhtk,bhsk->bhts", q_BxHxTxK, k_BxHxTxK)
     slots_T = jnp.arange(q_BxHxTxK.shape[2])
-    seen = slots_T <= slots_T[:, None]
+    visible = seen(slots_T, slots_T[:, None], window)
     if segments_BxT is not None:
-        seen &= (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
-    scores_BxHxTxS = jnp.where(seen, scores_BxHxTxS, MASKED)
+        visible &= (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
+    scores_BxHxTxS = jnp.where(visible, scores_BxHxTxS, MASKED)
     largest_BxHxTx1 = scores_BxHxTxS.max(-1, keepdims=True)
     exps_BxHxTxS = jnp.exp(scores_BxHxTxS - largest_BxHxTx1)
     inverse_BxHxTx1 = 1 / exps_BxHxTxS.sum(-1, keepdims=True)
@@ -49,7 +50,7 @@ def _forward(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, segments_BxT):
     return y_BxHxTxK, (q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, exps_BxHxTxS, inverse_BxHxTx1, y_BxHxTxK)
 
 
-def _backward(residuals: Any, dy_BxHxTxK: jax.Array):
+def _backward(window: int, residuals: Any, dy_BxHxTxK: jax.Array):
     q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, exps_BxHxTxS, inverse_BxHxTx1, y_BxHxTxK = residuals
     dtype = v_BxHxTxK.dtype
     divided_BxHxTxK = dy_BxHxTxK * inverse_BxHxTx1

@@ -12,7 +12,6 @@ leading L axis; for decoding, they are unrolled as h_0, h_1, ... (see `params.un
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -20,8 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
-from gpt2_jax.model.activations import make_activation
-from gpt2_jax.model.attention import reference_attention
+from gpt2_jax.model.activations import GATES, make_activation
+from gpt2_jax.model.attention import layer_scales, reference_attention, split_qkv
 from gpt2_jax.model.attention_kernels import choose, fused_attention
 from gpt2_jax.model.cache import KVCache, LayerCache, append
 from gpt2_jax.model.defaults import layers_per_iteration
@@ -29,10 +28,18 @@ from gpt2_jax.model.dropout import Dropout
 from gpt2_jax.model.embedding import embed
 from gpt2_jax.model.layout import constrain
 from gpt2_jax.model.linear import PRODUCT, Linear
-from gpt2_jax.model.norms import make_norm
+from gpt2_jax.model.norms import QK_NORMS, make_norm
 from gpt2_jax.model.positions import ENCODINGS, restarting_positions
-
-INIT_STD = 0.02
+from gpt2_jax.model.residual import (
+    INIT_STD,
+    NORM_POSITIONS,
+    Mix,
+    Stream,
+    empty_values,
+    is_first_layer,
+    residual_std,
+)
+from gpt2_jax.model.softcap import capped
 
 _REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
@@ -56,19 +63,26 @@ class Attention(nn.Module):
         positions_BxT: jax.Array,
         segments_BxT: jax.Array | None,
         layer_scale: jax.Array | None,
-    ) -> tuple[jax.Array, LayerCache | None]:
-        """Returns ([B, T, D], the layer's cache with the new keys and values appended)."""
+        first_v_BxTxHxK: jax.Array | None,
+        is_first: jax.Array | None,
+    ) -> tuple[jax.Array, LayerCache | None, jax.Array | None]:
+        """Returns ([B, T, D], the layer's cache with T more tokens, the first layer's values)."""
         config, compute = self.config, self.compute
         D, H, K = config.d_model, config.num_heads, config.head_dim
         dropout = Dropout(config.dropout, deterministic=not self.train)
 
-        c_attn = Linear(
-            (D,), (3, H, K), ("embed", None, "heads", "head_dim"), compute, INIT_STD, name="c_attn"
-        )
-        q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = _split_qkv(c_attn(x_BxTxD), H)
-        if rotate := ENCODINGS[config.position].rotate:
+        axes = ("embed", None, "heads", "head_dim")
+        c_attn = Linear((D,), (3, H, K), axes, compute, INIT_STD, config.bias, name="c_attn")
+        q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = split_qkv(c_attn(x_BxTxD), H)
+        if first_v_BxTxHxK is not None and is_first is not None:
+            first_v_BxTxHxK = jnp.where(is_first, v_BxTxHxK, first_v_BxTxHxK)
+            v_BxTxHxK = Mix(name="value_mix")(v_BxTxHxK, first_v_BxTxHxK)
+        if norm := QK_NORMS[config.qk_norm]:
+            q_BxTxHxK = norm.make(config, compute, "ln_q")(q_BxTxHxK)
+            k_BxTxHxK = norm.make(config, compute, "ln_k")(k_BxTxHxK)
+        encoding = ENCODINGS[config.position]
+        if rotate := encoding.rotate:
             q_BxTxHxK, k_BxTxHxK = (rotate(x, positions_BxT) for x in (q_BxTxHxK, k_BxTxHxK))
-        scale = K**-0.5 if config.scale_attn_weights else 1.0
         if layer_scale is not None:
             q_BxTxHxK = (q_BxTxHxK * layer_scale).astype(q_BxTxHxK.dtype)
         kernel = "reference" if cache is not None else choose(config, compute)
@@ -78,35 +92,34 @@ class Attention(nn.Module):
                 k_BxTxHxK,
                 v_BxTxHxK,
                 segments_BxT,
-                scale,
+                config.score_scale,
                 kernel,
                 compute.matmul_precision,
+                config.attention_window,
             )
         else:
             k_BxSxHxK, v_BxSxHxK = k_BxTxHxK, v_BxTxHxK
             if cache is not None:
                 cache = append(cache, (k_BxTxHxK, v_BxTxHxK), slots_BxT[:, 0])
                 k_BxSxHxK, v_BxSxHxK = cache
+            bias = encoding.score_bias and encoding.score_bias(H, slots_BxT, k_BxSxHxK.shape[1])
             y_BxTxHxK, probs_BxHxTxS = reference_attention(
                 q_BxTxHxK,
                 k_BxSxHxK,
                 v_BxSxHxK,
                 slots_BxT,
                 segments_BxT,
-                scale,
+                config.score_scale,
                 dropout,
                 compute.matmul_precision,
+                config.attention_window,
+                bias,
             )
             self.sow("intermediates", "attention", probs_BxHxTxS)
-        c_proj = Linear(
-            (H, K),
-            (D,),
-            ("heads", "head_dim", "embed"),
-            compute,
-            _residual_std(config),
-            name="c_proj",
-        )
-        return dropout(c_proj(y_BxTxHxK)), cache
+        axes = ("heads", "head_dim", "embed")
+        std = residual_std(config)
+        c_proj = Linear((H, K), (D,), axes, compute, std, config.bias, name="c_proj")
+        return dropout(c_proj(y_BxTxHxK)), cache, first_v_BxTxHxK
 
 
 class MLP(nn.Module):
@@ -120,16 +133,24 @@ class MLP(nn.Module):
     def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
         """Returns [B, T, D]."""
         config, compute = self.config, self.compute
-        D, F = config.d_model, config.mlp_width
-        h_BxTxF = Linear((D,), (F,), ("embed", "mlp"), compute, INIT_STD, name="c_fc")(x_BxTxD)
-        h_BxTxF = constrain(h_BxTxF, ("batch", "length", "act_mlp"))
-        h_BxTxF = make_activation(config.activation, plain=compute.plain)(h_BxTxF)
-        c_proj = Linear((F,), (D,), ("mlp", "embed"), compute, _residual_std(config), name="c_proj")
+        D, F, bias = config.d_model, config.mlp_width, config.bias
+
+        def widened(name: str) -> jax.Array:
+            y = Linear((D,), (F,), ("embed", "mlp"), compute, INIT_STD, bias, name=name)(x_BxTxD)
+            return constrain(y, ("batch", "length", "act_mlp"))
+
+        h_BxTxF = widened("c_fc")
+        if gate := GATES.get(config.activation):
+            h_BxTxF = gate(widened("c_gate")) * h_BxTxF
+        else:
+            h_BxTxF = make_activation(config.activation, plain=compute.plain)(h_BxTxF)
+        axes = ("mlp", "embed")
+        c_proj = Linear((F,), (D,), axes, compute, residual_std(config), bias, name="c_proj")
         return Dropout(config.dropout, deterministic=not self.train)(c_proj(h_BxTxF))
 
 
 class Block(nn.Module):
-    """Adds attention and MLP, each behind a norm, to the residual stream."""
+    """Adds attention and MLP to the residual stream, each with a norm: in GPT-2 before it."""
 
     config: ModelConfig
     compute: ComputeConfig
@@ -138,24 +159,42 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x_BxTxD: jax.Array,
+        stream: Stream,
         cache: LayerCache | None,
         slots_BxT: jax.Array,
         positions_BxT: jax.Array,
         segments_BxT: jax.Array | None,
-        layer_scale: jax.Array | None,
-    ) -> tuple[jax.Array, LayerCache | None]:
-        """Returns (the residual stream [B, T, D], the layer's cache)."""
+        first_x_BxTxD: jax.Array | None,
+        of_layer: tuple[jax.Array | None, jax.Array | None],
+    ) -> tuple[Stream, LayerCache | None]:
+        """Returns (the residual stream, the layer's cache).
+
+        Args:
+          of_layer: the factor of the layer's queries, and whether it is the first; None if unused.
+        """
         config, compute = self.config, self.compute
-        x_BxTxD = constrain(x_BxTxD, ("batch", "length", "act_embed"))
-        h_BxTxD = make_norm(config, compute, "ln_1")(x_BxTxD)
-        h_BxTxD, cache = Attention(config, compute, self.train, name="attn")(
-            h_BxTxD, cache, slots_BxT, positions_BxT, segments_BxT, layer_scale
+        ln_1, ln_2 = make_norm(config, compute, "ln_1"), make_norm(config, compute, "ln_2")
+        place = NORM_POSITIONS[config.norm_position]  # GPT-2 normalizes before, and not after
+        x_BxTxD = constrain(stream.x_BxTxD, ("batch", "length", "act_embed"))
+        if first_x_BxTxD is not None:
+            x_BxTxD = Mix(name="x0_mix")(x_BxTxD, first_x_BxTxD)
+        h_BxTxD = place.before(ln_1, x_BxTxD)
+        layer_scale, is_first = of_layer
+        h_BxTxD, cache, first_v = Attention(config, compute, self.train, name="attn")(
+            h_BxTxD,
+            cache,
+            slots_BxT,
+            positions_BxT,
+            segments_BxT,
+            layer_scale,
+            stream.first_v_BxTxHxK,
+            is_first,
         )
-        x_BxTxD = x_BxTxD + h_BxTxD
-        h_BxTxD = make_norm(config, compute, "ln_2")(x_BxTxD)
-        x_BxTxD = x_BxTxD + MLP(config, compute, self.train, name="mlp")(h_BxTxD)
-        return constrain(x_BxTxD, ("batch", "length", "act_embed")), cache
+        x_BxTxD = place.after(ln_1, x_BxTxD + h_BxTxD)
+        h_BxTxD = place.before(ln_2, x_BxTxD)
+        h_BxTxD = MLP(config, compute, self.train, name="mlp")(h_BxTxD)
+        x_BxTxD = place.after(ln_2, x_BxTxD + h_BxTxD)
+        return Stream(constrain(x_BxTxD, ("batch", "length", "act_embed")), first_v), cache
 
 
 class GPT2(nn.Module):
@@ -193,14 +232,15 @@ class GPT2(nn.Module):
                 block,
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=(0, *(nn.broadcast,) * 3, 0),  # pyright: ignore[reportArgumentType]
+                in_axes=(0, *(nn.broadcast,) * 4, 0),  # pyright: ignore[reportArgumentType]
                 length=config.num_layers,
                 unroll=layers_per_iteration(config, compute),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )(config, compute, self.train)
         else:
             self.h = [block(config, compute, self.train) for _ in range(config.num_layers)]
-        self.ln_f = make_norm(config, compute)
+        if NORM_POSITIONS[config.norm_position].has_final:
+            self.ln_f = make_norm(config, compute)
         if not config.tie_embeddings:
             self.lm_head: Any = self.param("lm_head", wte_init, (V, D), jnp.float32)
 
@@ -234,28 +274,24 @@ class GPT2(nn.Module):
             slots_BxT = cache.lengths[:, None] + slots_BxT
         positions_BxT = slots_BxT if segments_BxT is None else restarting_positions(segments_BxT)
         x_BxTxD = self._embed(tokens_BxT, positions_BxT)
-        scales_L = _layer_scales(self.config)
+        config = self.config
+        stream = Stream(x_BxTxD, empty_values(config, x_BxTxD))
+        of_layers_L = layer_scales(config), is_first_layer(config)
+        inputs = slots_BxT, positions_BxT, segments_BxT, x_BxTxD if config.x0_residual else None
         if self.scanned:
-            x_BxTxD, layers = self.h(
-                x_BxTxD, cache and cache.layers, slots_BxT, positions_BxT, segments_BxT, scales_L
-            )
+            stream, layers = self.h(stream, cache and cache.layers, *inputs, of_layers_L)
         else:
             layers = []
             for i, block in enumerate(self.h):
-                layer_scale = None if scales_L is None else scales_L[i]
-                x_BxTxD, layer = block(
-                    x_BxTxD,
-                    cache and cache.layers[i],
-                    slots_BxT,
-                    positions_BxT,
-                    segments_BxT,
-                    layer_scale,
-                )
+                of_layer = jax.tree.map(lambda leaf, i=i: leaf[i], of_layers_L)
+                stream, layer = block(stream, cache and cache.layers[i], *inputs, of_layer)
                 layers.append(layer)
             layers = tuple(layers)
         if cache is not None:
             cache = KVCache(layers, cache.lengths + T)
-        return self.ln_f(x_BxTxD), cache
+        x_BxTxD = stream.x_BxTxD
+        final = NORM_POSITIONS[config.norm_position].has_final
+        return self.ln_f(x_BxTxD) if final else x_BxTxD, cache
 
     def logits(
         self, tokens_BxT: jax.Array, cache: KVCache | None = None
@@ -268,40 +304,17 @@ class GPT2(nn.Module):
         """Returns float32 logits [B, T, vocab_size] of hidden states, without padded rows."""
         table = self.wte if self.config.tie_embeddings else self.lm_head
         table_VxD = table.astype(self.compute.dtype)[: self.config.vocab_size]
-        return jnp.einsum(
+        logits_BxTxV = jnp.einsum(
             "btd,vd->btv",
             hidden_BxTxD,
             table_VxD,
             precision=self.compute.matmul_precision,
             preferred_element_type=jnp.float32,
         )
+        return capped(logits_BxTxV, self.config.logit_softcap)
 
     def _embed(self, tokens_BxT: jax.Array, positions_BxT: jax.Array) -> jax.Array:
         x_BxTxD = embed(self.wte, tokens_BxT, ("vocab", "embed"), self.compute)
         if add := ENCODINGS[self.config.position].embed:
             x_BxTxD = add(self.position, x_BxTxD, positions_BxT, self.compute)
         return self.dropout(constrain(x_BxTxD, ("batch", "length", "act_embed")))
-
-
-def _split_qkv(qkv: jax.Array, num_heads: int) -> tuple[jax.Array, ...]:
-    """Returns queries, keys and values [B, T, H, K] of [B, T, 3, H, K] or [B, T, 3 H K]."""
-    if qkv.ndim == 5:
-        axes = ("batch", "length", None, "act_heads", "head_dim")
-        return tuple(jnp.moveaxis(constrain(qkv, axes), 2, 0))
-    parts = jnp.split(constrain(qkv, ("batch", "length", None)), 3, axis=-1)
-    return tuple(part.reshape(*part.shape[:2], num_heads, -1) for part in parts)
-
-
-def _layer_scales(config: ModelConfig) -> jax.Array | None:
-    """Returns the factor of each layer's queries, [L]: 1 / (i + 1) for layer i; None if unused.
-
-    The Mistral GPT-2 runs of Stanford CRFM used it; the knob has the name of Hugging Face's config.
-    """
-    if not config.scale_attn_by_inverse_layer_idx:
-        return None
-    return 1 / jnp.arange(1, config.num_layers + 1, dtype=jnp.float32)
-
-
-def _residual_std(config: ModelConfig) -> float:
-    """Returns the initial deviation of the 2 L residual projections (Radford et al., 2.3)."""
-    return INIT_STD / math.sqrt(2 * config.num_layers)

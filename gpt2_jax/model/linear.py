@@ -29,6 +29,7 @@ class Linear(nn.Module):
       axes: a logical name for each axis of W, inputs first.
       compute: gives the dtype and the precision of the product.
       std: deviation of the normal distribution that initializes W; b is initialized to 0.
+      use_bias: whether there is a b.
     """
 
     inputs: tuple[int, ...]
@@ -36,17 +37,14 @@ class Linear(nn.Module):
     axes: tuple[str | None, ...]
     compute: ComputeConfig
     std: float
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns x W + b in the compute dtype, [..., outputs] or, merged, [..., their product]."""
         kernel_init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
-        bias_axes = tuple(
-            "vector" if name == "embed" else name for name in self.axes[len(self.inputs) :]
-        )
-        bias_init = nn.with_logical_partitioning(nn.initializers.zeros, bias_axes)
         kernel: Any = self.param("kernel", kernel_init, self.inputs + self.outputs, jnp.float32)
-        bias: Any = self.param("bias", bias_init, self.outputs, jnp.float32)
+        bias = self._bias()
         product = _plain_matmul if self.compute.plain else matmul
         num_inputs, axes = len(self.inputs), self.axes
         ins, outs = merged(axes[:num_inputs]), merged(axes[num_inputs:])
@@ -54,10 +52,23 @@ class Linear(nn.Module):
             # A TPU pads the last axis to 128 numbers, so that heads of width 64 would take twice
             # their size. Merged, they have one long axis.
             x = x.reshape(*x.shape[: x.ndim - num_inputs], -1)
-            kernel, bias = kernel.reshape(x.shape[-1], -1), bias.reshape(-1)
+            kernel = kernel.reshape(x.shape[-1], -1)
+            bias = None if bias is None else bias.reshape(-1)
             num_inputs, axes = 1, ins + outs
         y: Any = product(x, kernel, num_inputs, axes, self.compute.matmul_precision)
-        return checkpoint_name(y, PRODUCT) + bias.astype(self.compute.dtype)
+        y = checkpoint_name(y, PRODUCT)
+        return y if bias is None else y + bias.astype(self.compute.dtype)
+
+    def _bias(self) -> jax.Array | None:
+        """Declares b; None without one."""
+        if not self.use_bias:
+            return None
+        axes = tuple(
+            "vector" if name == "embed" else name for name in self.axes[len(self.inputs) :]
+        )
+        init = nn.with_logical_partitioning(nn.initializers.zeros, axes)
+        bias: Any = self.param("bias", init, self.outputs, jnp.float32)
+        return bias
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

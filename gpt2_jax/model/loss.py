@@ -22,13 +22,14 @@ from gpt2_jax.model.layout import (
     sum_over_batch,
 )
 from gpt2_jax.model.loss_columns import columns_sweep
+from gpt2_jax.model.softcap import capped_with_slope
 from gpt2_jax.parallel.mesh import BATCH_AXES
 from gpt2_jax.parallel.platforms import platform_of
 
 _TABLE_AXES = ("vocab", "embed")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
 def weighted_cross_entropy(
     hidden_BxTxD: jax.Array,
     table_VxD: jax.Array,
@@ -37,6 +38,7 @@ def weighted_cross_entropy(
     vocab_size: int,
     chunk: int | None,
     precision: str | None = None,
+    softcap: float = 0.0,
 ) -> jax.Array:
     """Returns the sum over positions of weight * -log softmax(hidden table^T)[target], in nats.
 
@@ -49,12 +51,13 @@ def weighted_cross_entropy(
       chunk: positions whose logits exist at a time, a divisor of T; 0 means all, and None what
         `loss_positions` chooses.
       precision: precision of the products; see `ComputeConfig.matmul_precision`.
+      softcap: see `model.logit_softcap`; 0 for none.
 
     Returns:
       A float32 scalar; divide it by the sum of weights for the mean.
     """
     arrays = (hidden_BxTxD, table_VxD, targets_BxT, weights_BxT)
-    return _sweep(*arrays, vocab_size, chunk, precision)[0]
+    return _sweep(*arrays, vocab_size, chunk, precision, softcap)[0]
 
 
 def plain_cross_entropy(
@@ -65,6 +68,7 @@ def plain_cross_entropy(
     vocab_size: int,
     chunk: int | None,
     precision: str | None = None,
+    softcap: float = 0.0,
 ) -> jax.Array:
     """Returns the same as `weighted_cross_entropy`, and autodiff computes its gradients.
 
@@ -76,7 +80,9 @@ def plain_cross_entropy(
 
     def add_chunk(total: jax.Array, arrays: Any) -> tuple[jax.Array, None]:
         hidden, targets, weights = arrays
-        loss, _ = _local_sweep(hidden, table, targets, weights, vocab_size, 0, precision, False)
+        loss, _ = _local_sweep(
+            hidden, table, targets, weights, vocab_size, 0, precision, softcap, False
+        )
         return total + loss, None
 
     def split(x: jax.Array) -> jax.Array:
@@ -87,12 +93,14 @@ def plain_cross_entropy(
     return jax.lax.scan(jax.checkpoint(add_chunk), jnp.float32(0), chunks)[0]
 
 
-def _forward(hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk, precision):
+def _forward(
+    hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk, precision, softcap
+):
     arrays = (hidden_BxTxD, table_VxD, targets_BxT, weights_BxT)
-    return _sweep(*arrays, vocab_size, chunk, precision, gradients=True)
+    return _sweep(*arrays, vocab_size, chunk, precision, softcap, gradients=True)
 
 
-def _backward(vocab_size, chunk, precision, gradients, cotangent):
+def _backward(vocab_size, chunk, precision, softcap, gradients, cotangent):
     d_hidden_BxTxD, d_table_VxD = gradients
     return (
         (d_hidden_BxTxD * cotangent).astype(d_hidden_BxTxD.dtype),
@@ -113,6 +121,7 @@ def _sweep(
     vocab_size,
     chunk,
     precision,
+    softcap,
     gradients=False,
 ):
     """Returns (loss, (d_hidden, d_table), or None without gradients).
@@ -129,9 +138,9 @@ def _sweep(
         if in_columns:
             length = targets.shape[1]
             num_chunks = length // (loss_positions(chunk, *targets.shape) or length)
-            loss, gradient = columns_sweep(*arrays, vocab_size, num_chunks, precision)
+            loss, gradient = columns_sweep(*arrays, vocab_size, num_chunks, precision, softcap)
         else:
-            loss, gradient = _local_sweep(*arrays, vocab_size, chunk, precision, gradients)
+            loss, gradient = _local_sweep(*arrays, vocab_size, chunk, precision, softcap, gradients)
         if not gradients:
             return (sum_over_batch(loss),)
         d_hidden, d_table = gradient
@@ -148,7 +157,7 @@ def _sweep(
 
 
 def _local_sweep(
-    hidden_BxTxD, table, targets_BxT, weights_BxT, vocab_size, chunk, precision, gradients
+    hidden_BxTxD, table, targets_BxT, weights_BxT, vocab_size, chunk, precision, softcap, gradients
 ):
     """Returns the same for the rows of one device, chunk by chunk along T."""
     dtype = hidden_BxTxD.dtype
@@ -162,6 +171,7 @@ def _local_sweep(
         logits_BxCxV = product(
             "bcd,vd->bcv", hidden_BxCxD, table, preferred_element_type=logits_dtype
         )
+        logits_BxCxV, slope_BxCxV = capped_with_slope(logits_BxCxV, softcap)
         logits_BxCxV = jnp.where(padded_V, jnp.finfo(logits_dtype).min, logits_BxCxV)
         lse_BxC = jax.nn.logsumexp(logits_BxCxV.astype(jnp.float32), axis=-1)
         picked_BxC = jnp.take_along_axis(logits_BxCxV, targets_BxC[..., None], axis=-1)[..., 0]
@@ -170,7 +180,10 @@ def _local_sweep(
             return loss, None, None
         probs_BxCxV = jnp.exp(logits_BxCxV.astype(jnp.float32) - lse_BxC[..., None])
         onehot_BxCxV = targets_BxC[..., None] == jnp.arange(table.shape[0])
-        d_logits_BxCxV = ((probs_BxCxV - onehot_BxCxV) * weights_BxC[..., None]).astype(dtype)
+        d_logits_BxCxV = (probs_BxCxV - onehot_BxCxV) * weights_BxC[..., None]
+        if softcap:
+            d_logits_BxCxV *= slope_BxCxV
+        d_logits_BxCxV = d_logits_BxCxV.astype(dtype)
         d_hidden_BxCxD = product("bcv,vd->bcd", d_logits_BxCxV, table)
         d_table_VxD = product(
             "bcv,bcd->vd", d_logits_BxCxV, hidden_BxCxD, preferred_element_type=jnp.float32

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt2_jax.model.products import ROUNDED, dot, rounded, transposed
+from gpt2_jax.model.softcap import capped_with_slope
 
 
 def columns_sweep(
@@ -21,13 +22,15 @@ def columns_sweep(
     vocab_size: int,
     num_chunks: int,
     precision: str | None,
+    softcap: float = 0.0,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Returns (loss, (d_hidden [B, T, D], d_table [V, D])) of the rows of one device.
 
     Args:
       hidden_BxTxD: hidden states.
       table_VxD: the table in the dtype of the hidden states.
-      targets_BxT, weights_BxT, vocab_size, precision: see `loss.weighted_cross_entropy`.
+      targets_BxT, weights_BxT, vocab_size, precision, softcap: see
+        `loss.weighted_cross_entropy`.
       num_chunks: a divisor of B T; the logits of B T / num_chunks positions exist at a time.
     """
     B, T, D = hidden_BxTxD.shape
@@ -44,6 +47,7 @@ def columns_sweep(
         hidden_CxD, targets_C, weights_C = chunk
         hidden_CxD = rounded(hidden_CxD, precision)
         logits_VxC = dot(table, hidden_CxD, ((1,), (1,)), precision).astype(jnp.float32)
+        logits_VxC, slope_VxC = capped_with_slope(logits_VxC, softcap)
         logits_VxC = jnp.where(ids_Vx1 < vocab_size, logits_VxC, jnp.finfo(jnp.float32).min)
         largest_C = logits_VxC.max(0)
         exps_VxC = jnp.exp(logits_VxC - largest_C)
@@ -53,6 +57,8 @@ def columns_sweep(
         d_logits_VxC = exps_VxC * (weights_C / sums_C) - jnp.where(
             ids_Vx1 == targets_C, weights_C, 0.0
         )
+        if softcap:
+            d_logits_VxC *= slope_VxC
         d_logits_VxC = d_logits_VxC.astype(hidden_CxD.dtype)
         d_table_VxD += dot(d_logits_VxC, hidden_CxD, ((1,), (0,)), precision).astype(jnp.float32)
         if table_DxV is None:

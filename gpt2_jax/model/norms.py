@@ -28,16 +28,21 @@ class LayerNorm(nn.Module):
     Attributes:
       epsilon: added to the variance.
       dtype: dtype of the result.
+      use_bias: whether there is a bias.
     """
 
     epsilon: float
     dtype: Any
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns [..., D]."""
         scale: Any = self.param("scale", _SCALE_INIT, x.shape[-1:], jnp.float32)
-        bias: Any = self.param("bias", _BIAS_INIT, x.shape[-1:], jnp.float32)
+        if self.use_bias:
+            bias: Any = self.param("bias", _BIAS_INIT, x.shape[-1:], jnp.float32)
+        else:
+            bias = jnp.zeros(x.shape[-1:], jnp.float32)
         y: Any = layer_norm(x, scale, bias, self.epsilon)
         return y.astype(self.dtype)
 
@@ -78,11 +83,12 @@ layer_norm.defvjp(_forward, _backward)
 
 def _make_layer_norm(config: ModelConfig, compute: ComputeConfig, name: str | None) -> nn.Module:
     if not compute.plain:
-        return LayerNorm(config.layer_norm_epsilon, compute.dtype, name=name)
+        return LayerNorm(config.layer_norm_epsilon, compute.dtype, config.bias, name=name)
     return nn.LayerNorm(
         epsilon=config.layer_norm_epsilon,
         dtype=compute.dtype,
         param_dtype=jnp.float32,
+        use_bias=config.bias,
         use_fast_variance=False,  # see `layer_norm`
         scale_init=_SCALE_INIT,
         bias_init=_BIAS_INIT,
@@ -106,17 +112,24 @@ class Norm(NamedTuple):
 
     Attributes:
       make: (config, how to compute, name) -> its module.
-      num_params: model width D -> the number of its parameters.
+      num_params: (width that it normalizes over, whether it may have biases) -> the number of its
+        parameters.
     """
 
     make: Callable[[ModelConfig, ComputeConfig, str | None], nn.Module]
-    num_params: Callable[[int], int]
+    num_params: Callable[[int, bool], int]
 
 
 NORMS: dict[str, Norm] = {
-    "layer": Norm(_make_layer_norm, lambda d_model: 2 * d_model),
-    "rms": Norm(_make_rms_norm, lambda d_model: d_model),
+    "layer": Norm(_make_layer_norm, lambda width, bias: (2 if bias else 1) * width),
+    "rms": Norm(_make_rms_norm, lambda width, bias: width),
 }
+
+QK_NORMS: dict[str, Norm | None] = {"none": None, "rms": NORMS["rms"]}
+"""Norm of queries and keys -> what normalizes each head over K, with one gain for all heads.
+
+Dehghani et al. 2023, "Scaling Vision Transformers to 22 Billion Parameters", do so by LayerNorm.
+"""
 
 
 def make_norm(config: ModelConfig, compute: ComputeConfig, name: str | None = None) -> Any:
@@ -131,5 +144,11 @@ def make_norm(config: ModelConfig, compute: ComputeConfig, name: str | None = No
 
 
 def num_params(config: ModelConfig) -> int:
-    """Returns the number of parameters of one norm."""
-    return NORMS[config.norm].num_params(config.d_model)
+    """Returns the number of parameters of one norm over D."""
+    return NORMS[config.norm].num_params(config.d_model, config.bias)
+
+
+def qk_num_params(config: ModelConfig) -> int:
+    """Returns the number of parameters that normalize the queries and keys of one layer."""
+    norm = QK_NORMS[config.qk_norm]
+    return 2 * norm.num_params(config.head_dim, config.bias) if norm else 0

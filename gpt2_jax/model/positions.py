@@ -29,6 +29,9 @@ class PositionEncoding(NamedTuple):
         embeddings; None leaves them unchanged.
       rotate: (queries or keys [B, T, H, K], positions [B or 1, T]) -> rotated ones, before keys
         enter the cache; None leaves them unchanged.
+      score_bias: (number of heads, slots of the queries [B or 1, T], number of slots S) -> what is
+        added to the scores, float32 [B or 1, H, T, S]; None adds nothing.
+      is_bounded: whether it knows no positions beyond the context length.
       axes: logical names of parameter axes that no other part of the model has.
       num_params: config -> number of these parameters.
     """
@@ -36,6 +39,8 @@ class PositionEncoding(NamedTuple):
     declare: Callable[[nn.Module, ModelConfig], Any] = lambda module, config: None
     embed: Callable[[Any, jax.Array, jax.Array, ComputeConfig], jax.Array] | None = None
     rotate: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    score_bias: Callable[[int, jax.Array, int], jax.Array] | None = None
+    is_bounded: bool = False
     axes: tuple[str, ...] = ()
     num_params: Callable[[ModelConfig], int] = lambda config: 0
 
@@ -71,14 +76,39 @@ def rotate_half(x_BxTxHxK: jax.Array, positions_BxT: jax.Array) -> jax.Array:
     return rotated.astype(x_BxTxHxK.dtype)
 
 
+def alibi_slopes(num_heads: int) -> list[float]:
+    """Returns the slope of each head (Press et al. 2022, section 3, and the authors' code).
+
+    Of H = 2^a heads, head h has 2^(-8 (h + 1) / H). Other numbers of heads have the slopes of the
+    power of two below, and then every second one of the power of two above.
+    """
+    power = 2 ** (num_heads.bit_length() - 1)
+    slopes = [2.0 ** (-8 * (head + 1) / power) for head in range(power)]
+    if power < num_heads:
+        slopes += alibi_slopes(2 * power)[0::2][: num_heads - power]
+    return slopes
+
+
+def _alibi(num_heads: int, slots_BxT: jax.Array, num_slots: int) -> jax.Array:
+    """Returns slope_h (s - t) for a query in slot t and a key in slot s.
+
+    Packed documents need nothing else, because a distance in slots is one in positions.
+    """
+    distances_Bx1xTxS = jnp.arange(num_slots) - slots_BxT[:, None, :, None]
+    slopes_Hx1x1 = jnp.asarray(alibi_slopes(num_heads), jnp.float32)[:, None, None]
+    return slopes_Hx1x1 * distances_Bx1xTxS
+
+
 ENCODINGS: dict[str, PositionEncoding] = {
     "learned": PositionEncoding(
         declare=_declare_table,
         embed=_add_rows,
+        is_bounded=True,
         axes=("position",),
         num_params=lambda config: config.context_length * config.d_model,
     ),
     "rotary": PositionEncoding(rotate=rotate_half),
+    "alibi": PositionEncoding(score_bias=_alibi),
     "none": PositionEncoding(),
 }
 

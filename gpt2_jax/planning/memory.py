@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
-from gpt2_jax.config import Config, MeshConfig
+from gpt2_jax.config import Config, MeshConfig, ModelConfig
 from gpt2_jax.model.attention_kernels import choose_on
 from gpt2_jax.model.defaults import loss_positions
 from gpt2_jax.parallel import mesh as mesh_lib
@@ -20,6 +20,9 @@ from gpt2_jax.training.state import TrainState, boxed_state, bytes_per_device, s
 # output of attention (8), and the input and the result of the activation (16). Compiled programs of
 # 124M and 1.5B parameters for v5e need up to a third less in all.
 _ACTIVATION_BYTES = {"none": 32.0, "dots": 23.0, "full": 5.0}
+# How many arrays [T, F] of a layer are among them: the input and the result of the activation, the
+# latter without remat only. A gated MLP has one more.
+_MLP_ARRAYS = {"none": 2, "dots": 1, "full": 0}
 # Bytes per score of the one layer that is at work, fitted to programs of 124M parameters with the
 # reference kernel compiled for H100, which need 9 to 13.
 _SCORE_BYTES_AT_WORK = 11
@@ -130,11 +133,28 @@ def _activation_bytes(config: Config, chip: Chip, axis_sizes: Mapping[str, int])
     model, tensor = config.model, axis_sizes["tensor"]
     rows = mesh_lib.rows_per_device(config.train, axis_sizes)
     tokens = rows * model.context_length
-    per_layer = tokens * model.num_layers * model.d_model * _ACTIVATION_BYTES[config.compute.remat]
+    remat, D = config.compute.remat, model.d_model
+    per_token = D * _ACTIVATION_BYTES[remat] + _bytes_beyond_gpt2(model, remat)
+    per_layer = tokens * model.num_layers * per_token
     # Tensor parallelism shards what lies between the additions to the residual stream: most of it.
     vocab = model.padded_vocab_size / tensor
     platform = "tpu" if chip.is_tpu else "gpu"
     chunk = loss_positions(config.compute.loss_chunk, rows, model.context_length, platform)
     logits = rows * (chunk or model.context_length) * vocab * 8
-    table = 3 * vocab * model.d_model * 4  # every device has whole gradients of the embedding
+    table = 3 * vocab * D * 4  # every device has whole gradients of the embedding
     return int(per_layer / tensor + logits + table)
+
+
+def _bytes_beyond_gpt2(model: ModelConfig, remat: str) -> int:
+    """Returns the bytes of activations per token and layer that GPT-2's layer of D does not have.
+
+    It is negative for an MLP that is narrower than GPT-2's.
+    """
+    arrays = _MLP_ARRAYS[remat]
+    gated = arrays + 1 if model.is_gated and arrays else arrays
+    keeps_all = remat == "none"
+    # Scans keep what they carry, so the first layer's values, whatever remat says.
+    mixed = model.x0_residual * keeps_all + model.value_residual * (1 + keeps_all)
+    normalized = 2 * model.d_model if model.qk_norm != "none" and keeps_all else 0
+    beside = normalized + mixed * model.d_model
+    return 2 * (gated * model.mlp_width - arrays * 4 * model.d_model + beside)

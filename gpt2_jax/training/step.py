@@ -257,6 +257,7 @@ def _weighted_loss(model: GPT2, params: Any, batch: Batch, key: jax.Array | None
         model.config.vocab_size,
         model.compute.loss_chunk,
         model.compute.matmul_precision,
+        model.config.logit_softcap,
     )
 
 

@@ -20,7 +20,7 @@ def _changed(config: Config, key: str) -> Config:
     elif knob.type is int:
         candidates += [value * 2, value + 1, value - 1, 1] if value is not None else [64, 1]
     elif knob.type is float:
-        candidates += [value / 2, 0.5]
+        candidates += [value / 2, 0.5] if value is not None else [0.5]
     elif not knob.choices:
         candidates = ["other", "other=1"]
     for other in candidates:

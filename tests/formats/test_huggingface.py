@@ -108,9 +108,25 @@ def test_every_config_key_that_we_write_is_read_back(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == 256
 
 
-@pytest.mark.parametrize(("knob", "value"), [("position", "rotary"), ("norm", "rms")])
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [
+        ("position", "rotary"),
+        ("position", "alibi"),
+        ("attention_window", 8),
+        ("x0_residual", True),
+        ("value_residual", True),
+        ("norm", "rms"),
+        ("norm_position", "post"),
+        ("bias", False),
+        ("activation", "swiglu"),
+        ("attention_scale", 0.5),
+        ("qk_norm", "rms"),
+        ("logit_softcap", 30.0),
+    ],
+)
 def test_a_knob_that_gpt2_does_not_have_is_not_exported(
-    tmp_path: Path, knob: str, value: str
+    tmp_path: Path, knob: str, value: object
 ) -> None:
     model = dataclasses.replace(tiny_config().model, **{knob: value})
     with pytest.raises(UserError) as error:

@@ -11,8 +11,8 @@ import pytest
 
 from gpt2_jax.config import model as knobs
 from gpt2_jax.config import sections
-from gpt2_jax.model import norms
-from gpt2_jax.model.activations import ACTIVATIONS, make_activation
+from gpt2_jax.model import norms, residual
+from gpt2_jax.model.activations import ACTIVATIONS, GATES, make_activation
 from gpt2_jax.model.positions import ENCODINGS
 from gpt2_jax.training import optimizer
 
@@ -20,9 +20,13 @@ from gpt2_jax.training import optimizer
 @pytest.mark.parametrize(
     ("table", "names"),
     [
-        (ACTIVATIONS, knobs.ACTIVATIONS),
+        ([*ACTIVATIONS, *GATES], knobs.ACTIVATIONS),
+        (GATES, knobs.GATED_ACTIVATIONS),
         (ENCODINGS, knobs.POSITIONS),
         (norms.NORMS, knobs.NORMS),
+        (norms.QK_NORMS, knobs.QK_NORMS),
+        (residual.NORM_POSITIONS, knobs.NORM_POSITIONS),
+        (residual.RESIDUAL_INITS, knobs.RESIDUAL_INITS),
         (optimizer.RULES, sections.OPTIMIZERS),
     ],
 )
@@ -42,17 +46,18 @@ _FORMULAS = {
     "silu": lambda x: x * _sigmoid(x),
     "quick_gelu": lambda x: x * _sigmoid(1.702 * x),
     "tanh": math.tanh,
+    "relu2": lambda x: max(x, 0.0) ** 2,
 }
 
 
-@pytest.mark.parametrize("name", knobs.ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_is_its_formula(name):
     x = np.linspace(-6, 6, 49)
     y = ACTIVATIONS[name](jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(y, [_FORMULAS[name](value) for value in x], rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", knobs.ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("shape", [(2, 16, 128), (1, 5, 3072)])
 def test_values_and_gradients_with_ours_are_those_of_autodiff(name, shape):
     rng = np.random.default_rng(0)

@@ -21,25 +21,33 @@ def results(attend, q, k, v, segments, cotangent):
     return y, *pull_back(cotangent)
 
 
-def plain(q, k, v, segments):
-    slots = jnp.arange(T)[None]
-    return reference_attention(q, k, v, slots, segments, K**-0.5, lambda p: p)[0]
+@functools.cache
+def plain(window):
+    def attend(q, k, v, segments):
+        slots = jnp.arange(T)[None]
+        arrays = q, k, v, slots, segments
+        return reference_attention(*arrays, K**-0.5, lambda p: p, window=window)[0]
+
+    return attend
 
 
-def kernel(q, k, v, segments):
-    return cpu_attention(q, k, v, segments, K**-0.5)
+@functools.cache
+def kernel(window):
+    return lambda q, k, v, segments: cpu_attention(q, k, v, segments, K**-0.5, window)
 
 
+@pytest.mark.parametrize("window", [0, 4])
 @pytest.mark.parametrize("documents", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 0.03)])
-def test_values_and_gradients_are_those_of_the_reference(dtype, tolerance, documents):
+def test_values_and_gradients_are_those_of_the_reference(dtype, tolerance, documents, window):
     rng = np.random.default_rng(0)
     arrays = [jnp.asarray(rng.normal(size=(B, T, H, K)), dtype) for _ in range(4)]
     segments = jnp.sort(jnp.asarray(rng.integers(0, 3, (B, T)))) if documents else None
     *inputs, cotangent = arrays
     exact = [x.astype(jnp.float32) for x in arrays]
-    expected = results(plain, *exact[:3], segments, exact[3])
-    for mine, other in zip(results(kernel, *inputs, segments, cotangent), expected, strict=True):
+    expected = results(plain(window), *exact[:3], segments, exact[3])
+    found = results(kernel(window), *inputs, segments, cotangent)
+    for mine, other in zip(found, expected, strict=True):
         assert mine.dtype == dtype
         scale = np.abs(other).max()
         np.testing.assert_allclose(mine.astype(jnp.float32) / scale, other / scale, atol=tolerance)

@@ -133,6 +133,37 @@ def test_confident_logits_in_bfloat16_stay_finite():
     assert all(np.isfinite(np.asarray(g, np.float32)).all() for g in grads)
 
 
+@pytest.mark.parametrize("compute", [weighted_cross_entropy, loss.plain_cross_entropy])
+@pytest.mark.parametrize("chunk", [0, T // 4])
+def test_capped_logits_have_the_loss_and_gradients_of_autodiff(compute, chunk):
+    cap = 2.0  # many logits are larger
+
+    def expected(hidden, table, targets, weights):
+        logits = cap * jnp.tanh(hidden @ table[:V].T / cap)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        return jnp.sum(losses * weights)
+
+    args = inputs()
+    value, gradients = value_and_grad(lambda *args: compute(*args, V, chunk, None, cap))(*args)
+    exact, exact_gradients = value_and_grad(expected)(*args)
+    assert value == pytest.approx(float(exact), rel=3e-6)
+    assert abs(float(value_and_grad(reference)(*args)[0]) - float(exact)) > 1
+    for one, other in zip(gradients, exact_gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-6)
+
+
+def test_capped_logits_in_bfloat16_are_close_to_float32():
+    exact = value_and_grad(lambda *args: weighted_cross_entropy(*args, V, 4, None, 2.0))(*inputs())
+    hidden, *others = inputs(jnp.bfloat16)
+    value, grads = value_and_grad(lambda *args: weighted_cross_entropy(*args, V, 4, None, 2.0))(
+        hidden, *others
+    )
+    assert value == pytest.approx(float(exact[0]), rel=0.01)
+    for one, other in zip(grads, exact[1], strict=True):
+        one, other = np.asarray(one, np.float32), np.asarray(other)
+        assert np.abs(one - other).max() / np.abs(other).max() < 0.03
+
+
 @pytest.mark.parametrize(("chunk", "accepted"), [(0, True), (8, True), (5, False), (32, True)])
 def test_the_config_refuses_a_chunk_that_does_not_divide_the_context(chunk, accepted):
     make = functools.partial(

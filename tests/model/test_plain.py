@@ -15,11 +15,14 @@ from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.model.loss import plain_cross_entropy, weighted_cross_entropy
 from gpt2_jax.model.params import output_table
 
-# Every position encoding, every norm, and tied and untied embeddings.
+# Every position encoding, every norm, tied and untied embeddings, and what else has parameters or a
+# gradient of its own.
 VARIANTS = [
     {"position": "learned", "norm": "layer", "tie_embeddings": True},
     {"position": "rotary", "norm": "rms", "tie_embeddings": False},
     {"position": "none", "norm": "layer", "tie_embeddings": True},
+    {"position": "alibi", "norm_position": "post", "activation": "swiglu", "logit_softcap": 5.0},
+    {"qk_norm": "rms", "bias": False, "x0_residual": True, "value_residual": True},
 ]
 
 
@@ -28,7 +31,8 @@ def _loss(model: GPT2, params, ids):
     cross_entropy = plain_cross_entropy if model.compute.plain else weighted_cross_entropy
     weights = jnp.linspace(0, 1, ids.size, dtype=jnp.float32).reshape(ids.shape)
     arrays = (hidden, output_table(params), jnp.roll(ids, -1, axis=1), weights)
-    return cross_entropy(*arrays, model.config.vocab_size, model.compute.loss_chunk, "highest")
+    vocab_size, cap = model.config.vocab_size, model.config.logit_softcap
+    return cross_entropy(*arrays, vocab_size, model.compute.loss_chunk, "highest", cap)
 
 
 @functools.partial(jax.jit, static_argnums=0)

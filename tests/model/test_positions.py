@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from gpt2_jax.config.model import POSITIONS
-from gpt2_jax.model.positions import restarting_positions, rotate_half, unused_axes
+from gpt2_jax.model.cache import init_cache
+from gpt2_jax.model.params import unstack
+from gpt2_jax.model.positions import (
+    alibi_slopes,
+    restarting_positions,
+    rotate_half,
+    unused_axes,
+)
 from tests.model import properties
 
 
@@ -43,6 +50,44 @@ def test_only_a_model_without_positions_ignores_the_order_of_earlier_tokens(
     run = jax.jit(lambda params: model.apply({"params": params}, tokens)[0])
     one, other = np.asarray(run(noisy_params(model)))[:, -1]
     assert (np.abs(one - other).max() < 1e-5) == (position == "none")
+
+
+@pytest.mark.parametrize("position", [name for name in POSITIONS if name != "learned"])
+def test_a_cache_beyond_the_trained_length_gives_what_the_whole_sequence_gives(
+    tiny, noisy_params, position
+):
+    model = tiny(position=position, num_layers=1)
+    T = 2 * model.config.context_length
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 61, (1, T)), jnp.int32)
+    params = noisy_params(model)
+    whole = jax.jit(lambda p: model.apply({"params": p}, tokens)[0])(params)
+    decoder = model.clone(scanned=False)
+    run = jax.jit(lambda p, t, cache: decoder.apply({"params": p}, t, cache))
+    cache, chunks = init_cache(model.config, "float32", 1, T), []
+    for start in range(0, T, 8):
+        hidden, cache = run(unstack(params, 1), tokens[:, start : start + 8], cache)
+        chunks.append(hidden)
+    assert np.abs(np.concatenate(chunks, 1) - whole).max() < 2e-5
+
+
+def test_slopes_of_alibi_are_those_of_its_authors():
+    assert alibi_slopes(8) == [2.0**-n for n in range(1, 9)]
+    # Of 16 heads, every second one from the first: 2^-0.5, 2^-1.5, ...
+    between = [2.0 ** -(n + 0.5) for n in range(4)]
+    assert alibi_slopes(12) == pytest.approx([*alibi_slopes(8), *between])
+    assert alibi_slopes(1) == [2.0**-8]
+
+
+def test_alibi_adds_its_slope_times_the_distance_to_the_scores(tiny, noisy_params, tokens):
+    model = tiny(position="alibi", num_layers=1, attention="reference")
+    params = noisy_params(model)
+    params["h"]["attn"]["c_attn"] = jax.tree.map(jnp.zeros_like, params["h"]["attn"]["c_attn"])
+    _, sown = model.apply({"params": params}, tokens(model), mutable=["intermediates"])
+    (probs_LxBxHxTxT,) = sown["intermediates"]["h"]["attn"]["attention"]
+    logs_HxT = np.log(np.asarray(probs_LxBxHxTxT)[0, 0, :, -1])
+    np.testing.assert_allclose(
+        np.diff(logs_HxT, axis=-1), np.repeat(alibi_slopes(4), 15).reshape(4, 15), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("width", [2, 8])

@@ -36,6 +36,26 @@ def test_remat_keeps_fewer_activations():
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
 
 
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_activations_follow_the_width_of_the_mlp_and_its_gate(remat):
+    def activations(**model):
+        config = dataclasses.replace(
+            changed("compute", remat=remat), model=dataclasses.replace(_CONFIG.model, **model)
+        )
+        return analytic_memory(config, _H100, 8).by_kind["activations"]
+
+    plain, wide = activations(), activations(mlp_dim=8 * 768)
+    gated = activations(activation="swiglu", mlp_dim=4 * 768)
+    assert activations(mlp_dim=4 * 768) == plain
+    if remat == "full":
+        assert plain == wide == gated
+        return
+    tokens = _CONFIG.train.batch_size // 8 * 1024
+    array = tokens * 12 * 4 * 768 * 2
+    assert gated - plain == pytest.approx(array, abs=1)
+    assert wide - plain == pytest.approx({"none": 2, "dots": 1}[remat] * array, abs=1)
+
+
 def test_it_fits_up_to_what_the_chip_has():
     found = analytic_memory(_CONFIG, _H100, 8)
     assert found.fits and found.needed == sum(found.by_kind.values())
