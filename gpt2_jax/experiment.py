@@ -215,7 +215,7 @@ def dry_run(config: Config) -> dict[str, Any]:
         "attention": kernel,
         "memory_bytes": {
             "parameters": bytes_per_device(state.params),
-            "optimizer": bytes_per_device(state.opt_state),
+            "optimizer": bytes_per_device((state.opt_state, state.ema)),
             "gradients": bytes_per_device(state.params),
         },
     }

@@ -42,27 +42,37 @@ _MESHES = [
 ]
 
 
+def _with_optimizer(name):
+    ema = 0.0 if name == "adamw" else 0.9
+    optimizer = dataclasses.replace(_CONFIG.optimizer, name=name, ema_decay=ema)
+    return dataclasses.replace(_CONFIG, optimizer=optimizer)
+
+
 @functools.cache
-def first_state():
-    config, optimizer = _CONFIG, make_optimizer(_CONFIG)
+def first_state(optimizer="adamw"):
+    config = _with_optimizer(optimizer)
+    optimizer = make_optimizer(config)
     one = make_mesh(config.mesh, jax.devices()[:1])
     state = init_state(config, optimizer, abstract_state(config, optimizer, one, Rules()))
     return jax.device_get(state)
 
 
 @functools.cache
-def train(axes, dropout=0.0, precision=None):
+def train(axes, dropout=0.0, precision=None, optimizer="adamw", steps=STEPS):
     """(losses, the last state) of a run on a mesh of these axes."""
     model = dataclasses.replace(_CONFIG.model, dropout=dropout)
     compute = dataclasses.replace(_CONFIG.compute, precision=precision)
-    config = dataclasses.replace(_CONFIG, model=model, compute=compute, mesh=MeshConfig(*axes))
+    config = dataclasses.replace(
+        _with_optimizer(optimizer), model=model, compute=compute, mesh=MeshConfig(*axes)
+    )
+    first = first_state(optimizer)
     mesh, rules = make_mesh(config.mesh, jax.devices()[: int(np.prod(axes))]), Rules()
     optimizer = make_optimizer(config)
     abstract = abstract_state(config, optimizer, mesh, rules)
     step = compile_train_step(config, optimizer, mesh, rules, abstract)
     numbers = step_numbers(config, mesh)
     # That a seed gives the same parameters on every mesh is tests/training/test_state.py's to show.
-    state = jax.device_put(first_state(), jax.tree.map(lambda leaf: leaf.sharding, abstract))
+    state = jax.device_put(first, jax.tree.map(lambda leaf: leaf.sharding, abstract))
     # Tokens with something to learn: each follows from the one before, but for noise.
     rng = np.random.default_rng(0)
     tokens = np.cumsum(rng.choice([1, 1, 1, 7], 4000)) % 61
@@ -70,7 +80,7 @@ def train(axes, dropout=0.0, precision=None):
         TokenArray([tokens.astype(np.uint16)]), batch_size=8, context_length=T, seed=0
     )
     losses = []
-    for batch in device_batches(source, batch_sharding(mesh), stop_step=STEPS):
+    for batch in device_batches(source, batch_sharding(mesh), stop_step=steps):
         state, metrics = step(state, batch, numbers)
         losses.append(float(metrics["loss"]))
     return np.array(losses), state
@@ -100,6 +110,26 @@ def test_eight_devices_have_the_losses_of_one_and_hold_their_part(axes):
     print(f"mesh {axes}: {max(held.values()) / share:.3f} of a device's share")
     # Biases and norms are whole on every device.
     assert len(held) == 8 and max(held.values()) <= 1.1 * share
+
+
+@pytest.mark.parametrize("axes", _MESHES)
+@pytest.mark.parametrize(
+    "name", ["muon", *(pytest.param(x, marks=pytest.mark.slow) for x in ("lion", "adafactor"))]
+)
+def test_other_optimizers_and_the_average_are_the_same_on_eight_devices(name, axes):
+    steps = 4
+    expected, one = train((1, 1, 1), optimizer=name, steps=steps)
+    losses, eight = train(axes, optimizer=name, steps=steps)
+    error = np.abs(losses / expected - 1).max()
+    print(f"{name}, mesh {axes} against one device over {steps} steps: {error:.1e} relative")
+    assert error < 1e-4
+    specs = [leaf.sharding.spec for leaf in jax.tree.leaves(eight.params)]
+    assert [leaf.sharding.spec for leaf in jax.tree.leaves(eight.ema)] == specs
+    for ours, theirs in zip(jax.tree.leaves(one.ema), jax.tree.leaves(eight.ema), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-4 if name != "lion" else 2e-2)
+    size = lambda arrays: sum(a.addressable_shards[0].data.nbytes for a in arrays)  # noqa: E731
+    # No more than two moments, sharded like the parameters, or what is small beside them.
+    assert size(jax.tree.leaves(eight.opt_state)) <= 2.1 * size(jax.tree.leaves(eight.params))
 
 
 def test_dropout_draws_the_same_masks_on_one_device_and_on_eight():

@@ -17,8 +17,10 @@ from gpt2_jax.errors import UserError
 
 # Names of what other packages implement, and the config cannot import.
 TOKENIZERS = ("gpt2", "byte", "char", "bpe", "ids")
-OPTIMIZERS = ("adamw", "lion")
-SCHEDULES = ("cosine", "linear", "constant")
+OPTIMIZERS = ("adamw", "lion", "muon", "adafactor")
+MUON_SCALES = ("adam", "aspect")
+SCHEDULES = ("cosine", "linear", "constant", "wsd")
+DECAY_SHAPES = ("linear", "sqrt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,26 +87,62 @@ class MeshConfig:
 class OptimizerConfig:
     """Chooses the update rule and its constants."""
 
-    name: str = knob("adamw", "update rule", choices=OPTIMIZERS)
+    name: str = knob(
+        "adamw",
+        "update rule; muon is for the matrices of the blocks, and adamw then for the rest; the "
+        "learning rate of adafactor is relative to a parameter's size, and so about 0.01",
+        choices=OPTIMIZERS,
+    )
     beta1: float = knob(
         0.9, "decay of the first moment; of lion, the weight in its update", low=0, below=1
     )
     beta2: float = knob(
         0.95, "decay of the second moment; of lion, of its momentum", low=0, below=1
     )
-    epsilon: float = knob(1e-8, "added to the root of the second moment; adamw only", low=0)
+    epsilon: float = knob(
+        1e-8, "added to the root of the second moment; adamw, and what muon leaves to it", low=0
+    )
+    muon_momentum: float = knob(
+        0.95, "decay of the momentum of the matrices that muon updates", low=0, below=1
+    )
+    muon_scale: str = knob(
+        "adam",
+        "factor of muon's update of a matrix of I inputs and O outputs: adam, 0.2 sqrt(max(I, O)), "
+        "the size of adamw's update; aspect, sqrt(max(1, O / I))",
+        choices=MUON_SCALES,
+    )
     weight_decay: float = knob(0.1, "decoupled decay of kernels and embeddings", low=0)
     grad_clip: float = knob(1.0, "largest global gradient norm; 0 turns clipping off", low=0)
+    ema_decay: float = knob(
+        0.0,
+        "decay of an average of the parameters, which is validated beside them; 0: none",
+        low=0,
+        below=1,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
     """Sets the learning rate of each update: linear warmup, then decay to `train.total_steps`."""
 
-    name: str = knob("cosine", "shape after warmup", choices=SCHEDULES)
+    name: str = knob(
+        "cosine",
+        "shape after warmup; wsd (warmup, stable, decay) stays at the peak until the last "
+        "decay_fraction of train.total_steps, which may grow on resume until then",
+        choices=SCHEDULES,
+    )
     learning_rate: float = knob(6e-4, "peak learning rate", low=0)
     min_learning_rate: float = knob(6e-5, "learning rate at the end of the decay", low=0)
     warmup_steps: int = knob(2000, "updates from 0 to the peak; the first is not zero", low=0)
+    decay_fraction: float = knob(
+        0.2, "fraction of train.total_steps that the decay of wsd takes", low=0, high=1
+    )
+    decay_shape: str = knob(
+        "linear",
+        "what is left of the way down after a fraction x of the decay of wsd: linear, 1 - x; sqrt, "
+        "1 - sqrt(x)",
+        choices=DECAY_SHAPES,
+    )
     allow_rewind: bool = knob(
         False,
         "resume with a larger train.total_steps even if that stretches a decay that has begun, and "

@@ -51,7 +51,7 @@ def state_bytes(abstract: TrainState) -> dict[str, int]:
     parameters = bytes_per_device(abstract.params)
     return {
         "parameters": parameters,
-        "optimizer": bytes_per_device(abstract.opt_state),
+        "optimizer": bytes_per_device((abstract.opt_state, abstract.ema)),
         "gradients": parameters,
     }
 

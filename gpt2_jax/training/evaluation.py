@@ -9,6 +9,7 @@ from gpt2_jax.files.best_effort import warn_if_not_written
 from gpt2_jax.parallel.distributed import broadcast_from_primary, is_primary
 from gpt2_jax.parallel.stop import StopRequest
 from gpt2_jax.training.metrics_file import last_evaluation
+from gpt2_jax.training.optimizer import updates_made
 from gpt2_jax.training.progress import Progress, decimals
 from gpt2_jax.training.run import Evaluator, Run
 from gpt2_jax.training.state import TrainState
@@ -59,7 +60,9 @@ class Evaluation:
             self._evaluators = run.setup.make_evaluators(run.abstract.params, run.mesh, run.rules)
 
     def __call__(self, step: int, state: TrainState) -> None:
-        """Evaluates the parameters after `step`.
+        """Evaluates the parameters after `step`, and by the first evaluator their average, too.
+
+        Numbers of the average are named `eval/ema_...`.
 
         Raises:
           Stopped: if the run is asked to stop meanwhile. No number is written then, and the next
@@ -80,6 +83,11 @@ class Evaluation:
                     self._write_sample(step, name, value)
                 else:
                     numbers[name] = value
+        if state.ema is not None and int(updates_made(state.opt_state)):
+            for evaluator in (self._evaluators or ())[:1]:
+                for name, value in evaluator(state.ema, tick):
+                    if not isinstance(value, str):
+                        numbers[f"eval/ema_{name.removeprefix('eval/')}"] = value
         self.results = numbers
         if numbers:
             self._trackers.log(step, numbers)

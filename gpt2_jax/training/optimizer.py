@@ -15,6 +15,8 @@ import numpy as np
 import optax
 
 from gpt2_jax.config import Config, OptimizerConfig, ScheduleConfig
+from gpt2_jax.training.adafactor import adafactor_rule
+from gpt2_jax.training.muon import muon_rule
 
 # Matrices and embeddings decay; biases and the scales of norms never do. Names decide, because
 # stacked layers add an axis to every shape.
@@ -25,20 +27,24 @@ class Decay(NamedTuple):
     """Holds where a schedule stands after its warmup.
 
     Attributes:
-      progress: float32, from 0 at the end of the warmup to 1 at the last step.
+      progress: float32, from 0 where the decay begins to 1 at the last step.
       n: float32, the number of updates before this one, warmup included.
       warmup: the number of warmup updates, float32.
+      shape: `schedule.decay_shape`.
     """
 
     progress: jax.Array
     n: jax.Array
     warmup: Any
+    shape: str
 
 
 DECAYS: dict[str, Callable[[Decay], jax.Array]] = {
     "cosine": lambda at: 0.5 * (1 + jnp.cos(jnp.pi * at.progress)),
     "linear": lambda at: 1 - at.progress,
     "constant": lambda at: jnp.ones_like(at.progress),
+    # Hu et al. 2024; Haegele et al. 2024 found the root better.
+    "wsd": lambda at: 1 - (jnp.sqrt(at.progress) if at.shape == "sqrt" else at.progress),
 }
 """Schedule -> a function that returns what is left of the way from the peak down to the minimum."""
 
@@ -47,6 +53,8 @@ RULES: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] = {
     "adamw": lambda config: optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
     # Chen et al. 2023.
     "lion": lambda config: optax.scale_by_lion(config.beta1, config.beta2),
+    "muon": muon_rule,
+    "adafactor": adafactor_rule,
 }
 """Optimizer -> its update rule, to which weight decay and the learning rate are added."""
 
@@ -59,7 +67,8 @@ class ScheduleNumbers(NamedTuple):
       drop: the learning rate at the end of the warmup - minimum.
       warmup: the number of warmup updates.
       warmup_rise: the growth of the learning rate with each warmup update.
-      decay_pace: the growth of `Decay.progress` with each update after the warmup.
+      decay_pace: the growth of `Decay.progress` with each update of the decay.
+      decay_start: the number of updates before the decay; None if it follows the warmup.
     """
 
     minimum: Any
@@ -67,6 +76,7 @@ class ScheduleNumbers(NamedTuple):
     warmup: Any
     warmup_rise: Any
     decay_pace: Any
+    decay_start: Any = None
 
 
 def schedule_numbers(config: ScheduleConfig, total_steps: int) -> ScheduleNumbers:
@@ -77,36 +87,50 @@ def schedule_numbers(config: ScheduleConfig, total_steps: int) -> ScheduleNumber
     """
     peak, minimum, warmup = config.learning_rate, config.min_learning_rate, config.warmup_steps
     one = np.float32(1)
+    start = decay_start(config, total_steps)
     return ScheduleNumbers(
         minimum=np.float32(minimum),
         drop=np.float32(peak - minimum),
         warmup=np.float32(warmup),
         warmup_rise=np.float32(peak) * (one / np.float32(warmup + 1)),
-        decay_pace=one / np.float32(max(total_steps - warmup, 1)),
+        decay_pace=one / np.float32(max(total_steps - start, 1)),
+        decay_start=np.float32(start) if config.name == "wsd" else None,
     )
 
 
-def learning_rate(name: str, numbers: ScheduleNumbers, count: Any) -> jax.Array:
+def decay_start(config: ScheduleConfig, total_steps: int) -> int:
+    """Returns the number of updates before the decay, which is never before the warmup's end."""
+    if config.name != "wsd":
+        return config.warmup_steps
+    return max(
+        config.warmup_steps, total_steps - max(round(config.decay_fraction * total_steps), 1)
+    )
+
+
+def learning_rate(config: ScheduleConfig, numbers: ScheduleNumbers, count: Any) -> jax.Array:
     """Returns the learning rate of the n-th update, n counted from 0.
 
     With W warmup steps and peak p: p (n + 1) / (W + 1) while n < W, so that the first update is not
     zero; then from p at n = W to the minimum at n = total_steps, where it stays (nanoGPT's curve).
+    With wsd, it stays at p from n = W until n = `decay_start`.
 
     Args:
-      name: a key of `DECAYS`.
+      config: of which only the name and `decay_shape` matter; the numbers are in `numbers`.
       numbers: those of `schedule_numbers`.
       count: n, int32.
     """
     n = jnp.asarray(count, jnp.float32)
-    progress = jnp.clip((n - numbers.warmup) * numbers.decay_pace, 0.0, 1.0)
-    decayed = numbers.minimum + numbers.drop * DECAYS[name](Decay(progress, n, numbers.warmup))
+    start = numbers.warmup if numbers.decay_start is None else numbers.decay_start
+    progress = jnp.clip((n - start) * numbers.decay_pace, 0.0, 1.0)
+    at = Decay(progress, n, numbers.warmup, config.decay_shape)
+    decayed = numbers.minimum + numbers.drop * DECAYS[config.name](at)
     return jnp.where(n < numbers.warmup, numbers.warmup_rise * (n + 1), decayed)
 
 
 def make_schedule(config: ScheduleConfig, total_steps: int) -> optax.Schedule:
     """Returns `learning_rate` as a function of n alone."""
     numbers = schedule_numbers(config, total_steps)
-    return lambda count: learning_rate(config.name, numbers, count)
+    return lambda count: learning_rate(config, numbers, count)
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:

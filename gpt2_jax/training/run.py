@@ -34,7 +34,7 @@ class Setup:
       origins: batch number -> (folder, first token in its train split) of each row, for whoever
         looks into a batch that caused a bad step.
       make_evaluators: (abstract parameters on the mesh, mesh, rules) -> the evaluators to run at
-        every validation.
+        every validation. The first, which gives the loss, also sees the average of the parameters.
       tokenizer: `Tokenizer.to_dict()`, stored with every checkpoint.
       data_fingerprint: a hash of the shards, which must be the same on resume.
       read_params: (`train.init_from`, abstract parameters) -> the parameters of that model, on the

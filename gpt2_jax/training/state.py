@@ -28,6 +28,8 @@ class TrainState(NamedTuple):
       opt_state: optax's state; its own count advances only with applied updates.
       bad_steps: int32, the number of latest updates in a row that were skipped as not finite.
       loss_window: the losses that spikes are detected from; None if `train.spike_threshold` is 0.
+      ema: the average of the parameters after each update so far (see `updated_average`), or zeros
+        before the first; None if `optimizer.ema_decay` is 0.
     """
 
     step: jax.Array
@@ -35,6 +37,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     bad_steps: jax.Array
     loss_window: LossWindow | None
+    ema: Any = None
 
 
 def without_params(state: TrainState) -> dict[str, Any]:
@@ -108,6 +111,8 @@ def _initializer(config: Config, optimizer: optax.GradientTransformation) -> Any
         params = boxed_params(config.model, key)
         zero = jnp.zeros((), jnp.int32)
         opt_state = optimizer.init(params)
-        return TrainState(zero, params, opt_state, zero, empty_window(config.train))
+        # Zeros, because two names for the same parameters could not both be donated to the step.
+        ema = optax.tree.zeros_like(params) if config.optimizer.ema_decay else None
+        return TrainState(zero, params, opt_state, zero, empty_window(config.train), ema)
 
     return init

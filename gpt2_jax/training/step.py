@@ -29,7 +29,7 @@ from gpt2_jax.training.optimizer import (
     updates_made,
 )
 from gpt2_jax.training.state import TrainState
-from gpt2_jax.training.update import Gradient, apply_update
+from gpt2_jax.training.update import Gradient, apply_update, updated_average
 
 Metrics = dict[str, Any]
 
@@ -201,7 +201,7 @@ def _train_step(
         accepted, loss_window, loss_limit = judge(config.train, state.loss_window, loss, finite)
 
         count = updates_made(state.opt_state)
-        rate = learning_rate(config.schedule.name, numbers.schedule, count)
+        rate = learning_rate(config.schedule, numbers.schedule, count)
         gradient = Gradient(grad_sum, total_weight, grad_norm, accepted)
         params, opt_state = apply_update(
             config, optimizer, state.params, state.opt_state, gradient, rate
@@ -212,7 +212,12 @@ def _train_step(
             opt_state=opt_state,
             bad_steps=jnp.where(finite, 0, state.bad_steps + 1),
             loss_window=loss_window,
+            ema=state.ema,
         )
+        if state.ema is not None:
+            decay, updates = config.optimizer.ema_decay, updates_made(opt_state)
+            ema = updated_average(decay, state.ema, params, updates, accepted)
+            next_state = next_state._replace(ema=ema)
         metrics = {
             "loss": loss,
             "grad_norm": grad_norm,

@@ -7,6 +7,7 @@ AdamW is applied in one pass, in which clip, bias corrections, learning rate and
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -104,3 +105,25 @@ def adamw_update(
     )
     new_params = jax.tree.map(moved, params, mu, nu, decay_mask(params))
     return new_params, optax.tree.set(counted, mu=mu, nu=nu)
+
+
+def updated_average(
+    decay: float, average: Any, params: Any, updates: jax.Array, accepted: jax.Array
+) -> Any:
+    """Returns the bias-corrected exponential average of the parameters after an update.
+
+    After t updates it is sum_i d^(t-i) p_i / sum_i d^(t-i), i from 1 to t. It is kept in this form,
+    so that whoever reads it needs neither d nor t: it moves towards p_t by (1 - d) / (1 - d^t).
+
+    Args:
+      decay: d, above 0 and below 1.
+      average: after t - 1 updates; anything finite if t is 1.
+      params: p_t.
+      updates: t.
+      accepted: whether there was an update; otherwise the average stays as it is, to the bit.
+    """
+    # Taking d^t from 1 in float32 would leave few digits while t is small.
+    pace = (1 - decay) / -jnp.expm1(updates.astype(jnp.float32) * math.log(decay))
+    return jax.tree.map(
+        lambda old, new: jnp.where(accepted, old + pace * (new - old), old), average, params
+    )

@@ -37,7 +37,7 @@ class Parts:
         )
 
     def __call__(self, step):
-        self.evaluation(step, types.SimpleNamespace(params="params"))
+        self.evaluation(step, types.SimpleNamespace(params="params", ema=None))
 
 
 def test_numbers_are_logged_and_shown_and_texts_become_samples(tmp_path):

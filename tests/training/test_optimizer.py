@@ -21,23 +21,27 @@ from gpt2_jax.training.optimizer import (
 )
 
 
-def formula(name, n, peak, end, warmup, total):
+def formula(name, n, peak, end, warmup, total, fraction=0.2):
     if n < warmup:
         return peak * (n + 1) / (warmup + 1)
-    progress = min((n - warmup) / (total - warmup), 1)
+    name, _, shape = name.partition(" ")
+    start = total - round(fraction * total) if name == "wsd" else warmup
+    progress = min(max((n - start) / (total - start), 0), 1)
     left = {
         "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
         "linear": 1 - progress,
         "constant": 1,
+        "wsd": 1 - (math.sqrt(progress) if shape == "sqrt" else progress),
     }[name]
     return end + (peak - end) * left
 
 
-@pytest.mark.parametrize("name", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant", "wsd linear", "wsd sqrt"])
 @pytest.mark.parametrize("warmup", [0, 7])
 def test_the_whole_schedule_is_the_formula(name, warmup):
     peak, end, total = 3e-3, 2e-4, 40
-    schedule = make_schedule(ScheduleConfig(name, peak, end, warmup), total)
+    config = ScheduleConfig(name.split()[0], peak, end, warmup, decay_shape=name.split()[-1])
+    schedule = make_schedule(config, total)
     steps = range(total + 20)
     rates = np.asarray(schedule(np.arange(total + 20)))
     expected = [formula(name, n, peak, end, warmup, total) for n in steps]
@@ -47,6 +51,14 @@ def test_the_whole_schedule_is_the_formula(name, warmup):
     assert rates[warmup] == pytest.approx(peak)
     last = peak if name == "constant" else end
     assert rates[total:] == pytest.approx(last)
+
+
+@pytest.mark.parametrize(("fraction", "start"), [(0.0, 39), (0.25, 30), (0.99, 7), (1.0, 7)])
+def test_the_decay_of_wsd_begins_after_the_warmup_and_takes_at_least_one_update(fraction, start):
+    schedule = make_schedule(ScheduleConfig("wsd", 1.0, 0.0, 7, decay_fraction=fraction), 40)
+    rates = np.asarray(schedule(np.arange(41)))
+    assert (rates[7 : start + 1] == 1).all() and (np.diff(rates[start:]) < 0).all()
+    np.testing.assert_allclose(rates[start:], np.linspace(1, 0, 41 - start), atol=1e-6)
 
 
 def test_a_run_that_is_all_warmup_still_rises_to_the_peak():
@@ -128,7 +140,7 @@ def test_every_name_that_the_config_allows_has_its_rule():
     assert DECAYS.keys() == set(SCHEDULES)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["adamw", "lion"])  # test_matrices.py has the others
 def test_updates_and_state_are_those_of_optax(name):
     sections = {
         "optimizer": {

@@ -33,6 +33,9 @@ def _check(step, name="cosine", total=24, **changes):
         (4, "cosine", 24, True),  # warmup
         (5, "linear", 24, True),  # the first step after it is at the peak
         (12, "constant", 10**6, True),
+        (11, "wsd", 24, True),  # the first step of the decay is at the peak
+        (12, "wsd", 24, False),
+        (12, "wsd", 13, False),
     ],
 )
 def test_a_run_may_grow_if_its_rates_so_far_stay(step, name, total, fits):
