@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         points = points_so_far(stages, folder)
         report = cost.estimate(
-            stages, folder, workers=len(slots), tokens_per_second=args.tokens_per_second
+            stages, folder, points, workers=len(slots), tokens_per_second=args.tokens_per_second
         )
         print(cost.as_json(report, points) if args.json else cost.as_text(report, points))
         return 0

@@ -16,6 +16,7 @@ from gpt2_jax.training.progress import duration
 def estimate(
     stages: Stages,
     folder: SweepFolder | None,
+    points: Sequence[Point],
     *,
     workers: int,
     tokens_per_second: float | None = None,
@@ -29,13 +30,13 @@ def estimate(
     Args:
       stages: the checked sweep.
       folder: of the sweep; None if it has none yet.
+      points: those that are known so far.
       workers: how many points run at the same time.
       tokens_per_second: the speed of one point, instead of the measured one.
     """
     done: list[Point] = []
     if folder is not None:
-        known = [point for points in stages.known.values() for point in points]
-        done = [point for point in known if folder.status(point.name).state in FINAL]
+        done = [point for point in points if folder.status(point.name).state in FINAL]
     source = "given" if tokens_per_second is not None else None
     if folder is not None and done and tokens_per_second is None:
         speeds = [
@@ -56,7 +57,7 @@ def estimate(
             "tokens": round(mean * stages.count(name)),
         }
     total = sum(stage["tokens"] for stage in table.values())
-    left = total - sum(point.tokens for point in done)
+    left = max(total - sum(point.tokens for point in done), 0)
     return {
         "stages": table,
         "points": sum(stage["points"] for stage in table.values()),
@@ -86,7 +87,7 @@ def as_text(report: dict[str, Any], points: Sequence[Point]) -> str:
     else:
         lines.append(
             f"time: about {duration(report['seconds_left'])} for {report['tokens_left']:,} tokens, "
-            f"{report['workers']} points at a time, at {report['tokens_per_second']:,.0f} tokens/s "
+            f"{report['workers']} at a time, at {report['tokens_per_second']:,.0f} tokens/s "
             f"each ({report['speed_is']})"
         )
     return "\n".join(lines)

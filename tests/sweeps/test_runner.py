@@ -16,6 +16,9 @@ import pytest
 from gpt2_jax.errors import Preempted, UserError
 from gpt2_jax.files.lock import FileLock
 from gpt2_jax.sweeps import arms, axis, best_of, logspace2, product, seeds
+from gpt2_jax.sweeps.cost import estimate
+from gpt2_jax.sweeps.folder import SweepFolder
+from gpt2_jax.sweeps.runner import points_so_far
 from gpt2_jax.sweeps.slots import Slot, available_cores, make_slots, visible_gpus
 from tests.sweeps.sweeping import TOKENS
 
@@ -112,6 +115,10 @@ def test_the_best_of_each_arm_is_run_again_on_fresh_seeds(house):
     ]
     overrides = house.read(confirmed[0]["name"], "point.json")["overrides"]
     assert overrides["schedule.learning_rate"] == 2.0**-10  # the smallest loss
+    folder = SweepFolder(house.out)
+    report = estimate(stages, folder, points_so_far(stages, folder), workers=1)
+    assert report["points"] == 18 and report["tokens_left"] == 2 * 2 * TOKENS  # the failed ones
+    assert report["seconds_left"] > 0
     sweep = (house.out / "sweep.json").read_text()
     assert '"baseline": "adamw"' in sweep and '"tune",\n    "confirm"' in sweep
 
@@ -198,6 +205,9 @@ import sys
 from pathlib import Path
 from gpt2_jax.sweeps.file import load_sweep
 from gpt2_jax.sweeps.runner import run_sweep
+from gpt2_jax.sweeps.cost import estimate
+from gpt2_jax.sweeps.folder import SweepFolder
+from gpt2_jax.sweeps.runner import points_so_far
 from gpt2_jax.sweeps.slots import make_slots
 from gpt2_jax.sweeps.stages import Stages
 
