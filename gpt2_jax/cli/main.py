@@ -43,6 +43,7 @@ VERBS = {
     "prepare": "tokenize text into the shards that training reads",
     "plan": "predict memory, transfers, time and cost of a run on TPUs or GPUs",
     "train": "train a model, or resume a run",
+    "sweep": "train the models of a sweep file, or resume a sweep",
     "sample": "generate text from a model",
     "eval": "score a model on LAMBADA, HellaSwag and others",
     "convert": "write a model in another format",
@@ -71,9 +72,9 @@ _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _TERMINATED = 143
 
-# The trainer saves on SIGTERM. A plan has nothing to save, and compiles for minutes during which no
-# handler could run.
-_OWN_SIGTERM = ("train", "plan")
+# The trainer saves on SIGTERM, and a sweep passes it on to its trainers. A plan has nothing to
+# save, and compiles for minutes during which no handler could run.
+_OWN_SIGTERM = ("train", "sweep", "plan")
 
 # They allocate gigabytes in every step.
 _ON_HUGE_PAGES = ("train", "eval")

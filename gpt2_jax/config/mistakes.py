@@ -21,10 +21,10 @@ _LONGEST_REASON = 300
 
 def explain(path: Path, error: BaseException) -> str:
     """Returns where a config file failed and why, in one line."""
-    return f"{_where(path, error)}: {shortened(_reason(error), _LONGEST_REASON)}"
+    return f"{where(path, error)}: {shortened(_reason(error), _LONGEST_REASON)}"
 
 
-def _where(path: Path, error: BaseException) -> str:
+def where(path: Path, error: BaseException) -> str:
     """Returns the innermost line of the config file, or of one beside it: its author can fix it."""
     folder = os.path.abspath(path.parent)
     places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]

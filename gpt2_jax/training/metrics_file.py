@@ -41,6 +41,13 @@ def last_evaluation(workdir: Path) -> tuple[dict[str, float], int]:
     return {}, 0
 
 
+def last_step(workdir: Path) -> int:
+    """Returns the largest step of metrics.jsonl, or 0 without any."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return max((_parse(line).get("step", 0) for line in lines), default=0)
+
+
 def _drop_lines_after(path: Path, step: int) -> None:
     """Rewrites metrics.jsonl atomically with its lines up to `step`."""
     if not path.exists():

@@ -104,6 +104,7 @@ _NEEDED = {
     "prepare": (["--out", "new"], ["--input", "text.txt"]),
     "plan": (["--config", "tiny.py"], ["--chip", "h100"], ["--devices", "8"]),
     "train": (["--config", "tiny.py"], ["--workdir", "new"]),
+    "sweep": (["--sweep", "tiny.py"], ["--out", "new"]),
     "sample": (["--model", "run"],),
     "eval": (["--model", "run"], ["--text", "text.txt"]),
     "convert": (["--model", "run"], ["--to", "hf"], ["--out", "new"]),

@@ -1,0 +1,184 @@
+"""The folder of a sweep: what is in it, and whether it is the folder of this sweep.
+
+- sweep.json: what the sweep compares
+- lock: is there while a process runs the sweep
+- points/NAME/point.json: the point, with the command that runs it
+- points/NAME/status.json: how its last attempt has ended
+- points/NAME/log.txt: what its command has printed
+- points/NAME/run: its workdir
+- results.csv: a line for each point
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2_jax.errors import NOT_JSON, UserError, short_repr
+from gpt2_jax.files.atomic import write_file
+from gpt2_jax.sweeps.points import Point
+from gpt2_jax.sweeps.stages import Stages
+
+DONE, DIVERGED, FAILED, WAITING = "done", "diverged", "failed", "waiting"
+STATES: tuple[str, ...] = (DONE, DIVERGED, FAILED, WAITING)
+# A later start does not run these points again.
+FINAL = (DONE, DIVERGED)
+
+_COMPARED = ("base", "metric", "delta", "baseline", "stages")
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """Says how the last attempt at a point has ended.
+
+    Attributes:
+      exit_status: of the command, as a shell reports it; None while it runs, or if it was killed
+        together with the sweep.
+      state: `done`, `diverged`, `failed`, or `waiting` for its first attempt or another.
+      message: the last line of a command that did not succeed.
+      seconds: of all attempts.
+      attempts: how many there were.
+    """
+
+    exit_status: int | None = None
+    state: str = WAITING
+    message: str = ""
+    seconds: float = 0.0
+    attempts: int = 0
+
+
+class SweepFolder:
+    """Reads and writes the files of a sweep's folder."""
+
+    def __init__(self, path: Path) -> None:
+        """Takes the folder, which may be missing."""
+        self.path = path
+
+    def point(self, name: str) -> Path:
+        """Returns the folder of a point."""
+        return self.path / "points" / name
+
+    def workdir(self, name: str) -> Path:
+        """Returns the workdir of a point."""
+        return self.point(name) / "run"
+
+    def check(self, stages: Stages) -> None:
+        """Refuses a folder that holds something else than this sweep, or other points than its.
+
+        The sweep may have more points than when it was started, as after seeds were added.
+
+        Raises:
+          UserError: naming what differs.
+        """
+        if not self.path.exists():
+            return
+        if not (self.path / "sweep.json").exists():
+            ours = ("lock", "sweep.json.", ".")  # left by a start that was killed at once
+            names = sorted(each.name for each in self.path.iterdir())
+            if others := [name for name in names if not name.startswith(ours)]:
+                raise UserError(
+                    f"--out {self.path} is not the folder of a sweep: it has {others[0]}; name a "
+                    "new folder"
+                )
+            return
+        before, now = _read_json(self.path / "sweep.json"), describe(stages, "")
+        if changed := [key for key in _COMPARED if before.get(key) != now[key]]:
+            differences = ", ".join(
+                f"{key} ({short_repr(before.get(key))} -> {short_repr(now[key])})"
+                for key in changed
+            )
+            raise UserError(
+                f"--out {self.path} holds another sweep: {differences}; restore it, or choose "
+                "another --out"
+            )
+        if others := self.others(stages.known):
+            raise UserError(
+                f"--out {self.path} holds another sweep: {others[0]} is none of this one's points; "
+                "restore the sweep file and the base config, or choose another --out"
+            )
+
+    def others(self, known: Mapping[str, Sequence[Point]]) -> list[str]:
+        """Returns the names of points in the folder that are of these stages, but not in them."""
+        folder = self.path / "points"
+        names = {point.name for points in known.values() for point in points}
+        found = sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+        paths = {name: self.point(name) / "point.json" for name in found if name not in names}
+        return [
+            name
+            for name, path in paths.items()
+            if path.exists() and _read_json(path).get("stage") in known
+        ]
+
+    def write_sweep(self, stages: Stages, sweep_file: str) -> None:
+        """Writes sweep.json."""
+        _write_json(self.path / "sweep.json", describe(stages, sweep_file))
+
+    def write_point(self, point: Point, base: str) -> None:
+        """Writes point.json of a point, and makes its folder."""
+        folder = self.point(point.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = point.flags(base, self.workdir(point.name))
+        values = {
+            "name": point.name,
+            "stage": point.stage,
+            "arm": point.arm,
+            "seed": point.seed,
+            "overrides": dict(point.overrides),
+            "config_hash": point.config_hash,
+            "command": shlex.join(["gpt2-jax", "train", *flags]),
+        }
+        _write_json(folder / "point.json", values)
+
+    def status(self, name: str) -> Status:
+        """Returns the status of a point; one that was never started is waiting."""
+        path = self.point(name) / "status.json"
+        if not path.exists():
+            return Status()
+        values = _read_json(path)
+        known = {field.name for field in dataclasses.fields(Status)}
+        return Status(**{key: value for key, value in values.items() if key in known})
+
+    def write_status(self, name: str, status: Status) -> None:
+        """Writes the status of a point."""
+        _write_json(self.point(name) / "status.json", dataclasses.asdict(status))
+
+    def count(self, points: Iterable[Point]) -> dict[str, int]:
+        """Returns {state: how many of the points are in it}."""
+        counts = {state: 0 for state in STATES}
+        for point in points:
+            counts[self.status(point.name).state] += 1
+        return counts
+
+
+def describe(stages: Stages, sweep_file: str) -> dict[str, Any]:
+    """Returns the content of sweep.json."""
+    sweep = stages.sweep
+    return {
+        "sweep_file": sweep_file,
+        "base": sweep.base,
+        "metric": sweep.metric,
+        "delta": sweep.delta,
+        "baseline": stages.baseline,
+        "stages": list(sweep.stages),
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except NOT_JSON as error:
+        raise UserError(f"cannot read {path} ({error}): restore it, or remove it") from error
+    if not isinstance(values, dict):
+        raise UserError(f"cannot read {path}: it is not a JSON object; restore it, or remove it")
+    return values
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    content = (json.dumps(values, indent=2) + "\n").encode()
+    # Unchanged content is not written again: a point that is done stays as it is.
+    if not path.exists() or path.read_bytes() != content:
+        write_file(path, content)

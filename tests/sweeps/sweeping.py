@@ -1,0 +1,99 @@
+"""What tests of sweeps share: a base config, and a command that pretends to train."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from gpt2_jax.sweeps import Sweep
+from gpt2_jax.sweeps.runner import run_sweep
+from gpt2_jax.sweeps.slots import Slot
+from gpt2_jax.sweeps.stages import Stages
+from tests.cli.refusals import CONFIG
+
+TOKENS = 8 * 32  # of a step of CONFIG
+
+# Trains in ten steps of a hundredth of a second, each of which is saved. Its exit statuses are in
+# the file beside it, by seed and attempt: a run without an entry succeeds.
+_FAKE = """
+import json, os, pathlib, signal, sys, time
+words = sys.argv[1:]
+values = dict(word[9:].split("=") for word in words if word.startswith("--config."))
+workdir = pathlib.Path(words[words.index("--workdir") + 1])
+seed = values["train.seed"]
+workdir.mkdir(parents=True, exist_ok=True)
+with open(workdir / "starts", "a") as file:
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+    print(json.dumps([time.time(), cores, gpus]), file=file)
+attempt = len((workdir / "starts").read_text().splitlines()) - 1
+plan = json.loads((pathlib.Path(__file__).parent / "plan.json").read_text())
+statuses = plan.get(seed, [])
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+done = workdir / "step"
+step = int(done.read_text()) if done.exists() and done.read_text() else 0
+while step < 10:
+    time.sleep(plan.get("seconds", 0.0))
+    step += 1
+    with open(workdir / "next", "w") as file:
+        file.write(str(step))
+    os.replace(workdir / "next", done)
+    if stopped:
+        sys.exit(75)
+status = statuses[attempt] if attempt < len(statuses) else 0
+loss = float(values.get("schedule.learning_rate", 0.5)) + int(seed) / 1000
+lines = [json.dumps({"step": 1, "loss": 1.0}), json.dumps({"step": 2, "eval/loss": loss})]
+(workdir / "metrics.jsonl").write_text("".join(line + "\\n" for line in lines))
+print("some progress")
+if status:
+    print("error: the reason for", status, flush=True)
+if status < 0:
+    os.kill(os.getpid(), -status)
+(workdir / "ended").write_text(str(time.time()))
+sys.exit(status)
+"""
+
+
+class House:
+    """A folder with a base config, data and a command that pretends to train."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.out = folder, folder / "out"
+        (folder / "tiny.py").write_text(CONFIG)
+        (folder / "data").mkdir()
+        (folder / "fake.py").write_text(_FAKE)
+        self.train = (sys.executable, "-I", "-S", str(folder / "fake.py"))
+        self.plan()
+        self.log: list[str] = []
+
+    def plan(self, statuses: dict[int, list[int]] | None = None, seconds: float = 0.0) -> None:
+        """Sets the exit statuses of the attempts by seed, and the seconds of a step."""
+        values: dict[str, Any] = {str(seed): each for seed, each in (statuses or {}).items()}
+        (self.folder / "plan.json").write_text(json.dumps(values | {"seconds": seconds}))
+
+    def stages(self, *args: Any, **settings: Any) -> Stages:
+        """Returns a checked sweep on the base config."""
+        return Stages(Sweep("tiny.py", *args, **settings))
+
+    def run(self, stages: Stages, slots: list[Slot] | None = None) -> dict[str, int]:
+        """Runs a sweep with the command that pretends to train."""
+        slots = slots or [Slot()]
+        return run_sweep(stages, "sweep.py", self.out, slots, train=self.train, log=self.log.append)
+
+    def table(self) -> list[dict[str, str]]:
+        """Returns the lines of results.csv."""
+        with open(self.out / "results.csv", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def read(self, name: str, file: str) -> Any:
+        """Returns a JSON file of a point."""
+        return json.loads((self.out / "points" / name / file).read_text())
+
+    def starts(self, name: str) -> list[list[Any]]:
+        """Returns [time, cores, GPUs] of each start of a point."""
+        text = (self.out / "points" / name / "run" / "starts").read_text()
+        return [json.loads(line) for line in text.splitlines()]

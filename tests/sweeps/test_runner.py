@@ -1,0 +1,264 @@
+"""Tests what a sweep does with points that succeed, fail, diverge or are stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from gpt2_jax.errors import Preempted, UserError
+from gpt2_jax.files.lock import FileLock
+from gpt2_jax.sweeps import arms, axis, best_of, logspace2, product, seeds
+from gpt2_jax.sweeps.cost import estimate
+from gpt2_jax.sweeps.folder import SweepFolder
+from gpt2_jax.sweeps.runner import points_so_far
+from gpt2_jax.sweeps.slots import Slot, available_cores, make_slots, visible_gpus
+from tests.sweeps.sweeping import TOKENS
+
+_RATES = product(axis("schedule.learning_rate", logspace2(-10, -9)), seeds(6))
+_FIXED = {"schedule.min_learning_rate": 0.0}
+
+
+def _names(stages):
+    return [point.name for points in stages.known.values() for point in points]
+
+
+def test_every_point_is_run_once_and_its_results_are_in_the_order_of_the_sweep(house):
+    stages = house.stages(_RATES, overrides=_FIXED, baseline="schedule.learning_rate=0.001953125")
+    assert house.run(stages, make_slots(3, None)) == dict(done=12, diverged=0, failed=0, waiting=0)
+    table = house.table()
+    assert [line["name"] for line in table] == _names(stages)
+    assert {line["state"] for line in table} == {"done"}
+    assert [int(line["seed"]) for line in table] == [*range(6)] * 2
+    assert table[7]["steps"] == "2" and table[7]["tokens"] == str(2 * TOKENS)
+    assert float(table[7]["eval/loss"]) == 2.0**-9 + 0.001
+    assert all(len(house.starts(name)) == 1 for name in _names(stages))
+    first = _names(stages)[0]
+    point = house.read(first, "point.json")
+    assert point["arm"] == "schedule.learning_rate=0.0009765625" and point["stage"] == "main"
+    assert point["overrides"]["train.seed"] == point["seed"] == 0
+    assert first.endswith(point["config_hash"][:8])
+    assert point["command"].startswith(f"gpt2-jax train --config tiny.py --workdir {house.out}/")
+    status = house.read(first, "status.json")
+    assert status["exit_status"] == 0 and status["attempts"] == 1 and status["seconds"] > 0
+    before = (house.out / "results.csv").read_bytes()
+    assert house.run(stages)["done"] == 12  # again: nothing is left to do
+    assert all(len(house.starts(name)) == 1 for name in _names(stages))
+    assert (house.out / "results.csv").read_bytes() == before
+
+
+# The exit statuses of a point's attempts, its state, and how often it is started.
+_STATUSES = [
+    ([], "done", 1),
+    ([75, 75, 75, 0], "done", 4),  # stopped by something else: as often as it takes
+    ([76], "diverged", 1),  # a result
+    ([2], "failed", 1),
+    ([1], "failed", 1),
+    ([77, 0], "done", 2),
+    ([78, 78], "failed", 2),
+    ([77, 78], "failed", 2),  # one retry for both
+    ([-9, 0], "done", 2),
+    ([-9, -9], "failed", 2),
+    ([75, 78, 75, 0], "done", 4),
+    ([75] * 50, "waiting", 10),  # but not forever
+]
+
+
+def test_an_exit_status_decides_about_its_point_and_no_other(house):
+    house.plan({seed: statuses for seed, (statuses, _, _) in enumerate(_STATUSES)})
+    counts = house.run(house.stages(seeds(len(_STATUSES))), make_slots(2, None))
+    assert counts == dict(done=5, diverged=1, failed=5, waiting=1)
+    for line, (statuses, state, starts) in zip(house.table(), _STATUSES, strict=True):
+        status = house.read(line["name"], "status.json")
+        assert line["state"] == status["state"] == state, statuses
+        assert len(house.starts(line["name"])) == status["attempts"] == starts
+        last = statuses[starts - 1] if statuses else 0
+        assert status["exit_status"] == (128 - last if last < 0 else last)
+        assert status["message"] == ("" if state == "done" else f"the reason for {last}")
+        assert (line["eval/loss"] != "") == (state == "done")
+        assert line["steps"] == ("2" if state in ("done", "diverged") else "")
+        if state == "failed":
+            said = f"exit status {status['exit_status']}: the reason for {last}"
+            assert any(line["name"] in each and said in each for each in house.log)
+
+
+def test_a_failed_point_is_tried_again_by_the_next_start_and_a_diverged_one_is_not(house):
+    house.plan({0: [2], 1: [76]})
+    stages = house.stages(seeds(3))
+    assert house.run(stages) == dict(done=1, diverged=1, failed=1, waiting=0)
+    house.plan()
+    assert house.run(stages) == dict(done=2, diverged=1, failed=0, waiting=0)
+    assert [len(house.starts(name)) for name in _names(stages)] == [2, 1, 1]
+
+
+def test_the_best_of_each_arm_is_run_again_on_fresh_seeds(house):
+    rules = arms({"adamw": {}, "lion": {"optimizer.name": "lion"}})
+    rates = axis("schedule.learning_rate", logspace2(-10, -8))
+    tune = product(rules, rates, seeds(2, first=100))
+    stages = house.stages(
+        stages=[tune, best_of("tune", per=rules, then=seeds(3))],
+        overrides=_FIXED,
+        baseline="adamw",
+    )
+    house.plan({1: [2]})
+    assert house.run(stages) == dict(done=16, diverged=0, failed=2, waiting=0)
+    confirmed = house.table()[12:]
+    assert [(line["stage"], line["arm"], line["seed"]) for line in confirmed] == [
+        ("confirm", arm, str(seed)) for arm in ("adamw", "lion") for seed in range(3)
+    ]
+    overrides = house.read(confirmed[0]["name"], "point.json")["overrides"]
+    assert overrides["schedule.learning_rate"] == 2.0**-10  # the smallest loss
+    folder = SweepFolder(house.out)
+    report = estimate(stages, folder, points_so_far(stages, folder), workers=1)
+    assert report["points"] == 18 and report["tokens_left"] == 2 * 2 * TOKENS  # the failed ones
+    assert report["seconds_left"] > 0
+    sweep = (house.out / "sweep.json").read_text()
+    assert '"baseline": "adamw"' in sweep and '"tune",\n    "confirm"' in sweep
+
+
+def test_two_starts_cannot_run_one_sweep(house):
+    house.out.mkdir()
+    with FileLock(house.out), pytest.raises(UserError, match=r"--out .* is in use by process"):
+        house.run(house.stages(seeds(2)))
+    assert not (house.out / "sweep.json").exists()
+
+
+def test_a_point_waits_for_a_process_of_a_killed_start_that_still_saves_it(house):
+    stages = house.stages(seeds(2))
+    first = _names(stages)[0]
+    house.run(house.stages(seeds(1, first=1)))
+    workdir = house.out / "points" / first / "run"
+    workdir.mkdir(parents=True)
+    lock = FileLock(workdir)
+    lock.acquire()
+    timer = threading.Timer(0.5, lock.release)
+    timer.start()
+    assert house.run(stages)["done"] == 2
+    timer.join()
+    assert any(line.startswith(f"waiting for {first}: ") for line in house.log)
+
+
+def test_workers_have_cores_of_their_own(house):
+    cores = available_cores()
+    slots = make_slots(2, None)
+    if len(cores) > 1:
+        assert {*slots[0].cores}.isdisjoint(slots[1].cores)
+        assert sorted([*slots[0].cores, *slots[1].cores]) == cores
+    house.plan(seconds=0.05)
+    stages = house.stages(seeds(4))
+    house.run(stages, slots)
+    starts = [house.starts(name)[0] for name in _names(stages)]
+    if hasattr(os, "sched_getaffinity"):
+        assert {tuple(own) for _, own, _ in starts} == {slot.cores for slot in slots}
+    ended = house.out / "points" / _names(stages)[0] / "run" / "ended"
+    assert starts[1][0] < float(ended.read_text())  # they ran at the same time
+    assert make_slots(None, None) == [Slot()]  # one point has all cores
+
+
+def test_points_have_gpus_of_their_own(house, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,GPU-a,GPU-b,7")
+    slots = make_slots(None, 2)
+    assert [slot.devices for slot in slots] == ["2,3", "GPU-a,GPU-b"]
+    stages = house.stages(seeds(4))
+    house.run(stages, slots)
+    assert {house.starts(name)[0][2] for name in _names(stages)} == {"2,3", "GPU-a,GPU-b"}
+    devices = house.folder / "dev"
+    devices.mkdir()
+    for name in ("nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (devices / name).touch()
+    assert visible_gpus({}, devices) == ["2", "10"]
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, devices) == []
+
+
+def test_ctrl_c_stops_the_points_that_run_and_the_next_start_goes_on(house):
+    house.plan(seconds=0.05)
+    stages = house.stages(seeds(4))
+    handler = signal.getsignal(signal.SIGINT)
+    timer = threading.Timer(0.8, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(Preempted, match=r"run the same command again"):
+        house.run(stages, make_slots(2, None))
+    timer.join()
+    states = [
+        house.read(name, "status.json") for name in _names(stages) if _has_status(house, name)
+    ]
+    # One that had not begun to train is ended by the signal itself.
+    assert any(each["exit_status"] in (75, 143) for each in states)
+    assert signal.getsignal(signal.SIGINT) is handler
+    house.plan()
+    assert house.run(stages)["done"] == 4
+
+
+def _has_status(house, name):
+    return (house.out / "points" / name / "status.json").exists()
+
+
+_DRIVER = """
+import sys
+from pathlib import Path
+from gpt2_jax.sweeps.file import load_sweep
+from gpt2_jax.sweeps.runner import run_sweep
+from gpt2_jax.sweeps.cost import estimate
+from gpt2_jax.sweeps.folder import SweepFolder
+from gpt2_jax.sweeps.runner import points_so_far
+from gpt2_jax.sweeps.slots import make_slots
+from gpt2_jax.sweeps.stages import Stages
+
+train, out = sys.argv[1:-1], sys.argv[-1]
+run_sweep(Stages(load_sweep("sweep.py")), "sweep.py", out, make_slots(2, None), train=train)
+"""
+_SWEEP = """
+from gpt2_jax.sweeps import Sweep, axis, logspace2, product, seeds
+
+def get_sweep():
+    points = product(axis("schedule.learning_rate", logspace2(-10, -8)), seeds(4))
+    return Sweep("tiny.py", points, overrides={"schedule.min_learning_rate": 0.0})
+"""
+
+
+def test_a_sweep_that_is_killed_again_and_again_ends_as_one_that_was_not(house):
+    """Kills the process that runs the sweep with SIGKILL at five random moments."""
+    house.plan({2: [76] * 50}, seconds=0.01)
+    (house.folder / "sweep.py").write_text(_SWEEP)
+    (house.folder / "driver.py").write_text(_DRIVER)
+    command = [sys.executable, "driver.py", *house.train]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def start(out):
+        return subprocess.Popen([*command, out], stderr=subprocess.PIPE, text=True, env=environment)
+
+    assert start("whole").communicate(timeout=60) and (house.folder / "whole").exists()
+    moments = random.Random(15)
+    recorded: dict[str, int] = {}
+    for _ in range(5):
+        with start("out") as process:
+            deadline = time.monotonic() + 20
+            while process.pid != _owner(house) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0.02, 0.3))
+            process.kill()
+        for path in house.out.glob("points/*/status.json"):
+            if json.loads(path.read_text())["state"] in ("done", "diverged"):
+                recorded.setdefault(path.parts[-2], len(house.starts(path.parts[-2])))
+    process = start("out")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    expected = (house.folder / "whole" / "results.csv").read_text()
+    assert (house.out / "results.csv").read_text() == expected
+    assert expected.count(",done,") == 9 and expected.count(",diverged,") == 3
+    assert recorded and {name: len(house.starts(name)) for name in recorded} == recorded
+
+
+def _owner(house):
+    """Returns the process that runs the sweep in the folder, as its lock says."""
+    try:
+        return json.loads((house.out / "lock").read_bytes())["pid"]
+    except (OSError, ValueError):
+        return None
