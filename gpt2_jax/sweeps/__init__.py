@@ -1,0 +1,1 @@
+"""Compares many runs: sweep files, their runner, statistics and reports."""
