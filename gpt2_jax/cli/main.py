@@ -45,6 +45,7 @@ VERBS = {
     "train": "train a model, or resume a run",
     "sample": "generate text from a model",
     "eval": "score a model on LAMBADA, HellaSwag and others",
+    "report": "compare the arms of a sweep, with intervals and verdicts",
     "convert": "write a model in another format",
     "doctor": "report on the installation and the devices, or on the checkpoints of a run",
 }

@@ -122,7 +122,7 @@ def difference(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
     differences = pairs[:, 0] - pairs[:, 1]
     related = None
     if len(common) > 2 and np.all(np.ptp(pairs, axis=0) > 0):
-        related = float(np.corrcoef(pairs.T)[0, 1])
+        related = float(np.asarray(np.corrcoef(pairs.T))[0, 1])
     smaller = min(len(arm), len(baseline))
     if len(common) == smaller and len(common) > 1:
         test = mean(differences)

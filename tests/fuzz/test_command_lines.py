@@ -106,6 +106,7 @@ _NEEDED = {
     "train": (["--config", "tiny.py"], ["--workdir", "new"]),
     "sample": (["--model", "run"],),
     "eval": (["--model", "run"], ["--text", "text.txt"]),
+    "report": (["results"],),
     "convert": (["--model", "run"], ["--to", "hf"], ["--out", "new"]),
     "doctor": (),
 }
