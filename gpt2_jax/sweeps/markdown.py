@@ -65,10 +65,9 @@ def _stage_parts(sweep: SweepOutcomes, stage: str) -> list[str]:
         parts.append("\n".join(f"- **Caution.** {sentence}" for sentence in sentences))
     if ended := ended_early(sweep, stage):
         parts.append(table(("point", "state", "why"), ended))
-    if differences := arm_differences(sweep, stage):
-        arms = list(sweep.arms(stage))
-        rows = [[name, *(values[arm] for arm in arms)] for name, values in differences.items()]
-        parts += ["What differs between the arms:", table(("knob", *arms), rows)]
+    if knobs := arm_differences(sweep, stage):
+        rows = [[arm, *(values[arm] for values in knobs.values())] for arm in sweep.arms(stage)]
+        parts += ["What differs between the arms:", table(("arm", *knobs), rows)]
     listed = "\n".join(words.commands(sweep, stage))
     parts += ["The commands of the points:", f"```\n{listed}\n```"]
     return parts

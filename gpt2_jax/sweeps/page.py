@@ -61,9 +61,8 @@ def _stage(sweep: SweepOutcomes, stage: str, name: str) -> list[str]:
         found += ["<h3>Points that diverged or failed</h3>"]
         found.append(_table(("point", "state", "why"), ended))
     if knobs := arm_differences(sweep, stage):
-        arms = list(sweep.arms(stage))
-        lines = [[knob, *(values[arm] for arm in arms)] for knob, values in knobs.items()]
-        found += ["<h3>What differs between the arms</h3>", _table(("knob", *arms), lines)]
+        lines = [[arm, *(values[arm] for values in knobs.values())] for arm in sweep.arms(stage)]
+        found += ["<h3>What differs between the arms</h3>", _table(("arm", *knobs), lines)]
     listed = escape("\n".join(words.commands(sweep, stage)))
     found.append(f"<details><summary>Commands of the points</summary><pre>{listed}</pre></details>")
     return found
@@ -118,7 +117,7 @@ def _rate_curves(sweep: SweepOutcomes, stage: str, name: str) -> list[str]:
         found.append(Band(label, np.array([*known]), center, low, high, count))
     if not found:
         return []
-    axes = Axes("learning rate", sweep.metric, lambda rate: f"{rate:.2g}", True, True)
+    axes = Axes("learning rate", sweep.metric, lambda rate: f"{rate:.3g}", True, True)
     chart = curves(found, axes, f"{name}-rate", range(len(found)))
     legend = _legend([(index, band.name) for index, band in enumerate(found)])
     figure = _figure(chart, f"{sweep.metric} at the last step by learning rate")

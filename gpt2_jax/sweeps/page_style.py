@@ -23,14 +23,14 @@ STYLE = f"""
 {_CURVES}
 *{{box-sizing:border-box}}
 body{{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif}}
-main{{max-width:1180px;margin:0 auto;padding:16px 20px 48px}}
+main{{max-width:1280px;margin:0 auto;padding:16px 20px 48px}}
 h1{{font-size:1.6rem;line-height:1.25;overflow-wrap:anywhere}}
 h2{{font-size:1.25rem;margin-top:2.2rem;border-bottom:1px solid var(--rule)}}
 h3{{font-size:1.05rem;margin-top:1.8rem}}
 p,li{{max-width:80ch;overflow-wrap:anywhere}}
 .scroll{{overflow-x:auto}}
 table{{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}}
-th,td{{padding:6px 10px;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}}
+th,td{{padding:6px 8px;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}}
 th{{color:var(--dim);font-weight:600;background:var(--soft)}}
 td:first-child{{font-weight:600;min-width:8em}}
 tr.better [data-label=verdict]{{color:var(--good);font-weight:600}}
