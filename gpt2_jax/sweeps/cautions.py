@@ -50,12 +50,13 @@ def cautions(sweep: SweepOutcomes, stage: str, rows: Sequence[Row]) -> list[str]
 def _groups(sweep: SweepOutcomes) -> dict[str, dict[str, dict[float | None, list[float]]]]:
     """Returns {stage: {arm without its rate: {rate, None if it sets none: metrics}}}."""
     stages: dict[str, dict[str, dict[float | None, list[float]]]] = {}
+    varied = {stage: _varied(sweep, stage) for stage in sweep.stages}
     for point in sweep.points:
         rate = point.overrides.get(_RATE)
         others = {
             knob: value
             for knob, value in point.overrides.items()
-            if knob != _RATE and not knob.endswith("seed")
+            if knob != _RATE and not knob.endswith("seed") and knob in varied[point.stage]
         }
         label = " ".join(f"{knob}={value}" for knob, value in others.items()) or "all points"
         rates = stages.setdefault(point.stage, {}).setdefault(label, {})
@@ -63,6 +64,13 @@ def _groups(sweep: SweepOutcomes) -> dict[str, dict[str, dict[float | None, list
         if point.state == DONE and sweep.metric in point.scores:
             values.append(point.scores[sweep.metric])
     return stages
+
+
+def _varied(sweep: SweepOutcomes, stage: str) -> set[str]:
+    """Returns the knobs that are not set alike by all points of a stage."""
+    all_set = [point.overrides for point in sweep.points if point.stage == stage]
+    knobs = {knob for overrides in all_set for knob in overrides}
+    return {knob for knob in knobs if len({repr(overrides.get(knob)) for overrides in all_set}) > 1}
 
 
 def learning_rates(sweep: SweepOutcomes) -> dict[str, dict[str, dict[float, list[float]]]]:

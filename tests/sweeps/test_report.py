@@ -133,7 +133,8 @@ def _tuned(folder: Path, counts: dict[str, int], best: int) -> Path:
             arm = f"{optimizer} {index}"
             finals[arm] = [1.5 + 0.01 * (index - best) ** 2]
             rate = 2.0 ** (index - 10)
-            overrides[arm] = {"optimizer.name": optimizer, "schedule.learning_rate": rate}
+            overrides[arm] = {"train.total_steps": 9, "optimizer.name": optimizer}
+            overrides[arm]["schedule.learning_rate"] = rate
     return write_sweep(folder, finals, baseline="adamw 0", stage="tune", overrides=overrides)
 
 
