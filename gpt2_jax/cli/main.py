@@ -46,6 +46,7 @@ VERBS = {
     "sweep": "train the models of a sweep file, or resume a sweep",
     "sample": "generate text from a model",
     "eval": "score a model on LAMBADA, HellaSwag and others",
+    "report": "compare the arms of a sweep, with intervals and verdicts",
     "convert": "write a model in another format",
     "doctor": "report on the installation and the devices, or on the checkpoints of a run",
 }

@@ -1,0 +1,47 @@
+"""What differs between the configs of arms."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gpt2_jax.sweeps.outcomes import Outcome, SweepOutcomes
+from gpt2_jax.sweeps.words import NONE
+
+# They change what is recorded, saved or shared between devices; seeds are not what is compared.
+_NOT_COMPARED = ("log", "checkpoint", "mesh")
+
+
+def arm_differences(sweep: SweepOutcomes, stage: str) -> dict[str, dict[str, str]]:
+    """Returns {knob: {arm: its value}} of the knobs that differ between the arms of a stage.
+
+    They are those of the resolved configs or, if an arm has no config.json, of the overrides.
+    """
+    points = sweep.arms(stage)
+    started = {arm: next((p for p in own if p.config), own[0]) for arm, own in points.items()}
+    resolved = all(point.config for point in started.values())
+    arms = {arm: _knobs(point, resolved) for arm, point in started.items()}
+    names = sorted({name for knobs in arms.values() for name in knobs})
+    table = {name: {arm: knobs.get(name, NONE) for arm, knobs in arms.items()} for name in names}
+    return {name: values for name, values in table.items() if len(set(values.values())) > 1}
+
+
+def _knobs(point: Outcome, resolved: bool) -> dict[str, str]:
+    if not resolved:
+        found = dict(point.overrides)
+    else:
+        found = {
+            f"{section}.{name}": value
+            for section, values in point.config.items()
+            if isinstance(values, dict)
+            for name, value in values.items()
+        }
+    return {
+        name: _text(value)
+        for name, value in found.items()
+        if not name.endswith("seed") and name.partition(".")[0] not in _NOT_COMPARED
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,135 @@
+"""Runs the first steps of a recorded point again, and compares its metrics line by line."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt2_jax.errors import Gpt2JaxError, UserError
+from gpt2_jax.sweeps.outcomes import DONE, Line, Outcome, read_lines, read_sweep
+
+TOLERANCE = 1e-3
+"""The relative difference up to which metrics match.
+
+On the same machine and versions they are equal; other processors and versions round otherwise, and
+in the first steps such differences have not grown yet.
+"""
+_COMPARED = ("loss", "grad_norm", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Match:
+    """Describes one number of one step.
+
+    Attributes:
+      step: of the run.
+      metric: its name.
+      recorded: the number in the record.
+      again: the number of the run that was made again.
+    """
+
+    step: int
+    metric: str
+    recorded: float
+    again: float
+
+    @property
+    def difference(self) -> float:
+        """Returns the difference relative to the recorded number."""
+        return abs(self.again - self.recorded) / max(abs(self.recorded), sys.float_info.min)
+
+    @property
+    def matches(self) -> bool:
+        """Returns whether the difference is within the tolerance."""
+        return self.difference <= TOLERANCE
+
+
+Train = Callable[[Sequence[str]], int]
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Runs `gpt2-jax` with these words in a process of its own, and returns its exit status."""
+    command = [sys.executable, "-m", "gpt2_jax", *words]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+
+
+def verify(folder: Path, steps: int, train: Train | None = None) -> tuple[Outcome, list[Match]]:
+    """Runs a point of a sweep or a record again, in a temporary folder.
+
+    Args:
+      folder: of the sweep or the record.
+      steps: after how many steps the run is stopped.
+      train: runs a command; `run_command` by default.
+
+    Returns:
+      (the point, what was compared, in the order of the steps).
+
+    Raises:
+      UserError: if no point is done and has its metrics, or none of them are so early.
+      Gpt2JaxError: if the run fails.
+    """
+    sweep = read_sweep(folder)
+    usable = [point for point in sweep.points if point.state == DONE and point.lines]
+    if not usable:
+        raise UserError(f"{folder}: no point is done and has a metrics.jsonl to compare with")
+    point = usable[-1]
+    with tempfile.TemporaryDirectory() as place:
+        workdir = Path(place) / "run"
+        status = (train or run_command)(_words(point, workdir, steps))
+        if status:
+            raise Gpt2JaxError(f"{point.name} ended with status {status}: {point.command}")
+        again = read_lines(workdir / "metrics.jsonl")
+    recorded, repeated = _compared(point.lines), _compared(again)
+    matches = [
+        Match(step, name, value, repeated[step, name])
+        for (step, name), value in recorded.items()
+        if (step, name) in repeated
+    ]
+    if not matches:
+        raise UserError(
+            f"{point.name} has no metrics up to step {steps} that the run has too: give --steps a "
+            "larger number"
+        )
+    return point, matches
+
+
+def _compared(lines: Sequence[Line]) -> dict[tuple[int, str], float]:
+    """Returns {(step, metric): number} of what is compared."""
+    return {
+        (line["step"], name): float(line[name])
+        for line in lines
+        for name in _COMPARED
+        if isinstance(line.get(name), (int, float))
+    }
+
+
+def _words(point: Outcome, workdir: Path, steps: int) -> list[str]:
+    """Returns the words after `gpt2-jax` that train the point in another folder."""
+    words = shlex.split(point.command)
+    if words[:2] != ["gpt2-jax", "train"] or "--workdir" not in words[:-1]:
+        raise UserError(f"{point.name}: the command is no gpt2-jax train --workdir: {words}")
+    words[words.index("--workdir") + 1] = str(workdir)
+    return [*words[1:], "--stop_at_step", str(steps)]
+
+
+def verification(point: Outcome, matches: Sequence[Match]) -> str:
+    """Returns the comparison as lines of text."""
+    lines = [f"{point.name}, recorded and again:"]
+    for match in matches:
+        mark = "" if match.matches else "  DIFFERS"
+        numbers = f"{match.recorded:<22.9g} {match.again:<22.9g}"
+        lines.append(f"step {match.step:<7} {match.metric:<14} {numbers}{mark}".rstrip())
+    wrong = sum(not match.matches for match in matches)
+    equal = sum(match.again == match.recorded for match in matches)
+    largest = max(match.difference for match in matches)
+    verdict = f"{wrong} differ by more than {TOLERANCE:g}" if wrong else "all match"
+    lines.append(
+        f"{len(matches)} numbers: {verdict}; {equal} are equal to the bit, and the largest "
+        f"relative difference is {largest:.2g}"
+    )
+    return "\n".join(lines)

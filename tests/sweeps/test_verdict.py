@@ -1,0 +1,109 @@
+"""Verdicts are as often wrong, and effects as often found, as they say: simulated sweeps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpt2_jax.sweeps.power import smallest_detectable_effect
+from gpt2_jax.sweeps.statistics import TTest, difference, holm, mean, welch
+from gpt2_jax.sweeps.verdict import (
+    BETTER,
+    EQUIVALENT,
+    UNDECIDED,
+    WORSE,
+    decide,
+    more_seeds,
+    time_to_loss,
+)
+
+_SWEEPS = 10_000
+
+
+def _losses(seed: int, arms: int, count: int, correlation: float = 0.5) -> np.ndarray:
+    """Returns [sweeps, arms, seeds] losses without any effect, correlated within a seed."""
+    random = np.random.default_rng(seed)
+    shared = random.normal(size=(_SWEEPS, 1, count)) * np.sqrt(correlation)
+    return 3.0 + shared + random.normal(size=(_SWEEPS, arms, count)) * np.sqrt(1 - correlation)
+
+
+def _verdicts(test: TTest, p: np.ndarray, delta: float | None = None) -> np.ndarray:
+    return decide(test, p, delta, higher_is_better=False)
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_without_an_effect_intervals_cover_and_verdicts_are_seldom_false(count):
+    losses = _losses(count, 2, count)
+    test = mean(losses[:, 1] - losses[:, 0])
+    low, high = test.interval()
+    assert 0.944 <= np.mean((low <= 0) & (high >= 0)) <= 0.956
+    assert np.mean(_verdicts(test, test.p_value()) != UNDECIDED) <= 0.056
+    unpaired = welch(losses[:, 1], _losses(count + 1, 1, count + 2)[:, 0])
+    low, high = unpaired.interval()
+    # Welch's degrees of freedom are an approximation, which errs on the safe side.
+    assert 0.944 <= np.mean((low <= 0) & (high >= 0)) <= 0.975
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_the_smallest_detectable_effect_is_found_four_times_in_five(count):
+    losses = _losses(10 + count, 2, count)
+    differences = losses[:, 1] - losses[:, 0]  # their standard deviation is 1
+    better = mean(differences - smallest_detectable_effect(count))
+    assert 0.78 <= np.mean(_verdicts(better, better.p_value()) == BETTER) <= 0.82
+    worse = mean(differences + smallest_detectable_effect(count))
+    assert 0.78 <= np.mean(_verdicts(worse, worse.p_value()) == WORSE) <= 0.82
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_several_arms_together_are_seldom_judged_falsely(count):
+    losses = _losses(20 + count, 6, count)
+    test = mean(losses[:, 1:] - losses[:, :1])
+    false = _verdicts(test, holm(test.p_value())) != UNDECIDED
+    assert np.mean(false.any(axis=-1)) <= 0.056
+    unadjusted = _verdicts(test, test.p_value()) != UNDECIDED
+    assert np.mean(unadjusted.any(axis=-1)) > 0.1
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_a_difference_of_delta_is_seldom_called_equivalent(count):
+    losses = _losses(30 + count, 2, count)
+    test = mean(losses[:, 1] - losses[:, 0] + 2.0)
+    assert np.mean(_verdicts(test, test.p_value(), 2.0) == EQUIVALENT) <= 0.056
+
+
+def test_the_four_verdicts():
+    clear, unclear = [0.0, 0.001, 0.002], [-0.2, 0.0, 0.3]
+    for values, higher, expected in (
+        (clear, False, EQUIVALENT),
+        ([0.099, 0.1, 0.101], False, WORSE),
+        ([0.099, 0.1, 0.101], True, BETTER),
+        ([-0.099, -0.1, -0.101], False, BETTER),
+        (unclear, False, UNDECIDED),
+    ):
+        test = mean(np.array(values))
+        found = decide(test, test.p_value(), 0.01, higher_is_better=higher)
+        assert str(found) == expected
+    single = mean(np.array([0.0]))
+    assert str(_verdicts(single, single.p_value(), 1.0)) == UNDECIDED
+
+
+def test_an_undecided_comparison_says_how_many_seeds_it_lacks():
+    baseline = {0: 1.0, 1: 1.2, 2: 1.4}
+    found = difference({0: 1.1, 1: 1.2, 2: 1.6}, baseline)
+    assert found.deviation == pytest.approx(0.1)
+    # An effect of one standard deviation: 10 seeds find it, 11 also show that there is none.
+    assert more_seeds(found, None, 1) == 7
+    assert more_seeds(found, 0.1, 1) == 8
+    more = more_seeds(found, 0.1, 4)
+    assert more is not None and more > 8
+    assert more_seeds(found, 1e-6, 1) is None
+    assert more_seeds(difference({0: 1.0}, {0: 2.0}), 0.1, 1) is None
+
+
+def test_time_to_loss_is_interpolated_and_censored():
+    tokens, losses = np.array([100.0, 200.0, 300.0]), np.array([4.0, 3.0, 2.5])
+    assert time_to_loss(tokens, losses, 3.25) == (175.0, True)
+    assert time_to_loss(tokens, losses, 4.5) == (100.0, True)
+    assert time_to_loss(tokens, losses, 2.0) == (300.0, False)
+    # The first crossing counts, even if the loss rises again.
+    assert time_to_loss(tokens, np.array([4.0, 2.0, 3.0]), 3.0) == (150.0, True)

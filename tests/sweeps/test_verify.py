@@ -1,0 +1,81 @@
+"""A recorded point is trained again and compared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from gpt2_jax.cli.main import main
+from gpt2_jax.errors import Gpt2JaxError, UserError
+from gpt2_jax.sweeps import verify as verifying
+from gpt2_jax.sweeps.verify import verification, verify
+from tests.sweeps.made_sweep import write_sweep
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    finals = {"learned": [1.5, 1.6], "none": [1.7, 1.8]}
+    ends = {("none", 1): ("failed", "")}
+    return write_sweep(tmp_path / "record", finals, baseline="learned", ends=ends)
+
+
+def _trains(folder: Path, change: float = 0.0, commands: list | None = None) -> Callable:
+    """Returns a function in place of training, which copies the recorded metrics."""
+
+    def train(words: Sequence[str]) -> int:
+        if commands is not None:
+            commands.append(list(words))
+        workdir = Path(words[words.index("--workdir") + 1])
+        stop = int(words[words.index("--stop_at_step") + 1])
+        recorded = folder / "points" / "main-none-s0" / "run" / "metrics.jsonl"
+        lines = [json.loads(line) for line in recorded.read_text().splitlines()]
+        workdir.mkdir()
+        with (workdir / "metrics.jsonl").open("w") as file:
+            for line in (line for line in lines if line["step"] <= stop):
+                changed = {"loss": line["loss"] + change} if "loss" in line else {}
+                file.write(json.dumps(line | changed) + "\n")
+        return 0
+
+    return train
+
+
+def test_the_command_of_a_finished_point_runs_in_another_folder(folder, capsys):
+    commands: list[list[str]] = []
+    point, matches = verify(folder, 50, _trains(folder, commands=commands))
+    assert point.name == "main-none-s0"
+    ((*words, flag, steps),) = commands
+    assert (flag, steps) == ("--stop_at_step", "50") and words[0] == "train"
+    assert words[-1] == "--config.model.position=none" and "main-none-s0" not in words
+    assert {match.step for match in matches} == {10, 20, 30, 40, 50}
+    assert {match.metric for match in matches} == {"loss", "learning_rate"}
+    assert all(match.recorded == match.again for match in matches)
+    assert "10 numbers: all match; 10 are equal to the bit" in verification(point, matches)
+    assert not Path(words[words.index("--workdir") + 1]).exists()
+
+
+def test_differences_end_with_status_1(folder, monkeypatch, capsys):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for change, status in ((1e-5, 0), (0.1, 1)):
+        monkeypatch.setattr(verifying, "run_command", _trains(folder, change))
+        assert main(["report", "--verify", str(folder), "--steps", "20"]) == status
+    out = capsys.readouterr().out
+    assert "2 differ by more than 0.001" in out and out.count("DIFFERS") == 2
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_cannot_be_verified_says_why(folder):
+    with pytest.raises(Gpt2JaxError, match="main-none-s0 ended with status 2"):
+        verify(folder, 50, lambda words: 2)
+    with pytest.raises(UserError, match="no metrics up to step 5"):
+        verify(folder, 5, _trains(folder))
+    path = folder / "points" / "main-none-s0" / "point.json"
+    path.write_text(path.read_text().replace("gpt2-jax train", "python train.py"))
+    with pytest.raises(UserError, match="the command is no gpt2-jax train"):
+        verify(folder, 50, _trains(folder))
+    shutil.rmtree(folder / "points")
+    with pytest.raises(UserError, match="has no points yet"):
+        verify(folder, 50, _trains(folder))
