@@ -1,8 +1,8 @@
 r"""A two-layer byte-level GPT-2 that trains in half a minute: the base of the records of ablations.
 
 Command:
-  gpt2-jax prepare --corpus python-stdlib --tokenizer byte --val_fraction 0.01 \
-    --out runs/data/python-stdlib
+  gpt2-jax prepare --corpus python-stdlib --tokenizer byte --val_fraction 0.03 \
+    --out runs/data/ablation_byte
   gpt2-jax sweep --sweep experiments/records/2026-11-28_noise_floor/sweep.py --out runs/noise_floor
 Hardware: 1 CPU core for each of the runs that a sweep runs at the same time.
 Time: about half a minute a run of 1 M tokens.
@@ -23,7 +23,7 @@ def get_config():
     c.compute.dtype = "float32"
     c.compute.scan_unroll = 2
     c.compute.loss_chunk = 0
-    c.data.path = "runs/data/python-stdlib"
+    c.data.path = "runs/data/ablation_byte"
     c.data.tokenizer = "byte"
     c.schedule.learning_rate = 2.0**-8
     # Nothing, so that a grid of rates changes one number.
@@ -32,7 +32,7 @@ def get_config():
     c.train.batch_size = 8
     c.train.total_steps = 1000
     c.checkpoint.every = 1000
-    c.eval.every = 100
+    c.eval.every = 200
     c.eval.sample_tokens = 0
     c.log.every = 20
     c.log.norms_every = 0

@@ -11,7 +11,7 @@ def get_sweep():
         base="configs/ablation_byte.py",
         points=product(
             zipped(
-                axis("model.d_model", _SHAPES),
+                axis("model.d_model", list(_SHAPES)),
                 axis("model.num_layers", _SHAPES.values()),
                 axis("model.num_heads", [width // 32 for width in _SHAPES]),
                 # The best rate falls with the width: this is the base's 2^-8 at its width, 128.
