@@ -21,7 +21,6 @@ def get_config():
     c.model.context_length = 128
     c.model.vocab_multiple = 16
     c.compute.dtype = "float32"
-    c.compute.scan_unroll = 2
     c.compute.loss_chunk = 0
     c.data.path = "runs/data/ablation_byte"
     c.data.tokenizer = "byte"
@@ -32,7 +31,7 @@ def get_config():
     c.train.batch_size = 8
     c.train.total_steps = 1000
     c.checkpoint.every = 1000
-    c.eval.every = 200
+    c.eval.every = 250
     c.eval.sample_tokens = 0
     c.log.every = 20
     c.log.norms_every = 0
