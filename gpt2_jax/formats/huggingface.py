@@ -71,7 +71,7 @@ _FIXED = {
     for field in dataclasses.fields(ModelConfig)
     if field.metadata["changes_function"] and field.name not in _KEYS
 }
-_ACTIVATIONS = tuple(
+EXPORTED_ACTIVATIONS = tuple(
     name for name in config_lib.ACTIVATIONS if name not in config_lib.GATED_ACTIVATIONS
 )
 # Keys that change the function in ways this model cannot, with the value that changes nothing.
@@ -100,10 +100,10 @@ def read_config(folder: Path) -> Config:
     model = {knob: values.get(key, default) for knob, (key, default) in _KEYS.items()}
     activation = str(model["activation"])
     model["activation"] = _ACTIVATION_ALIASES.get(activation, activation)
-    if model["activation"] not in _ACTIVATIONS:
+    if model["activation"] not in EXPORTED_ACTIVATIONS:
         raise UserError(
             f"{path}: activation_function={model['activation']!r} is not supported; supported "
-            f"activations: {', '.join(_ACTIVATIONS)}"
+            f"activations: {', '.join(EXPORTED_ACTIVATIONS)}"
         )
     return interchange.imported_config(model, path)
 
@@ -199,7 +199,7 @@ def write(folder: Path, config: ModelConfig, params: Any, tokenizer: Tokenizer) 
     if config.is_gated:
         raise UserError(
             f"model.activation={config.activation} is not part of Hugging Face's GPT-2: only "
-            f"models with one of {', '.join(_ACTIVATIONS)} can be exported"
+            f"models with one of {', '.join(EXPORTED_ACTIVATIONS)} can be exported"
         )
     eos = ends if len(ends) > 1 else ends[0] if ends else None
     end = {"bos_token_id": tokenizer.bos, "eos_token_id": eos}

@@ -18,7 +18,8 @@ _RATE = "schedule.learning_rate"
 def get_sweep():
     """Returns the sweep."""
     tune = chain(
-        product(arms(_ADAMW | _MUON), axis(_RATE, logspace2(-10, -6)), seeds(1, first=100)),
+        product(arms(_ADAMW), axis(_RATE, logspace2(-10, -6)), seeds(1, first=100)),
+        product(arms(_MUON), axis(_RATE, logspace2(-10, -4)), seeds(1, first=100)),
         product(arms(_LION), axis(_RATE, logspace2(-13, -9)), seeds(1, first=100)),
     )
     confirm = best_of(
