@@ -1,6 +1,6 @@
 """Checks muP: after some training steps, wide models have activations as large as narrow ones.
 
-Command (about a minute on two cores; writes coordinate_check.json, and with the extra `plots`
+Command (some minutes on two cores; writes coordinate_check.json, and with the extra `plots`
 coordinate_check.png):
   python experiments/mup/coordinate_check.py --out experiments/mup/results
 

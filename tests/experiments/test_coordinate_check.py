@@ -18,6 +18,7 @@ def test_slopes_are_the_powers_of_the_width():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_activations_are_as_large_at_every_width_with_mup_and_not_without():
     result = check(Setting())
     print(coordinate_check.table(result))
