@@ -22,6 +22,7 @@ from gpt2_jax.config.hints import unknown_key
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
 from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.config.model import ACTIVATIONS, GATED_ACTIVATIONS, ModelConfig
+from gpt2_jax.config.mup import check_mup
 from gpt2_jax.config.sections import (
     CheckpointConfig,
     Config,
@@ -265,6 +266,7 @@ def _check_together(config: Config) -> None:
             f"model.attention_scale={model.attention_scale:g} needs "
             "model.scale_attn_weights=true: unset one of them"
         )
+    check_mup(model, config.optimizer)
     if model.num_layers % (compute.scan_unroll or 1):
         raise UserError(
             f"compute.scan_unroll={compute.scan_unroll} must divide "

@@ -100,6 +100,22 @@ class ModelConfig:
         0.0, "logits z become c tanh(z / c) for this c; 0 leaves them as they are", low=0
     )
     tie_embeddings: bool = knob(True, "use the token embedding as the output matrix")
+    mup_base_width: int | None = knob(
+        None,
+        "d_model at which muP, the maximal update parametrization, is the standard one, so that a "
+        "learning rate tuned there holds at every width; unset: no muP",
+        low=1,
+    )
+    mup_base_head_dim: int | None = knob(
+        None,
+        "head width K0 of the base model of muP, for scores times sqrt(K0) / head width; unset: "
+        "the same head width as here, because models of all widths have it",
+        low=1,
+    )
+    mup_input_alpha: float = knob(1.0, "with muP, factor of the embeddings", low=0)
+    mup_output_alpha: float = knob(
+        1.0, "with muP, factor of the logits beside mup_base_width / d_model", low=0
+    )
 
     @property
     def padded_vocab_size(self) -> int:
@@ -131,10 +147,18 @@ class ModelConfig:
 
     @property
     def score_scale(self) -> float:
-        """Returns the factor of attention scores, 1 / sqrt(K) in GPT-2."""
+        """Returns the factor of attention scores: 1 / sqrt(K) in GPT-2, sqrt(K0) / K in muP."""
         if self.attention_scale is not None:
             return self.attention_scale
-        return self.head_dim**-0.5 if self.scale_attn_weights else 1.0
+        if not self.scale_attn_weights:
+            return 1.0
+        of_base = self.mup_base_head_dim or self.head_dim
+        return (of_base / self.head_dim) ** 0.5 * self.head_dim**-0.5
+
+    @property
+    def mup_width_multiplier(self) -> float:
+        """Returns m, the width over the base width of muP; 1 without muP."""
+        return self.d_model / (self.mup_base_width or self.d_model)
 
     def differences(self, other: ModelConfig) -> dict[str, tuple[Any, Any]]:
         """Returns {field: (own value, value of the other)} of the fields that change the function.

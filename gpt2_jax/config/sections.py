@@ -112,6 +112,11 @@ class OptimizerConfig:
         choices=MUON_SCALES,
     )
     weight_decay: float = knob(0.1, "decoupled decay of kernels and embeddings", low=0)
+    mup_independent_decay: bool = knob(
+        True,
+        "with model.mup_base_width, divide the weight decay of matrices by the factor of their "
+        "learning rate, so that a step shrinks them by the same fraction at every width",
+    )
     grad_clip: float = knob(1.0, "largest global gradient norm; 0 turns clipping off", low=0)
     ema_decay: float = knob(
         0.0,

@@ -28,6 +28,7 @@ from gpt2_jax.model.dropout import Dropout
 from gpt2_jax.model.embedding import embed
 from gpt2_jax.model.layout import constrain
 from gpt2_jax.model.linear import PRODUCT, Linear
+from gpt2_jax.model.mup import matrix_std, output_scale, scaled
 from gpt2_jax.model.norms import QK_NORMS, make_norm
 from gpt2_jax.model.positions import ENCODINGS, restarting_positions
 from gpt2_jax.model.residual import (
@@ -72,7 +73,8 @@ class Attention(nn.Module):
         dropout = Dropout(config.dropout, deterministic=not self.train)
 
         axes = ("embed", None, "heads", "head_dim")
-        c_attn = Linear((D,), (3, H, K), axes, compute, INIT_STD, config.bias, name="c_attn")
+        std = matrix_std(config, INIT_STD)
+        c_attn = Linear((D,), (3, H, K), axes, compute, std, config.bias, name="c_attn")
         q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = split_qkv(c_attn(x_BxTxD), H)
         if first_v_BxTxHxK is not None and is_first is not None:
             first_v_BxTxHxK = jnp.where(is_first, v_BxTxHxK, first_v_BxTxHxK)
@@ -134,9 +136,10 @@ class MLP(nn.Module):
         """Returns [B, T, D]."""
         config, compute = self.config, self.compute
         D, F, bias = config.d_model, config.mlp_width, config.bias
+        std = matrix_std(config, INIT_STD)
 
         def widened(name: str) -> jax.Array:
-            y = Linear((D,), (F,), ("embed", "mlp"), compute, INIT_STD, bias, name=name)(x_BxTxD)
+            y = Linear((D,), (F,), ("embed", "mlp"), compute, std, bias, name=name)(x_BxTxD)
             return constrain(y, ("batch", "length", "act_mlp"))
 
         h_BxTxF = widened("c_fc")
@@ -261,8 +264,8 @@ class GPT2(nn.Module):
             is one document. A cache takes no segments.
 
         Returns:
-          (hidden states [B, T, D] after the final norm, the cache with T more tokens in each row;
-          None without a cache).
+          (hidden states [B, T, D] after the final norm, with muP times the factor of the logits;
+          the cache with T more tokens in each row, None without a cache).
         """
         T = tokens_BxT.shape[1]
         slots_BxT = jnp.arange(T)[None]
@@ -290,8 +293,9 @@ class GPT2(nn.Module):
         if cache is not None:
             cache = KVCache(layers, cache.lengths + T)
         x_BxTxD = stream.x_BxTxD
-        final = NORM_POSITIONS[config.norm_position].has_final
-        return self.ln_f(x_BxTxD) if final else x_BxTxD, cache
+        if NORM_POSITIONS[config.norm_position].has_final:
+            x_BxTxD = self.ln_f(x_BxTxD)
+        return scaled(x_BxTxD, output_scale(config)), cache
 
     def logits(
         self, tokens_BxT: jax.Array, cache: KVCache | None = None
@@ -317,4 +321,5 @@ class GPT2(nn.Module):
         x_BxTxD = embed(self.wte, tokens_BxT, ("vocab", "embed"), self.compute)
         if add := ENCODINGS[self.config.position].embed:
             x_BxTxD = add(self.position, x_BxTxD, positions_BxT, self.compute)
+        x_BxTxD = scaled(x_BxTxD, self.config.mup_input_alpha)
         return self.dropout(constrain(x_BxTxD, ("batch", "length", "act_embed")))

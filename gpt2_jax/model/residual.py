@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.model.layout import constrain
+from gpt2_jax.model.mup import matrix_std
 
 INIT_STD = 0.02  # of all matrices, but for what is said here (Radford et al. 2018, section 4.1)
 
@@ -62,12 +63,12 @@ RESIDUAL_INITS: dict[str, Callable[[ModelConfig], float]] = {
     # A block then begins as the identity (Zhang et al. 2019, "Fixup").
     "zero": lambda config: 0.0,
 }
-"""Initialization -> the deviation of the projections that end attention and MLP."""
+"""Initialization -> the deviation of the projections that end attention and MLP, without muP."""
 
 
 def residual_std(config: ModelConfig) -> float:
     """Returns the initial deviation of the projections that write into the residual stream."""
-    return RESIDUAL_INITS[config.residual_init](config)
+    return matrix_std(config, RESIDUAL_INITS[config.residual_init](config))
 
 
 class Stream(NamedTuple):

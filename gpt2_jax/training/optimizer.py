@@ -17,6 +17,7 @@ import optax
 from gpt2_jax.config import Config, OptimizerConfig, ScheduleConfig
 from gpt2_jax.training.adafactor import adafactor_rule
 from gpt2_jax.training.muon import muon_rule
+from gpt2_jax.training.mup import matrix_rate, scale_matrices
 
 # Matrices and embeddings decay; biases and the scales of norms never do. Names decide, because
 # stacked layers add an axis to every shape.
@@ -136,17 +137,22 @@ def make_schedule(config: ScheduleConfig, total_steps: int) -> optax.Schedule:
 def make_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
     """Returns the config's optimizer: clip by global norm, update rule, decay, learning rate.
 
-    Its `update` takes the learning rate as the keyword argument `learning_rate`.
+    With muP, the rates of matrices are scaled before their decay is added, which is then the same
+    at every width, or after it without `optimizer.mup_independent_decay`. The `update` takes the
+    learning rate as the keyword argument `learning_rate`.
     """
     optimizer = config.optimizer
     clip = optimizer.grad_clip
+    links: list[optax.GradientTransformation] = [
+        RULES[optimizer.name](optimizer),
+        optax.add_decayed_weights(optimizer.weight_decay, decay_mask),
+        _scale_by_learning_rate(),
+    ]
+    if (of_matrices := matrix_rate(config)) != 1:
+        place = 1 if optimizer.mup_independent_decay else 2
+        links.insert(place, scale_matrices(of_matrices))
     return optax.chain(
-        optax.clip_by_global_norm(clip) if clip else optax.identity(),
-        optax.chain(
-            RULES[optimizer.name](optimizer),
-            optax.add_decayed_weights(optimizer.weight_decay, decay_mask),
-            _scale_by_learning_rate(),
-        ),
+        optax.clip_by_global_norm(clip) if clip else optax.identity(), optax.chain(*links)
     )
 
 

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from gpt2_jax.config import Config, OptimizerConfig
+from gpt2_jax.model.mup import scaled
+from gpt2_jax.training.mup import matrix_rate, rate_factors
 from gpt2_jax.training.optimizer import decay_mask
 
 
@@ -53,7 +55,9 @@ def apply_update(
       rate: the learning rate, a float32 scalar.
     """
     if config.optimizer.name == "adamw" and not config.compute.plain:
-        return adamw_update(config.optimizer, params, opt_state, gradient, rate)
+        return adamw_update(
+            config.optimizer, params, opt_state, gradient, rate, matrix_rate(config)
+        )
     return optax_update(optimizer, params, opt_state, gradient, rate)
 
 
@@ -75,9 +79,17 @@ def optax_update(
 
 
 def adamw_update(
-    config: OptimizerConfig, params: Any, opt_state: Any, gradient: Gradient, rate: jax.Array
+    config: OptimizerConfig,
+    params: Any,
+    opt_state: Any,
+    gradient: Gradient,
+    rate: jax.Array,
+    of_matrices: float = 1.0,
 ) -> tuple[Any, Any]:
-    """Returns the same as `optax_update` for AdamW apart from rounding, in one pass."""
+    """Returns the same as `optax_update` for AdamW apart from rounding, in one pass.
+
+    The factor of the learning rate of matrices is an argument, `mup.matrix_rate` of the config.
+    """
     beta1, beta2, clip, accepted = config.beta1, config.beta2, config.grad_clip, gradient.accepted
     scale = 1 / gradient.weight
     if clip:
@@ -96,14 +108,16 @@ def adamw_update(
     mu = jax.tree.map(lambda m, g: old1 * m + new1 * g, adam.mu, grads)
     nu = jax.tree.map(lambda v, g: old2 * v + new2 * jnp.square(g), adam.nu, grads)
 
-    def moved(p: jax.Array, m: jax.Array, v: jax.Array, decays: bool) -> jax.Array:
-        kept = p * (1 - step * config.weight_decay) if decays else p
-        return kept - pace * m / (jnp.sqrt(v) * root + config.epsilon)
+    def moved(p: jax.Array, m: jax.Array, v: jax.Array, decays: bool, factor: float) -> jax.Array:
+        of_decay = 1.0 if config.mup_independent_decay else factor
+        kept = p * (1 - scaled(step, of_decay) * config.weight_decay) if decays else p
+        return kept - scaled(pace, factor) * m / (jnp.sqrt(v) * root + config.epsilon)
 
     counted = jax.tree.map(
         lambda leaf: leaf + accepted.astype(leaf.dtype) if leaf.ndim == 0 else leaf, opt_state
     )
-    new_params = jax.tree.map(moved, params, mu, nu, decay_mask(params))
+    factors = rate_factors(params, of_matrices)
+    new_params = jax.tree.map(moved, params, mu, nu, decay_mask(params), factors)
     return new_params, optax.tree.set(counted, mu=mu, nu=nu)
 
 

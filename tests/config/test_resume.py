@@ -55,7 +55,8 @@ def _may_change(key: str) -> bool:
     [key for key, knob in KNOBS.items() if not (knob.choices and len(knob.choices) == 1)],
 )
 def test_only_what_the_run_computes_is_fixed_on_resume(key: str) -> None:
-    saved = from_dict({"model": {"num_layers": 4}, "train": {"batch_size": 64}})
+    model = {"num_layers": 4, "mup_base_width": 256}  # some knobs need a base width
+    saved = from_dict({"model": model, "train": {"batch_size": 64}})
     new = _changed(saved, key)
     if _may_change(key):
         check_resume(saved, new, "w")

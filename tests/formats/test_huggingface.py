@@ -123,6 +123,7 @@ def test_every_config_key_that_we_write_is_read_back(tmp_path: Path) -> None:
         ("attention_scale", 0.5),
         ("qk_norm", "rms"),
         ("logit_softcap", 30.0),
+        ("mup_base_width", 16),
     ],
 )
 def test_a_knob_that_gpt2_does_not_have_is_not_exported(
