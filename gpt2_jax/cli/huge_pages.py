@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,11 +26,25 @@ def restart_with_huge_pages() -> None:
     addresses faster. Call this before anything slow is imported. The process keeps its number and
     its open files. Does nothing where the user has chosen for or against huge pages.
     """
+    if _TUNABLE in os.environ.get(_VARIABLE, ""):
+        _block_interrupts(False)  # in the new process, which may have inherited that
+        return
     with contextlib.suppress(OSError):  # without huge pages everything works as well, but slower
         value = tunables(os.environ, _KERNEL.read_text("utf-8"), platform.libc_ver())
         if value is not None and sys.executable and only_cpus(os.environ, Path("/dev")):
             environment = os.environ | {_VARIABLE: value}
-            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+            # While Python starts, it could only show a traceback of its own start.
+            _block_interrupts(True)
+            try:
+                os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+            finally:  # if that has failed
+                _block_interrupts(False)
+
+
+def _block_interrupts(block: bool) -> None:
+    """Makes Ctrl-C wait, or no longer."""
+    how = signal.SIG_BLOCK if block else signal.SIG_UNBLOCK
+    signal.pthread_sigmask(how, {signal.SIGINT})
 
 
 def tunables(environment: Mapping[str, str], kernel: str, libc: tuple[str, str]) -> str | None:

@@ -102,34 +102,6 @@ def sigterm_raises() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interrupts_end_imports() -> Iterator[None]:
-    """Makes Ctrl-C end the process at once during an import in the block; otherwise it raises.
-
-    An exception inside an import can be lost in a callback, or leave a half-initialized library
-    that crashes. Nothing is lost by ending there, because work begins after the imports. If SIGINT
-    has another handler than Python's own, nothing is changed.
-    """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-
-    def interrupt(number: int, frame: types.FrameType | None) -> NoReturn:
-        caller = frame
-        while caller is not None:
-            if caller.f_code.co_filename.startswith("<frozen importlib"):
-                os.write(sys.stderr.fileno(), b"interrupted\n")
-                os._exit(128 + number)
-            caller = caller.f_back
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextlib.contextmanager
 def only_python_prints() -> Iterator[None]:
     """Sends what C++ code writes to standard output in the block to standard error.
 

@@ -12,13 +12,14 @@ _OFFERED = "always [madvise] never\n"
 _GLIBC = ("glibc", "2.36")
 
 _CODE = """
-import os, pathlib, sys
+import os, pathlib, signal, sys
 from gpt2_jax.cli import huge_pages
 huge_pages._KERNEL = pathlib.Path(os.environ["KERNEL"])
 huge_pages.platform.libc_ver = lambda: ("glibc", "2.36")
 print(os.getpid(), flush=True)
 huge_pages.restart_with_huge_pages()
 print(os.environ.get("GLIBC_TUNABLES"))
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 """
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from gpt2_jax.cli import interrupts, process
 from gpt2_jax.cli import main as cli
-from gpt2_jax.cli import process
 
 # A command of its own whose verb `sample` is what RUN defines as `run`.
 _COMMAND = """
@@ -221,13 +221,14 @@ def test_jax_is_kept_from_libtpu_only_where_it_can_find_nothing(tmp_path: Path) 
         assert done.stdout == f"{chosen}\n", done.stderr
 
 
-def test_ctrl_c_during_imports_ends_the_command_at_once(tmp_path):
+@pytest.mark.parametrize("module", ["jax/__init__.py", "difflib.py"])  # late, and early
+def test_ctrl_c_during_imports_ends_the_command_at_once(tmp_path, module):
     importing = tmp_path / "importing"
-    jax = tmp_path / "modules" / "jax" / "__init__.py"
-    jax.parent.mkdir(parents=True)
-    jax.write_text(f"import time\nopen({str(importing)!r}, 'w').close()\ntime.sleep(60)\n")
+    slow = tmp_path / "modules" / module
+    slow.parent.mkdir(parents=True)
+    slow.write_text(f"import time\nopen({str(importing)!r}, 'w').close()\ntime.sleep(60)\n")
     command = [sys.executable, "-m", "gpt2_jax", "sample", "--model", str(tmp_path / "none")]
-    paths = os.pathsep.join([str(jax.parents[1]), str(Path(__file__).parents[2])])
+    paths = os.pathsep.join([str(tmp_path / "modules"), str(Path(__file__).parents[2])])
     # What a shell starts in the background ignores SIGINT, and so would its children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
@@ -239,3 +240,31 @@ def test_ctrl_c_during_imports_ends_the_command_at_once(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, "interrupted\n")
+
+
+def test_a_signal_to_the_process_and_its_group_interrupts_once() -> None:
+    answer = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    running = _start(_WAITS.format(at_last="import time; time.sleep(0.3)"), **answer)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "ready\n"
+    for _ in range(2):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    _, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (130, "interrupted\n")
+
+
+def test_the_handler_of_ctrl_c_is_put_back_and_another_is_left_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for handler in (signal.default_int_handler, signal.SIG_IGN, interrupts.Interrupts()):
+            signal.signal(signal.SIGINT, handler)
+            with interrupts.interrupts_raise():
+                handles = isinstance(signal.getsignal(signal.SIGINT), interrupts.Interrupts)
+                assert handles == (handler is not signal.SIG_IGN)
+                if handles:
+                    with pytest.raises(KeyboardInterrupt):
+                        signal.raise_signal(signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
