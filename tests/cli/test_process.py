@@ -1,4 +1,4 @@
-"""Tests the output of libraries, which devices are looked for, and how SIGTERM ends a verb."""
+"""Tests the output of libraries, and how SIGTERM and Ctrl-C end a verb."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 from gpt2_jax.cli import interrupts, process
 from gpt2_jax.cli import main as cli
+from gpt2_jax.parallel.accelerators import only_cpus
 
 # A command of its own whose verb `sample` is what RUN defines as `run`.
 _COMMAND = """
@@ -154,49 +155,6 @@ def test_every_verb_but_those_with_an_answer_of_their_own_is_ended(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-@pytest.mark.parametrize(
-    ("environment", "device", "alone"),
-    [
-        ({"HOME": "/root"}, "null", True),
-        ({"TPU_NAME": ""}, "null", True),
-        ({"TPU_WORKER_ID": "0"}, "null", False),
-        ({"JAX_PLATFORMS": "tpu,cpu"}, "null", False),
-        ({"LIBTPU_INIT_ARGS": "--xla_tpu_x=1"}, "null", False),
-        ({}, "accel0", False),
-        ({}, "accel/accel0", False),
-        ({}, "vfio/0", False),
-    ],
-)
-def test_a_sign_of_a_tpu_is_never_overlooked(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    environment: dict[str, str],
-    device: str,
-    alone: bool,
-) -> None:
-    monkeypatch.setattr(process, "_has_plugins", lambda: False)
-    (tmp_path / device).parent.mkdir(exist_ok=True)
-    (tmp_path / device).touch()
-    assert process.only_cpus(environment, tmp_path) == alone
-    monkeypatch.setattr(process, "_has_plugins", lambda: True)  # as where there is CUDA
-    assert not process.only_cpus(environment, tmp_path)
-
-
-@pytest.mark.parametrize("way", ["namespace", "entry point"])
-def test_a_plugin_of_jax_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    if way == "namespace":
-        (tmp_path / "jax_plugins" / "some_chip").mkdir(parents=True)
-    else:
-        made = tmp_path / "some_chip-1.0.dist-info"
-        made.mkdir()
-        (made / "METADATA").write_text("Name: some_chip\nVersion: 1.0\n")
-        (made / "entry_points.txt").write_text("[jax_plugins]\nsome_chip = some_chip\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert process._has_plugins()
-
-
 def test_jax_is_kept_from_libtpu_only_where_it_can_find_nothing(tmp_path: Path) -> None:
     code = (
         "import os; from gpt2_jax.cli.process import quiet_libraries; quiet_libraries(); "
@@ -208,7 +166,7 @@ def test_jax_is_kept_from_libtpu_only_where_it_can_find_nothing(tmp_path: Path) 
         for name, value in os.environ.items()
         if not name.startswith(("JAX_PLATFORM", "TPU_"))
     }
-    nothing = "cpu" if process.only_cpus(clean, Path("/dev")) else "None"
+    nothing = "cpu" if only_cpus(clean) else "None"
     for said, chosen in (({}, nothing), ({"JAX_PLATFORMS": "tpu"}, "tpu")):
         path = os.pathsep.join([str(tmp_path), *sys.path])
         done = subprocess.run(
