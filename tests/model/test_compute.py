@@ -67,6 +67,8 @@ def test_every_product_of_a_step_has_the_precision_of_the_config(compute, precis
     products = jaxpr.count("dot_general[")
     assert products == 3 * (6 + 1)
     found = re.findall(r"\bprecision=\(?(?:Precision\.)?(\w+)", jaxpr)
+    if config.compute.dtype == "bfloat16":  # on CPUs the loss names none, as its factors are exact
+        products -= 3
     assert found == [precision] * products if precision else found == []
 
 

@@ -109,6 +109,22 @@ def test_bfloat16_is_close_to_float32(chunk):
         assert np.abs(one - other).max() / np.abs(other).max() < 0.03
 
 
+def test_no_precision_rounds_the_tables_gradient_of_a_model_in_bfloat16():
+    args = inputs(jnp.bfloat16)
+    gradients = [
+        value_and_grad(functools.partial(_in_one_chunk, precision))(*args)[1]
+        for precision in (None, "high", "highest")
+    ]
+    for d_hidden, d_table in gradients:
+        np.testing.assert_array_equal(d_hidden, gradients[0][0])
+        np.testing.assert_array_equal(d_table, gradients[0][1])
+        assert (d_table != d_table.astype(jnp.bfloat16)).any()
+
+
+def _in_one_chunk(precision, *args):
+    return weighted_cross_entropy(*args, V, 0, precision)
+
+
 @pytest.mark.parametrize("rows", [V, PADDED])
 @pytest.mark.parametrize("chunk", [0, T // 4])
 def test_rounded_factors_of_any_size_are_close_to_float32(rows, chunk):
