@@ -186,7 +186,7 @@ def test_rbg_draws_other_masks_and_trains():
     @functools.partial(jax.jit, static_argnums=0)
     def first_loss(prng):
         key = jax.random.fold_in(jax.random.key(config.train.seed, impl=prng), 0)
-        return step._weighted_loss(model, params, batch, key) / batch.targets.size
+        return step.weighted_loss(model, params, batch, key) / batch.targets.size
 
     assert first_loss("rbg") == pytest.approx(rbg[0], rel=1e-5)
     assert abs(first_loss("threefry2x32") / rbg[0] - 1) > 1e-4
