@@ -12,6 +12,8 @@ DEVICE_FILES = Path("/dev")
 
 # Environment variables that choose devices, or that machines with TPUs set.
 _VARIABLES = ("JAX_PLATFORM", "JAX_FORCE_TPU", "PJRT_", "TPU_", "LIBTPU_", "CLOUD_TPU_")
+# JAX sets it when it is imported and finds no TPU.
+_NO_SIGN = "TPU_SKIP_MDS_QUERY"
 # Device files of TPU drivers: up to v4, and from v5e. /dev/vfio/vfio is there without a TPU, too.
 _TPU_FILES = ("accel*", "vfio/[0-9]*")
 
@@ -33,7 +35,10 @@ def only_cpus(
         return True
     if platforms:
         return False
-    variables = any(value and name.startswith(_VARIABLES) for name, value in environment.items())
+    variables = any(
+        value and name.startswith(_VARIABLES) and name != _NO_SIGN
+        for name, value in environment.items()
+    )
     files = any(path for pattern in _TPU_FILES for path in devices.glob(pattern))
     return not (variables or files or has_plugins())
 

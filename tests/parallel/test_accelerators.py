@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from gpt2_jax.parallel import accelerators
     [
         ({"HOME": "/root"}, "null", True),
         ({"TPU_NAME": ""}, "null", True),
+        ({"TPU_SKIP_MDS_QUERY": "1"}, "null", True),
         ({"TPU_WORKER_ID": "0"}, "null", False),
         ({"JAX_PLATFORMS": "tpu,cpu"}, "null", False),
         ({"LIBTPU_INIT_ARGS": "--xla_tpu_x=1"}, "null", False),
@@ -56,3 +60,13 @@ def test_a_plugin_of_jax_is_found(
 def test_the_option_of_jax_goes_before_the_variable(tmp_path: Path) -> None:
     assert accelerators.only_cpus({"JAX_PLATFORMS": "tpu,cpu"}, tmp_path, platforms="cpu")
     assert not accelerators.only_cpus({}, tmp_path, platforms="cuda,cpu")
+
+
+def test_importing_jax_changes_no_answer() -> None:
+    code = (
+        "import os; from gpt2_jax.parallel.accelerators import only_cpus; "
+        "before = only_cpus(os.environ); import jax; "
+        "assert only_cpus(os.environ, platforms=jax.config.values['jax_platforms']) == before"
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_PLATFORM", "TPU_"))}
+    subprocess.run([sys.executable, "-c", code], env=clean, check=True)
