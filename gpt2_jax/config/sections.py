@@ -92,7 +92,12 @@ class OptimizerConfig:
     beta2: float = knob(
         0.95, "decay of the second moment; of lion, of its momentum", low=0, below=1
     )
-    epsilon: float = knob(1e-8, "added to the root of the second moment; adamw only", low=0)
+    epsilon: float = knob(
+        1e-8,
+        "added to the root of the second moment; adamw only. It must not be 0, by which parameters "
+        "without a gradient would be divided",
+        low=1e-30,
+    )
     weight_decay: float = knob(0.1, "decoupled decay of kernels and embeddings", low=0)
     grad_clip: float = knob(1.0, "largest global gradient norm; 0 turns clipping off", low=0)
 
