@@ -74,12 +74,17 @@ def warn(message: str) -> None:
     print_stderr(f"warning: {message}")
 
 
-def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+def did_you_mean(name: str, candidates: Iterable[str], closeness: float = 0.6) -> str:
     """Returns `; did you mean 'x'?` for the closest candidate.
 
     It is empty if none is close, or if the name is one: then something else about it is wrong.
+
+    Args:
+      name: what was written.
+      candidates: what may be written.
+      closeness: the least ratio of `difflib` between them. At 0.6, `gpu` is close to `cpu`.
     """
-    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=closeness)
     return f"; did you mean {close[0]!r}?" if close and close[0] != name else ""
 
 

@@ -35,7 +35,7 @@ from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.inference.scoring import Scorer
 from gpt2_jax.model import attention_kernels
 from gpt2_jax.model.build import build_decoder
-from gpt2_jax.model.defaults import with_dtype
+from gpt2_jax.model.defaults import explain_dtype, with_dtype
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
@@ -100,9 +100,12 @@ def train(
     # `dataclasses.replace` makes a config that was not checked.
     config = config_lib.from_dict(config_lib.to_dict(config))
     keep_compiled_programs()
-    config, kernel = _on_these_devices(config)
+    chooses_dtype = config.compute.dtype == "auto"
+    config, dtype, kernel = _on_these_devices(config)
     with report_lost_peers():
         log = print_stderr if is_primary() else _silent
+        if chooses_dtype:
+            log(f"dtype: {dtype}")
         if jax.default_backend() != "cpu":  # where no choice costs memory that nobody expects
             log(f"attention: {kernel}")
         if layout := run_layout(config, jax.devices()):
@@ -115,12 +118,13 @@ def train(
     return results
 
 
-def _on_these_devices(config: Config) -> tuple[Config, str]:
-    """Returns the config with what data and devices decide, and the attention kernel in words."""
+def _on_these_devices(config: Config) -> tuple[Config, str, str]:
+    """Returns the config with what data and devices decide, and dtype and kernel in words."""
     config = resolve_vocab_size(config)
     check_platforms()
+    dtype = explain_dtype(config.compute)
     config = dataclasses.replace(config, compute=with_dtype(config.compute))
-    return config, attention_kernels.explain(config.model, config.compute)
+    return config, dtype, attention_kernels.explain(config.model, config.compute)
 
 
 def make_setup(config: Config, sets: TokenSets, mesh: MeshConfig | None = None) -> Setup:
@@ -191,16 +195,16 @@ def dry_run(config: Config) -> dict[str, Any]:
 
     Returns:
       {"parameters", "tokens_per_step", "total_tokens", "flops_per_step", "mesh": {axis: size},
-      "layout": the mesh in words and, on several TPUs or GPUs, how it came about, "attention": the
-      kernel on the local devices and why it is not another, "memory_bytes": {kind: bytes per
-      device}}. Gradients take as much memory as the parameters; activations are not
-      included.
+      "layout": the mesh in words and, on several TPUs or GPUs, how it came about, "dtype" and
+      "attention": the dtype and the kernel on the local devices, and why they are not others,
+      "memory_bytes": {kind: bytes per device}}. Gradients take as much memory as the parameters;
+      activations are not included.
 
     Raises:
       UserError: if the mesh does not divide the batch or the model, or it is unset and no mesh does
         or is expected to fit.
     """
-    config, kernel = _on_these_devices(config)
+    config, dtype, kernel = _on_these_devices(config)
     layout = run_layout(config, jax.devices())
     mesh = mesh_lib.make_mesh(layout.mesh if layout else config.mesh)
     mesh_lib.check_batch(config.train, mesh)
@@ -212,6 +216,7 @@ def dry_run(config: Config) -> dict[str, Any]:
         "flops_per_step": flops_per_token(config.model) * config.tokens_per_step,
         "mesh": mesh_lib.describe(mesh),
         "layout": layout.text if layout else mesh_lib.axes_text(mesh_lib.describe(mesh)),
+        "dtype": dtype,
         "attention": kernel,
         "memory_bytes": {
             "parameters": bytes_per_device(state.params),

@@ -5,9 +5,10 @@ r"""Runs a gpt2-jax command as several processes of one run on this machine.
         gpt2-jax train --config configs/quickstart.py --workdir runs/local --config.mesh.fsdp=2
 
 The first process writes to the terminal; of the others, the last lines of the one that fails first
-are shown. Ctrl-C and SIGTERM are passed on to all of them, and a second signal kills them. If one
-fails, the others are killed. The exit status is that of the process that failed first, 75 if they
-were stopped and have saved, and 0 otherwise. It needs only the standard library.
+are shown. Ctrl-C and SIGTERM are passed on to all of them, and a second signal, half a second later
+or more, kills them. If one fails, the others are killed. The exit status is that of the process
+that failed first, 75 if they were stopped and have saved, and 0 otherwise. It needs only the
+standard library.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from command_line import CommandLine, cannot_run, count, seconds, shell_status
 PREEMPTED = 75
 _TAIL_LINES = 20
 _POLL_S = 0.05
+# Signals this close are one request: `timeout` sends one to the process and one to its group.
+_SAME_REQUEST_S = 0.5
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,7 +101,8 @@ class _Group:
     def __init__(
         self, command: list[str], settings: list[dict[str, str]], all_output: bool, grace_s: float
     ) -> None:
-        self._grace_s, self._signals = grace_s, 0
+        self._grace_s = grace_s
+        self._asked: float | None = None  # when they were asked to stop
         self._processes: list[subprocess.Popen[bytes]] = []
         self._tails: list[collections.deque[str]] = []
         self._readers: list[threading.Thread] = []
@@ -152,9 +156,12 @@ class _Group:
         return PREEMPTED if PREEMPTED in ended.values() else 0
 
     def _forward(self, number: int, frame: object) -> None:
-        self._signals += 1
-        if self._signals > 1:
-            self._kill()
+        now = time.monotonic()
+        if self._asked is not None:
+            if now - self._asked >= _SAME_REQUEST_S:
+                self._kill()
+            return
+        self._asked = now
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(number)

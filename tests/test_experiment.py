@@ -84,6 +84,16 @@ def test_train_on_an_accelerator_says_which_attention_it_uses_and_why(
     )
 
 
+def test_train_says_which_dtype_auto_has_chosen_and_why(lab, run, capsys):
+    workdir, _ = run
+    gpt2_jax.train(make_config(lab), workdir)
+    assert "dtype" not in capsys.readouterr().err
+    gpt2_jax.train(make_config(lab, "compute.dtype=auto"), workdir)
+    lines_shown = capsys.readouterr().err.splitlines()
+    assert lines_shown[0].startswith("dtype: float32")
+    assert "(compute.dtype=auto: this CPU " in lines_shown[0]
+
+
 def test_a_chosen_layout_is_said_and_used_and_not_saved(lab, run, monkeypatch, capsys):
     workdir, _ = run
     config, used = make_config(lab), []

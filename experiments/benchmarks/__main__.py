@@ -25,6 +25,15 @@ from experiments.benchmarks.results import Results
 from experiments.benchmarks.suites import SUITES
 from experiments.benchmarks.wheels import CannotInstall
 
+_NEEDS = """\
+What needs what:
+  --suite gpu            an NVIDIA GPU; --list and --size tiny do without
+  torch, transformers    the interpreter of --peers, which `make compare-env` makes; with
+                         --peers none, gpt2_jax is measured alone
+  CTranslate2            the same interpreter; it is left out where it is not installed
+  run_shakespeare_char   a network, or tinyshakespeare.txt in the folder $GPT2_JAX_DATA
+  plots                  the extra `plots` of this interpreter
+  --list, --report       nothing but --suite"""
 _SHOWN_RESULTS = "experiments/benchmarks/results"
 _RESULTS = ROOT / _SHOWN_RESULTS
 
@@ -49,7 +58,8 @@ def main(words: list[str] | None = None) -> int:
             parser.error(f"--{flag} must be greater than 0, not {getattr(args, flag):g}")
     cases = _cases(args.suite, args.size == "tiny")
     if args.list:
-        print("\n".join(f"{case.name:28} {case.title}" for case in cases))
+        print("\n".join(map(_described, cases)))
+        print(f"\n{_NEEDS}")
         return 0
     if args.report:
         if not results.exists():
@@ -99,9 +109,12 @@ def _settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Sett
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m experiments.benchmarks", description=(__doc__ or "").splitlines()[0]
+        prog="python -m experiments.benchmarks",
+        description=(__doc__ or "").splitlines()[0],
+        epilog=_NEEDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--suite", choices=SUITES, required=True)
+    parser.add_argument("--suite", choices=SUITES, required=True, help="the device to measure")
     parser.add_argument("--size", choices=("full", "tiny"), default="full", help="tiny: for tests")
     parser.add_argument("--only", metavar="NAME[,NAME]", help="measure these cases alone")
     parser.add_argument(
@@ -127,8 +140,14 @@ def _parser() -> argparse.ArgumentParser:
         "--minutes", type=float, metavar="N", help="begin no further case after so many"
     )
     parser.add_argument("--report", action="store_true", help="write only the report, from results")
-    parser.add_argument("--list", action="store_true", help="list the cases")
+    parser.add_argument("--list", action="store_true", help="list the cases of the suite")
     return parser
+
+
+def _described(case: Case) -> str:
+    """Returns a line with the name, what is measured, and which other programs do the same."""
+    others = ", ".join(subject.name for subject in case.subjects[1:])
+    return f"{case.name:28} {case.title}" + (f"; beside {others}" if others else "")
 
 
 def _cases(suite: str, tiny: bool) -> list[Case]:

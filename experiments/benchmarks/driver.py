@@ -170,6 +170,8 @@ def _one(
     for name in amiss:
         _log(f"{case.name}: {name} disagrees: {record['agreement']['differences'].get(name)}")
     _log(f"{case.name}: {_medians(record)} ({record['wall_seconds']} s)")
+    if doubt := report.busy(record):
+        _log(f"{case.name}: {doubt}")
     return not amiss and not any("failure" in each for each in record["subjects"].values())
 
 

@@ -56,7 +56,7 @@ class Inputs:
             shapes = {name: Shape(**values) for name, values in task["shapes"].items()}
             task["weights"] = {name: self._weights(shape) for name, shape in shapes.items()}
             task["tokens"] = {
-                name: self._tokens(shape.vocab, 1, task["batch"], shape.context + 1)
+                name: self._tokens(shape.vocab, _BATCHES, task["batch"], shape.context + 1)
                 for name, shape in shapes.items()
             }
         elif case.kind == "decode":

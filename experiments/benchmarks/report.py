@@ -129,12 +129,19 @@ def _notes(record: Mapping[str, Any], nominal: float | None) -> list[str]:
             notes.append(f"{name}: {text}.")
         if record["kind"] == "scaling":
             notes.append(_slopes(name, subject))
-    used, cores = record.get("cores_used_by_others"), record["stamp"]["machine"]["cores"]
-    if used and cores and used > _BUSY * cores:
-        notes.append(f"BUSY: other processes used {used} of {cores} cores, so times are doubtful.")
+    if doubt := busy(record):
+        notes.append(f"{doubt}.")
     for name, reason in record.get("left_out", {}).items():
         notes.append(f"Left out: {name}, because {reason}.")
     return [f"- {note}" for note in notes] + ([""] if notes else [])
+
+
+def busy(record: Mapping[str, Any]) -> str | None:
+    """Returns what other processes used while a case was measured, if that makes it doubtful."""
+    used, cores = record.get("cores_used_by_others"), record["stamp"]["machine"]["cores"]
+    if not used or not cores or used <= _BUSY * cores:
+        return None
+    return f"BUSY: other processes used {used} of {cores} cores, so times are doubtful"
 
 
 def _rates(record: Mapping[str, Any]) -> list[str]:

@@ -114,7 +114,7 @@ def startup_cases(shape: Shape, tiny: bool) -> list[Case]:
             Subject("torch eager", "command", {"command": torch_train, "until": until}),
         ),
         {"first step": Work()},
-        rounds=2 if tiny else 5,
+        rounds=2 if tiny else 3,
     )
     first_token = Case(
         "startup_sample",
@@ -126,7 +126,7 @@ def startup_cases(shape: Shape, tiny: bool) -> list[Case]:
             Subject("transformers", "command", {"command": torch_sample}),
         ),
         {"first token": Work()},
-        rounds=2 if tiny else 5,
+        rounds=2 if tiny else 3,
     )
     return [first_step, first_token]
 

@@ -36,7 +36,8 @@ def cpu_suite(tiny: bool, memory: float = 0) -> list[Case]:
     for dtype in dtypes:
         case = training(f"train_124m_{dtype}", shape, 4, dtype, (OURS, *_PEERS), unroll=True)
         if dtype != dtypes[-1]:  # its parts would take minutes, and the slower dtype's say little
-            case = dataclasses.replace(case, parts={"step": case.parts["step"]}, count=2)
+            case = dataclasses.replace(case, parts={"step": case.parts["step"]})
+            case = dataclasses.replace(case, count=2, rounds=4)
         cases.append(case)
     cases += small_run_cases(tiny)
     # 64 prompts of 512 tokens take half a minute to read, and say nothing that 8 do not.
@@ -151,7 +152,7 @@ def training(
         subjects,
         parts,
         Gate("losses", _TOLERANCES[dtype], at_least=20, at_most=20),
-        count=4,
+        count=3,
         counts=dict.fromkeys(list(parts)[1:], 1),  # they only say where the time of a step goes
         dtype=dtype,
     )

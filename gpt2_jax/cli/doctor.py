@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import gpt2_jax
+from gpt2_jax.cli.fast_paths import fast_paths, installed_version
 from gpt2_jax.errors import StorageError
 from gpt2_jax.parallel.chips import chip_for
-from gpt2_jax.parallel.cpu import MULTIPLY_BFLOAT16, vector_instructions
 from gpt2_jax.parallel.variables import refused_variable
 
 HELP = """\
@@ -115,22 +115,22 @@ def examine() -> dict[str, Any]:
 
     needs = attempt("requirements", requirements, {})
     versions = {"gpt2_jax": gpt2_jax.__version__, "python": platform.python_version()}
-    versions |= {name: _version(name) for name in ["jaxlib", *needs.get("", [])]}
+    versions |= {name: installed_version(name) for name in ["jaxlib", *needs.get("", [])]}
     problems += [
         f"{name} is not installed" for name, version in versions.items() if version is None
     ]
     devices = attempt("devices", _devices, [])
-    fast_paths = attempt("fast paths", lambda: _fast_paths(devices), {})
-    if cache_problem := fast_paths.get("compilation_cache", {}).get("problem"):
+    paths = attempt("fast paths", lambda: fast_paths(devices), {})
+    if cache_problem := paths.get("compilation_cache", {}).get("problem"):
         problems.append(cache_problem)
     return {
         "versions": versions,
         "devices": devices,
-        "fast_paths": fast_paths,
+        "fast_paths": paths,
         "extras": {
             extra: {
-                "installed": all(_version(name) for name in names),
-                "missing": [name for name in names if not _version(name)],
+                "installed": all(installed_version(name) for name in names),
+                "missing": [name for name in names if not installed_version(name)],
             }
             for extra, names in needs.items()
             if extra
@@ -184,13 +184,6 @@ def _packages(requirement: str) -> list[str]:
     return names
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _reason(error: Exception) -> str:
     refusal = refused_variable(error)
     return refusal or next(iter(str(error).splitlines()), "") or type(error).__name__
@@ -220,79 +213,6 @@ def _devices() -> list[dict[str, Any]]:
         }
         groups.setdefault((device.platform, device.device_kind), row)["count"] += 1
     return list(groups.values())
-
-
-def _fast_paths(devices: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns whether each path is `on` (None if that is unknown), and why."""
-    platforms = {device["platform"] for device in devices}
-    if "tpu" in platforms:
-        matrix = {"on": True, "detail": "TPU matrix units"}
-        paths = {"bf16": matrix, "int8": matrix}
-    elif "gpu" in platforms:
-        capability = min(float(d["compute_capability"] or 0) for d in devices)
-        detail = f"compute capability {capability:g}"
-        paths = {
-            "bf16": {"on": capability >= 8.0, "detail": detail},
-            "int8": {"on": capability >= 7.5, "detail": detail},
-        }
-    else:
-        paths = _cpu_paths()
-    on_tpu = "tpu" in platforms
-    return paths | {
-        "cudnn_attention": _cudnn(devices),
-        "splash_attention": {"on": on_tpu, "detail": "Pallas kernel" if on_tpu else "no TPU"},
-        "plans_compiled": _plans(),
-        "compilation_cache": _compilation_cache(),
-    }
-
-
-def _plans() -> dict[str, Any]:
-    """Returns whether `gpt2-jax plan` has a compiler for TPU slices."""
-    version = _version("libtpu")
-    return {
-        "on": bool(version),
-        "detail": f"libtpu {version}" if version else "libtpu is not installed (extra tpu)",
-    }
-
-
-def _cpu_paths() -> dict[str, dict[str, Any]]:
-    found = vector_instructions()
-    if found is None:
-        unknown = {"on": None, "detail": f"the instructions of {platform.machine()} are unknown"}
-        return {"bf16": unknown, "int8": unknown}
-
-    def fast(*candidates: str) -> dict[str, Any]:
-        available = [name for name in candidates if name in found]
-        return {
-            "on": bool(available),
-            "detail": ", ".join(available) or f"CPU has none of {', '.join(candidates)}",
-        }
-
-    return {
-        "bf16": fast(*MULTIPLY_BFLOAT16),
-        "int8": fast("amx_int8", "avx512_vnni", "avx_vnni"),
-    }
-
-
-def _cudnn(devices: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns whether cuDNN attention is available: it needs Ampere or newer, and cuDNN."""
-    gpus = [device for device in devices if device["platform"] == "gpu"]
-    if not gpus:
-        return {"on": False, "detail": "no NVIDIA GPU"}
-    if min(float(gpu["compute_capability"] or 0) for gpu in gpus) < 8.0:
-        return {"on": False, "detail": "needs compute capability 8.0 or higher"}
-    library = next((n for n in ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13") if _version(n)), None)
-    if library is None:
-        return {"on": None, "detail": "no cuDNN wheel is installed; the system may have cuDNN"}
-    return {"on": True, "detail": f"{library} {_version(library)}"}
-
-
-def _compilation_cache() -> dict[str, Any]:
-    try:
-        from gpt2_jax.parallel.compilation_cache import describe
-    except Exception:  # the reason is that of the devices, too
-        return {"on": None, "detail": "JAX cannot be imported"}
-    return describe()
 
 
 def _vocabulary() -> dict[str, Any]:

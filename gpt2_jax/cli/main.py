@@ -18,12 +18,8 @@ from typing import NoReturn, cast
 
 from gpt2_jax import __version__
 from gpt2_jax.cli.huge_pages import restart_with_huge_pages
-from gpt2_jax.cli.process import (
-    interrupts_end_imports,
-    only_python_prints,
-    quiet_libraries,
-    sigterm_raises,
-)
+from gpt2_jax.cli.interrupts import interrupts_raise
+from gpt2_jax.cli.process import only_python_prints, quiet_libraries, sigterm_raises
 from gpt2_jax.cli.verb import Parser, Verb, indented, parse, unexpected, with_declared_spelling
 from gpt2_jax.errors import (
     Gpt2JaxError,
@@ -89,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A terminal may not have a character, and a file name may not be valid Unicode.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with interrupts_end_imports():
+        with interrupts_raise():
             status = _dispatch(words, debug)
         # A closed pipe must be noticed here, because it cannot be handled while Python exits.
         sys.stdout.flush()
@@ -103,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def console() -> NoReturn:
-    """Runs `gpt2-jax` or `python -m gpt2_jax` and exits with its status."""
+    """Runs the words of the command line and exits with their status."""
     words, _ = _take_debug(sys.argv[1:])
     if words and words[0] in _ON_HUGE_PAGES:
         restart_with_huge_pages()

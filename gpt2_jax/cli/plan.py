@@ -25,7 +25,9 @@ Estimate a run before it runs: whether it fits, what moves between devices, how 
 For a TPU slice, this compiles the real training step; that needs no TPU, but the extra `tpu`.
 Memory and transfers are then the compiler's own figures. Times are estimates that have not been
 checked against measurements, and are therefore ranges. For GPUs, or without libtpu, every figure
-is computed from shapes alone, which is less accurate."""
+is computed from shapes alone, which is less accurate.
+
+The exit status is 1 if the run does not fit; the plan is printed all the same."""
 EXAMPLES = """\
 gpt2-jax plan --config configs/gpt2_small.py --topology v5e:4x4
 gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:16x16 --config.mesh.data=16
@@ -34,6 +36,7 @@ gpt2-jax plan --config configs/gpt2_xl.py --topology v5e:16x16 --slices 2 --conf
 gpt2-jax plan --config configs/gpt2_small.py --chip h100 --devices 8 --price 3"""
 
 _SEARCH = {"search_count": 3, "search_seconds": 420.0}  # what --search does by default
+_DOES_NOT_FIT = 1  # an exit status
 # The limit of devices, seconds and dollars.
 _MAX = 1_000_000
 
@@ -91,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the estimate and returns the exit status."""
+    """Prints the estimate and returns the exit status, 1 for a run that does not fit."""
     _check(args)
     config = config_lib.load_config(args.config, args.config_overrides)
     topology = None if args.topology is None else parse_topology(args.topology, args.slices)
@@ -132,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         plan = estimate(config)
         as_json = report.as_json(plan, args.price)
         print(json.dumps(as_json) if args.json else report.as_text(plan, args.price))
-        return 0
+        return 0 if plan.memory.fits else _DOES_NOT_FIT
     from gpt2_jax.planning.search import candidates, search
 
     choices = candidates(config, chip, devices, args.slices)

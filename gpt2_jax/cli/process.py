@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import logging
 import os
 import signal
 import sys
 import types
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from gpt2_jax.errors import Terminated
-
-# Environment variables that choose devices, or that machines with TPUs set.
-_DEVICE_VARIABLES = ("JAX_PLATFORM", "JAX_FORCE_TPU", "PJRT_", "TPU_", "LIBTPU_", "CLOUD_TPU_")
-# Device files of TPU drivers: up to v4, and from v5e.
-_TPU_FILES = ("accel*", "vfio*")
+from gpt2_jax.parallel.accelerators import only_cpus
 
 
 def quiet_libraries() -> None:
@@ -35,7 +29,7 @@ def quiet_libraries() -> None:
     # They would show the traceback of a failed save or read, which is reported in one line.
     for name in ("asyncio", "gcsfs"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if importlib.util.find_spec("libtpu") and only_cpus(os.environ, Path("/dev")):
+    if importlib.util.find_spec("libtpu") and only_cpus(os.environ):
         os.environ["JAX_PLATFORMS"] = (
             "cpu"  # otherwise libtpu prints long warnings that it finds no TPU
         )
@@ -47,27 +41,6 @@ def quiet_libraries() -> None:
             shown(raised)
 
     sys.unraisablehook = hook
-
-
-def only_cpus(environment: Mapping[str, str], devices: Path) -> bool:
-    """Returns whether JAX can find no devices other than CPUs.
-
-    That is so if JAX may use no others, or if neither `environment` nor the folder `devices` (/dev)
-    indicates a TPU, and no plugin is installed, which JAX needs for any other kind of device.
-    """
-    if environment.get("JAX_PLATFORMS") == "cpu":
-        return True
-    variables = any(
-        value and name.startswith(_DEVICE_VARIABLES) for name, value in environment.items()
-    )
-    files = any(path for pattern in _TPU_FILES for path in devices.glob(pattern))
-    return not (variables or files or _has_plugins())
-
-
-def _has_plugins() -> bool:
-    """Returns whether a plugin of JAX is installed, in either of the ways JAX looks for them."""
-    by_name = importlib.util.find_spec("jax_plugins")
-    return bool(by_name or importlib.metadata.entry_points(group="jax_plugins"))
 
 
 @contextlib.contextmanager
@@ -99,34 +72,6 @@ def sigterm_raises() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.unraisablehook = shown
-
-
-@contextlib.contextmanager
-def interrupts_end_imports() -> Iterator[None]:
-    """Makes Ctrl-C end the process at once during an import in the block; otherwise it raises.
-
-    An exception inside an import can be lost in a callback, or leave a half-initialized library
-    that crashes. Nothing is lost by ending there, because work begins after the imports. If SIGINT
-    has another handler than Python's own, nothing is changed.
-    """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-
-    def interrupt(number: int, frame: types.FrameType | None) -> NoReturn:
-        caller = frame
-        while caller is not None:
-            if caller.f_code.co_filename.startswith("<frozen importlib"):
-                os.write(sys.stderr.fileno(), b"interrupted\n")
-                os._exit(128 + number)
-            caller = caller.f_back
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager

@@ -169,6 +169,7 @@ def _readable(report: dict[str, Any]) -> str:
         f"total tokens     {report['total_tokens']:,}\n"
         f"FLOPs per step   {report['flops_per_step']:.3g} (6N + 6LTd per token)\n"
         f"mesh             {report['layout']}\n"
+        f"dtype            {report['dtype']}\n"
         f"attention        {report['attention']}\n"
         f"MiB per device   {memory}  (activations not included)"
     )

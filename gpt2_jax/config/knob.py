@@ -8,6 +8,7 @@ import numbers
 from collections.abc import Sequence
 from typing import Any, cast
 
+from gpt2_jax.config.synonyms import VALUES
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
 from gpt2_jax.files.paths import expand_home
 
@@ -96,7 +97,7 @@ def checked(knob: Knob, value: Any) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool) != (knob.type is bool):
         raise _wrong_type(knob, value)
     if knob.choices and value not in knob.choices:
-        hint = did_you_mean(str(value), map(str, knob.choices))
+        hint = _meant(knob.key, str(value), knob.choices)
         raise UserError(
             f"{knob.key} must be one of {', '.join(map(str, knob.choices))}, not "
             f"{short_repr(value)}{hint}"
@@ -106,6 +107,13 @@ def checked(knob: Knob, value: Any) -> Any:
         _check_range(knob, number)
         return knob.type(number)
     return expand_home(str(value), knob.key) if knob.is_path else value
+
+
+def _meant(key: str, value: str, choices: Sequence[Any]) -> str:
+    """Returns what is meant by a value elsewhere, or else by a value that is spelled wrong."""
+    if instead := VALUES.get(key, {}).get(value.lower()):
+        return f"; write {instead}"
+    return did_you_mean(value, map(str, choices), closeness=0.75)
 
 
 def _check_range(knob: Knob, value: Any) -> None:

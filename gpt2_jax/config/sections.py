@@ -100,7 +100,10 @@ class OptimizerConfig:
         0.95, "decay of the second moment; of lion, of its momentum", low=0, below=1
     )
     epsilon: float = knob(
-        1e-8, "added to the root of the second moment; adamw, and what muon leaves to it", low=0
+        1e-8,
+        "added to the root of the second moment; adamw, and what muon leaves to it. It must not be "
+        "0, by which parameters without a gradient would be divided",
+        low=1e-30,
     )
     muon_momentum: float = knob(
         0.95, "decay of the momentum of the matrices that muon updates", low=0, below=1

@@ -1,4 +1,4 @@
-"""The names that other programs give to knobs, so that a message can name ours."""
+"""The names that other programs give to knobs and values, so that a message can name ours."""
 
 from __future__ import annotations
 
@@ -70,3 +70,36 @@ ELSEWHERE = {
     "eval_only": "the verb eval",
 }
 """Name elsewhere -> what does the same here and is no knob."""
+
+_BFLOAT16 = "bfloat16, which has the range of float32, so that no loss scaling is needed"
+_FUSED = "auto, which takes cudnn on GPUs and splash on TPUs"
+
+VALUES = {
+    "compute.dtype": {
+        **dict.fromkeys(("float16", "fp16", "f16", "half"), _BFLOAT16),
+        "bf16": "bfloat16",
+        **dict.fromkeys(("fp32", "f32", "float", "single"), "float32"),
+        "tf32": "float32, with compute.precision=default",
+    },
+    "compute.precision": {
+        **dict.fromkeys(
+            ("float32", "fp32", "f32"), "highest, which computes float32 products in float32"
+        ),
+        **dict.fromkeys(("float16", "fp16", "f16", "half", "bf16"), "bfloat16"),
+        "tf32": "default, which is TF32 for float32 on GPUs that have it",
+        "medium": "default",
+        "auto": "none, which chooses by compute.dtype",
+    },
+    "compute.attention": {
+        **dict.fromkeys(("gpu", "cuda"), "cudnn, the kernel for GPUs"),
+        **dict.fromkeys(("tpu", "pallas"), "splash, the kernel for TPUs"),
+        **dict.fromkeys(("flash", "flash_attention", "flash_attention_2", "sdpa"), _FUSED),
+        **dict.fromkeys(("eager", "math", "xla", "none"), "reference"),
+    },
+    "compute.remat": {
+        **dict.fromkeys(("true", "all", "block", "blocks"), "full"),
+        "false": "none",
+    },
+    "compute.prng": {"threefry": "threefry2x32", "unsafe_rbg": "rbg"},
+}
+"""Knob -> {value elsewhere, in lower case: what to write here}; no value is one of the choices."""

@@ -195,8 +195,9 @@ def place(
 
     Args:
       batch_rows: returns the given rows of the global batch, as NumPy arrays.
-      sharding: the sharding of [B, T] arrays.
-      global_shape: (B, T).
+      sharding: the sharding of [B, T] arrays, which divides B and not T.
+      global_shape: (B, T). Only B counts: the second axis of each array is as long as its rows,
+        which have T + 1 tokens and T weights.
 
     Returns:
       A Batch of jax.Arrays with that sharding.

@@ -168,11 +168,14 @@ def choose(model: ModelConfig, compute: ComputeConfig) -> str:
     if compute.attention == "reference":
         return "reference"
     missing = _missing(model, compute)
+    best = next((name for name, needs in missing.items() if not needs), "reference")
     if compute.attention == "auto":
-        return next((name for name, needs in missing.items() if not needs), "reference")
+        return best
     if needs := missing[compute.attention]:
+        rest = "" if best == "reference" else ", or reference"
         raise UserError(
-            f"compute.attention={compute.attention} needs {needs[0]}; use auto or reference"
+            f"compute.attention={compute.attention} needs {needs[0]}; use auto, which takes {best} "
+            f"here{rest}"
         )
     return compute.attention
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
-from gpt2_jax.parallel.cpu import multiplies_bfloat16
+from gpt2_jax.parallel.cpu import MULTIPLY_BFLOAT16, multiplies_bfloat16, vector_instructions
 from gpt2_jax.parallel.mesh import divisors
 from gpt2_jax.parallel.platforms import platform_of
 
@@ -34,6 +34,34 @@ def with_dtype(compute: ComputeConfig, platform: str | None = None) -> ComputeCo
         return dataclasses.replace(compute, dtype="bfloat16")
     precision = compute.precision or ("bfloat16" if multiplies_bfloat16() else None)
     return dataclasses.replace(compute, dtype="float32", precision=precision)
+
+
+def explain_dtype(compute: ComputeConfig, platform: str | None = None) -> str:
+    """Returns the dtype and precision in words and, for `dtype=auto`, why they are chosen.
+
+    For example "float32, factors of products rounded to bfloat16 (compute.dtype=auto: this CPU has
+    avx512_bf16)".
+
+    Args:
+      compute: the knobs, before `with_dtype`.
+      platform: as `with_dtype` takes it.
+    """
+    platform = platform or platform_of()
+    chosen = with_dtype(compute, platform)
+    text = chosen.dtype
+    if chosen.matmul_precision == "bfloat16":
+        text += ", factors of products rounded to bfloat16"
+    elif chosen.precision is not None:
+        text += f", products in precision {chosen.precision}"
+    if compute.dtype != "auto":
+        return f"{text} (compute.dtype={compute.dtype})"
+    if platform != "cpu":
+        return f"{text} (compute.dtype=auto: the devices are {platform.upper()}s)"
+    found = sorted((vector_instructions() or set()) & {*MULTIPLY_BFLOAT16})
+    why = f"has {' and '.join(found)}" if found else f"lacks {' and '.join(MULTIPLY_BFLOAT16)}"
+    if vector_instructions() is None:
+        why = "does not tell its instructions"
+    return f"{text} (compute.dtype=auto: this CPU {why})"
 
 
 def layers_per_iteration(model: ModelConfig, compute: ComputeConfig) -> int:

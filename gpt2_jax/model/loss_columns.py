@@ -35,8 +35,10 @@ def columns_sweep(
     """
     B, T, D = hidden_BxTxD.shape
     V, C = table_VxD.shape[0], B * T // num_chunks
-    if hidden_BxTxD.dtype == jnp.bfloat16 and precision is None:
-        precision = ROUNDED  # the factors are rounded, and sums stay float32
+    if hidden_BxTxD.dtype == jnp.bfloat16:
+        # The factors are rounded already, so that no precision makes their products more exact; the
+        # logits and the table's gradient stay float32.
+        precision = ROUNDED
     table = rounded(table_VxD, precision)
     # CPUs multiply rounded factors fast only in this form; the table is transposed once for all.
     table_DxV = transposed(table) if precision == ROUNDED else None

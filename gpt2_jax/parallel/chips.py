@@ -15,6 +15,8 @@ from gpt2_jax.errors import UserError, did_you_mean
 _GIB = 2**30
 _TERA = 1e12
 _GIGA = 1e9
+# Share of a GPU's memory that JAX takes by default.
+_GPU_SHARE = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Chip:
 
     @property
     def available_bytes(self) -> int:
-        """Returns the memory that a program may use; all of it if nothing else is known."""
-        return self.usable_hbm_bytes or self.hbm_bytes
+        """Returns the memory that a program may use; of a GPU what JAX takes by default."""
+        share = 1 if self.is_tpu else _GPU_SHARE
+        return self.usable_hbm_bytes or int(share * self.hbm_bytes)
 
 
 def _chip(

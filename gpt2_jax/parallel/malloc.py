@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
-import importlib.util
-from pathlib import Path
+import os
 
 import jax
+
+from gpt2_jax.parallel.accelerators import only_cpus
 
 # Parameters of mallopt(3), as glibc's malloc.h numbers them.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -27,11 +27,20 @@ def keep_freed_memory() -> bool:
 
     Does nothing if JAX may have an accelerator, or with another C library.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or not _cpu_only():
+    if why_not_kept() is not None:
         return False
+    mallopt = ctypes.CDLL(None).mallopt
     kept = any(mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST_KEPT_BYTES)
     return all([kept, mallopt(_ARENA_MAX, 1), mallopt(_TRIM_THRESHOLD, -1)])
+
+
+def why_not_kept() -> str | None:
+    """Returns why `keep_freed_memory` does nothing here, or None if it does something."""
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        return "the C library is not glibc"
+    if not only_cpus(os.environ, platforms=jax.config.values["jax_platforms"]):
+        return "JAX may use other devices than CPUs"
+    return None
 
 
 def return_freed_memory() -> None:
@@ -42,12 +51,3 @@ def return_freed_memory() -> None:
     """
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
-
-
-def _cpu_only() -> bool:
-    """Returns whether JAX will compute on the CPU, without starting its backends."""
-    if platforms := jax.config.values["jax_platforms"]:
-        return platforms == "cpu"
-    plugins = importlib.metadata.entry_points(group="jax_plugins")
-    tpus = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
-    return not plugins and not (tpus and importlib.util.find_spec("libtpu"))

@@ -40,8 +40,13 @@ def resolve_axes(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
         each = " or ".join(map(str, fits)) if len(fits) <= _LISTED else "a divisor of it"
         rule = f"the axes must multiply to {num_devices}, each {each}, one of them -1 for the rest"
         if num_devices == 1:
-            rule = "leave them at 1; to try a layout without the devices: JAX_NUM_CPU_DEVICES=8"
-        raise UserError(f"mesh {requested} does not fit {num_devices} device(s): {rule}")
+            rule = "leave them at 1, or use more devices (JAX_NUM_CPU_DEVICES=8 makes 8 of a CPU)"
+        why = f"that would be {fixed}"
+        if -1 in sizes:
+            set_axes = zip(AXES, sizes, strict=True)
+            named = " x ".join(f"{axis}={size}" for axis, size in set_axes if size not in (-1, 1))
+            why = f"{num_devices} cannot be divided by {named}"
+        raise UserError(f"mesh {requested} does not fit {num_devices} device(s): {why}; {rule}")
     data, fsdp, tensor = (num_devices // fixed if size == -1 else size for size in sizes)
     return data, fsdp, tensor
 

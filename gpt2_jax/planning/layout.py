@@ -18,8 +18,6 @@ from gpt2_jax.planning.memory import analytic_memory, boxed_state_of
 # Share of the memory that the estimate should leave free: programs compiled for TPUs need up to a
 # tenth more than it says.
 _ROOM = 0.15
-# Share of a GPU's memory that JAX takes by default.
-_GPU_SHARE = 0.75
 # If none leaves that much, a preferred layout may need this much more than the smallest.
 _NEARLY = 1.05
 
@@ -98,7 +96,7 @@ def choose_layout(config: Config, chip: Chip, num_devices: int, num_slices: int 
     )
     if not choices:
         raise UserError(_indivisible(config, num_devices, num_slices))
-    usable = _usable_bytes(chip)
+    usable = chip.available_bytes
     needed = {}
     for sizes in choices:
         needed[sizes] = _needed(config, sizes, chip)
@@ -149,10 +147,6 @@ def _needed(config: Config, sizes: Sizes, chip: Chip) -> int:
     return analytic_memory(placed, chip, math.prod(sizes)).needed
 
 
-def _usable_bytes(chip: Chip) -> int:
-    return chip.available_bytes if chip.is_tpu else int(_GPU_SHARE * chip.available_bytes)
-
-
 def _chosen(sizes: Sizes, needed: int, usable: int) -> Layout:
     memory = _memory_text(needed, usable)
     return Layout(MeshConfig(*sizes), f"{_text(sizes)} (chosen, as mesh is unset: {memory})")
@@ -177,7 +171,7 @@ def _too_large(config: Config, sizes: Sizes, needed: int, chip: Chip, num_slices
     num_devices = math.prod(sizes)
     return (
         f"mesh is unset, and no layout of {num_devices} devices is expected to fit their memory: "
-        f"{_text(sizes)} needs {_memory_text(needed, _usable_bytes(chip))}; "
+        f"{_text(sizes)} needs {_memory_text(needed, chip.available_bytes)}; "
         f"{_what_fits(config, num_devices, chip, num_slices)}, or name a mesh to try it all the "
         f"same: {knobs}"
     )
@@ -185,7 +179,7 @@ def _too_large(config: Config, sizes: Sizes, needed: int, chip: Chip, num_slices
 
 def _what_fits(config: Config, num_devices: int, chip: Chip, num_slices: int) -> str:
     """Returns the least change after which a layout fits with room to spare, as advice."""
-    most = (1 - _ROOM) * _usable_bytes(chip)
+    most = (1 - _ROOM) * chip.available_bytes
     meshes = dividing_meshes(config, num_devices, num_slices)
     for remat in dict.fromkeys((config.compute.remat, "full")):
         compute = dataclasses.replace(config.compute, remat=remat)

@@ -171,17 +171,25 @@ def _memory(plan: Plan) -> str:
     left = f"{_size(abs(excess))} {'to spare' if memory.fits else 'too much'}"
     if not memory.fits and plan.method == COMPILED:
         left = f"temporaries alone are {left}" if excess > 0 else "according to the compiler"
-    advice = "" if memory.fits else _advice(plan)
+    advice = "" if memory.fits else f"; {_advice(plan)}"
     sizes = f"{_size(memory.needed)} of {_size(memory.available)} a device"
+    if memory.available < plan.chip.hbm_bytes and not plan.chip.is_tpu:
+        sizes += f" (what JAX takes of {_size(plan.chip.hbm_bytes)})"
     return f"{verdict}: {sizes}, {left}{advice}"
 
 
 def _advice(plan: Plan) -> str:
+    """Returns what to change so that the step fits, among what this plan can still change."""
+    sizes = plan.axis_sizes
+    shards = ["raise mesh.fsdp"] if sizes["fsdp"] * sizes["tensor"] < plan.devices else []
     state = sum(plan.memory.by_kind[kind] for kind in ("parameters", "optimizer"))
     if state > plan.memory.available:
-        return "; the state alone exceeds it: raise mesh.fsdp, or use more devices"
-    remat = "" if plan.config.compute.remat == "full" else " or compute.remat"
-    return f"; raise train.accumulation_steps{remat}, or use --search"
+        return f"the state alone exceeds it: {' or '.join([*shards, 'use more devices'])}"
+    changes = ["train.accumulation_steps"] if plan.rows_per_device > 1 else []
+    changes += ["compute.remat"] if plan.config.compute.remat != "full" else []
+    if changes:
+        return f"raise {' or '.join(changes)}, or use --search"
+    return " or ".join([*shards, "use more devices"])
 
 
 def _transfers(transfers: Sequence[Transfer]) -> list[tuple[str, str]]:

@@ -57,6 +57,7 @@ class Saver:
         warn: Callable[[str], None],
         flush: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        on_saved: Callable[[int], None] = lambda step: None,
     ) -> None:
         """Prepares to save.
 
@@ -66,8 +67,10 @@ class Saver:
           warn: shows the user a line.
           flush: called before a save, so that the metrics of a saved step are on disk, too.
           clock: returns seconds and never goes back.
+          on_saved: called with the step of every save that is committed.
         """
         self._run, self._store, self._warn, self._flush = run, store, warn, flush
+        self._on_saved = on_saved
         self._clock, self._last_time = clock, clock()
         self._pending: int | None = None  # the step that is being saved
         self._failures: list[StorageError] = []  # in a row, up to now
@@ -130,6 +133,7 @@ class Saver:
         else:
             self._failures = []
             note_saved(self._run.workdir, step)
+            self._on_saved(step)
 
     def _newest_kept(self) -> str:
         steps = self._store.steps()

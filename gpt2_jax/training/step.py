@@ -130,7 +130,7 @@ def compile_eval_step(
     segments = config.data.isolate_documents
 
     def eval_step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return _weighted_loss(model, params, batch, None), _weights(batch).sum()
+        return weighted_loss(model, params, batch, None), _weights(batch).sum()
 
     jitted = jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))
     with sharding_context(mesh, rules):
@@ -235,7 +235,7 @@ def _accumulated_gradient(
     model: GPT2, params: Any, batch: Batch, key: jax.Array, steps: int
 ) -> tuple[jax.Array, Any]:
     """Returns (weighted nats, their gradient), summed over microbatches and not yet divided."""
-    gradient = jax.value_and_grad(_weighted_loss, argnums=1)
+    gradient = jax.value_and_grad(weighted_loss, argnums=1)
     if steps == 1:
         return gradient(model, params, batch, key)
 
@@ -250,7 +250,17 @@ def _accumulated_gradient(
     return total
 
 
-def _weighted_loss(model: GPT2, params: Any, batch: Batch, key: jax.Array | None) -> jax.Array:
+def weighted_loss(
+    model: GPT2, params: Any, batch: Batch, key: jax.Array | None = None
+) -> jax.Array:
+    """Returns the sum over targets of weight * nats, which a step differentiates by `params`.
+
+    Args:
+      model: the module; in training one with `train=True`.
+      params: its parameters.
+      batch: sequences, with weights and documents if it has them.
+      key: what dropout draws from; not needed without dropout.
+    """
     rngs = {"dropout": key} if key is not None else None
     hidden, _ = model.apply({"params": params}, batch.inputs, None, batch.segments, rngs=rngs)
     cross_entropy = plain_cross_entropy if model.compute.plain else weighted_cross_entropy

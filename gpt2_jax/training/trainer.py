@@ -103,11 +103,15 @@ class Trainer:
                 stack.callback(stop.close)
                 state = self._resume_or_init(store)
                 start = int(state.step)
+                if start:  # a state of step 0 is not from a checkpoint
+                    stop.note_saved(start)
                 run_on_primary(lambda: write_run_config(run.workdir, config))
                 trackers = self._open_trackers(start)
                 stack.callback(trackers.close)
                 progress = stack.enter_context(Progress(total, start, enabled=is_primary()))
-                saver = Saver(run, store, progress.message, trackers.flush)
+                saver = Saver(
+                    run, store, progress.message, trackers.flush, on_saved=stop.note_saved
+                )
                 evaluation = Evaluation(run, trackers, progress, stop, watchdog)
                 missed_validation = evaluation.missed(start, stop_at)
             if start >= stop_at:

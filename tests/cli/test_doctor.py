@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gpt2_jax import __version__
-from gpt2_jax.cli import doctor
+from gpt2_jax.cli import doctor, fast_paths
 from gpt2_jax.cli.main import main
 
 
@@ -24,8 +24,8 @@ def test_json_is_one_document_on_standard_output(capsys: pytest.CaptureFixture[s
     assert report["versions"]["jax"] == importlib.metadata.version("jax")
     assert sum(device["count"] for device in report["devices"]) >= 1
     assert set(report["fast_paths"]) == {
-        "bf16", "int8", "cudnn_attention", "splash_attention", "plans_compiled",
-        "compilation_cache",
+        "bf16", "int8", "automatic_dtype", "cudnn_attention", "splash_attention", "cpu_attention",
+        "kept_memory", "huge_pages", "plans_compiled", "compilation_cache",
     }  # fmt: skip
     assert report["vocabulary"]["gpt2"]["ok"] is True
     assert report["extras"]["test"] == {"installed": True, "missing": []}
@@ -92,7 +92,7 @@ def test_requirements_list_the_core_and_each_extra() -> None:
     ("capability", "on"), [("9.0", {"bf16", "int8"}), ("7.5", {"int8"}), ("7.0", set())]
 )
 def test_fast_paths_of_a_gpu_follow_its_compute_capability(capability: str, on: set[str]) -> None:
-    paths = doctor._fast_paths([{"platform": "gpu", "compute_capability": capability}])
+    paths = fast_paths.fast_paths([{"platform": "gpu", "compute_capability": capability}])
     assert {name for name in ("bf16", "int8") if paths[name]["on"]} == on
     if capability < "8":
         assert paths["cudnn_attention"]["on"] is False

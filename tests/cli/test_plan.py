@@ -73,11 +73,37 @@ def test_an_unset_mesh_is_chosen_and_said_and_one_that_is_set_is_kept(capsys):
 
 
 def test_what_is_not_expected_to_fit_is_planned_nevertheless_and_told_what_to_set(capsys):
-    assert main([*_SMALL, "--chip", "v5e", "--devices", "8"]) == 0
+    words = [*_SMALL, "--chip", "v5e", "--devices", "8"]
+    assert main([*words, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["fits"] is False
+    assert main(words) == 1
     captured = capsys.readouterr()
     assert "DOES NOT FIT" in captured.out
     assert "mesh: mesh is unset, and no layout" not in captured.err
     assert "set train.accumulation_steps=2" in captured.err
+
+
+def test_the_note_on_the_mesh_and_the_plan_name_one_size_of_memory(capsys):
+    flags = ["--config.train.batch_size=64", "--chip", "h100", "--devices", "8"]
+    assert main([*_SMALL, *flags]) == 0
+    captured = capsys.readouterr()
+    assert " of 60.0 GiB a device" in captured.err
+    assert " of 60.00 GiB a device (what JAX takes of 80.00 GiB), " in captured.out
+
+
+def test_one_device_is_told_only_what_it_can_do(capsys):
+    assert main([*_SMALL, "--chip", "h100", "--devices", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "; raise train.accumulation_steps or compute.remat, or use --search" in out
+    deep = ["--config.model.num_layers=400", "--chip", "l4", "--devices"]
+    assert main([*_SMALL, *deep, "1"]) == 1
+    assert "the state alone exceeds it: use more devices\n" in capsys.readouterr().out
+    assert main([*_SMALL, *deep, "8", "--config.mesh.data=8"]) == 1
+    assert "exceeds it: raise mesh.fsdp or use more devices\n" in capsys.readouterr().out
+    full = ["--config.train.accumulation_steps=512", "--config.compute.remat=full"]
+    context = ["--config.model.context_length=524288", "--config.mesh.data=1"]
+    assert main([*_SMALL, *full, *context, "--chip", "l4", "--devices", "1"]) == 1
+    assert "GiB too much; use more devices\n" in capsys.readouterr().out
 
 
 def test_search_prints_a_line_for_each_that_fits(capsys):
@@ -104,7 +130,7 @@ def test_search_prints_a_line_for_each_that_fits(capsys):
             "only data may span slices",
         ),
         (["--topology", ""], "give CHIP:SHAPE"),
-        ([*_H100, "--config.mesh.fsdp=7"], "does not fit 8 device"),
+        ([*_H100, "--config.mesh.fsdp=3"], "8 cannot be divided by fsdp=3; the axes must multiply"),
         ([*_H100, "--config.train.batch_size=9"], "set train.batch_size=16, or use fewer devices"),
         ([*_H100, "--config.train.batch_size=9", "--config.mesh.data=8"], "must be a multiple"),
         ([*_H100, "--search", "--search_seconds", "-1"], "--search_seconds must be greater than 0"),

@@ -1,4 +1,4 @@
-"""Tests the output of libraries, which devices are looked for, and how SIGTERM ends a verb."""
+"""Tests the output of libraries, and how SIGTERM and Ctrl-C end a verb."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from gpt2_jax.cli import interrupts, process
 from gpt2_jax.cli import main as cli
-from gpt2_jax.cli import process
+from gpt2_jax.parallel.accelerators import only_cpus
 
 # A command of its own whose verb `sample` is what RUN defines as `run`.
 _COMMAND = """
@@ -154,49 +155,6 @@ def test_every_verb_but_those_with_an_answer_of_their_own_is_ended(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-@pytest.mark.parametrize(
-    ("environment", "device", "alone"),
-    [
-        ({"HOME": "/root"}, "null", True),
-        ({"TPU_NAME": ""}, "null", True),
-        ({"TPU_WORKER_ID": "0"}, "null", False),
-        ({"JAX_PLATFORMS": "tpu,cpu"}, "null", False),
-        ({"LIBTPU_INIT_ARGS": "--xla_tpu_x=1"}, "null", False),
-        ({}, "accel0", False),
-        ({}, "accel/accel0", False),
-        ({}, "vfio/0", False),
-    ],
-)
-def test_a_sign_of_a_tpu_is_never_overlooked(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    environment: dict[str, str],
-    device: str,
-    alone: bool,
-) -> None:
-    monkeypatch.setattr(process, "_has_plugins", lambda: False)
-    (tmp_path / device).parent.mkdir(exist_ok=True)
-    (tmp_path / device).touch()
-    assert process.only_cpus(environment, tmp_path) == alone
-    monkeypatch.setattr(process, "_has_plugins", lambda: True)  # as where there is CUDA
-    assert not process.only_cpus(environment, tmp_path)
-
-
-@pytest.mark.parametrize("way", ["namespace", "entry point"])
-def test_a_plugin_of_jax_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    if way == "namespace":
-        (tmp_path / "jax_plugins" / "some_chip").mkdir(parents=True)
-    else:
-        made = tmp_path / "some_chip-1.0.dist-info"
-        made.mkdir()
-        (made / "METADATA").write_text("Name: some_chip\nVersion: 1.0\n")
-        (made / "entry_points.txt").write_text("[jax_plugins]\nsome_chip = some_chip\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert process._has_plugins()
-
-
 def test_jax_is_kept_from_libtpu_only_where_it_can_find_nothing(tmp_path: Path) -> None:
     code = (
         "import os; from gpt2_jax.cli.process import quiet_libraries; quiet_libraries(); "
@@ -208,7 +166,7 @@ def test_jax_is_kept_from_libtpu_only_where_it_can_find_nothing(tmp_path: Path) 
         for name, value in os.environ.items()
         if not name.startswith(("JAX_PLATFORM", "TPU_"))
     }
-    nothing = "cpu" if process.only_cpus(clean, Path("/dev")) else "None"
+    nothing = "cpu" if only_cpus(clean) else "None"
     for said, chosen in (({}, nothing), ({"JAX_PLATFORMS": "tpu"}, "tpu")):
         path = os.pathsep.join([str(tmp_path), *sys.path])
         done = subprocess.run(
@@ -221,13 +179,14 @@ def test_jax_is_kept_from_libtpu_only_where_it_can_find_nothing(tmp_path: Path) 
         assert done.stdout == f"{chosen}\n", done.stderr
 
 
-def test_ctrl_c_during_imports_ends_the_command_at_once(tmp_path):
+@pytest.mark.parametrize("module", ["jax/__init__.py", "difflib.py"])  # late, and early
+def test_ctrl_c_during_imports_ends_the_command_at_once(tmp_path, module):
     importing = tmp_path / "importing"
-    jax = tmp_path / "modules" / "jax" / "__init__.py"
-    jax.parent.mkdir(parents=True)
-    jax.write_text(f"import time\nopen({str(importing)!r}, 'w').close()\ntime.sleep(60)\n")
+    slow = tmp_path / "modules" / module
+    slow.parent.mkdir(parents=True)
+    slow.write_text(f"import time\nopen({str(importing)!r}, 'w').close()\ntime.sleep(60)\n")
     command = [sys.executable, "-m", "gpt2_jax", "sample", "--model", str(tmp_path / "none")]
-    paths = os.pathsep.join([str(jax.parents[1]), str(Path(__file__).parents[2])])
+    paths = os.pathsep.join([str(tmp_path / "modules"), str(Path(__file__).parents[2])])
     # What a shell starts in the background ignores SIGINT, and so would its children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
@@ -239,3 +198,31 @@ def test_ctrl_c_during_imports_ends_the_command_at_once(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, "interrupted\n")
+
+
+def test_a_signal_to_the_process_and_its_group_interrupts_once() -> None:
+    answer = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    running = _start(_WAITS.format(at_last="import time; time.sleep(0.3)"), **answer)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "ready\n"
+    for _ in range(2):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    _, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (130, "interrupted\n")
+
+
+def test_the_handler_of_ctrl_c_is_put_back_and_another_is_left_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for handler in (signal.default_int_handler, signal.SIG_IGN, interrupts.Interrupts()):
+            signal.signal(signal.SIGINT, handler)
+            with interrupts.interrupts_raise():
+                handles = isinstance(signal.getsignal(signal.SIGINT), interrupts.Interrupts)
+                assert handles == (handler is not signal.SIG_IGN)
+                if handles:
+                    with pytest.raises(KeyboardInterrupt):
+                        signal.raise_signal(signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)

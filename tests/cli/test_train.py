@@ -124,6 +124,7 @@ def test_a_dry_run_reads_as_text_without_json(capsys: pytest.CaptureFixture[str]
     out, err = capsys.readouterr()
     assert "124,439,808" in out
     assert "mesh" in out
+    assert "dtype            bfloat16 (compute.dtype=bfloat16)" in out
     assert "attention        cpu (compute.attention=auto)" in out
     assert err.startswith("note: data.path is not set")
 

@@ -48,6 +48,12 @@ def test_a_knob_of_another_section_is_hinted_at() -> None:
         ("log.tensorboard=maybe", "log.tensorboard must be true or false, not 'maybe'"),
         ("compute.dtype=bfloat61", "did you mean 'bfloat16'?"),
         ("data.tokenizer=bytes", "did you mean 'byte'?"),
+        ("compute.precision=hihg", "did you mean 'high'?"),
+        ("compute.attention=cdunn", "did you mean 'cudnn'?"),
+        ("compute.precision=float32", "not 'float32'; write highest, which computes float32"),
+        ("compute.attention=gpu", "not 'gpu'; write cudnn, the kernel for GPUs"),
+        ("compute.attention=tpu", "not 'tpu'; write splash, the kernel for TPUs"),
+        ("compute.dtype=FP16", "not 'FP16'; write bfloat16, which has the range of float32, so"),
     ],
 )
 def test_a_wrong_override_names_the_knob_and_the_remedy(

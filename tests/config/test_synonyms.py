@@ -8,7 +8,7 @@ import pytest
 
 from gpt2_jax.cli.main import main
 from gpt2_jax.config import knobs, load_config
-from gpt2_jax.config.synonyms import ELSEWHERE, SYNONYMS
+from gpt2_jax.config.synonyms import ELSEWHERE, SYNONYMS, VALUES
 from gpt2_jax.errors import UserError
 from tests.config.lines import HEADER
 
@@ -17,6 +17,16 @@ def test_every_synonym_names_a_knob_and_is_none():
     keys = {knob.key for knob in knobs()}
     assert set(SYNONYMS.values()) <= keys
     assert not {*SYNONYMS, *ELSEWHERE} & {key.partition(".")[2] for key in keys}
+
+
+def test_every_value_from_elsewhere_is_answered_with_one_of_the_choices():
+    by_key = {knob.key: knob for knob in knobs()}
+    for key, values in VALUES.items():
+        knob = by_key[key]
+        allowed = {*knob.choices, *(["none"] if knob.optional else [])}
+        assert {text.partition(",")[0] for text in values.values()} <= allowed
+        assert not {*values} & {*knob.choices}
+        assert all(value == value.lower() for value in values)
 
 
 @pytest.mark.parametrize(

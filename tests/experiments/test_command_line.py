@@ -1,10 +1,11 @@
 """The command: what is wrong with it is one line, with status 2, before anything is measured."""
 
+import re
 import sys
 
 import pytest
 
-from experiments.benchmarks import driver
+from experiments.benchmarks import driver, machine
 from experiments.benchmarks.__main__ import main
 
 _TINY = ["--suite", "cpu", "--size", "tiny"]
@@ -40,7 +41,20 @@ def test_wrong_flags_are_one_line(words, message, capsys):
 
 def test_list_names_the_cases(capsys):
     assert main([*_TINY, "--list"]) == 0
-    assert capsys.readouterr().out.startswith("ceilings ")
+    out = capsys.readouterr().out
+    assert out.startswith("ceilings ")
+    assert re.search(r"^score +scoring .* float32; beside transformers$", out, re.M)
+
+
+@pytest.mark.parametrize("words", [[*_TINY, "--list"], ["--suite", "gpu", "--list"], ["--help"]])
+def test_list_and_help_say_what_needs_what(words, capsys):
+    if words == ["--help"]:
+        with pytest.raises(SystemExit):
+            main(words)
+    else:
+        assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "an NVIDIA GPU" in out and "make compare-env" in out and "--peers none" in out
 
 
 def _driven(tmp_path, monkeypatch, answers):
@@ -77,6 +91,19 @@ def test_results_and_report_are_written_and_not_measured_again(tmp_path, monkeyp
     assert "load: measured already" in err
     report = (tmp_path / "cpu.md").read_text("utf-8")
     assert "Left out: torch eager, because --peers is none." in report
+
+
+@pytest.mark.parametrize(("used", "said"), [(0.9, True), (0.0, False)])
+def test_a_busy_machine_is_said_on_the_terminal_as_in_the_report(
+    tmp_path, monkeypatch, capsys, used, said
+):
+    monkeypatch.setattr(driver, "_cores_used", lambda others, began: used)
+    found = {**machine.describe(), "cores": 2}
+    monkeypatch.setattr(machine, "describe", lambda: found)
+    assert _driven(tmp_path, monkeypatch, _record) == 0
+    line = "BUSY: other processes used 0.9 of 2 cores, so times are doubtful"
+    assert (f"load: {line}\n" in capsys.readouterr().err) == said
+    assert (line in (tmp_path / "cpu.md").read_text("utf-8")) == said
 
 
 def test_a_failed_worker_gives_status_1(tmp_path, monkeypatch):

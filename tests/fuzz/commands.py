@@ -76,8 +76,8 @@ def ends_as_documented(argv: Sequence[str]) -> Ended:
     """Runs a command line, which must succeed or be refused in one line."""
     assume("--debug" not in argv)  # which prints a traceback
     ended = run(argv)
-    # The report of doctor on a damaged run is its output, not an error.
-    reported = argv[0] == "doctor" and ended.status == 78 and ended.out
+    # That a run is damaged or does not fit is the output of these verbs, not an error.
+    reported = (argv[0], ended.status) in (("doctor", 78), ("plan", 1)) and ended.out
     if ended.status == 0 or reported:
         assert "error:" not in ended.err
     else:

@@ -44,6 +44,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 _SIZES: dict[str, Any] = {
     **{"parameters": 1, "tokens_per_step": 1, "total_tokens": 1, "flops_per_step": 1.0},
     **{"mesh": {"data": 1}, "layout": "data 1", "memory_bytes": {"parameters": 1}},
+    **{"dtype": "float32", "attention": "cpu"},
 }
 _SUMMARY = {
     **{"out": "o", "tokenizer": "byte", "vocab_size": 257, "seconds": 0.0},

@@ -93,6 +93,9 @@ def test_a_signal_reaches_all_once_and_a_second_kills(number):
             if stubborn:
                 assert process.stdout.readline() == "signalled\n"
                 assert process.stderr.readline() == "[1] signalled\n"
+                process.send_signal(number)  # the same request
+                time.sleep(0.7)
+                assert process.poll() is None
                 process.send_signal(number)
             assert process.wait(timeout=30) == expected
 

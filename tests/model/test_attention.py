@@ -57,11 +57,19 @@ def test_auto_is_the_kernel_for_cpus_where_there_is_no_gpu(tiny, monkeypatch):
     assert choose(tiny(attention="reference")) == "reference"
 
 
-def test_cudnn_where_it_cannot_run_is_one_line_for_the_user(tiny, monkeypatch):
+def test_a_kernel_where_it_cannot_run_is_one_line_that_says_what_runs_there(tiny, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    with pytest.raises(UserError, match=r"compute\.attention=cudnn needs a GPU") as caught:
-        choose(tiny(attention="cudnn"))
-    assert "\n" not in str(caught.value)
+    for kernel, needs in (
+        ("cudnn", "a GPU of compute capability 8.0 or more"),
+        ("splash", "a TPU"),
+    ):
+        start = f"compute.attention={kernel} needs {needs}; use auto, which takes "
+        with pytest.raises(UserError) as caught:
+            choose(tiny(attention=kernel))
+        assert str(caught.value) == f"{start}cpu here, or reference"
+        with pytest.raises(UserError) as caught:
+            choose(tiny(attention=kernel, dropout=0.1, train=True))
+        assert str(caught.value) == f"{start}reference here"
 
 
 def test_cudnn_is_chosen_and_refused_by_what_it_can_compute(tiny, monkeypatch):

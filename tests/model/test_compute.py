@@ -67,6 +67,8 @@ def test_every_product_of_a_step_has_the_precision_of_the_config(compute, precis
     products = jaxpr.count("dot_general[")
     assert products == 3 * (6 + 1)
     found = re.findall(r"\bprecision=\(?(?:Precision\.)?(\w+)", jaxpr)
+    if config.compute.dtype == "bfloat16":  # on CPUs the loss names none, as its factors are exact
+        products -= 3
     assert found == [precision] * products if precision else found == []
 
 
@@ -137,12 +139,23 @@ def _losses(config, steps=20):
     return losses
 
 
+_FAST = {"dtype": "float32", "attention": "auto", "loss_chunk": 8}
+
+
+@functools.cache
+def _plain_losses():
+    return _losses(_with(dtype="float32", plain=True))
+
+
 def test_fast_paths_train_like_plain_operations():
-    fast = {"attention": "auto", "loss_chunk": 8}
-    plain = _losses(_with(dtype="float32", plain=True))
+    plain = _plain_losses()
     assert plain[-1] < 0.7 * plain[0]
-    assert _losses(_with(dtype="float32", **fast)) == pytest.approx(plain, rel=5e-6)
-    rounded = _losses(_with(dtype="float32", precision="bfloat16", **fast))
+    assert _losses(_with(**_FAST)) == pytest.approx(plain, rel=5e-6)
+
+
+@pytest.mark.slow
+def test_rounded_factors_train_nearly_like_plain_operations():
+    plain, rounded = _plain_losses(), _losses(_with(precision="bfloat16", **_FAST))
     # With this learning rate, rounding has changed the path after some steps.
     assert rounded[:15] == pytest.approx(plain[:15], rel=5e-3)
     assert rounded[:15] != pytest.approx(plain[:15], rel=1e-6)
@@ -184,7 +197,7 @@ def test_rbg_draws_other_masks_and_trains():
     @functools.partial(jax.jit, static_argnums=0)
     def first_loss(prng):
         key = jax.random.fold_in(jax.random.key(config.train.seed, impl=prng), 0)
-        return step._weighted_loss(model, params, batch, key) / batch.targets.size
+        return step.weighted_loss(model, params, batch, key) / batch.targets.size
 
     assert first_loss("rbg") == pytest.approx(rbg[0], rel=1e-5)
     assert abs(first_loss("threefry2x32") / rbg[0] - 1) > 1e-4

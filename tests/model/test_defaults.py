@@ -11,7 +11,12 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from gpt2_jax.config import ComputeConfig, ModelConfig, from_dict
-from gpt2_jax.model.defaults import layers_per_iteration, loss_positions, with_dtype
+from gpt2_jax.model.defaults import (
+    explain_dtype,
+    layers_per_iteration,
+    loss_positions,
+    with_dtype,
+)
 from gpt2_jax.model.loss import plain_cross_entropy, weighted_cross_entropy
 from gpt2_jax.parallel import cpu
 from gpt2_jax.parallel.platforms import platform_of
@@ -108,6 +113,41 @@ def test_auto_is_the_dtype_that_is_fastest(monkeypatch, tmp_path, platform, flag
         assert with_dtype(kept, platform) == kept
     highest = with_dtype(ComputeConfig(dtype="auto", precision="highest"), platform)
     assert highest.precision == "highest"
+
+
+@pytest.mark.parametrize(
+    ("platform", "flags", "compute", "line"),
+    [
+        ("tpu", "", {}, "bfloat16 (compute.dtype=auto: the devices are TPUs)"),
+        (
+            "cpu",
+            "avx512f avx512_bf16",
+            {},
+            "float32, factors of products rounded to bfloat16 (compute.dtype=auto: this CPU has "
+            "avx512_bf16)",
+        ),
+        (
+            "cpu",
+            "avx2",
+            {},
+            "float32 (compute.dtype=auto: this CPU lacks amx_bf16 and avx512_bf16)",
+        ),
+        (
+            "cpu",
+            "amx_bf16",
+            {"precision": "highest"},
+            "float32, products in precision highest (compute.dtype=auto: this CPU has amx_bf16)",
+        ),
+        ("cpu", None, {}, "float32 (compute.dtype=auto: this CPU does not tell its instructions)"),
+        ("gpu", "", {"dtype": "float32"}, "float32 (compute.dtype=float32)"),
+        ("gpu", "", {"dtype": "bfloat16"}, "bfloat16 (compute.dtype=bfloat16)"),
+    ],
+)
+def test_the_dtype_is_said_and_why(monkeypatch, tmp_path, platform, flags, compute, line):
+    monkeypatch.setattr(cpu, "_CPU_INFO", tmp_path / "cpuinfo")
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"flags\t\t: fpu {flags} sse2\n")
+    assert explain_dtype(ComputeConfig(**({"dtype": "auto"} | compute)), platform) == line
 
 
 def test_auto_is_float32_where_the_instructions_are_unknown(monkeypatch, tmp_path):

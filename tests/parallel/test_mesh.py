@@ -48,14 +48,21 @@ def test_minus_one_and_unset_axes_are_the_devices_left_over(axes, devices, sizes
 
 
 @pytest.mark.parametrize(
-    ("axes", "devices"), [((3, 1, 1), 8), ((2, 2, 1), 8), ((-1, 3, 1), 8), ((16, 1, 1), 8)]
+    ("axes", "devices", "why"),
+    [
+        ((3, 1, 1), 8, "that would be 3"),
+        ((2, 2, 1), 8, "that would be 4"),
+        ((-1, 3, 1), 8, "8 cannot be divided by fsdp=3"),
+        ((-1, 3, 2), 8, "8 cannot be divided by fsdp=3 x tensor=2"),
+        ((16, 1, 1), 8, "that would be 16"),
+    ],
 )
-def test_axes_that_do_not_fit_name_the_sizes_that_do(axes, devices):
+def test_axes_that_do_not_fit_name_the_sizes_that_do(axes, devices, why):
     with pytest.raises(UserError) as caught:
         resolve_axes(MeshConfig(*axes), devices)
     message = str(caught.value)
     assert f"data={axes[0]} x fsdp={axes[1]} x tensor={axes[2]}" in message
-    assert "1 or 2 or 4 or 8" in message and "8 device(s)" in message
+    assert "1 or 2 or 4 or 8" in message and f"8 device(s): {why}; the axes" in message
     with pytest.raises(UserError, match=r"1 device.*JAX_NUM_CPU_DEVICES"):
         resolve_axes(MeshConfig(1, 2, 1), 1)
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import jax
 import pytest
@@ -33,6 +34,8 @@ _SCRIPT = """
 import ctypes, os, sys, time
 from gpt2_jax.parallel.stop import StopRequest
 stop = StopRequest()
+if len(sys.argv) > 2:
+    stop.note_saved(int(sys.argv[2]))
 print("ready", flush=True)
 if sys.argv[1] == "c":
     for _ in range(9):  # a signal ends one of them; meanwhile Python runs no handler
@@ -45,26 +48,39 @@ else:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("where", ["python", "c"])
-def test_the_first_signal_asks_and_the_second_ends_at_once(number, where):
+@pytest.mark.parametrize(
+    ("number", "where", "step", "since"),
+    [
+        (signal.SIGINT, "python", "7", " since step 7"),
+        (signal.SIGTERM, "python", None, ""),
+        (signal.SIGINT, "c", None, ""),
+        (signal.SIGTERM, "c", "0", " since step 0"),
+    ],
+)
+def test_the_first_request_asks_and_the_second_ends_at_once(number, where, step, since):
     process = subprocess.Popen(
-        [sys.executable, "-c", _SCRIPT, where],
+        [sys.executable, "-c", _SCRIPT, where, *([step] if step else [])],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    name = signal.Signals(number).name
     try:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.stderr.readline() == "\n"
-        name = signal.Signals(number).name
         assert process.stderr.readline().startswith(f"{name}: finishing the step and saving")
         if where == "python":
             assert process.stdout.readline() == "asked\n"
+        # As `timeout` sends it: the same request, so that the process goes on.
+        process.send_signal(number)
+        time.sleep(stop_module.SAME_REQUEST_SECONDS + 0.2)
+        assert process.poll() is None
         process.send_signal(number)
         assert process.wait(20) == 128 + number
+        rest = process.stderr.read()
+        assert rest == f"\n{name}: stopped at once; nothing was saved{since}\n"
     finally:
         process.kill()
         process.communicate()

@@ -59,7 +59,7 @@ def test_activations_follow_the_width_of_the_mlp_and_its_gate(remat):
 def test_it_fits_up_to_what_the_chip_has():
     found = analytic_memory(_CONFIG, _H100, 8)
     assert found.fits and found.needed == sum(found.by_kind.values())
-    assert found.available == _H100.hbm_bytes
+    assert found.available == _H100.available_bytes
     exactly = dataclasses.replace(_H100, usable_hbm_bytes=found.needed)
     assert analytic_memory(_CONFIG, exactly, 8).fits
     less = dataclasses.replace(_H100, usable_hbm_bytes=found.needed - 1)

@@ -137,7 +137,9 @@ def test_a_run_can_save_by_the_clock(tmp_path, monkeypatch):
     now = [0.0]
     make_saver = trainer.Saver
     monkeypatch.setattr(
-        trainer, "Saver", lambda *arguments: make_saver(*arguments, clock=lambda: now[0])
+        trainer,
+        "Saver",
+        lambda *arguments, **more: make_saver(*arguments, clock=lambda: now[0], **more),
     )
 
     def evaluator(params, tick):

@@ -40,7 +40,9 @@ def stop_when(monkeypatch):
     """Sets the condition on which the run is asked to stop, evaluated after each step or batch."""
 
     def set_condition(condition):
-        request = types.SimpleNamespace(requested=condition, close=lambda: None)
+        request = types.SimpleNamespace(
+            requested=condition, note_saved=lambda step: None, close=lambda: None
+        )
         monkeypatch.setattr(trainer, "StopRequest", lambda: request)
 
     return set_condition

@@ -58,7 +58,7 @@ class FakeStore:
         return sorted((step for step, _ in self.calls), reverse=True)
 
 
-def make_saver(workdir, store, clock=None, **changes):
+def make_saver(workdir, store, clock=None, on_saved=lambda step: None, **changes):
     messages, flushes = [], []
     setup = types.SimpleNamespace(tokenizer={"name": "byte"}, data_fingerprint="first")
     run = types.SimpleNamespace(config=make_config(**changes), workdir=workdir, setup=setup)
@@ -67,26 +67,27 @@ def make_saver(workdir, store, clock=None, **changes):
         store,
         messages.append,
         lambda: flushes.append(True),
+        on_saved=on_saved,
         **({"clock": clock} if clock else {}),
     )
     return saver, messages, flushes
 
 
 def test_a_save_flushes_the_metrics_and_is_noted_once_it_is_committed(tmp_path):
-    store = FakeStore()
-    saver, messages, flushes = make_saver(tmp_path, store)
+    store, noted = FakeStore(), []
+    saver, messages, flushes = make_saver(tmp_path, store, on_saved=noted.append)
     saver.save(5, _STATE)
     assert flushes == [True] and not (tmp_path / "saved_step").exists()
     store.busy = True
     saver.poll(6, {})
-    assert not (tmp_path / "saved_step").exists()
+    assert not (tmp_path / "saved_step").exists() and noted == []
     store.busy = False
     saver.poll(7, {})
-    assert (tmp_path / "saved_step").read_text() == "5\n"
+    assert noted == [5] and (tmp_path / "saved_step").read_text() == "5\n"
     saver.save(10, _STATE)
     saver.finish()
     assert (tmp_path / "saved_step").read_text() == "10\n"
-    assert store.calls == [(5, 5), (10, 10)] and messages == []
+    assert store.calls == [(5, 5), (10, 10)] and messages == [] and noted == [5, 10]
 
 
 def test_a_failed_save_is_a_warning_and_the_next_resets_the_count(tmp_path):

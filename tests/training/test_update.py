@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt2_jax.config import from_dict
+from gpt2_jax.config import from_dict, knobs
+from gpt2_jax.errors import UserError
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.update import Gradient, adamw_update, apply_update, optax_update
 
@@ -27,8 +28,8 @@ def gradient(total, weight=32.0, accepted=True):
     return Gradient(total, jnp.float32(weight), norm, jnp.bool_(accepted))
 
 
-def config(clip=1.0, **compute):
-    optimizer = {"grad_clip": clip, "weight_decay": 0.1}
+def config(clip=1.0, epsilon=1e-8, **compute):
+    optimizer = {"grad_clip": clip, "weight_decay": 0.1, "epsilon": epsilon}
     return from_dict({"optimizer": optimizer, "compute": compute})
 
 
@@ -51,13 +52,18 @@ def test_ten_updates_are_those_of_optax(clip):
     assert [int(count) for count in counts] == [9, 9]
 
 
+_SMALLEST = next(knob.low for knob in knobs() if knob.key == "optimizer.epsilon")
+
+
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 @pytest.mark.parametrize("updates_before", [0, 1])
-def test_a_rejected_gradient_changes_no_bit(bad, updates_before):
-    optimizer = make_optimizer(config())
+@pytest.mark.parametrize("epsilon", [1e-8, _SMALLEST])
+def test_a_rejected_gradient_changes_no_bit(bad, updates_before, epsilon):
+    chosen = config(epsilon=epsilon)
+    optimizer = make_optimizer(chosen)
     params = tree(0)
     state = params, optimizer.init(params)
-    update = jax.jit(lambda p, s, g: adamw_update(config().optimizer, p, s, g, jnp.float32(0.1)))
+    update = jax.jit(lambda p, s, g: adamw_update(chosen.optimizer, p, s, g, jnp.float32(0.1)))
     for _ in range(updates_before):
         state = update(*state, gradient(tree(1)))
     total = tree(2)
@@ -65,6 +71,23 @@ def test_a_rejected_gradient_changes_no_bit(bad, updates_before):
     after = update(*state, gradient(total, accepted=False))
     for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(new, old)
+
+
+def test_the_smallest_epsilon_leaves_alone_what_has_no_gradient():
+    chosen = config(epsilon=_SMALLEST)
+    optimizer, params = make_optimizer(chosen), tree(0)
+    total = tree(1)
+    total["h"]["bias"] = jnp.zeros_like(total["h"]["bias"])  # which does not decay
+    args = params, optimizer.init(params), gradient(total), jnp.float32(0.1)
+    ours, theirs = adamw_update(chosen.optimizer, *args), optax_update(optimizer, *args)
+    for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=2e-5, atol=1e-7)
+    np.testing.assert_array_equal(ours[0]["h"]["bias"], params["h"]["bias"])
+
+
+def test_an_epsilon_of_zero_is_refused():
+    with pytest.raises(UserError, match=r"optimizer\.epsilon must be at least 1e-30, not 0"):
+        config(epsilon=0.0)
 
 
 @pytest.mark.parametrize("changes", [{"compute": {"plain": True}}, {"optimizer": {"name": "lion"}}])

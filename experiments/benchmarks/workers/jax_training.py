@@ -19,14 +19,17 @@ from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.formats import huggingface
 from gpt2_jax.model.build import build_model
 from gpt2_jax.model.defaults import with_dtype
-from gpt2_jax.model.loss import weighted_cross_entropy
-from gpt2_jax.model.params import output_table
 from gpt2_jax.parallel.compiler_options import compiler_options
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules, sharding_context
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.state import abstract_state, init_state
-from gpt2_jax.training.step import batch_sharding, compile_train_step, step_numbers
+from gpt2_jax.training.step import (
+    batch_sharding,
+    compile_train_step,
+    step_numbers,
+    weighted_loss,
+)
 from gpt2_jax.training.update import Gradient, apply_update
 
 
@@ -200,17 +203,6 @@ def _loss(config: Config) -> Callable[[Any, Batch], jax.Array]:
     model = build_model(config.model, config.compute, train=True)
 
     def loss(params: Any, batch: Batch) -> jax.Array:
-        hidden, _ = model.apply({"params": params}, batch.inputs)
-        targets = batch.targets
-        total = weighted_cross_entropy(
-            hidden,
-            output_table(params),
-            targets,
-            jnp.ones(targets.shape, jnp.float32),
-            config.model.vocab_size,
-            config.compute.loss_chunk,
-            config.compute.matmul_precision,
-        )
-        return total / targets.size
+        return weighted_loss(model, params, batch) / batch.targets.size
 
     return loss
