@@ -13,6 +13,8 @@ from gpt2_jax.sweeps.points import Point, Resolver, check_different
 from gpt2_jax.sweeps.sweep import BestOf, Sweep
 
 _METRICS = ("eval/loss", "eval/perplexity", "eval/bits_per_byte")
+# What begins the metrics of the average of the parameters, which validation alone measures.
+_OF_AVERAGE = "eval/ema_"
 # Of the metrics of tasks, these begin the names of those of which more is better.
 _HIGHER_IS_BETTER = "acc"
 
@@ -190,13 +192,17 @@ def _check_metric(metric: str, points: Sequence[Point]) -> None:
     """
     for point in points:
         tasks = sources.select_of_config(point.config)
+        known, hint = list(_METRICS), ""
+        if point.config.optimizer.ema_decay:
+            known += [f"{_OF_AVERAGE}{name.removeprefix('eval/')}" for name in _METRICS]
+        elif metric.startswith(_OF_AVERAGE):
+            hint = "; for an average of the parameters set optimizer.ema_decay, which is 0"
         mixture = point.config.data.mixture is not None
         is_set = mixture and metric.startswith("eval/") and metric.endswith("/loss")
         is_task = any(metric.startswith(f"eval/{task}/") for task in tasks)
-        if metric not in _METRICS and not is_set and not is_task:
-            known = ", ".join([*_METRICS, *(f"eval/{task}/..." for task in tasks)])
-            hint = did_you_mean(metric, _METRICS)
+        if metric not in known and not is_set and not is_task:
+            listed = ", ".join([*known, *(f"eval/{task}/..." for task in tasks)])
             raise UserError(
                 f"Sweep: metric {short_repr(metric)} is not reported by {point.arm!r}: it must be "
-                f"one of {known}{hint}"
+                f"one of {listed}{hint or did_you_mean(metric, known)}"
             )
