@@ -12,8 +12,9 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.files.paths import resolve_path
 from gpt2_jax.sweeps import cost
 from gpt2_jax.sweeps.file import load_sweep
-from gpt2_jax.sweeps.folder import DIVERGED, DONE, SweepFolder
-from gpt2_jax.sweeps.runner import points_so_far, run_sweep
+from gpt2_jax.sweeps.folder import SweepFolder
+from gpt2_jax.sweeps.local import LocalEngine
+from gpt2_jax.sweeps.runner import SweepEnd, points_so_far, run_sweep
 from gpt2_jax.sweeps.slots import make_slots
 from gpt2_jax.sweeps.stages import Stages
 
@@ -101,14 +102,26 @@ def run(args: argparse.Namespace) -> int:
         print(cost.as_json(report, points) if args.json else cost.as_text(report, points))
         return 0
     assert args.out is not None
-    counts = run_sweep(stages, args.sweep, args.out, slots)
-    total = sum(counts.values())
-    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    end = run_sweep(
+        stages,
+        args.sweep,
+        args.out,
+        lambda folder, base, log: LocalEngine(folder, base, slots, log=log),
+    )
+    _show_end(end, args)
+    return end.exit_status
+
+
+def _show_end(end: SweepEnd, args: argparse.Namespace) -> None:
+    summary = ", ".join(f"{count} {state}" for state, count in end.counts.items() if count)
     results = os.path.join(args.out, "results.csv")
-    print(f"{total} points: {summary}; {results}", file=sys.stderr)
+    compiled, loaded = end.programs_compiled, end.programs_loaded
+    print(f"{sum(end.counts.values())} points: {summary}; {results}", file=sys.stderr)
+    if compiled or loaded:
+        print(f"compiled {compiled} programs, loaded {loaded} from the cache", file=sys.stderr)
     if args.json:
-        print(json.dumps({"out": args.out, "results": results, **counts}))
-    return 0 if counts[DONE] + counts[DIVERGED] == total else 1
+        programs = {"programs_compiled": compiled, "programs_loaded": loaded}
+        print(json.dumps({"out": args.out, "results": results, **end.counts, **programs}))
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+import gpt2_jax
 from gpt2_jax.errors import Preempted, UserError
 from gpt2_jax.files.lock import FileLock
 from gpt2_jax.sweeps import arms, axis, best_of, logspace2, product, seeds
@@ -123,6 +124,21 @@ def test_the_best_of_each_arm_is_run_again_on_fresh_seeds(house):
     assert '"baseline": "adamw"' in sweep and '"tune",\n    "confirm"' in sweep
 
 
+def test_what_the_points_ran_on_and_compiled_is_added_up(house):
+    house.plan({1: [2]})
+    stages = house.stages(seeds(2))
+    end = house.end(stages)
+    assert (end.programs_compiled, end.programs_loaded, end.exit_status) == (2, 0, 1)
+    house.plan(device="b")
+    end = house.end(stages)  # the second point again, whose first attempt has compiled
+    assert (end.programs_compiled, end.programs_loaded, end.exit_status) == (2, 1, 0)
+    status = house.read(_names(stages)[1], "status.json")
+    assert (status["programs_compiled"], status["programs_loaded"]) == (1, 1)
+    environment = json.loads((house.out / "sweep.json").read_text())["environment"]
+    assert environment["device"] == "a; b"
+    assert environment["gpt2_jax"].startswith(gpt2_jax.__version__)
+
+
 def test_two_starts_cannot_run_one_sweep(house):
     house.out.mkdir()
     with FileLock(house.out), pytest.raises(UserError, match=r"--out .* is in use by process"):
@@ -204,15 +220,17 @@ _DRIVER = """
 import sys
 from pathlib import Path
 from gpt2_jax.sweeps.file import load_sweep
+from gpt2_jax.sweeps.local import LocalEngine
 from gpt2_jax.sweeps.runner import run_sweep
-from gpt2_jax.sweeps.cost import estimate
-from gpt2_jax.sweeps.folder import SweepFolder
-from gpt2_jax.sweeps.runner import points_so_far
 from gpt2_jax.sweeps.slots import make_slots
 from gpt2_jax.sweeps.stages import Stages
 
 train, out = sys.argv[1:-1], sys.argv[-1]
-run_sweep(Stages(load_sweep("sweep.py")), "sweep.py", out, make_slots(2, None), train=train)
+
+def make(folder, base, log):
+    return LocalEngine(folder, base, make_slots(2, None), train=train, log=log)
+
+run_sweep(Stages(load_sweep("sweep.py")), "sweep.py", out, make)
 """
 _SWEEP = """
 from gpt2_jax.sweeps import Sweep, axis, logspace2, product, seeds
