@@ -20,14 +20,22 @@ class Engine(Protocol):
     """Defines what runs points.
 
     Attributes:
-      stop: whether it was asked to stop; `run` then returns as soon as nothing is lost.
       at_once: how many points it runs at the same time; None if that is not known.
       when_stopped: what happens to the points that run when it is asked to stop, in words.
     """
 
-    stop: bool
     at_once: int | None
     when_stopped: str
+
+    @property
+    def stop(self) -> bool:
+        """Returns whether it was asked to stop; `run` then returns as soon as nothing is lost."""
+        ...
+
+    @stop.setter
+    def stop(self, asked: bool) -> None:
+        """Asks it to stop."""
+        ...
 
     @property
     def running(self) -> Sequence[str]:

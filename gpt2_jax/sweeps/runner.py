@@ -80,7 +80,7 @@ def run_sweep(
     """
     folder = SweepFolder(resolve_path(out, "--out"))
     folder.check(stages)
-    check_data([point for name in stages.sweep.stages for point in stages.may_have(name)])
+    check_points(stages)
     _make(folder.path)
     with lock_folder(folder.path, f"--out {out}"):
         folder.write_sweep(stages, sweep_file)
@@ -100,6 +100,15 @@ def run_sweep(
         done = end.counts[DONE] + end.counts[DIVERGED]
         raise Preempted(f"stopped: {done} points are done; run the same command again to continue")
     return end
+
+
+def check_points(stages: Stages) -> None:
+    """Refuses points whose data is missing.
+
+    Raises:
+      UserError: naming the folder, and how it is made.
+    """
+    check_data([point for name in stages.sweep.stages for point in stages.may_have(name)])
 
 
 def _end(folder: SweepFolder, points: Sequence[Point]) -> SweepEnd:

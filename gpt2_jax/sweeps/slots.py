@@ -38,11 +38,8 @@ def make_slots(workers: int | None, devices_per_point: int | None) -> list[Slot]
       devices_per_point: GPUs of each point; None to leave GPUs to JAX.
 
     Raises:
-      UserError: for a number that is not positive, or more GPUs than there are.
+      UserError: for more GPUs than there are.
     """
-    for flag, value in (("workers", workers), ("devices_per_point", devices_per_point)):
-        if value is not None and not 1 <= value <= _MOST_WORKERS:
-            raise UserError(f"--{flag} must be between 1 and {_MOST_WORKERS}, not {value}")
     gpus: list[str] = []
     if devices_per_point is not None:
         gpus = visible_gpus(os.environ, Path("/dev"))
@@ -69,6 +66,17 @@ def make_slots(workers: int | None, devices_per_point: int | None) -> list[Slot]
             devices = ",".join(gpus[first : first + devices_per_point])
         slots.append(Slot(tuple(own), devices))
     return slots
+
+
+def check_numbers(workers: int | None, devices_per_point: int | None) -> None:
+    """Refuses numbers that are out of range.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    for flag, value in (("workers", workers), ("devices_per_point", devices_per_point)):
+        if value is not None and not 1 <= value <= _MOST_WORKERS:
+            raise UserError(f"--{flag} must be between 1 and {_MOST_WORKERS}, not {value}")
 
 
 def available_cores() -> list[int]:

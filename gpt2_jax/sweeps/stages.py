@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from gpt2_jax.errors import UserError, did_you_mean, short_repr, warn
 from gpt2_jax.evals import sources
-from gpt2_jax.sweeps.axes import SEED, Points, Setting, joined
+from gpt2_jax.sweeps.axes import SEED, Points, Setting, Value, joined
 from gpt2_jax.sweeps.points import Point, Resolver, check_different
 from gpt2_jax.sweeps.sweep import BestOf, Sweep
 
@@ -66,6 +66,21 @@ class Stages:
     def may_have(self, stage: str) -> Sequence[Point]:
         """Returns the points of a stage or, if it depends on another, those that it may have."""
         return self._candidates[stage]
+
+    def seeds_of_arms(self, stage: str) -> dict[str, set[Value]]:
+        """Returns {arm: its seeds} of a stage that loses no arm; None is the base config's seed."""
+        seeds: dict[str, set[Value]] = {}
+        for setting in self._settings(stage):
+            seeds.setdefault(setting.arm, set()).add(setting.overrides.get(SEED))
+        return seeds
+
+    def _settings(self, stage: str) -> list[Setting]:
+        """Returns the settings of a stage; what an earlier one chooses is not part of them."""
+        described = self.sweep.stages[stage]
+        if isinstance(described, BestOf):
+            pairs = itertools.product(described.per, described.then)
+            return [joined("best_of", pair) for pair in pairs]
+        return [point.setting for point in self.known[stage]]
 
     def choose(
         self, stage: str, finished: Mapping[str, Sequence[tuple[Point, float | None]]]
@@ -146,14 +161,7 @@ class Stages:
 
     def _find_baseline(self) -> str | None:
         wanted = self.sweep.baseline
-        last = list(self.sweep.stages)[-1]
-        described = self.sweep.stages[last]
-        if isinstance(described, BestOf):
-            pairs = itertools.product(described.per, described.then)
-            settings = [joined("best_of", pair) for pair in pairs]
-        else:
-            settings = [point.setting for point in self.known[last]]
-        arms = {setting.arm: setting for setting in settings}
+        arms = {each.arm: each for each in self._settings(list(self.sweep.stages)[-1])}
         if wanted is None:
             return None
         if isinstance(wanted, str):

@@ -17,6 +17,7 @@ from gpt2_jax.sweeps.slots import Slot
 from gpt2_jax.sweeps.stages import Stages
 from tests.cli.refusals import CONFIG
 
+ROOT = str(Path(__file__).parents[2])
 TOKENS = 8 * 32  # of a step of CONFIG
 
 # Trains in ten steps of a hundredth of a second, each of which is saved. Its exit statuses are in
