@@ -91,15 +91,6 @@ def test_an_exit_status_decides_about_its_point_and_no_other(house, monkeypatch)
             assert any(line["name"] in each and said in each for each in house.log)
 
 
-def test_a_failed_point_is_tried_again_by_the_next_start_and_a_diverged_one_is_not(house):
-    house.plan({0: [2], 1: [76]})
-    stages = house.stages(seeds(3))
-    assert house.run(stages) == dict(done=1, diverged=1, failed=1, waiting=0)
-    house.plan()
-    assert house.run(stages) == dict(done=2, diverged=1, failed=0, waiting=0)
-    assert [len(house.starts(name)) for name in _names(stages)] == [2, 1, 1]
-
-
 def test_the_best_of_each_arm_is_run_again_on_fresh_seeds(house):
     rules = arms({"adamw": {}, "lion": {"optimizer.name": "lion"}})
     rates = axis("schedule.learning_rate", logspace2(-10, -9))
@@ -125,15 +116,18 @@ def test_the_best_of_each_arm_is_run_again_on_fresh_seeds(house):
     assert '"baseline": "adamw"' in sweep and '"tune",\n    "confirm"' in sweep
 
 
-def test_what_the_points_ran_on_and_compiled_is_added_up(house):
-    house.plan({1: [2]})
-    stages = house.stages(seeds(2))
+def test_a_failed_point_is_tried_again_by_the_next_start_and_what_all_ran_on_is_recorded(house):
+    house.plan({0: [2], 1: [76]}, device="a")
+    stages = house.stages(seeds(3))
     end = house.end(stages)
-    assert (end.programs_compiled, end.programs_loaded, end.exit_status) == (2, 0, 1)
+    assert end.counts == dict(done=1, diverged=1, failed=1, waiting=0)
+    assert (end.programs_compiled, end.programs_loaded, end.exit_status) == (3, 0, 1)
     house.plan(device="b")
-    end = house.end(stages)  # the second point again, whose first attempt has compiled
-    assert (end.programs_compiled, end.programs_loaded, end.exit_status) == (2, 1, 0)
-    status = house.read(_names(stages)[1], "status.json")
+    end = house.end(stages)
+    assert end.counts == dict(done=2, diverged=1, failed=0, waiting=0)
+    assert [len(house.starts(name)) for name in _names(stages)] == [2, 1, 1]
+    assert (end.programs_compiled, end.programs_loaded, end.exit_status) == (3, 1, 0)
+    status = house.read(_names(stages)[0], "status.json")
     assert (status["programs_compiled"], status["programs_loaded"]) == (1, 1)
     environment = json.loads((house.out / "sweep.json").read_text())["environment"]
     assert environment["device"] == "a; b"

@@ -74,22 +74,15 @@ def _lead(house, stages, processes=2, patience_s=30.0):
     return run_sweep(stages, "sweep.py", house.out, make, log=house.log.append)
 
 
-def test_both_processes_train_each_point_and_end_together(house):
-    with _follower(house) as follower:
-        end = _lead(house, house.stages(seeds(3)))
-        assert follower.wait(timeout=20) == 0
-    assert end.counts == dict(done=3, diverged=0, failed=0, waiting=0)
-    assert (house.folder / "followed").read_text() == "0\n1\n2\n"
-    assert [len(house.starts(line["name"])) for line in house.table()] == [1, 1, 1]
-
-
-def test_the_reason_of_another_process_is_that_of_its_point(house):
+def test_both_processes_train_each_point_and_the_reason_of_either_is_that_of_the_point(house):
     house.plan({0: [77, 77], 1: [76]})
     with _follower(house, **{"0": 2, "1": 76}) as follower:
-        end = _lead(house, house.stages(seeds(3)))
+        end = _lead(house, house.stages(seeds(4)))
         assert follower.wait(timeout=20) == 1
-    assert end.counts == dict(done=1, diverged=1, failed=1, waiting=0)
-    failed, diverged, _ = (house.read(line["name"], "status.json") for line in house.table())
+    assert (house.folder / "followed").read_text() == "0\n1\n2\n3\n"
+    assert [len(house.starts(line["name"])) for line in house.table()] == [1, 1, 1, 1]
+    assert end.counts == dict(done=2, diverged=1, failed=1, waiting=0)
+    failed, diverged, *_ = (house.read(line["name"], "status.json") for line in house.table())
     assert failed["exit_status"] == 2 and diverged["exit_status"] == 76
     assert failed["message"] == "process 1: the reason of the other"
     assert failed["attempts"] == 1  # a mistake is not tried again
