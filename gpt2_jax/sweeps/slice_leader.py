@@ -25,6 +25,7 @@ Clock = Callable[[], float]
 PATIENCE_S = 300.0
 """How long the leader waits for all followers to be ready."""
 _BEAT_S = 20.0
+_LOOK_S = 1.0  # between two looks for failures while a point runs
 # How long a failed command of one process may leave those of the others without an end.
 _OTHERS_S = 30.0
 # These say why a point ended. Other statuses follow from what has happened in another process.
@@ -149,11 +150,20 @@ class _Group:
         self.files.write_order(order)
         self._order, self._written = order, self.clock()
 
-    def look(self) -> dict[int, Answer]:
-        """Returns what the followers say of this turn, at most every `poll_s` from the files."""
+    @property
+    def is_alone(self) -> bool:
+        """Returns whether there are no other processes."""
+        return not self._others
+
+    def look(self, every_s: float = 0.0) -> dict[int, Answer]:
+        """Returns what the followers say of this turn.
+
+        Args:
+          every_s: the least number of seconds between two looks into their files.
+        """
         if self.clock() - self._written >= _BEAT_S:
             self._write(dataclasses.replace(self._order, beat=self._order.beat + 1))
-        if self.clock() - self._looked >= self.files.poll_s:
+        if self.clock() - self._looked >= max(every_s, self.files.poll_s):
             self._looked = self.clock()
             found = {process: self.files.answer(process) for process in self._others}
             ours = self._order.session
@@ -187,7 +197,7 @@ class _Group:
         """Returns what the followers say whose command has ended and did not succeed."""
         return {
             process: each
-            for process, each in self.look().items()
+            for process, each in self.look(_LOOK_S).items()
             if each.exit_status is not None and each.exit_status not in _GOOD
         }
 
@@ -212,7 +222,8 @@ class _Turn:
                 self._process = self._start()
             return None
         code = self._process.poll()
-        if code is not None and (self._signalled or code in _GOOD or code in _REASONS):
+        is_clear = self._signalled or self._group.is_alone or code in _GOOD or code in _REASONS
+        if code is not None and is_clear:
             self._status = code
             return code
         failed = self._group.failed()
