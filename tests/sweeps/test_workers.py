@@ -17,7 +17,7 @@ _SWEEP = """
 from gpt2_jax.sweeps import Sweep, axis, product, seeds
 
 def get_sweep():
-    overrides = {"eval.sample_tokens": 0, "train.total_steps": 300, "checkpoint.every": 300}
+    overrides = {"eval.sample_tokens": 0, "train.total_steps": 1200, "checkpoint.every": 1200}
     return Sweep("config.py", seeds(4), overrides=overrides)
 """
 
