@@ -16,7 +16,7 @@ from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.prepare.corpora import Document
 from gpt2_jax.prepare.prepare import prepare
 from tests.fake_gcs import fake_storage, in_bucket
-from tests.runs import CONFIG, NO_SAMPLE, arrays, identical, losses, start, train
+from tests.runs import CONFIG, NO_SAMPLE, SETTINGS, arrays, identical, losses, start, train
 
 pytestmark = [pytest.mark.gcs, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -177,3 +177,42 @@ print(ProgramStore(folder).get("p"), ProgramStore(folder).get("q"), folder)
 """
     environment = bucket | {"GPT2_JAX_COMPILATION_CACHE": "gs://bucket/programs"}
     assert in_bucket(environment, code).startswith("b'entry' None gs://bucket/programs/")
+
+
+_SWEEP = """
+from gpt2_jax.sweeps import Sweep, axis
+
+def get_sweep():
+    rates = axis("schedule.learning_rate", [1e-3, 3e-3])
+    return Sweep("config.py", rates, overrides={"eval.sample_tokens": 0})
+"""
+
+
+def test_a_sweep_in_a_bucket_has_the_results_of_one_on_a_disk(lab, bucket):
+    (lab / "sweep.py").write_text(_SWEEP)
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(lab / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    environment = cache | os.environ | SETTINGS | bucket | {"XLA_FLAGS": ""}
+
+    def sweep(out):
+        command = [sys.executable, "-m", "gpt2_jax", "sweep", "--sweep", "sweep.py", "--out", out]
+        done = subprocess.run(command, cwd=lab, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "2 points: 2 done; gs://bucket/sweep/results.csv" in sweep("gs://bucket/sweep")
+    assert "2 of them done before; 0 tokens to train" in sweep("gs://bucket/sweep")
+    sweep("disk")
+    in_bucket(bucket, "fs.get('bucket/sweep', sys.argv[1], True)", str(lab / "copy"))
+    ours, expected = lab / "copy", lab / "disk"
+    assert (ours / "results.csv").read_bytes() == (expected / "results.csv").read_bytes()
+    names = {path.name for path in (expected / "points").iterdir()}
+    assert {path.name for path in (ours / "points").iterdir()} == names
+    for name in names:
+        files = {"point.json", "status.json", "log.txt", "run_info.json", "run"}
+        assert {path.name for path in (ours / "points" / name).iterdir()} == files
+        assert b"step 20/20" in (ours / "points" / name / "log.txt").read_bytes()
+    assert not (ours / "lock").exists()
+    assert json.loads((ours / "sweep.json").read_text())["environment"]["device"] == "1 x cpu"

@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax import experiment
     from gpt2_jax.parallel.distributed import initialize, is_primary
     from gpt2_jax.parallel.malloc import keep_freed_memory
+    from gpt2_jax.parallel.programs import leave_run_info
 
     keep_freed_memory()
     initialize()
@@ -93,13 +94,14 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(report) if args.json else _readable(report))
         return 0
     _note_late_stop(args.stop_at_step, config)
-    results = experiment.train(
-        config,
-        args.workdir,
-        stop_at_step=args.stop_at_step,
-        check_sha256=args.check_sha256,
-        compare_compressors=True,
-    )
+    with leave_run_info():
+        results = experiment.train(
+            config,
+            args.workdir,
+            stop_at_step=args.stop_at_step,
+            check_sha256=args.check_sha256,
+            compare_compressors=True,
+        )
     if is_primary():
         if "compared_bytes" in results and "eval/bits_per_byte" in results:
             print(_comparison(results), file=sys.stderr)

@@ -1,7 +1,8 @@
-"""Says which vector instructions the CPU of this machine has."""
+"""Says which CPU this machine has, and which vector instructions."""
 
 from __future__ import annotations
 
+import platform
 import re
 from pathlib import Path
 
@@ -26,3 +27,13 @@ def vector_instructions() -> set[str] | None:
 def multiplies_bfloat16() -> bool:
     """Returns whether the CPU is known to multiply in bfloat16 faster than in float32."""
     return not (vector_instructions() or set()).isdisjoint(MULTIPLY_BFLOAT16)
+
+
+def processor_name() -> str:
+    """Returns the name of the CPU, or of its architecture if the system does not tell."""
+    try:
+        text = _CPU_INFO.read_text("utf-8", errors="replace")
+    except OSError:
+        text = ""
+    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return names[0].strip() if names else platform.processor() or platform.machine()

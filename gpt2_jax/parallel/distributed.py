@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,15 +17,8 @@ from jax.experimental import multihost_utils
 from gpt2_jax.errors import PeersLost, StorageError, UserError, error_text
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.disk_full import disk_full_message, is_disk_full
+from gpt2_jax.parallel.launched import launched_as, number
 
-# Variables in which a launcher states the number of processes and the index of this one. mpirun
-# inside a Slurm job starts its daemons as a Slurm step, so Open MPI comes before Slurm; a Slurm job
-# that runs the command without srun has no step, and is one process however many tasks it has.
-_LAUNCHERS = (
-    ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-)
 # The runtime's errors begin with these when a peer or a device is gone. Others, such as
 # RESOURCE_EXHAUSTED and INVALID_ARGUMENT, would occur again.
 _PEER_LOSS = (
@@ -42,7 +34,6 @@ _TIMEOUT_S = 300
 # How long a process that ends waits for the others to end, before it considers them dead.
 _SHUTDOWN_S = 60
 _MAX_MESSAGE = 1000  # bytes
-_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 
 
 def initialize() -> None:
@@ -62,7 +53,8 @@ def initialize() -> None:
     address = os.environ.get("JAX_COORDINATOR_ADDRESS") or None
     if address and not re.fullmatch(r".+:\d+", address):
         raise UserError(f"JAX_COORDINATOR_ADDRESS={address} in the environment must be HOST:PORT")
-    count, process = _launched_as()
+    # On a machine with TPU chips JAX adds "tpu" to its platforms when it is imported.
+    count, process = launched_as("tpu" in (getattr(jax.config, "jax_platforms", None) or ""))
     if address and count is None:
         raise UserError(
             f"JAX_COORDINATOR_ADDRESS={address} is set in the environment, but not how many "
@@ -70,7 +62,7 @@ def initialize() -> None:
         )
     if count is None or count == 1:
         return
-    timeout_s = _number(_TIMEOUT) or _TIMEOUT_S
+    timeout_s = number(_TIMEOUT) or _TIMEOUT_S
     this = "this process" if process is None else f"process {process}"
     late = (
         f"{this} and the {count - 1} other(s) of this run have not connected to "
@@ -98,45 +90,6 @@ def initialize() -> None:
         f"{jax.local_device_count()} of {jax.device_count()} devices",
         file=sys.stderr,
     )
-
-
-def _launched_as() -> tuple[int | None, int | None]:
-    """Returns (number of processes, index of this one); None for what no launcher states."""
-    for count_name, process_name in _LAUNCHERS:
-        count = _number(count_name)
-        if count is not None:
-            return count, _number(process_name)
-    return _tpu_hosts(), None
-
-
-def _tpu_hosts() -> int | None:
-    """Returns the number of hosts of the TPU slices this process is on; None without a TPU.
-
-    On a machine with TPU chips JAX adds "tpu" to its platforms when it is imported. GKE lists the
-    hosts of a slice in the environment, Compute Engine in the metadata of the machine.
-    """
-    if "tpu" not in (getattr(jax.config, "jax_platforms", None) or ""):
-        return None
-    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
-    if not hosts and "TPU_SKIP_MDS_QUERY" not in os.environ:
-        hosts = _metadata("worker-network-endpoints")
-    return (_number("MEGASCALE_NUM_SLICES") or 1) * len(hosts.split(",")) if hosts else None
-
-
-def _metadata(key: str) -> str | None:
-    request = urllib.request.Request(_METADATA + key, headers={"Metadata-Flavor": "Google"})
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return answer.read().decode()
-    except OSError:  # a TPU without Compute Engine's metadata, as in a notebook
-        return None
-
-
-def _number(name: str) -> int | None:
-    text = os.environ.get(name)
-    if text is not None and not text.isdigit():
-        raise UserError(f"{name} in the environment must be an integer, not {text!r}")
-    return None if text is None else int(text)
 
 
 @contextlib.contextmanager

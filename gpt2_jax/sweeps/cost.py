@@ -1,16 +1,31 @@
-"""What a sweep will cost: its points and tokens, and the time if a speed is known."""
+"""What a sweep will cost: its points and tokens, and the time, as measured or as planned."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from gpt2_jax.config import Config
 from gpt2_jax.sweeps.folder import FINAL, SweepFolder
 from gpt2_jax.sweeps.points import Point
 from gpt2_jax.sweeps.stages import Stages
 from gpt2_jax.training.progress import duration
+
+
+@dataclasses.dataclass(frozen=True)
+class Planner:
+    """Plans how long runs take; `gpt2_jax.planning` does, which a sweep itself does not import.
+
+    Attributes:
+      devices: those of a point, in words.
+      seconds: (configs) -> (best case, worst case) of each.
+    """
+
+    devices: str
+    seconds: Callable[[Sequence[Config]], Sequence[tuple[float, float]]]
 
 
 def estimate(
@@ -20,8 +35,9 @@ def estimate(
     *,
     workers: int,
     tokens_per_second: float | None = None,
+    planner: Planner | None = None,
 ) -> dict[str, Any]:
-    """Returns the points, the tokens and, if a speed is known, the seconds of a sweep.
+    """Returns the points, the tokens and, if a speed or the devices are known, the seconds.
 
     The speed is that of the points which the folder already has: tokens by the seconds that their
     commands took, with compilation and validation. Of a stage that depends on another, the points
@@ -33,6 +49,7 @@ def estimate(
       points: those that are known so far.
       workers: how many points run at the same time.
       tokens_per_second: the speed of one point, instead of the measured one.
+      planner: plans the time from the shapes of the points, if their devices are known.
     """
     done: list[Point] = []
     if folder is not None:
@@ -67,7 +84,24 @@ def estimate(
         "tokens_per_second": tokens_per_second,
         "speed_is": source,
         "seconds_left": left / tokens_per_second / workers if tokens_per_second else None,
+        "planned_for": planner and planner.devices,
+        "planned_seconds_left": planner and _planned(planner, stages, done, workers),
     }
+
+
+def _planned(
+    planner: Planner, stages: Stages, done: Sequence[Point], workers: int
+) -> tuple[float, float]:
+    """Returns the seconds of the points that are not done, (best case, worst case)."""
+    total = [0.0, 0.0]
+    for name in stages.sweep.stages:
+        possible = stages.may_have(name)
+        seconds = planner.seconds([point.config for point in possible])
+        left = stages.count(name) - sum(point.stage == name for point in done)
+        for case in range(2):
+            mean = sum(each[case] for each in seconds) / len(possible)
+            total[case] += max(left, 0) * mean / workers
+    return total[0], total[1]
 
 
 def as_text(report: dict[str, Any], points: Sequence[Point]) -> str:
@@ -79,18 +113,28 @@ def as_text(report: dict[str, Any], points: Sequence[Point]) -> str:
         lines.append(f"stage {name}: {stage['points']} points, {stage['tokens']:,} tokens{done}")
     if len(report["stages"]) > 1:
         lines.append(f"all stages: {report['points']} points, {report['tokens']:,} tokens")
-    if report["seconds_left"] is None:
+    return "\n".join([*lines, *_times(report)])
+
+
+def _times(report: dict[str, Any]) -> list[str]:
+    """Returns lines about the time: measured, planned, or why neither is known."""
+    left, workers = f"{report['tokens_left']:,} tokens", f"{report['workers']} at a time"
+    lines = []
+    if report["seconds_left"] is not None:
         lines.append(
-            "time: unknown until a point of --out has run; or give --tokens_per_second, the speed "
-            "of one point"
+            f"time: about {duration(report['seconds_left'])} for {left}, {workers}, at "
+            f"{report['tokens_per_second']:,.0f} tokens/s each ({report['speed_is']})"
         )
-    else:
+    if report["planned_seconds_left"] is not None:
+        best, worst = map(duration, report["planned_seconds_left"])
         lines.append(
-            f"time: about {duration(report['seconds_left'])} for {report['tokens_left']:,} tokens, "
-            f"{report['workers']} at a time, at {report['tokens_per_second']:,.0f} tokens/s "
-            f"each ({report['speed_is']})"
+            f"time as planned: {best} to {worst} for {left}, {workers}, each on "
+            f"{report['planned_for']}: from shapes alone, without compilation and validation"
         )
-    return "\n".join(lines)
+    return lines or [
+        "time: unknown until a point of --out has run; or give --tokens_per_second, the speed of "
+        "one point, or for GPUs and TPUs --chip, for which it is planned"
+    ]
 
 
 def as_json(report: dict[str, Any], points: Sequence[Point]) -> str:

@@ -5,6 +5,7 @@
 - points/NAME/point.json: the point, with the command that runs it
 - points/NAME/status.json: how its last attempt has ended
 - points/NAME/log.txt: what its command has printed
+- points/NAME/run_info.json: what its last attempt ran on, and the programs that it compiled
 - points/NAME/run: its workdir
 - results.csv: a line for each point
 """
@@ -28,6 +29,7 @@ STATES: tuple[str, ...] = (DONE, DIVERGED, FAILED, WAITING)
 # A later start does not run these points again.
 FINAL = (DONE, DIVERGED)
 
+_BETWEEN = "; "  # texts of the same fact about different points
 _COMPARED = ("base", "metric", "delta", "baseline", "stages")
 
 
@@ -42,6 +44,8 @@ class Status:
       message: the last line of a command that did not succeed.
       seconds: of all attempts.
       attempts: how many there were.
+      programs_compiled: by all attempts that could say so.
+      programs_loaded: likewise, from the compilation cache.
     """
 
     exit_status: int | None = None
@@ -49,6 +53,8 @@ class Status:
     message: str = ""
     seconds: float = 0.0
     attempts: int = 0
+    programs_compiled: int = 0
+    programs_loaded: int = 0
 
 
 class SweepFolder:
@@ -65,6 +71,10 @@ class SweepFolder:
     def workdir(self, name: str) -> Path:
         """Returns the workdir of a point."""
         return self.point(name) / "run"
+
+    def run_info(self, name: str) -> Path:
+        """Returns the file in which the command of a point leaves its note (`run_info.py`)."""
+        return self.point(name) / "run_info.json"
 
     def check(self, stages: Stages) -> None:
         """Refuses a folder that holds something else than this sweep, or other points than its.
@@ -114,8 +124,22 @@ class SweepFolder:
         ]
 
     def write_sweep(self, stages: Stages, sweep_file: str) -> None:
-        """Writes sweep.json."""
-        _write_json(self.path / "sweep.json", describe(stages, sweep_file))
+        """Writes sweep.json; what it says of the environment stays."""
+        path = self.path / "sweep.json"
+        before = _environment(path, _read_json(path)) if path.exists() else {}
+        _write_json(path, describe(stages, sweep_file) | {"environment": before})
+
+    def add_environment(self, found: Iterable[Mapping[str, str]]) -> None:
+        """Adds to sweep.json what points ran on; where they differ, all texts are kept."""
+        path = self.path / "sweep.json"
+        values = _read_json(path)
+        environment = _environment(path, values)
+        for each in found:
+            for name, text in each.items():
+                before = environment.get(name, "").split(_BETWEEN)
+                if text not in before:
+                    environment[name] = _BETWEEN.join([*filter(None, before), text])
+        _write_json(path, values | {"environment": environment})
 
     def write_point(self, point: Point, base: str) -> None:
         """Writes point.json of a point, and makes its folder."""
@@ -146,13 +170,6 @@ class SweepFolder:
         """Writes the status of a point."""
         _write_json(self.point(name) / "status.json", dataclasses.asdict(status))
 
-    def count(self, points: Iterable[Point]) -> dict[str, int]:
-        """Returns {state: how many of the points are in it}."""
-        counts = {state: 0 for state in STATES}
-        for point in points:
-            counts[self.status(point.name).state] += 1
-        return counts
-
 
 def describe(stages: Stages, sweep_file: str) -> dict[str, Any]:
     """Returns the content of sweep.json."""
@@ -165,6 +182,14 @@ def describe(stages: Stages, sweep_file: str) -> dict[str, Any]:
         "baseline": stages.baseline,
         "stages": list(sweep.stages),
     }
+
+
+def _environment(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns a copy of what sweep.json says of the environment."""
+    environment = values.get("environment", {})
+    if not isinstance(environment, dict):
+        raise UserError(f"{path}: environment must be an object, not {short_repr(environment)}")
+    return {str(name): str(text) for name, text in environment.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -5,40 +5,48 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from typing import IO, Protocol
 
-from gpt2_jax.errors import (
-    NumbersWentBad,
-    PeersLost,
-    Preempted,
-    StorageError,
-    UserError,
-    shortened,
-)
-from gpt2_jax.files.atomic import write_file
+from gpt2_jax.errors import PeersLost, Preempted, StorageError, UserError
 from gpt2_jax.files.lock import lock_folder
-from gpt2_jax.files.paths import is_remote
-from gpt2_jax.sweeps.folder import DIVERGED, DONE, FAILED, WAITING, Status, SweepFolder
+from gpt2_jax.sweeps import attempts
+from gpt2_jax.sweeps.engine import Log, OnEnd, OnWait
+from gpt2_jax.sweeps.folder import WAITING, Status, SweepFolder
 from gpt2_jax.sweeps.points import Point
 from gpt2_jax.sweeps.slots import Slot, start_in
-
-TRAIN = (sys.executable, "-m", "gpt2_jax", "train")
-"""The command that trains, to which the flags of a point are added."""
 
 _POLL_S = 0.02
 _SHOW_EVERY_S = 60.0
 # A point that something else than this process stops again and again is left waiting.
 _MOST_PREEMPTIONS = 10
 _RETRIED = (PeersLost.exit_status, StorageError.exit_status)
-_LONGEST_MESSAGE = 500
+
+
+class Process(Protocol):
+    """Defines what the engine does with a command that runs, as with a `subprocess.Popen`."""
+
+    def poll(self) -> int | None:
+        """Returns the exit status, negative for a signal, or None while the command runs."""
+        ...
+
+    def send_signal(self, sig: int) -> None:
+        """Sends a signal."""
+        ...
+
+    def wait(self) -> int:
+        """Waits for the end, and returns the exit status."""
+        ...
+
+
+# Starts a command in a slot: the flags after the command that trains, further environment
+# variables, and the file for its output.
+Start = Callable[[Slot, Sequence[str], Mapping[str, str], IO[bytes]], Process]
 
 
 @dataclasses.dataclass
@@ -46,8 +54,8 @@ class _Attempt:
     """One attempt at a point, while it runs."""
 
     point: Point
-    process: subprocess.Popen[bytes]
-    before: Status
+    process: Process
+    begun: Status
     log: Path
     began: float
     files: contextlib.ExitStack
@@ -56,14 +64,17 @@ class _Attempt:
 class LocalEngine:
     """Runs points in slots, retries those that a restart can help, and can be asked to stop."""
 
+    when_stopped = "the points that run save their state; a second signal kills them"
+
     def __init__(
         self,
         folder: SweepFolder,
         base: str,
         slots: Sequence[Slot],
         *,
-        train: Sequence[str] = TRAIN,
-        log: Callable[[str], None],
+        train: Sequence[str] = attempts.TRAIN,
+        start: Start | None = None,
+        log: Log,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepares the engine.
@@ -73,10 +84,15 @@ class LocalEngine:
           base: the base config.
           slots: what the points run on; as many run at the same time.
           train: the command that trains a point.
+          start: starts a point otherwise than by `train`.
           log: called with lines about points that must wait.
           clock: returns seconds and never goes back.
         """
-        self._folder, self._base, self._train = folder, base, train
+        self._folder, self._base, self._begin = (
+            folder,
+            base,
+            start or functools.partial(_train, train),
+        )
         self._log, self._clock = log, clock
         self._free = list(reversed(slots))
         self._running: list[tuple[Slot, _Attempt]] = []
@@ -84,25 +100,15 @@ class LocalEngine:
         self._preempted: collections.Counter[str] = collections.Counter()
         self._in_use: dict[str, float] = {}
         self.stop = False
+        self.at_once: int | None = len(slots)
 
     @property
     def running(self) -> list[str]:
         """Returns the names of the points that run now."""
         return [attempt.point.name for _, attempt in self._running]
 
-    def run(
-        self,
-        points: Sequence[Point],
-        on_end: Callable[[Point, Status], None],
-        on_wait: Callable[[], None],
-    ) -> None:
-        """Runs the points until all have ended, or `stop` is set and those that run have saved.
-
-        Args:
-          points: to run, in this order.
-          on_end: called when a point is done, has diverged or failed, or is left waiting.
-          on_wait: called about once a minute.
-        """
+    def run(self, points: Sequence[Point], on_end: OnEnd, on_wait: OnWait) -> None:
+        """Runs the points until all have ended, or `stop` is set and those that run have saved."""
         waiting = collections.deque(points)
         shown, told = self._clock(), False
         try:
@@ -129,6 +135,9 @@ class LocalEngine:
             self._send(signal.SIGKILL)  # after an exception alone, since otherwise none is left
             for _, attempt in self._running:
                 attempt.process.wait()
+
+    def close(self, exit_status: int) -> None:
+        """Does nothing: no command is left after `run`."""
 
     def _start(self, waiting: collections.deque[Point]) -> None:
         """Starts points in free slots, but none whose workdir another process still uses."""
@@ -163,46 +172,32 @@ class LocalEngine:
             return True
 
     def _attempt(self, point: Point, slot: Slot) -> _Attempt:
-        before = self._folder.status(point.name)
-        begun = Status(None, WAITING, "", before.seconds, before.attempts + 1)
-        self._folder.write_status(point.name, begun)
+        begun = attempts.begin(self._folder, point.name)
         files = contextlib.ExitStack()
-        log = self._folder.point(point.name) / "log.txt"
-        if is_remote(log):
-            log = Path(files.enter_context(tempfile.TemporaryDirectory())) / "log.txt"
-        file = files.enter_context(log.open("ab"))
+        log, file = files.enter_context(attempts.open_log(self._folder, point.name))
         flags = point.flags(self._base, self._folder.workdir(point.name))
         try:
-            process = start_in(slot, [*self._train, *flags], file)
-        except OSError as error:
+            variables = attempts.variables(self._folder, point.name)
+            process = self._begin(slot, flags, variables, file)
+        except BaseException:
             files.close()
-            raise UserError(f"cannot run {self._train[0]}: {error.strerror}") from error
+            raise
         return _Attempt(point, process, begun, log, self._clock(), files)
 
     def _end(self, attempt: _Attempt) -> tuple[Status, bool]:
         """Writes the status of an attempt; returns it and whether the point is to run again."""
-        code = attempt.process.returncode
-        exit_status = code if code >= 0 else 128 - code
-        state, again = self._judge(attempt.point.name, exit_status)
-        status = Status(
-            exit_status,
-            state,
-            "" if state == DONE else _last_line(attempt.log),
-            round(attempt.before.seconds + self._clock() - attempt.began, 3),
-            attempt.before.attempts,
+        name = attempt.point.name
+        exit_status = attempts.shell_status(attempt.process.wait())
+        state, again = self._judge(name, exit_status)
+        seconds = self._clock() - attempt.began
+        status = attempts.end(
+            self._folder, name, attempt.begun, exit_status, state, attempt.log, seconds
         )
-        if is_remote(folder := self._folder.point(attempt.point.name)):
-            write_file(folder / "log.txt", attempt.log.read_bytes())
         attempt.files.close()
-        self._folder.write_status(attempt.point.name, status)
         return status, again
 
     def _judge(self, name: str, exit_status: int) -> tuple[str, bool]:
         """Returns the state after an exit status, and whether the point is to run again."""
-        if exit_status == 0:
-            return DONE, False
-        if exit_status == NumbersWentBad.exit_status:
-            return DIVERGED, False
         was_killed = exit_status > 128
         if self.stop and (was_killed or exit_status == Preempted.exit_status):
             return WAITING, False
@@ -212,7 +207,7 @@ class LocalEngine:
         if (was_killed or exit_status in _RETRIED) and name not in self._retried:
             self._retried.add(name)
             return WAITING, not self.stop
-        return FAILED, False
+        return attempts.state_after(exit_status), False
 
     def _send(self, number: signal.Signals) -> None:
         for _, attempt in self._running:
@@ -220,32 +215,11 @@ class LocalEngine:
                 attempt.process.send_signal(number)
 
 
-@contextlib.contextmanager
-def stopped_by_signals(engine: LocalEngine, log: Callable[[str], None]) -> Iterator[None]:
-    """Makes SIGINT and SIGTERM stop the engine in the block; a second one kills its commands."""
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if engine.stop:
-            raise KeyboardInterrupt
-        engine.stop = True
-        log("stopping: the points that run save their state; a second signal kills them")
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, request) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _last_line(log: Path) -> str:
-    """Returns the last line that a command has printed, without `error: ` at its start."""
-    with contextlib.suppress(OSError):
-        with open(log, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 8192))
-            lines = file.read().decode(errors="replace").splitlines()
-        last = next((line for line in reversed(lines) if line.strip()), "")
-        return shortened(last.removeprefix("error: "), _LONGEST_MESSAGE)
-    return ""
+def _train(
+    command: Sequence[str],
+    slot: Slot,
+    flags: Sequence[str],
+    variables: Mapping[str, str],
+    log: IO[bytes],
+) -> Process:
+    return start_in(slot, [*command, *flags], log, variables)

@@ -3,47 +3,75 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from gpt2_jax.errors import Preempted, UserError, print_stderr, warn
+from gpt2_jax.errors import Gpt2JaxError, Preempted, UserError, print_stderr, warn
 from gpt2_jax.files.lock import lock_folder
 from gpt2_jax.files.paths import resolve_path
-from gpt2_jax.sweeps.folder import DIVERGED, DONE, FAILED, FINAL, WAITING, Status, SweepFolder
-from gpt2_jax.sweeps.local import TRAIN, LocalEngine, stopped_by_signals
+from gpt2_jax.parallel.run_info import read_run_info
+from gpt2_jax.sweeps.engine import Engine, Log, stopped_by_signals
+from gpt2_jax.sweeps.environment import project_version
+from gpt2_jax.sweeps.folder import (
+    DIVERGED,
+    DONE,
+    FAILED,
+    FINAL,
+    STATES,
+    WAITING,
+    Status,
+    SweepFolder,
+)
 from gpt2_jax.sweeps.points import Point, check_data
 from gpt2_jax.sweeps.results import Results
-from gpt2_jax.sweeps.slots import Slot
 from gpt2_jax.sweeps.stages import Stages
 from gpt2_jax.training.metrics_file import last_step
 from gpt2_jax.training.progress import decimals, duration
 
-Log = Callable[[str], None]
+MakeEngine = Callable[[SweepFolder, str, Log], Engine]
+"""Makes the engine for a folder and a base config; its lines go to the log."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepEnd:
+    """Says where a sweep stands.
+
+    Attributes:
+      counts: {state: number of points}, of `done`, `diverged`, `failed` and `waiting`.
+      programs_compiled: by all points.
+      programs_loaded: by all points, from the compilation cache.
+    """
+
+    counts: Mapping[str, int]
+    programs_compiled: int
+    programs_loaded: int
+
+    @property
+    def exit_status(self) -> int:
+        """Returns 0 if every point is done or has diverged, which is a result too, otherwise 1."""
+        results = self.counts[DONE] + self.counts[DIVERGED]
+        return 0 if results == sum(self.counts.values()) else Gpt2JaxError.exit_status
 
 
 def run_sweep(
     stages: Stages,
     sweep_file: str,
     out: str | os.PathLike[str],
-    slots: Sequence[Slot],
+    make_engine: MakeEngine,
     *,
-    train: Sequence[str] = TRAIN,
     log: Log = print_stderr,
-) -> dict[str, int]:
+) -> SweepEnd:
     """Runs all points of a sweep that are not done yet, and writes results.csv.
 
     Args:
       stages: the checked sweep.
       sweep_file: its file, for sweep.json.
       out: the sweep's folder, which is made if it is missing.
-      slots: what the points run on.
-      train: the command that trains a point.
+      make_engine: makes what runs the points.
       log: called with lines about the progress.
-
-    Returns:
-      {state: number of points}, of `done`, `diverged`, `failed` and `waiting`.
 
     Raises:
       UserError: before anything is started, if the folder is of another sweep, is in use or cannot
@@ -52,20 +80,44 @@ def run_sweep(
     """
     folder = SweepFolder(resolve_path(out, "--out"))
     folder.check(stages)
-    check_data([point for name in stages.sweep.stages for point in stages.may_have(name)])
+    check_points(stages)
     _make(folder.path)
     with lock_folder(folder.path, f"--out {out}"):
         folder.write_sweep(stages, sweep_file)
-        engine = LocalEngine(folder, stages.sweep.base, slots, train=train, log=log)
-        with stopped_by_signals(engine, log):
-            points = _run_stages(stages, folder, engine, len(slots), log)
-        counts = folder.count(points)
+        engine = make_engine(folder, stages.sweep.base, log)
+        exit_status = Gpt2JaxError.exit_status
+        try:
+            with stopped_by_signals(engine, log):
+                points = _run_stages(stages, folder, engine, log)
+            end = _end(folder, points)
+            exit_status = Preempted.exit_status if engine.stop else end.exit_status
+        except Gpt2JaxError as error:
+            exit_status = error.exit_status
+            raise
+        finally:
+            engine.close(exit_status)
     if engine.stop:
-        raise Preempted(
-            f"stopped: {counts[DONE] + counts[DIVERGED]} points are done; run the same command "
-            "again to continue"
-        )
-    return counts
+        done = end.counts[DONE] + end.counts[DIVERGED]
+        raise Preempted(f"stopped: {done} points are done; run the same command again to continue")
+    return end
+
+
+def check_points(stages: Stages) -> None:
+    """Refuses points whose data is missing.
+
+    Raises:
+      UserError: naming the folder, and how it is made.
+    """
+    check_data([point for name in stages.sweep.stages for point in stages.may_have(name)])
+
+
+def _end(folder: SweepFolder, points: Sequence[Point]) -> SweepEnd:
+    statuses = [folder.status(point.name) for point in points]
+    return SweepEnd(
+        {state: sum(each.state == state for each in statuses) for state in STATES},
+        sum(each.programs_compiled for each in statuses),
+        sum(each.programs_loaded for each in statuses),
+    )
 
 
 def points_so_far(stages: Stages, folder: SweepFolder | None) -> list[Point]:
@@ -82,9 +134,7 @@ def points_so_far(stages: Stages, folder: SweepFolder | None) -> list[Point]:
     return points
 
 
-def _run_stages(
-    stages: Stages, folder: SweepFolder, engine: LocalEngine, workers: int, log: Log
-) -> list[Point]:
+def _run_stages(stages: Stages, folder: SweepFolder, engine: Engine, log: Log) -> list[Point]:
     """Runs one stage after the other; returns the points of those that were reached."""
     points: list[Point] = []
     results = Results(folder)
@@ -99,9 +149,11 @@ def _run_stages(
         for point in own:
             folder.write_point(point, stages.sweep.base)
         results.write(points)
-        progress = _Progress(stages, name, folder, results, engine, own, workers, log)
+        progress = _Progress(stages, name, folder, results, engine, own, log)
         todo = [point for point in own if folder.status(point.name).state not in FINAL]
         progress.begin(todo)
+        if todo:
+            folder.add_environment([project_version()])
 
         def ended(
             point: Point, status: Status, points: list[Point] = points, show: _Progress = progress
@@ -110,6 +162,7 @@ def _run_stages(
             show.ended(point, status)
 
         engine.run(todo, ended, progress.show)
+        folder.add_environment(read_run_info(folder.run_info(p.name)).environment for p in own)
         if engine.stop or any(folder.status(point.name).state == WAITING for point in own):
             break
     return points
@@ -139,14 +192,13 @@ class _Progress:
         stage: str,
         folder: SweepFolder,
         results: Results,
-        engine: LocalEngine,
+        engine: Engine,
         points: Sequence[Point],
-        workers: int,
         log: Log,
     ) -> None:
         self._metric, self._folder, self._engine = stages.sweep.metric, folder, engine
         self._results = results
-        self._stage, self._points, self._workers, self._log = stage, points, workers, log
+        self._stage, self._points, self._log = stage, points, log
         self._began = time.monotonic()
         self._todo: dict[str, Point] = {}
         self._trained = 0  # tokens since the start of the stage
@@ -157,7 +209,7 @@ class _Progress:
         left = sum(point.tokens for point in todo)
         self._log(
             f"stage {self._stage}: {len(self._points)} points, {done} of them done before; "
-            f"{left:,} tokens to train, {self._workers} at a time"
+            f"{left:,} tokens to train{self._at_once()}"
         )
 
     def ended(self, point: Point, status: Status) -> None:
@@ -181,6 +233,10 @@ class _Progress:
             for name in self._engine.running
         ]
         self._log(f"{self._counted()} running: {', '.join(running)}{self._left()}")
+
+    def _at_once(self) -> str:
+        count = self._engine.at_once
+        return "" if count is None else f", {count} at a time"
 
     def _step(self, name: str) -> int:
         with contextlib.suppress(OSError):

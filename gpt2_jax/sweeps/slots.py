@@ -38,11 +38,8 @@ def make_slots(workers: int | None, devices_per_point: int | None) -> list[Slot]
       devices_per_point: GPUs of each point; None to leave GPUs to JAX.
 
     Raises:
-      UserError: for a number that is not positive, or more GPUs than there are.
+      UserError: for more GPUs than there are.
     """
-    for flag, value in (("workers", workers), ("devices_per_point", devices_per_point)):
-        if value is not None and not 1 <= value <= _MOST_WORKERS:
-            raise UserError(f"--{flag} must be between 1 and {_MOST_WORKERS}, not {value}")
     gpus: list[str] = []
     if devices_per_point is not None:
         gpus = visible_gpus(os.environ, Path("/dev"))
@@ -71,6 +68,17 @@ def make_slots(workers: int | None, devices_per_point: int | None) -> list[Slot]
     return slots
 
 
+def check_numbers(workers: int | None, devices_per_point: int | None) -> None:
+    """Refuses numbers that are out of range.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    for flag, value in (("workers", workers), ("devices_per_point", devices_per_point)):
+        if value is not None and not 1 <= value <= _MOST_WORKERS:
+            raise UserError(f"--{flag} must be between 1 and {_MOST_WORKERS}, not {value}")
+
+
 def available_cores() -> list[int]:
     """Returns the numbers of the CPU cores that this process may use, in order."""
     if hasattr(os, "sched_getaffinity"):
@@ -91,25 +99,36 @@ def visible_gpus(environment: Mapping[str, str], devices: Path) -> list[str]:
     return sorted((number for number in numbers if number.isdecimal()), key=int)
 
 
-def start_in(slot: Slot, command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def start_in(
+    slot: Slot, command: Sequence[str], log: IO[bytes], variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Starts a command on the cores and GPUs of a slot.
 
     It has its own session, so that Ctrl-C reaches it only through this process. If this process is
     killed, Linux sends the command SIGTERM, so that it saves and ends.
 
+    Args:
+      slot: what it runs on.
+      command: its words.
+      log: the file for its output.
+      variables: further environment variables.
+
     Raises:
-      OSError: if it cannot be started.
+      UserError: if it cannot be started.
     """
-    environment = dict(os.environ)
+    environment = {**os.environ, **(variables or {})}
     if slot.devices is not None:
         environment[_VISIBLE] = slot.devices
     cores = ",".join(map(str, slot.cores)) or "all"
     starter = [sys.executable, "-I", "-S", child.__file__, cores, str(os.getpid())]
-    return subprocess.Popen(
-        [*starter, *command],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    try:
+        return subprocess.Popen(
+            [*starter, *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise UserError(f"cannot run {command[0]}: {error.strerror}") from error

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 
 from gpt2_jax.errors import UserError, did_you_mean, short_repr, warn
 from gpt2_jax.evals import sources
-from gpt2_jax.sweeps.axes import SEED, Points, Setting, joined
+from gpt2_jax.sweeps.axes import SEED, Points, Setting, Value, joined
 from gpt2_jax.sweeps.points import Point, Resolver, check_different
 from gpt2_jax.sweeps.sweep import BestOf, Sweep
 
 _METRICS = ("eval/loss", "eval/perplexity", "eval/bits_per_byte")
+# What begins the metrics of the average of the parameters, which validation alone measures.
+_OF_AVERAGE = "eval/ema_"
 # Of the metrics of tasks, these begin the names of those of which more is better.
 _HIGHER_IS_BETTER = "acc"
 
@@ -64,6 +66,21 @@ class Stages:
     def may_have(self, stage: str) -> Sequence[Point]:
         """Returns the points of a stage or, if it depends on another, those that it may have."""
         return self._candidates[stage]
+
+    def seeds_of_arms(self, stage: str) -> dict[str, set[Value]]:
+        """Returns {arm: its seeds} of a stage that loses no arm; None is the base config's seed."""
+        seeds: dict[str, set[Value]] = {}
+        for setting in self._settings(stage):
+            seeds.setdefault(setting.arm, set()).add(setting.overrides.get(SEED))
+        return seeds
+
+    def _settings(self, stage: str) -> list[Setting]:
+        """Returns the settings of a stage; what an earlier one chooses is not part of them."""
+        described = self.sweep.stages[stage]
+        if isinstance(described, BestOf):
+            pairs = itertools.product(described.per, described.then)
+            return [joined("best_of", pair) for pair in pairs]
+        return [point.setting for point in self.known[stage]]
 
     def choose(
         self, stage: str, finished: Mapping[str, Sequence[tuple[Point, float | None]]]
@@ -144,14 +161,7 @@ class Stages:
 
     def _find_baseline(self) -> str | None:
         wanted = self.sweep.baseline
-        last = list(self.sweep.stages)[-1]
-        described = self.sweep.stages[last]
-        if isinstance(described, BestOf):
-            pairs = itertools.product(described.per, described.then)
-            settings = [joined("best_of", pair) for pair in pairs]
-        else:
-            settings = [point.setting for point in self.known[last]]
-        arms = {setting.arm: setting for setting in settings}
+        arms = {each.arm: each for each in self._settings(list(self.sweep.stages)[-1])}
         if wanted is None:
             return None
         if isinstance(wanted, str):
@@ -190,13 +200,17 @@ def _check_metric(metric: str, points: Sequence[Point]) -> None:
     """
     for point in points:
         tasks = sources.select_of_config(point.config)
+        known, hint = list(_METRICS), ""
+        if point.config.optimizer.ema_decay:
+            known += [f"{_OF_AVERAGE}{name.removeprefix('eval/')}" for name in _METRICS]
+        elif metric.startswith(_OF_AVERAGE):
+            hint = "; for an average of the parameters set optimizer.ema_decay, which is 0"
         mixture = point.config.data.mixture is not None
         is_set = mixture and metric.startswith("eval/") and metric.endswith("/loss")
         is_task = any(metric.startswith(f"eval/{task}/") for task in tasks)
-        if metric not in _METRICS and not is_set and not is_task:
-            known = ", ".join([*_METRICS, *(f"eval/{task}/..." for task in tasks)])
-            hint = did_you_mean(metric, _METRICS)
+        if metric not in known and not is_set and not is_task:
+            listed = ", ".join([*known, *(f"eval/{task}/..." for task in tasks)])
             raise UserError(
                 f"Sweep: metric {short_repr(metric)} is not reported by {point.arm!r}: it must be "
-                f"one of {known}{hint}"
+                f"one of {listed}{hint or did_you_mean(metric, known)}"
             )

@@ -61,7 +61,8 @@ def test_an_installed_package_has_the_configs(
     # What these two settings tell setuptools to install, without the repository around it.
     for package in said["packages"]:
         source = _ROOT / said["package_dir"].get(package, package.replace(".", "/"))
-        assert [*source.glob("*.py")], package
+        data = said["package_data"].get(package, ["*.py"])
+        assert [*source.glob(data[0])], package
     shutil.copytree(
         _ROOT / said["package_dir"]["gpt2_jax.configs"], tmp_path / "gpt2_jax" / "configs"
     )

@@ -6,9 +6,11 @@ The Debian package slurm-wlm is all it needs; `make test-slurm` installs it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -178,3 +180,59 @@ def test_a_mistake_ends_the_job_for_good(slurm, config):
     slurm.wait(lambda: slurm.state(job) not in ("PENDING", "RUNNING", "COMPLETING"))
     shown = slurm.run("scontrol", "show", "job", job)
     assert "JobState=FAILED" in shown and "ExitCode=2:0" in shown and "Restarts=0" in shown
+
+
+_SWEEP = """
+from gpt2_jax.sweeps import Sweep, axis, product, seeds
+
+def get_sweep():
+    points = product(axis("schedule.learning_rate", [1e-3, 3e-3]), seeds(2))
+    return Sweep("config.py", points, overrides={"eval.sample_tokens": 0})
+"""
+
+
+def _sweep(slurm, *flags):
+    command = [sys.executable, "-m", "gpt2_jax", "sweep", "--sweep", "sweep.py", *flags]
+    return subprocess.Popen(
+        command, env=slurm.environment, cwd=slurm.folder, stderr=subprocess.PIPE, text=True
+    )
+
+
+def log_of(out, name):
+    return (out / "points" / name / "log.txt").read_text()
+
+
+@pytest.mark.timeout(900)
+def test_a_sweep_is_an_array_that_outlives_its_sweep_and_has_the_results_of_one_without_slurm(
+    slurm, config
+):
+    (slurm.folder / "sweep.py").write_text(_SWEEP)
+    flags = ("--out", "by_slurm", "--engine", "slurm", "--workers", "2", "--sbatch=--time=10")
+    out = slurm.folder / "by_slurm"
+    with _sweep(slurm, *flags) as first:
+        slurm.wait(lambda: list(out.glob("points/*/run/metrics.jsonl")), seconds=240)
+        stopped = next(path.parts[-3] for path in out.glob("points/*/run/metrics.jsonl"))
+        (array,) = (out / "slurm").glob("*.json")
+        index = json.loads(array.read_text())["points"].index(stopped)
+        job = json.loads(array.read_text())["job"]
+        # As something else than Slurm may do: the trainer saves and ends with 75.
+        lock = json.loads((out / "points" / stopped / "run" / "lock").read_bytes())
+        os.kill(lock["pid"], signal.SIGTERM)
+        log = out / "slurm" / f"{array.stem}-{job}_{index}.log"
+        slurm.wait(lambda: log.exists() and "requeueing job" in log.read_text())
+        first.kill()
+    tasks = slurm.run("squeue", "--noheader", "--array", "--format=%T").split()
+    assert len(tasks) >= 3 and tasks.count("RUNNING") <= 2, tasks
+    with _sweep(slurm, *flags) as second:
+        _, errors = second.communicate(timeout=240)
+    assert second.returncode == 0, errors
+    assert "points are in Slurm's queue since an earlier start" in errors
+    assert list((out / "slurm").glob("*.json")) == [array]  # nothing was submitted again
+    status = json.loads((out / "points" / stopped / "status.json").read_text())
+    assert status["attempts"] == 2 and "stopped and saved" in log_of(out, stopped)
+    with _sweep(slurm, "--out", "by_hand") as local:
+        _, errors = local.communicate(timeout=240)
+    assert local.returncode == 0, errors
+    results = (out / "results.csv").read_bytes()
+    assert results == (slurm.folder / "by_hand" / "results.csv").read_bytes()
+    assert results.count(b",done,") == 4

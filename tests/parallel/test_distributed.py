@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpt2_jax.errors import PeersLost, UserError
-from gpt2_jax.parallel import distributed
+from gpt2_jax.parallel import distributed, launched
 
 _SETTINGS = ("JAX_", "OMPI_", "SLURM_", "TPU_", "MEGASCALE_")
 _ADDRESS = {"JAX_COORDINATOR_ADDRESS": "host:1234"}
@@ -19,7 +19,7 @@ def joined(monkeypatch):
     """Returns the calls of jax.distributed.initialize: (address, processes, index)."""
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **_: calls.append(args))
-    monkeypatch.setattr(distributed, "_metadata", lambda key: None)
+    monkeypatch.setattr(launched, "metadata", lambda key: None)
     for name in list(os.environ):
         if name.startswith(_SETTINGS):
             monkeypatch.delenv(name)
@@ -61,14 +61,46 @@ def test_others_are_joined_where_a_launcher_says_there_are(joined, monkeypatch, 
 def test_a_tpu_slice_of_several_hosts_is_one_run(joined, monkeypatch, settings, metadata, others):
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "_metadata", lambda key: metadata)
+    monkeypatch.setattr(launched, "metadata", lambda key: metadata)
+    count, process = launched.launched_as(on_tpu=True)
+    assert ((count or 1) > 1, process) == (others, None)
+
+
+def test_hosts_count_where_jax_has_found_a_tpu(joined, monkeypatch):
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b")
     before = jax.config.jax_platforms
     jax.config.update("jax_platforms", "tpu,cpu")  # as JAX has it where there are TPU chips
     try:
-        count, process = distributed._launched_as()
+        distributed.initialize()
     finally:
         jax.config.update("jax_platforms", before)
-    assert ((count or 1) > 1, process) == (others, None)
+    assert joined == [(None, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "metadata", "index"),
+    [
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}, {}, 1),
+        ({}, {"agent-worker-number": "3", "worker-network-endpoints": "a,b,c,d"}, 3),
+        (
+            {"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1"},
+            {"agent-worker-number": "1", "worker-network-endpoints": "a,b"},
+            3,
+        ),
+    ],
+)
+def test_a_host_of_a_slice_knows_its_index_without_jax(
+    joined, monkeypatch, settings, metadata, index
+):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launched, "metadata", metadata.get)
+    assert launched.index_on_tpu() == index
+
+
+def test_a_host_whose_index_nothing_states_says_what_to_set(joined):
+    with pytest.raises(UserError, match="set TPU_WORKER_ID"):
+        launched.index_on_tpu()
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.sweeps import Sweep
-from gpt2_jax.sweeps.runner import run_sweep
+from gpt2_jax.sweeps.engine import Log
+from gpt2_jax.sweeps.folder import SweepFolder
+from gpt2_jax.sweeps.local import LocalEngine
+from gpt2_jax.sweeps.runner import SweepEnd, run_sweep
 from gpt2_jax.sweeps.slots import Slot
 from gpt2_jax.sweeps.stages import Stages
 from tests.cli.refusals import CONFIG
 
+ROOT = str(Path(__file__).parents[2])
 TOKENS = 8 * 32  # of a step of CONFIG
 
 # Trains in ten steps of a hundredth of a second, each of which is saved. Its exit statuses are in
@@ -44,6 +48,9 @@ while step < 10:
     os.replace(workdir / "next", done)
     if stopped:
         sys.exit(75)
+note = {"environment": {"device": plan.get("device", "1 x cpu")}}
+note |= {"compiled": [] if attempt else ["step"], "loaded": ["step"] if attempt else []}
+pathlib.Path(os.environ["GPT2_JAX_RUN_INFO"]).write_text(json.dumps(note))
 status = statuses[attempt] if attempt < len(statuses) else 0
 loss = float(values.get("schedule.learning_rate", 0.5)) + int(seed) / 1000
 lines = [json.dumps({"step": 1, "loss": 1.0}), json.dumps({"step": 2, "eval/loss": loss})]
@@ -70,10 +77,14 @@ class House:
         self.plan()
         self.log: list[str] = []
 
-    def plan(self, statuses: dict[int, list[int]] | None = None, seconds: float = 0.0) -> None:
-        """Sets the exit statuses of the attempts by seed, and the seconds of a step."""
+    def plan(
+        self, statuses: dict[int, list[int]] | None = None, seconds: float = 0.0, device: str = "a"
+    ) -> None:
+        """Sets the exit statuses of the attempts by seed, the seconds of a step and the device."""
         values: dict[str, Any] = {str(seed): each for seed, each in (statuses or {}).items()}
-        (self.folder / "plan.json").write_text(json.dumps(values | {"seconds": seconds}))
+        (self.folder / "plan.json").write_text(
+            json.dumps(values | {"seconds": seconds, "device": device})
+        )
 
     def stages(self, *args: Any, **settings: Any) -> Stages:
         """Returns a checked sweep on the base config."""
@@ -81,8 +92,15 @@ class House:
 
     def run(self, stages: Stages, slots: list[Slot] | None = None) -> dict[str, int]:
         """Runs a sweep with the command that pretends to train."""
-        slots = slots or [Slot()]
-        return run_sweep(stages, "sweep.py", self.out, slots, train=self.train, log=self.log.append)
+        return self.end(stages, slots).counts
+
+    def end(self, stages: Stages, slots: list[Slot] | None = None) -> SweepEnd:
+        """Returns all that is known at the end of a sweep that is run."""
+
+        def make(folder: SweepFolder, base: str, log: Log) -> LocalEngine:
+            return LocalEngine(folder, base, slots or [Slot()], train=self.train, log=log)
+
+        return run_sweep(stages, "sweep.py", self.out, make, log=self.log.append)
 
     def table(self) -> list[dict[str, str]]:
         """Returns the lines of results.csv."""

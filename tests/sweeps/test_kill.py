@@ -51,6 +51,16 @@ def _kill_trainers(out: Path) -> None:
             continue
 
 
+def _check_compiled_once(out: Path, shown: str) -> None:
+    """Checks that only the two points that began at the same time have compiled the train step."""
+    notes = [json.loads(path.read_bytes()) for path in out.glob("points/*/run_info.json")]
+    compiled = [note for note in notes if "jit(train_step)" in note["compiled"]]
+    loaded = [note for note in notes if "jit(train_step)" in note["loaded"]]
+    assert len(notes) == 12 and len(compiled) <= 2 and len(loaded) >= 10
+    totals = [sum(len(note[kind]) for note in notes) for kind in ("compiled", "loaded")]
+    assert f"compiled {totals[0]} programs, loaded {totals[1]} from the cache" in shown
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_twelve_points_killed_at_five_moments_give_the_results_of_a_sweep_that_was_not(tmp_path):
@@ -61,6 +71,7 @@ def test_twelve_points_killed_at_five_moments_give_the_results_of_a_sweep_that_w
     _, errors = whole.communicate(timeout=900)
     assert whole.returncode == 0, errors
     seconds = time.monotonic() - began
+    _check_compiled_once(tmp_path / "whole", errors)
     moments, out = random.Random(15), tmp_path / "out"
     done: dict[str, dict[str, object]] = {}
     for kill in range(5):

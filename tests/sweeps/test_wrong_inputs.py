@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from gpt2_jax.cli.main import main
+from gpt2_jax.sweeps import axis, product, seeds
 from tests.cli.refusals import refused
 
 _FILE = """from gpt2_jax.sweeps import Sweep, arms, axis, best_of, chain, product, seeds, zipped
@@ -33,6 +34,7 @@ def _refused(house, capsys, sweep, *flags):
         ("seeds(3), baseline='adamw'", "baseline adamw is no arm; the arms are 'base'"),
         ("chain(seeds(3), seeds(2))", "duplicate points: 'base' with train.seed=0"),
         ("seeds(3), metric='eval/los'", "did you mean 'eval/loss'?"),
+        ("seeds(3), metric='eval/ema_loss'", "set optimizer.ema_decay, which is 0"),
         ("seeds(3), metrik='eval/loss'", "sweep.py, line 4: TypeError"),
         ("seed(3)", "sweep.py, line 4: NameError: name 'seed' is not defined"),
         ("seeds(3), delta=-1", "delta must be greater than 0"),
@@ -50,6 +52,13 @@ def _refused(house, capsys, sweep, *flags):
 )
 def test_a_mistake_in_a_sweep_file_is_refused(house, capsys, sweep, problem):
     assert problem in _refused(house, capsys, sweep)
+
+
+def test_the_loss_of_the_average_of_the_parameters_can_be_compared(house):
+    averaged = {"optimizer.ema_decay": 0.9}
+    for metric in ("eval/ema_loss", "eval/ema_bits_per_byte"):
+        stages = house.stages(seeds(2), overrides=averaged, metric=metric)
+        assert stages.sweep.metric == metric
 
 
 @pytest.mark.parametrize(
@@ -83,8 +92,6 @@ def test_a_missing_file_or_folder_is_refused(house, capsys):
 
 
 def test_the_folder_of_another_sweep_or_of_none_is_refused(house, capsys):
-    from gpt2_jax.sweeps import axis, product, seeds
-
     house.run(house.stages(product(axis("model.norm", ["layer", "rms"]), seeds(2))))
     norms = "product(axis('model.norm', ['layer', 'rms']), seeds({}))"
     for sweep, problem in (

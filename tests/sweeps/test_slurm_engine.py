@@ -1,0 +1,191 @@
+"""The points of a stage are one array job, which needs no process that waits for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from gpt2_jax.cli.main import main
+from gpt2_jax.errors import Preempted, UserError
+from gpt2_jax.sweeps import seeds
+from gpt2_jax.sweeps.array_task import main as main_of_task
+from gpt2_jax.sweeps.engines import batch_script
+from gpt2_jax.sweeps.folder import SweepFolder
+from gpt2_jax.sweeps.runner import run_sweep
+from gpt2_jax.sweeps.slurm import SlurmEngine, sbatch_options
+from tests.sweeps.fake_slurm import install
+from tests.sweeps.sweeping import ROOT
+
+# A task with the command that pretends to train.
+_TASK = """
+import sys
+from gpt2_jax.sweeps.array_task import main
+sys.exit(main(sys.argv[1:], {train!r}))
+"""
+
+
+@pytest.fixture
+def slurm(house, monkeypatch):
+    """Returns the folder of commands that pretend to be Slurm's."""
+    folder = house.folder / "slurm"
+    install(folder)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", ROOT)
+    (house.folder / "task.py").write_text(_TASK.format(train=house.train))
+    return folder
+
+
+def _run(house, stages, options=(), at_once=None, settle_s=0.3):
+    engines = []
+
+    def make(folder, base, log):
+        engine = SlurmEngine(
+            folder,
+            str(house.out),
+            options,
+            batch_script(),
+            at_once=at_once,
+            log=log,
+            command=(sys.executable, str(house.folder / "task.py")),
+            poll_s=0.1,
+            settle_s=settle_s,
+        )
+        engines.append(engine)
+        return engine
+
+    house.engines = engines
+    return run_sweep(stages, "sweep.py", house.out, make, log=house.log.append)
+
+
+def _submitted(slurm):
+    return [json.loads(line) for line in (slurm / "submitted").read_text().splitlines()]
+
+
+def test_a_stage_is_one_array_whose_points_end_as_on_this_machine(house, slurm):
+    house.plan({1: [75, 0]})
+    stages = house.stages(seeds(2))
+    end = _run(house, stages, ["--time=10"], at_once=3)
+    assert end.counts == dict(done=2, diverged=0, failed=0, waiting=0)
+    (words,) = _submitted(slurm)
+    assert "--array=0-1%3" in words and "--time=10" in words
+    results = (house.out / "results.csv").read_bytes()
+    house.out.rename(house.folder / "by_slurm")
+    assert house.end(stages) == end  # with the programs that were compiled
+    assert (house.out / "results.csv").read_bytes() == results
+
+
+# The exit statuses of a point's attempts, its state, and those with which its task ends.
+_STATUSES = [
+    ([0], "done", [0]),
+    ([75, 75, 0], "done", [75, 75, 0]),
+    ([76], "diverged", [76]),
+    ([2], "failed", [2]),
+    ([78], "failed", [78]),
+    ([77, 0], "done", [77, 0]),
+    ([77, 77], "failed", [77, 1]),  # and is not queued again
+    ([-9, 75, -9, 0], "done", [137, 75, 137, 0]),
+]
+
+
+def test_an_exit_status_decides_whether_a_task_is_queued_again(house, monkeypatch):
+    house.plan({seed: statuses for seed, (statuses, _, _) in enumerate(_STATUSES)})
+    folder, points = SweepFolder(house.out), house.stages(seeds(len(_STATUSES))).known["main"]
+    for point in points:
+        folder.write_point(point, "tiny.py")
+    (house.folder / "list").write_text(json.dumps({"points": [point.name for point in points]}))
+    handler = signal.getsignal(signal.SIGTERM)
+    for index, (statuses, state, ends) in enumerate(_STATUSES):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(index))
+        for end in ends:
+            assert main_of_task(["out", "list"], house.train) == end, statuses
+        status = folder.status(points[index].name)
+        assert status.state == state and status.attempts == len(statuses)
+    assert folder.status(points[3].name).message == "the reason for 2"
+    assert main_of_task(["out", "list"], house.train) == 0  # done before: it is not run again
+    assert folder.status(points[-1].name).attempts == 4
+    monkeypatch.setenv("SLURM_PROCID", "1")  # another process of a point writes no status
+    monkeypatch.setenv("GPT2_JAX_RUN_INFO", str(house.folder / "info"))
+    assert main_of_task(["out", "list"], house.train) == 0
+    assert folder.status(points[-1].name).attempts == 4
+    signal.signal(signal.SIGTERM, handler)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "8")
+    with pytest.raises(UserError, match="SLURM_ARRAY_TASK_ID=8 is none of the 8"):
+        main_of_task(["out", "list"], house.train)
+
+
+def test_what_is_in_the_queue_is_not_submitted_again(house, slurm):
+    (slurm / "held").touch()
+    stages = house.stages(seeds(1))
+
+    def stop():
+        while not (slurm / "submitted").exists():
+            time.sleep(0.02)
+        house.engines[0].stop = True
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Preempted):
+        _run(house, stages)
+    thread.join()
+    (slurm / "held").unlink()
+    assert _run(house, house.stages(seeds(2))).counts["done"] == 2
+    assert ["--array=0-0" in words for words in _submitted(slurm)] == [True, True]
+    assert all(len(house.starts(line["name"])) == 1 for line in house.table())
+    assert any("1 points are in Slurm's queue" in line for line in house.log)
+
+
+def test_a_point_whose_task_is_cancelled_is_left_waiting(house, slurm):
+    (slurm / "held").touch()
+
+    def cancel():
+        while not list((slurm / "queue").iterdir()):
+            time.sleep(0.02)
+        (slurm / "silent").touch()  # meanwhile, Slurm does not answer
+        time.sleep(0.3)
+        for task in (slurm / "queue").iterdir():
+            task.unlink()
+        (slurm / "silent").unlink()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    end = _run(house, house.stages(seeds(2)))
+    thread.join()
+    assert end.counts["waiting"] == 2 and end.exit_status == 1
+
+
+def test_a_refusal_of_slurm_is_one_line_and_leaves_no_array(house, slurm):
+    (slurm / "refuses").touch()
+    with pytest.raises(UserError, match="Slurm's sbatch failed: sbatch: error: invalid partition"):
+        _run(house, house.stages(seeds(2)))
+    assert not list((house.out / "slurm").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (("--sbatch=--time=10",), "--sbatch needs --engine slurm"),
+        (("--dry_run", "--sbatch=--time=10"), "--sbatch needs --engine slurm"),
+        (("--engine=slurm", "--sbatch=--array=0-3"), "--sbatch cannot have --array"),
+        (("--engine=slurm", "--sbatch=-Jname"), "--sbatch cannot have -J"),
+        (("--engine=slurm", "--sbatch=gpu"), "must be options of sbatch"),
+        (("--engine=slurm", "--sbatch=--comment='"), "No closing quotation"),
+        (("--engine=slurm", "--workers=0"), "--workers must be between 1 and 1024, not 0"),
+        (("--engine=slurm",), "needs Slurm's sbatch, which is not installed here"),
+    ],
+)
+def test_wrong_options_are_refused(house, capsys, monkeypatch, flags, problem):
+    monkeypatch.setenv("PATH", str(house.folder))
+    sweep = "from gpt2_jax.sweeps import *\ndef get_sweep(): return Sweep('tiny.py', seeds(2))"
+    (house.folder / "sweep.py").write_text(sweep)
+    assert main(["sweep", "--sweep", "sweep.py", "--out", "out", *flags]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_gpus_of_a_point_are_those_of_its_node():
+    assert sbatch_options("--time=10 -p gpu", 2) == ["--gpus-per-node=2", "--time=10", "-p", "gpu"]
