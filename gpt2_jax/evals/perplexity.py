@@ -21,9 +21,15 @@ from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.step import batch_sharding, compile_eval_step
 
+BY_POSITION = "eval/loss_by_position"
+"""The name of the array of losses at each position of the context."""
+
 
 class Perplexity:
     """Evaluates `eval/loss` (nats per token), `eval/perplexity` and `eval/bits_per_byte`.
+
+    It also yields `eval/loss_by_position`, the loss of the tokens at each position of the context,
+    as an array [T]; not a number at positions where none is scored.
 
     The tokens are read in non-overlapping windows of the context length, so that each token except
     the very first is scored once. Bits per byte divides by the UTF-8 bytes of the scored tokens, so
@@ -79,31 +85,37 @@ class Perplexity:
             else compile_eval_step(config, batch_size, mesh, rules, abstract_params)
         )
 
-    def __call__(self, params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, float]]:
-        """Yields the three numbers for these parameters, or none if there is nothing to score."""
-        loss = self.loss(params, tick)
-        if loss is not None:
+    def __call__(
+        self, params: Any, tick: Callable[[], None]
+    ) -> Iterator[tuple[str, float | np.ndarray]]:
+        """Yields the numbers for these parameters, or none if there is nothing to score."""
+        found = self.losses(params, tick)
+        if found is not None:
+            loss, loss_T = found
             yield from _numbers(loss, self.bytes_per_token)
+            yield BY_POSITION, loss_T
 
-    def loss(self, params: Any, tick: Callable[[], None]) -> float | None:
-        """Returns nats per token, or None if there is nothing to score.
+    def losses(self, params: Any, tick: Callable[[], None]) -> tuple[float, np.ndarray] | None:
+        """Returns nats per token of all and at each position, None if there is nothing to score.
 
         Calls `tick` before each batch.
         """
         batches = device_batches(self._batches, self._sharding, stop_step=self._num_batches)
-        sums: list[tuple[float, float]] = []
+        sums_2xT = np.zeros((2, 1))
         pending = None
         with contextlib.closing(batches):
             for batch in batches:
                 tick()
                 # One batch is computed while the sums of the one before are read.
                 started = self._eval_step(params, batch)
-                sums += [_floats(pending)] if pending else []
+                if pending is not None:
+                    sums_2xT = sums_2xT + _as_float64(pending)
                 pending = started
         if pending is None:
             return None
-        nats, tokens = np.sum([*sums, _floats(pending)], axis=0)
-        return nats / tokens
+        nats_T, tokens_T = sums_2xT + _as_float64(pending)
+        with np.errstate(invalid="ignore"):
+            return float(nats_T.sum() / tokens_T.sum()), nats_T / tokens_T
 
 
 class MixturePerplexity:
@@ -111,23 +123,27 @@ class MixturePerplexity:
 
     The loss of the mixture is the expected loss of a token drawn from the sets by their weights,
     whatever the sizes of their validation splits; bits per byte divides it by the expected bytes
-    of such a token.
+    of such a token. The loss by position is expected in the same way.
     """
 
     def __init__(self, sets: Mapping[str, Perplexity], weights: Sequence[float]) -> None:
         """Takes evaluators by name, and the weight of each in the mixture."""
         self._sets, self._weights = sets, np.array(weights) / np.sum(weights)
 
-    def __call__(self, params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, float]]:
+    def __call__(
+        self, params: Any, tick: Callable[[], None]
+    ) -> Iterator[tuple[str, float | np.ndarray]]:
         """Yields the numbers for these parameters, or none if there is nothing to score."""
-        losses = [each.loss(params, tick) for each in self._sets.values()]
-        scored = [loss for loss in losses if loss is not None]
-        if len(scored) < len(losses):
+        found = [each.losses(params, tick) for each in self._sets.values()]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
             return
+        scored = [loss for loss, _ in known]
         for name, loss in zip(self._sets, scored, strict=True):
             yield f"eval/{name}/loss", loss
         per_token = [each.bytes_per_token for each in self._sets.values()]
         yield from _numbers(float(self._weights @ scored), float(self._weights @ per_token))
+        yield BY_POSITION, self._weights @ np.stack([loss_T for _, loss_T in known])
 
 
 def make_validation(
@@ -173,5 +189,5 @@ def _numbers(loss: float, bytes_per_token: float) -> Iterator[tuple[str, float]]
     yield "eval/bits_per_byte", loss / math.log(2) / bytes_per_token
 
 
-def _floats(pair: tuple[jax.Array, jax.Array]) -> tuple[float, float]:
-    return float(pair[0]), float(pair[1])
+def _as_float64(pair: tuple[jax.Array, jax.Array]) -> np.ndarray:
+    return np.stack([np.asarray(array, np.float64) for array in pair])

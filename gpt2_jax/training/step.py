@@ -16,7 +16,7 @@ from gpt2_jax.data.loader import Batch
 from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.model.build import build_model
 from gpt2_jax.model.gpt2 import GPT2
-from gpt2_jax.model.loss import plain_cross_entropy, weighted_cross_entropy
+from gpt2_jax.model.loss import nats_by_position, plain_cross_entropy, weighted_cross_entropy
 from gpt2_jax.model.params import output_table
 from gpt2_jax.parallel.compiler_options import compiler_options
 from gpt2_jax.parallel.mesh import BATCH_AXES
@@ -125,12 +125,16 @@ def compile_eval_step(
     rules: Rules,
     abstract_params: Any,
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-    """Compiles the evaluation step: (params, batch) -> (sum of weighted nats, sum of weights)."""
+    """Compiles the evaluation step: (params, batch) -> (weighted nats, weights).
+
+    Both are sums over the batch at each position of the context, float32 [T].
+    """
     model = build_model(config.model, config.compute)
     segments = config.data.isolate_documents
 
     def eval_step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return _weighted_loss(model, params, batch, None), _weights(batch).sum()
+        nats_T = _weighted_loss(model, params, batch, None, nats_by_position)
+        return nats_T, _weights(batch).sum(0)
 
     jitted = jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))
     with sharding_context(mesh, rules):
@@ -250,11 +254,18 @@ def _accumulated_gradient(
     return total
 
 
-def _weighted_loss(model: GPT2, params: Any, batch: Batch, key: jax.Array | None) -> jax.Array:
+def _weighted_loss(
+    model: GPT2,
+    params: Any,
+    batch: Batch,
+    key: jax.Array | None,
+    cross_entropy: Callable[..., Any] | None = None,
+) -> Any:
+    """Returns the loss of a training step, or what another function like it computes."""
     rngs = {"dropout": key} if key is not None else None
     hidden, _ = model.apply({"params": params}, batch.inputs, None, batch.segments, rngs=rngs)
-    cross_entropy = plain_cross_entropy if model.compute.plain else weighted_cross_entropy
-    return cross_entropy(
+    of_training = plain_cross_entropy if model.compute.plain else weighted_cross_entropy
+    return (cross_entropy or of_training)(
         hidden,
         output_table(params),
         batch.targets,

@@ -18,7 +18,7 @@ from gpt2_jax.config import (
     TrainConfig,
 )
 from gpt2_jax.data.shards import TokenArray
-from gpt2_jax.evals.perplexity import Perplexity
+from gpt2_jax.evals.perplexity import BY_POSITION, MixturePerplexity, Perplexity
 from gpt2_jax.model.build import boxed_params, build_model
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.parallel.mesh import make_mesh
@@ -30,6 +30,7 @@ _COMPUTE = ComputeConfig(dtype="float32", loss_chunk=8)
 # Two batches and a bit of 8 windows: a last window and a last batch that are not full.
 _TOKENS = np.random.default_rng(0).integers(0, V, 2 * 8 * T + 3 * T + 6).astype(np.uint16)
 _NUM_SCORED = len(_TOKENS) - 1
+_CURVES: list = []  # the losses by position of each evaluation
 _BYTES = np.random.default_rng(1).integers(0, 5, V)
 
 
@@ -72,7 +73,10 @@ def evaluate(axes=(1, 1, 1), times=1, num_bytes=None, read=_NUM_SCORED, **change
     evaluator = Perplexity(config, tokens, Tokenizer(), mesh, rules, abstract, num_bytes=num_bytes)
     assert tokens.read_count == read
     results = [dict(evaluator(placed, lambda: None)) for _ in range(times)]
+    curves = [result.pop(BY_POSITION, None) for result in results]
     assert all(result == results[0] for result in results)
+    assert all(np.array_equal(curve, curves[0]) for curve in curves if results[0])
+    _CURVES.append(curves[0])
     return results[0]
 
 
@@ -132,3 +136,27 @@ def test_known_bytes_are_not_counted_unless_only_a_part_is_scored():
     assert evaluate(num_bytes=size, read=1) == pytest.approx(by_hand(), rel=1e-6)
     part = evaluate(num_bytes=size, eval=EvalConfig(batches=1), read=8 * T)
     assert part == pytest.approx(by_hand(8 * T), rel=1e-6)
+
+
+@pytest.mark.parametrize("axes", [(1, 1, 1), (2, 2, 2)])
+def test_losses_by_position_are_means_over_windows(axes):
+    evaluate(axes)
+    nats = np.append(nats_by_hand(), np.full(-_NUM_SCORED % T, np.nan)).reshape(-1, T)
+    np.testing.assert_allclose(_CURVES[-1], np.nanmean(nats, axis=0), rtol=1e-6)
+
+
+class _Fixed:
+    bytes_per_token = 1.0
+
+    def __init__(self, loss, loss_T):
+        self._found = loss, np.array(loss_T)
+
+    def losses(self, params, tick):
+        return self._found
+
+
+def test_the_curve_of_a_mixture_is_the_expected_curve():
+    sets = {"a": _Fixed(1.0, [1.5, 0.5]), "b": _Fixed(3.0, [4.0, 2.0])}
+    found = dict(MixturePerplexity(sets, [3.0, 1.0])(None, lambda: None))  # pyright: ignore
+    assert found["eval/loss"] == pytest.approx(1.5)
+    np.testing.assert_allclose(found[BY_POSITION], [2.125, 0.875])
