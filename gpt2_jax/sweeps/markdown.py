@@ -17,11 +17,13 @@ def markdown(sweep: SweepOutcomes) -> str:
     for stage in sweep.stages:
         if len(sweep.stages) > 1:
             parts.append(f"## Stage {stage}")
+        short = words.in_short(compare_arms(sweep, stage), sweep)
+        parts.append("\n".join(f"- {sentence}" for sentence in short))
         parts += [verdict_table(sweep, stage), *_stage_parts(sweep, stage)]
     parts.append("\n".join(f"- {sentence}" for sentence in words.notes(sweep)))
     rows = [[name, value] for name, value in facts(sweep)]
     parts += ["## Setting", table(("what", "value"), rows)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def title(sweep: SweepOutcomes) -> str:

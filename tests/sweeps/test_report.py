@@ -280,7 +280,12 @@ def test_damaged_files_are_named(tmp_path, capsys):
     [
         ([], "report needs one of: the folder of a sweep, --all DIR, --verify DIR"),
         (["sweep", "--all", "all"], "report needs one of"),
-        (["--all", "all", "--out", "out"], "--out is where the report of one sweep is written"),
+        (["--all", "all", "--out", "out"], "--out is for the report of one sweep"),
+        (["--all", "all", "--png"], "--png is for the report of one sweep"),
+        (["--verify", "empty", "--record", "r"], "--record is for the report of one sweep"),
+        (["--all", "all", "--json"], "--json is for the report of one sweep, or of a run with"),
+        (["empty", "--record", "r", "--png"], "--record and --png cannot be combined"),
+        (["empty", "--point", "x"], "--point is for --verify DIR"),
         (["sweep", "--steps", "3"], "--steps is for --verify DIR"),
         (["--verify", "empty", "--steps", "0"], "--steps must be at least 1, not 0"),
         (["--verify", "empty"], "empty is not the folder of a sweep"),
@@ -289,7 +294,7 @@ def test_damaged_files_are_named(tmp_path, capsys):
         (["empty"], "empty is not the folder of a sweep, because it has no sweep.json"),
         (["--all", "empty"], "--all empty has no sweeps"),
         (["--all", "missing"], "--all missing: there is no such folder"),
-        (["gs://b/x"], "must be on a disk"),
+        (["s3://b/x"], "must be a folder on a disk, or gs://BUCKET/FOLDER"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path, monkeypatch, capsys, words, message):

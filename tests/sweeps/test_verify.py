@@ -12,6 +12,7 @@ import pytest
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import Gpt2JaxError, UserError
 from gpt2_jax.sweeps import verify as verifying
+from gpt2_jax.sweeps.record import write_record
 from gpt2_jax.sweeps.verify import verification, verify
 from tests.sweeps.made_sweep import write_sweep
 
@@ -45,7 +46,8 @@ def _trains(folder: Path, change: float = 0.0, commands: list | None = None) -> 
 
 def test_the_command_of_a_finished_point_runs_in_another_folder(folder, capsys):
     commands: list[list[str]] = []
-    point, matches = verify(folder, 50, _trains(folder, commands=commands))
+    found = verify(folder, 50, _trains(folder, commands=commands))
+    point, matches = found.point, found.matches
     assert point.name == "main-none-s0"
     ((*words, flag, steps),) = commands
     assert (flag, steps) == ("--stop_at_step", "50") and words[0] == "train"
@@ -53,7 +55,7 @@ def test_the_command_of_a_finished_point_runs_in_another_folder(folder, capsys):
     assert {match.step for match in matches} == {10, 20, 30, 40, 50}
     assert {match.metric for match in matches} == {"loss", "learning_rate"}
     assert all(match.recorded == match.again for match in matches)
-    assert "10 numbers: all match; 10 are equal to the bit" in verification(point, matches)
+    assert "10 numbers: all match; 10 are equal to the bit" in verification(found)
     assert not Path(words[words.index("--workdir") + 1]).exists()
 
 
@@ -65,6 +67,32 @@ def test_differences_end_with_status_1(folder, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "2 differ by more than 0.001" in out and out.count("DIFFERS") == 2
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_point_is_chosen_by_its_name_and_changed_knobs_are_named(folder, capsys):
+    def train(words: Sequence[str]) -> int:
+        status = _trains(folder)(words)
+        config = {"model": {"position": "learned", "num_layers": 3}, "log": {"every": 9}}
+        workdir = Path(words[words.index("--workdir") + 1])
+        (workdir / "config.json").write_text(json.dumps(config))
+        return status
+
+    found = verify(folder, 20, train, name="main-learned-s1")
+    assert found.point.name == "main-learned-s1"
+    assert found.knobs == ["model.num_layers was 2 and is now 3"]
+    assert "the config is no longer the recorded one: model.num_layers" in verification(found)
+    for name, message in (
+        ("main-learned-s2", "no such point; did you mean 'main-learned-s"),
+        ("main-none-s1", "the point main-none-s1 is not both done and recorded"),
+    ):
+        assert main(["report", "--verify", str(folder), "--point", name]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_record_is_verified_after_the_sweep_is_gone(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_record(folder, tmp_path / "r")
+    assert all(each.matches for each in verify(tmp_path / "r", 100, _trains(folder)).matches)
 
 
 def test_what_cannot_be_verified_says_why(folder):
