@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gpt2_jax.errors import UserError, warn
@@ -67,6 +67,7 @@ def _write(out: Path, contents: Mapping[str, str]) -> list[str]:
     return [str(out / name) for name in contents]
 
 
+_NO_SWEEPS_BELOW = ("checkpoints", "samples", "tensorboard", "__pycache__")
 _COLUMNS = (
     *("record", "question", "stage", "arm", "seeds", "tokens a run", "metric", "mean [95 %]"),
     *("difference [95 %]", "verdict", "commit"),
@@ -83,7 +84,7 @@ def overview(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise UserError(f"--all {folder}: there is no such folder")
-    found = sorted(path.parent for path in folder.rglob("sweep.json"))
+    found = list(_sweeps_below(folder))
     if not found:
         raise UserError(f"--all {folder} has no sweeps: none of its folders has a sweep.json")
     rows, problems = [], []
@@ -97,6 +98,16 @@ def overview(folder: Path) -> str:
     for problem in problems:
         warn(f"left out: {problem}")
     return table(_COLUMNS, rows)
+
+
+def _sweeps_below(folder: Path) -> Iterator[Path]:
+    """Yields the folders of sweeps, which have no others below them, in order."""
+    if (folder / "sweep.json").exists():
+        yield folder
+        return
+    for each in sorted(folder.iterdir()):
+        if each.is_dir() and each.name not in _NO_SWEEPS_BELOW:
+            yield from _sweeps_below(each)
 
 
 def _overview_rows(name: str, sweep: SweepOutcomes) -> list[list[str]]:
