@@ -20,11 +20,11 @@ from gpt2_jax.errors import UserError, warn
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.paths import is_remote
 from gpt2_jax.sweeps import readme
-from gpt2_jax.sweeps.environment import environment
 from gpt2_jax.sweeps.markdown import markdown, verdict_table
 from gpt2_jax.sweeps.outcomes import BY_POSITION, Outcome, SweepOutcomes, read_object, read_sweep
 from gpt2_jax.sweeps.page import page
 from gpt2_jax.sweeps.position_bins import binned
+from gpt2_jax.sweeps.record_environment import environment
 from gpt2_jax.sweeps.thinning import VERIFIED_LINES, thinned
 
 LARGEST = 300_000
@@ -60,8 +60,8 @@ def write_record(folder: Path, out: Path) -> str:
     _check_place(out, described)
     if not (folder / "results.csv").is_file():
         raise UserError(f"{folder} has no results.csv: run the sweep again to write it")
-    if not sweep.environment:
-        described["environment"] = environment()
+    if not sweep.environment:  # what an earlier version of the record says is nearer to the runs
+        described["environment"] = _recorded_environment(out) or environment()
     points = [dataclasses.replace(p, command=_command(p, out)) for p in sweep.points]
     sweep = dataclasses.replace(
         sweep,
@@ -74,7 +74,7 @@ def write_record(folder: Path, out: Path) -> str:
         Path("report.md"): markdown(sweep).encode(),
         Path("report.html"): page(sweep).encode(),
     }
-    contents |= _files(sweep, out)
+    contents |= _sweep_file(sweep, out)
     for point in points:
         contents |= _point(folder, point, _lines_per_point(len(points)))
     contents[Path("README.md")] = readme.updated(sweep, out, command=_sweep_command(sweep, out))
@@ -108,6 +108,11 @@ def _check_place(out: Path, described: dict[str, Any]) -> None:
         )
 
 
+def _recorded_environment(out: Path) -> Any:
+    path = out / "sweep.json"
+    return read_object(path).get("environment") if path.exists() else None
+
+
 def _lines_per_point(points: int) -> int:
     share = _METRICS_BYTES // points - VERIFIED_LINES * _LINE_BYTES
     return min(max(share // (2 * _LINE_BYTES), _FEWEST_LINES), _MOST_LINES)
@@ -133,22 +138,19 @@ def _point(folder: Path, point: Outcome, most: int) -> dict[Path, bytes]:
     return contents
 
 
-def _files(sweep: SweepOutcomes, out: Path) -> dict[Path, bytes]:
-    """Returns {name in the record: content} of the sweep file and its base config.
+def _sweep_file(sweep: SweepOutcomes, out: Path) -> dict[Path, bytes]:
+    """Returns {name in the record: content} of the sweep file.
 
-    A file that is in the record's folder already is not copied.
+    It is empty if the file is in the record's folder already.
     """
-    contents: dict[Path, bytes] = {}
-    for what, name in (("sweep file", sweep.sweep_file), ("base config", sweep.base)):
-        path = Path(name.partition(".py:")[0] + ".py" if ".py:" in name else name)
-        if not name or path.suffix != ".py":  # the name of a config that comes with the package
-            continue
-        if not path.is_file():
-            if not (out / path.name).is_file():
-                warn(f"the {what} {path} is not here: run this where the sweep was run")
-        elif path.resolve().parent != out.resolve() and Path(path.name) not in contents:
-            contents[Path(path.name)] = path.read_bytes()
-    return contents
+    path = Path(sweep.sweep_file)
+    if not path.is_file():
+        if not (out / path.name).is_file():
+            warn(f"the sweep file {path} is not here: run this where the sweep was run")
+        return {}
+    if path.resolve().parent == out.resolve():
+        return {}
+    return {Path(path.name): path.read_bytes()}
 
 
 def _command(point: Outcome, out: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -113,7 +114,8 @@ def _sweeps_below(folder: Path) -> Iterator[Path]:
 def _overview_rows(name: str, sweep: SweepOutcomes) -> list[list[str]]:
     stage = sweep.stages[-1]
     question = title(sweep.folder) or words.NONE
-    commit = sweep.environment.get("commit", words.NONE)
+    found = re.search(r"commit (.+)", sweep.environment.get("gpt2_jax", ""))
+    commit = found[1] if found else words.NONE
     rows = []
     for row in compare_arms(sweep, stage):
         arm, seeds, mean, difference, verdict = words.cells(row, sweep)[:5]

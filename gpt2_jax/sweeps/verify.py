@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2_jax.config.file import split_argument
 from gpt2_jax.errors import Gpt2JaxError, UserError, did_you_mean
 from gpt2_jax.sweeps.outcomes import DONE, Line, Outcome, read_lines, read_object, read_sweep
 
@@ -51,6 +52,16 @@ class Match:
         """Returns whether the difference is within the tolerance."""
         return self.difference <= TOLERANCE
 
+
+_CONFIG_FILE = """from gpt2_jax.config import default
+
+
+def get_config():
+    config = default()
+    for section, values in {values}.items():
+        config[section].update(values)
+    return config
+"""
 
 Train = Callable[[Sequence[str]], int]
 
@@ -94,7 +105,10 @@ def verify(
     point = _choose(read_sweep(folder).points, folder, name)
     with tempfile.TemporaryDirectory() as place:
         workdir = Path(place) / "run"
-        status = (train or run_command)(_words(point, workdir, steps))
+        words = _words(point, workdir, steps)
+        if not _has_config(words) and point.config:
+            words = _with_recorded_config(words, point, Path(place) / "recorded.py")
+        status = (train or run_command)(words)
         if status:
             raise Gpt2JaxError(f"{point.name} ended with status {status}: {point.command}")
         again = read_lines(workdir / "metrics.jsonl")
@@ -160,6 +174,26 @@ def _words(point: Outcome, workdir: Path, steps: int) -> list[str]:
         raise UserError(f"{point.name}: the command is no gpt2-jax train --workdir: {words}")
     words[words.index("--workdir") + 1] = str(workdir)
     return [*words[1:], "--stop_at_step", str(steps)]
+
+
+def _has_config(words: Sequence[str]) -> bool:
+    """Returns whether the config of a command is there."""
+    try:
+        return split_argument(words[words.index("--config") + 1])[0].is_file()
+    except (ValueError, IndexError, UserError):
+        return False
+
+
+def _with_recorded_config(words: Sequence[str], point: Outcome, path: Path) -> list[str]:
+    """Returns a command whose base config is the recorded one, written as a config file.
+
+    The base config of a record may have been moved or removed since.
+    """
+    values = {name: dict(section) for name, section in point.config.items()}
+    path.write_text(_CONFIG_FILE.format(values=repr(values)), encoding="utf-8")
+    found = list(words)
+    found[found.index("--config") + 1] = str(path)
+    return found
 
 
 def verification(found: Verification) -> str:

@@ -13,10 +13,11 @@ from gpt2_jax.cli.main import main
 from gpt2_jax.sweeps import record
 from gpt2_jax.sweeps.comparison import compare_arms
 from gpt2_jax.sweeps.curves import seconds_at
-from gpt2_jax.sweeps.environment import environment
 from gpt2_jax.sweeps.outcomes import read_sweep
 from gpt2_jax.sweeps.readme import lacking
 from gpt2_jax.sweeps.record import LARGEST, write_record
+from gpt2_jax.sweeps.record_environment import environment
+from gpt2_jax.sweeps.report import overview
 from gpt2_jax.sweeps.thinning import VERIFIED_LINES, thinned
 from tests.sweeps.made_sweep import write_sweep
 
@@ -53,11 +54,11 @@ def test_a_record_says_the_same_as_the_sweep_that_is_gone(sweep, tmp_path, capsy
             *("gpt2-jax", "train", "--config", "configs/tiny.py", "--workdir"),
             f"runs/{out.name}/{new.name}",
         ]
-    assert after.environment["commit"] and "jax" in after.environment["versions"]
+    assert after.environment["gpt2_jax"] and "jax" in after.environment["versions"]
     names = {path.name for path in out.iterdir()}
     assert names == {
         *("README.md", "sweep.json", "results.csv", "report.md", "report.html", "points"),
-        *("positions.py", "tiny.py"),
+        "positions.py",
     }
     assert (out / "results.csv").read_text().count("\n") == 10
     assert str(tmp_path) not in "".join(p.read_text() for p in out.rglob("*") if p.is_file())
@@ -190,5 +191,19 @@ def test_large_records_get_a_warning(sweep, tmp_path, capsys, monkeypatch):
 
 def test_the_environment_names_commit_versions_and_machine():
     found = environment()
-    assert set(found) == {"commit", "versions", "machine"} and all(found.values())
+    assert set(found) == {"gpt2_jax", "versions", "machine"} and all(found.values())
     assert "Python 3." in found["versions"] and "cores" in found["machine"]
+
+
+def test_what_the_runs_ran_on_stays(sweep, tmp_path, monkeypatch):
+    out = tmp_path / "r"
+    monkeypatch.setattr(record, "environment", lambda: {"gpt2_jax": "0.1, commit first"})
+    write_record(sweep, out)
+    monkeypatch.setattr(record, "environment", lambda: {"gpt2_jax": "0.2, commit second"})
+    write_record(sweep, out)
+    assert read_sweep(out).environment == {"gpt2_jax": "0.1, commit first"}
+    assert "| first |" in overview(tmp_path / "r")
+    path = sweep / "sweep.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"environment": {"jax": "0.10"}}))
+    write_record(sweep, out)
+    assert read_sweep(out).environment == {"jax": "0.10"}

@@ -92,7 +92,23 @@ def test_a_point_is_chosen_by_its_name_and_changed_knobs_are_named(folder, capsy
 def test_a_record_is_verified_after_the_sweep_is_gone(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_record(folder, tmp_path / "r")
-    assert all(each.matches for each in verify(tmp_path / "r", 100, _trains(folder)).matches)
+    written = []
+
+    def train(words: Sequence[str]) -> int:
+        config = Path(words[words.index("--config") + 1])
+        if config.name == "recorded.py":
+            names: dict = {}
+            exec(config.read_text(), names)
+            written.append(names["get_config"]())
+        return _trains(folder)(words)
+
+    assert all(each.matches for each in verify(tmp_path / "r", 100, train).matches)
+    # The base config is gone, so the recorded one takes its place.
+    assert written[0].model.position == "none" and written[0].model.num_layers == 2
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "tiny.py").touch()
+    verify(tmp_path / "r", 100, train)
+    assert len(written) == 1
 
 
 def test_what_cannot_be_verified_says_why(folder):

@@ -1,4 +1,7 @@
-"""Says with which code and on which machine results were obtained."""
+"""Says with which code and on which machine a record is written.
+
+It stands in the records of sweeps that do not say themselves what they ran on.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,17 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def environment() -> dict[str, str]:
-    """Returns {what: value} of the commit, the versions and the machine of this process.
+    """Returns {what: value} of the project's version and commit, other versions and the machine.
 
-    Accelerators are not among them, because asking for them would take them from the runs.
+    Accelerators are not among them, because asking for them would take them from runs.
     """
-    return {"commit": commit(), "versions": versions(), "machine": machine()}
+    return {"gpt2_jax": project(), "versions": versions(), "machine": machine()}
 
 
-def commit() -> str:
-    """Returns the commit of this package's code, followed by `-dirty` if files differ from it.
-
-    Code that is not in a Git repository, such as an installed package, has `not in a repository`.
-    """
+def project() -> str:
+    """Returns the version of this project and, in a Git repository, the commit of its code."""
+    # Importing the package here would make this one depend on JAX.
+    version = str(sys.modules["gpt2_jax"].__version__)
     folder = Path(__file__).parent
     # Without --exclude, the name of a tag would stand in place of the commit.
     words = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
@@ -36,14 +38,16 @@ def commit() -> str:
             [*words, "--exclude", "*"], capture_output=True, text=True, timeout=_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown, because git did not run"
-    return done.stdout.strip() if done.returncode == 0 else "not in a repository"
+        return version
+    if done.returncode:
+        return version
+    commit, _, changed = done.stdout.strip().partition("-")
+    return f"{version}, commit {commit}{' with changes' if changed else ''}"
 
 
 def versions() -> str:
-    """Returns the versions of Python, this package and those that compute."""
-    package = sys.modules["gpt2_jax"]  # importing it here would make this package depend on JAX
-    found = [f"Python {platform.python_version()}", f"gpt2_jax {package.__version__}"]
+    """Returns the versions of Python and of the packages that compute."""
+    found = [f"Python {platform.python_version()}"]
     for name in _PACKAGES:
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
