@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from gpt2_jax.sweeps.by_position import position_bands
 from gpt2_jax.sweeps.cautions import cautions
 from gpt2_jax.sweeps.comparison import Row, Versus, compare_arms
 from gpt2_jax.sweeps.outcomes import DIVERGED, DONE, FAILED, WAITING, SweepOutcomes
+from gpt2_jax.sweeps.statistics import deviation
 
 
 def as_json(sweep: SweepOutcomes) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def _arm(row: Row, sweep: SweepOutcomes) -> dict[str, Any]:
         },
         "mean": _known(row.center),
         "interval": _bounds(row.interval),
+        "deviation": _known(float(deviation(np.array(row.values)))),
         "tokens_to_baseline": None if reached is None else reached[0],
         "baseline_reached": None if reached is None else reached[1],
         "versus_baseline": None if row.versus is None else _versus(row.versus),

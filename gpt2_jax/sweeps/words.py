@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from gpt2_jax.sweeps.comparison import Bounds, Row, Versus
 from gpt2_jax.sweeps.outcomes import DIVERGED, DONE, FAILED, WAITING, Outcome, SweepOutcomes
 from gpt2_jax.sweeps.power import MOST_SEEDS
+from gpt2_jax.sweeps.statistics import deviation, deviation_interval
 from gpt2_jax.sweeps.verdict import BETTER, EQUIVALENT, UNDECIDED, WORSE
 
 COLUMNS = (
@@ -128,8 +131,17 @@ def cells(row: Row, sweep: SweepOutcomes) -> list[str]:
 
 
 def in_short(rows: Sequence[Row], sweep: SweepOutcomes) -> list[str]:
-    """Returns a sentence for each verdict that some arms have, for a reader in a hurry."""
+    """Returns a sentence for each verdict that some arms have, for a reader in a hurry.
+
+    Without a baseline, there is one on the standard deviation of each arm over its seeds.
+    """
     places, found = decimals(sweep), []
+    if sweep.baseline is None:
+        for row in (row for row in rows if len(row.values) > 1):
+            values = np.array(row.values)
+            bounds = with_bounds(float(deviation(values)), deviation_interval(values), places)
+            start = f"{row.arm}: the standard deviation over {len(values)} seeds is"
+            found.append(f"{start} {bounds}, with its 95 % interval if values are normal.")
     for kind, sentence in _SHORT.items():
         arms = []
         for row in rows:
