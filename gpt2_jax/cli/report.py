@@ -26,7 +26,7 @@ whether it is on track.
 
 With --all, print one table over all sweeps and records in a folder. With --verify, train the first
 steps of a point of a sweep or record again and compare its metrics line by line; the exit status is
-1 if one differs by more than 0.1 %."""
+1 if one differs by more than rounding explains."""
 EXAMPLES = """\
 gpt2-jax report runs/positions
 gpt2-jax report runs/positions --record experiments/records/2026-11-28_positions
@@ -51,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--point", metavar="NAME", help="which point --verify trains (default: the last that ended)"
+    )
+    parser.add_argument(
+        "--cores",
+        type=int,
+        metavar="N",
+        help="how many CPU cores --verify uses, as numbers are rounded otherwise on another number "
+        "(default: all)",
     )
     parser.add_argument(
         "--record",
@@ -120,11 +127,12 @@ def _check(args: argparse.Namespace) -> None:
     ):
         if getattr(args, first) and getattr(args, second):
             raise UserError(f"--{first} and --{second} cannot be combined")
-    for name in ("steps", "point"):
+    for name in ("steps", "point", "cores"):
         if getattr(args, name) is not None and args.verify is None:
             raise UserError(f"--{name} is for --verify DIR")
-    if args.steps is not None and args.steps < 1:
-        raise UserError(f"--steps must be at least 1, not {args.steps}")
+    for name in ("steps", "cores"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
     if args.folder == "":
         raise UserError("the folder of the sweep is empty: name a path")
 
@@ -149,6 +157,6 @@ def _against(run: Path, args: argparse.Namespace) -> int:
 def _verify(folder: Path, args: argparse.Namespace) -> int:
     from gpt2_jax.sweeps.verify import verification, verify
 
-    found = verify(folder, args.steps or _VERIFIED_STEPS, name=args.point)
+    found = verify(folder, args.steps or _VERIFIED_STEPS, name=args.point, cores=args.cores)
     print(verification(found))
     return 0 if all(match.matches for match in found.matches) else 1
