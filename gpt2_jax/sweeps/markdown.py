@@ -9,6 +9,7 @@ from gpt2_jax.sweeps.cautions import cautions
 from gpt2_jax.sweeps.comparison import compare_arms
 from gpt2_jax.sweeps.config_differences import arm_differences
 from gpt2_jax.sweeps.outcomes import DIVERGED, FAILED, SweepOutcomes
+from gpt2_jax.sweeps.question import question
 
 
 def markdown(sweep: SweepOutcomes) -> str:
@@ -27,8 +28,9 @@ def markdown(sweep: SweepOutcomes) -> str:
 
 
 def title(sweep: SweepOutcomes) -> str:
-    """Returns the heading of a report."""
-    return f"Report of {sweep.sweep_file or sweep.folder.name}"
+    """Returns the heading of a report: the question, if the sweep file or a README has it."""
+    asked = question(sweep.folder, sweep.sweep_file)
+    return asked or f"Report of {sweep.sweep_file or sweep.folder.name}"
 
 
 def summary(sweep: SweepOutcomes) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from gpt2_jax.errors import UserError
 from gpt2_jax.sweeps.markdown import facts, summary, table, verdict_table
 from gpt2_jax.sweeps.outcomes import SweepOutcomes
+from gpt2_jax.sweeps.question import question
 
 _TO_WRITE = "*To be written:*"
 # What each section says; the first words of a heading are enough to recognize it.
@@ -32,7 +33,7 @@ def updated(sweep: SweepOutcomes, out: Path, *, command: str) -> bytes:
       UserError: if a README that is there cannot be read.
     """
     path = out / "README.md"
-    text = _new(out.name)
+    text = _new(out.name, question(out, sweep.sweep_file))
     if path.exists():
         try:
             text = path.read_text(encoding="utf-8")
@@ -65,25 +66,21 @@ def lacking(text: str) -> list[str]:
     return missing
 
 
-def title(folder: Path) -> str:
-    """Returns the first heading of a record's README, or nothing."""
-    path = folder / "README.md"
-    if not path.is_file():
-        return ""
-    match = re.search(
-        r"^# +(.+)$", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
-    )
-    return match[1].strip() if match else ""
+def _new(name: str, asked: str) -> str:
+    """Returns the text of a README whose sections are to be written.
 
-
-def _new(name: str) -> str:
-    """Returns the text of a README whose sections are to be written."""
+    Args:
+      name: of the record's folder.
+      asked: the question, if the sweep file has it.
+    """
     date = re.match(r"(\d{4}-\d{2}-\d{2})[_-]", name)
-    question = name[date.end() :] if date else name
-    parts = [f"# {question.replace('_', ' ').capitalize()}"]
+    words = (name[date.end() :] if date else name).replace("_", " ")
+    parts = [f"# {asked or words.capitalize()}"]
     if date:
         parts.append(f"{date[1]}.")
     for section, what in _SECTIONS.items():
+        if section == "Question" and asked.endswith("?"):
+            continue
         parts += [f"## {section}", f"{_TO_WRITE} {what}"]
         generated = {"Setting": "setting", "Result": "result"}.get(section)
         if generated:

@@ -65,6 +65,7 @@ def write_record(folder: Path, out: Path) -> str:
     points = [dataclasses.replace(p, command=_command(p, out)) for p in sweep.points]
     sweep = dataclasses.replace(
         sweep,
+        folder=out,  # for the title of its README, which may be there already
         points=points,
         environment=sweep.environment or described["environment"],
     )

@@ -18,7 +18,7 @@ from gpt2_jax.sweeps.markdown import markdown, table, verdict_table
 from gpt2_jax.sweeps.outcomes import SweepOutcomes, read_sweep
 from gpt2_jax.sweeps.page import page
 from gpt2_jax.sweeps.png import require_matplotlib, write_pngs
-from gpt2_jax.sweeps.readme import title
+from gpt2_jax.sweeps.question import question
 from gpt2_jax.sweeps.references import Reference
 
 
@@ -113,7 +113,7 @@ def _sweeps_below(folder: Path) -> Iterator[Path]:
 
 def _overview_rows(name: str, sweep: SweepOutcomes) -> list[list[str]]:
     stage = sweep.stages[-1]
-    question = title(sweep.folder) or words.NONE
+    asked = question(sweep.folder, sweep.sweep_file) or words.NONE
     found = re.search(r"commit (.+)", sweep.environment.get("gpt2_jax", ""))
     commit = found[1] if found else words.NONE
     rows = []
@@ -121,6 +121,6 @@ def _overview_rows(name: str, sweep: SweepOutcomes) -> list[list[str]]:
         arm, seeds, mean, difference, verdict = words.cells(row, sweep)[:5]
         tokens = max(map(words.tokens_of, row.points), default=0)
         length = words.count_text(tokens) if tokens else words.NONE
-        rows.append([name, question, stage, arm, seeds, length, sweep.metric, mean])
+        rows.append([name, asked, stage, arm, seeds, length, sweep.metric, mean])
         rows[-1] += [difference, verdict, commit]
     return rows

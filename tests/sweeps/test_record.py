@@ -13,6 +13,7 @@ from gpt2_jax.cli.main import main
 from gpt2_jax.sweeps import record
 from gpt2_jax.sweeps.comparison import compare_arms
 from gpt2_jax.sweeps.curves import seconds_at
+from gpt2_jax.sweeps.markdown import markdown
 from gpt2_jax.sweeps.outcomes import read_sweep
 from gpt2_jax.sweeps.readme import lacking
 from gpt2_jax.sweeps.record import LARGEST, write_record
@@ -32,7 +33,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("sweeps/positions.py", "configs/tiny.py"):
         (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text(f'"""{name}"""\n')
+        (tmp_path / name).write_text('"""Which positions are best?\n\nMore."""\n')
     return write_sweep(tmp_path / "runs" / "s", _FINALS, baseline="learned", ends=_ENDS)
 
 
@@ -41,7 +42,7 @@ def test_a_record_says_the_same_as_the_sweep_that_is_gone(sweep, tmp_path, capsy
     out = tmp_path / "records" / "2026-11-28_positions"
     assert main(["report", str(sweep), "--record", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "9 points" in said and "README.md still lacks: question, prediction, setting" in said
+    assert "9 points" in said and "README.md still lacks: prediction, setting" in said
     shutil.rmtree(sweep)
     after = read_sweep(out)
     assert [row.values for row in compare_arms(after, "main")] == [
@@ -64,7 +65,10 @@ def test_a_record_says_the_same_as_the_sweep_that_is_gone(sweep, tmp_path, capsy
     assert str(tmp_path) not in "".join(p.read_text() for p in out.rglob("*") if p.is_file())
     assert main(["report", str(out), "--out", str(tmp_path / "again")]) == 0
     assert main(["report", "--all", str(out.parent)]) == 0
-    assert "| 2026-11-28_positions | Positions | main | rotary | 3 |" in capsys.readouterr().out
+    assert (
+        "| 2026-11-28_positions | Which positions are best? | main | rotary | 3 |"
+        in capsys.readouterr().out
+    )
 
 
 def test_the_readme_is_the_authors_and_its_marked_parts_are_written_again(sweep, tmp_path):
@@ -73,7 +77,7 @@ def test_the_readme_is_the_authors_and_its_marked_parts_are_written_again(sweep,
     path = out / "README.md"
     text = path.read_text()
     assert "| rotary | 3 |" in text and "gpt2-jax sweep --sweep r/positions.py --out runs/r" in text
-    assert len(lacking(text)) == 6
+    assert text.startswith("# Which positions are best?\n") and len(lacking(text)) == 5
     for line in [line for line in text.splitlines() if line.startswith("*To be written:*")]:
         text = text.replace(line, "All is said.")
     assert lacking(text) == []
@@ -83,6 +87,26 @@ def test_the_readme_is_the_authors_and_its_marked_parts_are_written_again(sweep,
     path.write_text(_README)
     assert "still lacks: setting, result, meaning, agreement" in write_record(sweep, out)
     assert path.read_text() == _README
+
+
+def test_the_question_is_the_title_of_reports(sweep, tmp_path):
+    assert markdown(read_sweep(sweep)).startswith("# Which positions are best?\n")
+    out = tmp_path / "r"
+    out.mkdir()
+    (out / "README.md").write_text(_README)
+    write_record(sweep, out)
+    assert "<h1>Does it help?</h1>" in (out / "report.html").read_text()
+    (tmp_path / "sweeps" / "positions.py").write_text("def broken(:\n")
+    assert markdown(read_sweep(sweep)).startswith("# Report of sweeps/positions.py\n")
+    assert lacking(record_readme(sweep, tmp_path / "other")) == [
+        *("question", "prediction", "setting", "result", "meaning"),
+        "agreement with the literature",
+    ]
+
+
+def record_readme(sweep: Path, out: Path) -> str:
+    write_record(sweep, out)
+    return (out / "README.md").read_text()
 
 
 def test_a_second_time_changes_nothing_and_follows_the_sweep(sweep, tmp_path):
@@ -106,11 +130,11 @@ def test_a_record_of_forty_points_is_small(tmp_path, monkeypatch):
             **{"grad_norm": 0.123456954956055, "learning_rate": 0.00123456},
             **{"tokens_per_second": 12345.67890123, "grad_norm/h": 1.0},
         }
-        for step in range(1, 2001)
+        for step in range(1, 401)
     ]
     config = {"model": {f"knob_{index}": index for index in range(100)}}
     for path in folder.glob("points/*/run"):
-        lines = [json.dumps(line) + "\n" for line in [*long, {"step": 2000, "eval/loss": 1.5}]]
+        lines = [json.dumps(line) + "\n" for line in [*long, {"step": 400, "eval/loss": 1.5}]]
         (path / "metrics.jsonl").write_text("".join(lines))
         (path / "config.json").write_text(json.dumps(config, indent=2))
     write_record(folder, tmp_path / "r")
