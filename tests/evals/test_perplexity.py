@@ -21,6 +21,7 @@ from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.evals.perplexity import Perplexity
 from gpt2_jax.model.build import boxed_params, build_model
 from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.model.positions import unused_axes
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules, shardings
 
@@ -64,7 +65,7 @@ def evaluate(axes=(1, 1, 1), times=1, num_bytes=None, read=_NUM_SCORED, **change
     config = Config(model=_MODEL, compute=_COMPUTE, mesh=MeshConfig(*axes), train=train)
     config = dataclasses.replace(config, **changes)
     mesh, rules = make_mesh(config.mesh, jax.devices()[: math.prod(axes)]), Rules()
-    placed = jax.device_put(params, shardings(boxed, mesh, rules))
+    placed = jax.device_put(params, shardings(boxed, mesh, rules, unused=unused_axes(_MODEL)))
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), placed
     )
