@@ -78,36 +78,6 @@ def test_params_optimizer_state_and_meta_come_back_to_the_bit(store: CheckpointS
     assert store.meta(3) == _META
 
 
-def test_the_average_of_the_parameters_is_read_alone(store: CheckpointStore) -> None:
-    params, average, rest = _small(), _small(2.0), {"step": jnp.int32(3)}
-    _save(store, 3, params, rest | {"ema": average})
-    got_params, got_rest = store.restore(3, _abstract(params), _abstract(rest | {"ema": average}))
-    _assert_identical(got_params, params)
-    _assert_identical(got_rest, rest | {"ema": average})
-    with contextlib.closing(
-        CheckpointStore(store.directory, read_only=True, average=True)
-    ) as reader:
-        assert reader.newest_good() == 3
-        _assert_identical(reader.restore_params(3, _abstract(params)), average)
-        _save(store, 4, params, rest)
-        assert "ema_decay=0" in (reader.damage(4) or "")
-
-
-def test_whoever_resumes_and_reads_the_average_notices_its_damage(store: CheckpointStore) -> None:
-    for step in (3, 4):
-        _save(store, step, _small(), {"step": jnp.int32(step), "ema": _small(2.0)})
-    file = max((store.directory / "4" / "ema").rglob("d/*"), key=lambda path: path.stat().st_size)
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    for average, good in ((False, 4), (True, 3)):
-        with contextlib.closing(
-            CheckpointStore(store.directory, read_only=True, average=average)
-        ) as reader:
-            assert reader.newest_good() == good
-    assert store.newest_good() == 3
-
-
 def test_values_that_are_not_numbers_and_small_dtypes_survive(store: CheckpointStore) -> None:
     params = {
         "nan": jnp.array([jnp.nan, jnp.inf, -jnp.inf, -0.0, 1e-45], jnp.float32),
