@@ -132,8 +132,17 @@ def _positions(arms: Mapping[str, Sequence[Outcome]]) -> Section | None:
         "over bins of positions, with 95 % intervals over the seeds. Later tokens have more "
         "context: a curve that stops falling, or rises, says that an arm cannot use it."
     )
+    longest = max(len(p.loss_by_position) for points in arms.values() for p in points)
+    trained = {_context(point) for points in arms.values() for point in points} - {None, longest}
+    if trained:
+        text += f" The models were trained on {' or '.join(map(str, sorted(trained)))} positions."
     chart = Chart("position", f"eval/loss by {label}", found, axes, _styles(arms, found))
     return Section("Loss by position", text, [chart])
+
+
+def _context(point: Outcome) -> int | None:
+    length = point.config.get("model", {}).get("context_length")
+    return length if isinstance(length, int) else None
 
 
 def _styles(arms: Mapping[str, Sequence[Outcome]], found: Sequence[Band]) -> list[int]:

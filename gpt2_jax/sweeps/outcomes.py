@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.errors import NOT_JSON, UserError, did_you_mean, short_repr
-from gpt2_jax.sweeps.position_bins import unbinned
+from gpt2_jax.sweeps.position_file import read_losses
 
 DONE, DIVERGED, FAILED, WAITING = "done", "diverged", "failed", "waiting"
-BY_POSITION = "loss_by_position"
-"""The file, without .json, and the name in it, where validations write `eval/loss_by_position`."""
 _STATES = (DONE, DIVERGED, FAILED, WAITING)
 # Of the names of metrics of tasks, these begin those of which more is better.
 _HIGHER_IS_BETTER = "acc"
@@ -187,27 +185,14 @@ def _read_point(folder: Path, table: Mapping[str, Mapping[str, str]]) -> Outcome
         lines=lines,
         scores=_last_scores(lines) or _scores_of_table(table.get(name, {})),
         config=read_object(config_path) if config_path.exists() else {},
-        loss_by_position=_by_position(folder / "run" / f"{BY_POSITION}.json", lines),
+        loss_by_position=read_losses(folder / "run", last_validation(lines)),
     )
 
 
-def _by_position(path: Path, lines: Sequence[Line]) -> list[float | None]:
-    """Returns the losses that the last validation of these lines has written, if it has."""
-    if not path.exists():
-        return []
-    values = read_object(path)
+def last_validation(lines: Sequence[Line]) -> int | None:
+    """Returns the step of the last validation, None without any."""
     steps = [line["step"] for line in lines if any(name.startswith("eval/") for name in line)]
-    if not steps or values.get("step") != steps[-1]:
-        return []
-    losses, length = values.get(BY_POSITION), values.get("length")
-    if not isinstance(losses, list) or not all(x is None or _is_number(x) for x in losses):
-        raise UserError(f"{path}: {BY_POSITION} must be a list of numbers: remove the file")
-    if length is None:
-        return losses
-    try:  # a record has the means of bins
-        return unbinned(losses, int(length))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: length must fit the numbers: remove the file") from error
+    return steps[-1] if steps else None
 
 
 def _last_scores(lines: Sequence[Line]) -> dict[str, float]:

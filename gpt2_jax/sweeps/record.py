@@ -21,9 +21,16 @@ from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.paths import is_remote
 from gpt2_jax.sweeps import readme
 from gpt2_jax.sweeps.markdown import markdown, verdict_table
-from gpt2_jax.sweeps.outcomes import BY_POSITION, Outcome, SweepOutcomes, read_object, read_sweep
+from gpt2_jax.sweeps.outcomes import (
+    Outcome,
+    SweepOutcomes,
+    last_validation,
+    read_object,
+    read_sweep,
+)
 from gpt2_jax.sweeps.page import page
 from gpt2_jax.sweeps.position_bins import binned
+from gpt2_jax.sweeps.position_file import BY_POSITION
 from gpt2_jax.sweeps.record_environment import environment
 from gpt2_jax.sweeps.thinning import VERIFIED_LINES, thinned
 
@@ -133,7 +140,7 @@ def _point(folder: Path, point: Outcome, most: int) -> dict[Path, bytes]:
         contents[place / "run" / "metrics.jsonl"] = b"".join(map(_json, lines))
     if losses := point.loss_by_position:
         means = [None if np.isnan(x) else float(f"{x:.6g}") for x in binned(losses)]
-        step = read_object(source / "run" / f"{BY_POSITION}.json")["step"]
+        step = last_validation(point.lines)
         values = {"step": step, "length": len(losses), BY_POSITION: means}
         contents[place / "run" / f"{BY_POSITION}.json"] = _json(values)
     return contents

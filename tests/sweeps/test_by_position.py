@@ -77,6 +77,22 @@ def test_losses_of_an_earlier_validation_do_not_count(tmp_path):
     assert "Loss by position" not in page(read_sweep(folder))
 
 
+def test_the_longest_windows_are_shown(tmp_path):
+    folder = write_sweep(tmp_path / "s", _FINALS, baseline="learned")
+    _write(folder)
+    for path in folder.glob("points/*/run"):
+        for length in (128, 96):
+            name = f"loss_by_position_at_{length}"
+            content = {"step": STEPS, name: [2.5] * length}
+            (path / f"{name}.json").write_text(json.dumps(content))
+        config = json.loads((path / "config.json").read_text())
+        config["model"]["context_length"] = 64
+        (path / "config.json").write_text(json.dumps(config))
+    sweep = read_sweep(folder)
+    assert {len(point.loss_by_position) for point in sweep.points} == {128}
+    assert "The models were trained on 64 positions." in page(sweep)
+
+
 @pytest.mark.parametrize(
     "content", [{"loss_by_position": "x"}, {"loss_by_position": [1.0, 2.0], "length": 1}]
 )
