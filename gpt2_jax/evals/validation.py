@@ -123,7 +123,7 @@ class ValidationSplit:
             show(windows * started // evaluator.num_batches, windows)
             started += 1
 
-        numbers = {
+        numbers: dict[str, float] = {
             name.removeprefix("eval/"): value
             for name, value in evaluator(placed, tick)
             if not isinstance(value, np.ndarray)
