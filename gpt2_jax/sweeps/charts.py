@@ -133,7 +133,8 @@ def _positions(arms: Mapping[str, Sequence[Outcome]]) -> Section | None:
         "context: a curve that stops falling, or rises, says that an arm cannot use it."
     )
     longest = max(len(p.loss_by_position) for points in arms.values() for p in points)
-    trained = {_context(point) for points in arms.values() for point in points} - {None, longest}
+    lengths = [_context(point) for points in arms.values() for point in points]
+    trained = {length for length in lengths if length is not None and length != longest}
     if trained:
         text += f" The models were trained on {' or '.join(map(str, sorted(trained)))} positions."
     chart = Chart("position", f"eval/loss by {label}", found, axes, _styles(arms, found))
