@@ -18,6 +18,7 @@ from gpt2_jax.formats.load import Model
 from gpt2_jax.inference import generate as generate_lib
 from gpt2_jax.inference.generate import Sample
 from gpt2_jax.inference.sampling import SamplingOptions
+from gpt2_jax.model import lengths
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
@@ -40,7 +41,7 @@ class Score(NamedTuple):
     logprobs: list[float]
 
 
-def load(model: str | Path) -> LanguageModel:
+def load(model: str | Path, *, ema: bool = False) -> LanguageModel:
     """Returns a model, ready for use.
 
     From then on JAX keeps the programs that this process compiles, unless the user has set its
@@ -49,14 +50,17 @@ def load(model: str | Path) -> LanguageModel:
     Args:
       model: a run's workdir (its newest good step is loaded), the folder of one step, a folder in
         Hugging Face's format or of OpenAI's release, or the id of a model on the Hugging Face hub.
+      ema: whether to load the average of the parameters in their place, which a run with
+        `optimizer.ema_decay` keeps.
 
     Raises:
-      UserError: if there is no such model.
+      UserError: if there is no such model, or it keeps no average that is asked for.
       StorageError: if no checkpoint is whole, or the step that was named is not.
     """
     path = arguments.path("model", model)
+    ema = arguments.boolean("ema", ema)
     keep_compiled_programs()
-    return LanguageModel(load_lib.load(path))
+    return LanguageModel(load_lib.load(path, ema=ema))
 
 
 class LanguageModel:
@@ -89,15 +93,15 @@ class LanguageModel:
         Args:
           prompt: the text to continue, or its token ids; an empty text for an unconditional sample.
           num_samples: how many to generate, 10,000 at most.
-          max_new_tokens: by default, as many as the context has room for.
+          max_new_tokens: by default, as many as the context has room for; unless positions end
+            there, more are possible.
           options: how each token is drawn.
           stop: strings that end a sample and are not part of it.
           seed: the same seed gives the same samples; from 0 to 2^32 - 1.
 
         Raises:
-          UserError: if the prompt does not fit the context, has an id that is not in the
-            vocabulary or is a text that cannot be encoded, or an argument has a wrong type or
-            value.
+          UserError: if the prompt is too long, has an id that is not in the vocabulary or is a
+            text that cannot be encoded, or an argument has a wrong type or value.
         """
         count = arguments.integer("num_samples", num_samples, low=1, high=arguments.MOST_SAMPLES)
         tokens, strings = self._prompt(prompt, stop)
@@ -144,8 +148,8 @@ class LanguageModel:
         The prompt is a text or its token ids.
 
         Raises:
-          UserError: for a `count` below 1, or a prompt that `token_ids` refuses or that does not
-            fit the context.
+          UserError: for a `count` below 1, or a prompt that `token_ids` refuses or that is too
+            long.
         """
         count = arguments.integer("count", count, low=1)
         logits_V = self._logits(self._encode("prompt", prompt))[-1]
@@ -200,16 +204,15 @@ class LanguageModel:
 
     def _encode(self, name: str, text: str | Sequence[int]) -> list[int]:
         tokens = self.token_ids(text, name)
-        context = self.config.model.context_length
-        if len(tokens) > context:
+        if len(tokens) > self.config.model.longest:
             raise UserError(
-                f"text of {len(tokens)} tokens exceeds the model's context of {context}"
+                f"text of {len(tokens)} tokens exceeds {lengths.limit(self.config.model)}"
             )
         return tokens
 
     def _logits(self, tokens: Sequence[int]) -> jax.Array:
         """Returns logits [T, V] of one text, computed on its tokens padded to a power of two."""
-        size = generate_lib.bucket(len(tokens), self.config.model.context_length)
+        size = generate_lib.bucket(len(tokens), self.config.model.longest)
         padded = np.zeros((1, size), np.int32)
         padded[0, : len(tokens)] = tokens
         return _logits(self._decoder, self.params, jnp.asarray(padded))[0, : len(tokens)]

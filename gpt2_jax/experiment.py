@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,25 @@ import jax
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config, MeshConfig, arguments
 from gpt2_jax.data.token_sets import TokenSets, open_sets, resolve_vocab_size
-from gpt2_jax.errors import UserError, print_stderr, short_repr
+from gpt2_jax.errors import UserError, print_stderr
 from gpt2_jax.evals import sources
 from gpt2_jax.evals.compression import compressed_bits_per_byte
 from gpt2_jax.evals.language_modeling import Corpus, LanguageModeling, count_words
 from gpt2_jax.evals.perplexity import make_validation
 from gpt2_jax.evals.registry import make_task
 from gpt2_jax.evals.results import write_results
-from gpt2_jax.evals.run import Log, TaskEvaluator, model_digest
-from gpt2_jax.evals.run import evaluate as evaluate_task
+from gpt2_jax.evals.run import Show, TaskEvaluator, evaluate_and_keep, model_digest
+from gpt2_jax.evals.samples import make_sampler
 from gpt2_jax.evals.task import Setting, Task
+from gpt2_jax.evals.texts import EXAMPLE, checked_texts
+from gpt2_jax.evals.validation import ValidationSplit, make_validation_at_lengths
 from gpt2_jax.files.paths import local_path
 from gpt2_jax.formats.load import open_model
-from gpt2_jax.inference.generate import decode_params, generate_text
-from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.inference.scoring import Scorer
 from gpt2_jax.model import attention_kernels
-from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.defaults import explain_dtype, with_dtype
 from gpt2_jax.model.flops import flops_per_token, num_params
+from gpt2_jax.model.lengths import at_length, params_at_length
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
 from gpt2_jax.parallel.distributed import is_primary, report_lost_peers
@@ -50,12 +51,8 @@ from gpt2_jax.training.run import Evaluator, Setup
 from gpt2_jax.training.state import abstract_state, bytes_per_device
 from gpt2_jax.training.trainer import Trainer
 
-Progress = Callable[[int, int], None]
-
 # xz compresses about a megabyte per second, so longer texts are not compared.
 _LONGEST_COMPRESSED = 16 << 20
-
-_TEXTS = "{'letters': 'letters.txt'}"  # an example for messages
 
 
 def train(
@@ -134,8 +131,12 @@ def make_setup(config: Config, sets: TokenSets, mesh: MeshConfig | None = None) 
     def make_evaluators(abstract_params: Any, mesh: Any, rules: Any) -> Sequence[Evaluator]:
         evaluators: list[Evaluator] = [
             make_validation(config, sets, mesh, rules, abstract_params),
-            _make_sampler(config, sets.tokenizer),
+            make_sampler(config, sets.tokenizer),
         ]
+        if config.eval.lengths:
+            evaluators.append(
+                make_validation_at_lengths(config, sets, mesh, rules, abstract_params)
+            )
         if tasks:
             evaluators.append(TaskEvaluator(tasks, config, mesh, rules, config.eval.limit))
         return evaluators
@@ -156,27 +157,6 @@ def _make_tasks(config: Config, tokenizer: Tokenizer) -> list[Task]:
         local_path(config.eval.data or "", "eval.data"), tokenizer, config.model.context_length
     )
     return [make_task(name, setting) for name in sources.select_of_config(config)]
-
-
-def _make_sampler(config: Config, tokenizer: Tokenizer) -> Evaluator:
-    """Returns the evaluator that yields an unconditional sample, with the same seed every time."""
-    # An empty prompt takes one position.
-    count = min(config.eval.sample_tokens, config.model.context_length - 1)
-    decoder = build_decoder(config.model, config.compute)
-
-    def sample(params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, str]]:
-        if count > 0:
-            samples = generate_text(
-                decoder,
-                decode_params(decoder, params),
-                tokenizer,
-                [""],
-                max_new_tokens=count,
-                options=SamplingOptions(temperature=0.8, top_k=50),
-            )
-            yield "sample", samples[0].text
-
-    return sample
 
 
 def _compare_compressors(config: Config, sets: TokenSets) -> dict[str, float]:
@@ -235,10 +215,13 @@ def evaluate(
     limit: int | None = None,
     stride: int | None = None,
     detokenize: bool = True,
+    validation: bool = False,
+    context_length: int | None = None,
+    ema: bool = False,
     out: str | Path | None = None,
-    progress: Callable[[str], contextlib.AbstractContextManager[Progress]] | None = None,
+    progress: Callable[[str], contextlib.AbstractContextManager[Show]] | None = None,
 ) -> dict[str, Any]:
-    """Scores a model on tasks and texts.
+    """Scores a model on tasks, texts and its run's validation split.
 
     Args:
       model: see `gpt2_jax.load`.
@@ -248,13 +231,18 @@ def evaluate(
       limit: number of examples of each task to score; by default all.
       stride: tokens scored per window of a long text; by default windows do not overlap.
       detokenize: whether corpora that are split into tokens are joined to plain text first.
+      validation: whether to score the validation split of the data that the model was trained on,
+        as training does: `validation`, or `validation_at_N` in windows of another length.
+      context_length: tokens that the model sees at once; by default as in training. More are
+        possible unless `model.position=learned`.
+      ema: see `gpt2_jax.load`.
       out: folder for the result of each example; an interrupted evaluation resumes from it.
       progress: (name of a task) -> a context manager for a function that is called with (number of
         examples scored, number of all examples).
 
     Returns:
-      {"model", "step", "limit", "tasks": {name: {metric: value, ..., "count"}}, "protocols": {name:
-      the published protocol that the numbers follow}}.
+      {"model", "step", "ema", "context_length", "limit", "tasks": {name: {metric: value, ...,
+      "count"}}, "protocols": {name: the published protocol that the numbers follow}}.
 
     Raises:
       UserError: for an argument of a wrong type or value, an unknown task, or a model or data that
@@ -265,59 +253,59 @@ def evaluate(
     limit = arguments.optional_integer("limit", limit, low=1)
     stride = arguments.optional_integer("stride", stride, low=1)
     detokenize = arguments.boolean("detokenize", detokenize)
+    validation = arguments.boolean("validation", validation)
+    context_length = arguments.optional_integer("context_length", context_length, low=1)
     if progress is not None and not callable(progress):
         raise UserError(f"progress must be a function, not {type(progress).__name__}")
     tasks = arguments.texts("tasks", tasks, example="['hellaswag']")
     if not isinstance(data, str) or data:
         arguments.path("data", data)
-    texts = _checked_texts({} if texts is None else texts)
-    if not tasks and not texts:
-        raise UserError("there is nothing to score: name tasks, or texts such as " + _TEXTS)
+    texts = checked_texts({} if texts is None else texts)
+    if not tasks and not texts and not validation:
+        raise UserError("there is nothing to score: name tasks, or texts such as " + EXAMPLE)
     keep_compiled_programs()
     data = local_path(data, "data")
     tasks = sources.select(",".join(tasks), data).run if tasks else []
     folder = None if out is None else local_path(arguments.path("out", out), "out")
-    with open_model(model) as reader:
+    with open_model(model, ema=arguments.boolean("ema", ema)) as reader:
         config = reader.config
-        setting = Setting(data, reader.tokenizer, config.model.context_length, stride, detokenize)
+        resized = at_length(config.model, context_length or config.model.context_length)
+        T = resized.context_length
+        setting = Setting(data, reader.tokenizer, T, stride, detokenize)
         ready = [make_task(name, setting) for name in tasks]
         for name, path in texts.items():
             corpus = Corpus(name, words=count_words)
             ready.append(LanguageModeling(corpus, setting, path))
+        split = ValidationSplit(reader, T, limit) if validation else None
+        if split and split.name in texts:
+            raise UserError(f"texts: {split.name} is the validation split: choose another name")
         read = reader.read()
     digest = "" if folder is None else model_digest(read.params, config)
-    scorer = Scorer(read.params, config.model, config.compute)
+    scorings: dict[str, Callable[[Show], dict[str, float]]] = {}
+    if ready:
+        params = params_at_length(config.model, read.params, T)
+        scorer = Scorer(params, resized, config.compute)
+        for task in ready:
+            scorings[task.name] = functools.partial(
+                evaluate_and_keep, task, scorer, limit, folder, digest
+            )
+    if split:
+        scorings[split.name] = functools.partial(split.evaluate, read.params)
     results: dict[str, dict[str, float]] = {}
-    for task in ready:
-        with contextlib.ExitStack() as stack:
-            log = None if folder is None else Log(folder, task, digest)
-            if log is not None:
-                stack.callback(log.close)
-            show = stack.enter_context(progress(task.name)) if progress else _ignore
-            results[task.name] = evaluate_task(task, scorer, limit, log, show)
+    for name, score in scorings.items():
+        with progress(name) if progress else contextlib.nullcontext(_ignore) as show:
+            results[name] = score(show)
         if folder is not None:
             write_results(folder / "results.json", str(model), digest, results)
     return {
         "model": str(model),
         "step": read.step,
+        "ema": ema,
+        "context_length": T,
         "limit": limit,
         "tasks": results,
-        "protocols": {task.name: task.protocol for task in ready},
+        "protocols": {task.name: task.protocol for task in [*ready, *([split] if split else [])]},
     }
-
-
-def _checked_texts(texts: Any) -> dict[str, Path]:
-    checked: dict[str, Path] = {}
-    for name, path in arguments.mapping("texts", texts, example=_TEXTS).items():
-        (name,) = arguments.texts("a name in texts", [name], example="['letters']")
-        if name in sources.SOURCES or "/" in name:
-            raise UserError(
-                f"texts: {short_repr(name)} is the name of a task or has a slash: choose another"
-            )
-        checked[name] = local_path(arguments.path(f"texts[{name!r}]", path), name)
-        if not checked[name].is_file():
-            raise UserError(f"texts[{name!r}]: {path} is not a file")
-    return checked
 
 
 def _ignore(done: int, total: int) -> None:

@@ -131,7 +131,11 @@ def test_load(argument: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 _EVALUATE = dict.fromkeys(
-    ("model", "tasks", "data", "texts", "limit", "stride", "detokenize", "out", "progress"), _ANY
+    (
+        *("model", "tasks", "data", "texts", "limit", "stride", "detokenize", "out", "progress"),
+        *("validation", "context_length", "ema"),
+    ),
+    _ANY,
 )
 
 
@@ -142,7 +146,7 @@ def test_evaluate(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("gpt2_jax.formats.load._HUB_ID", re.compile("(?!)"))
     monkeypatch.setattr(
-        "gpt2_jax.experiment.evaluate_task", lambda *_: {"count": 1}
+        "gpt2_jax.evals.run.evaluate", lambda *_, **__: {"count": 1}
     )  # what is computed does not depend on what is checked
     defaults = {"model": folder / "run", "texts": {"text": folder / "text.txt"}}
     _outcome(gpt2_jax.evaluate, **(defaults | dict([argument])))
@@ -213,6 +217,9 @@ def test_messages_of_generate(model: Any, name: str, value: Any, message: str) -
         ("stride", "8", "stride must be an integer, not '8' (str)"),
         ("stride", 99, "stride must be between 1 and the model's context of 8, not 99"),
         ("detokenize", "no", "detokenize must be True or False, not 'no' (str)"),
+        ("ema", 1, "ema must be True or False, not 1 (int)"),
+        ("context_length", 0, "context_length must be at least 1, not 0"),
+        ("context_length", 9, "context_length=9 exceeds the model's context of 8, beyond which"),
         ("texts", ["a"], "texts must be a mapping such as {'letters': 'letters.txt'}, not ['a']"),
         ("texts", {}, "there is nothing to score: name tasks, or texts such as"),
         ("out", "gs://bucket/out", "out gs://bucket/out must be on a disk"),

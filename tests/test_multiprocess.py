@@ -68,6 +68,13 @@ def last_evaluation(workdir):
     return {name: value for name, value in last.items() if name.startswith("eval/")}
 
 
+def losses_by_position(workdir):
+    """Returns the losses at each position of the last validation."""
+    found = json.loads((workdir / "loss_by_position.json").read_text())
+    assert found["step"] == 20
+    return np.array(found["loss_by_position"], np.float64)
+
+
 def relative_error(workdir, reference):
     ours, expected = np.array(losses(workdir)), np.array(losses(reference))
     assert ours.shape == expected.shape == (20,)
@@ -106,6 +113,8 @@ def test_processes_and_devices_do_not_change_the_losses(lab, alone, processes, d
     error = relative_error(workdir, alone)
     print(f"{processes} processes x {devices} devices, {axes}: {error:.1e} relative")
     assert error < 1e-4
+    ours, expected = losses_by_position(workdir), losses_by_position(alone)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
 @pytest.mark.slow

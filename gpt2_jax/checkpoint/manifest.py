@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from gpt2_jax.checkpoint.items import AVERAGE, REST
 from gpt2_jax.errors import NOT_JSON
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.paths import is_remote
@@ -40,9 +41,18 @@ def write_manifest(folder: Path, step: int) -> None:
 MODEL_ALONE = "a model without the state of a run"
 """What `find_damage` returns for a step as `gpt2-jax convert` writes it, if a run is to resume."""
 
+NO_AVERAGE = (
+    "no average of the parameters was kept, because the run has optimizer.ema_decay=0 or its model "
+    "was converted: use the parameters themselves, without --ema"
+)
+"""What `find_damage` returns for a step without the item `ema`, if that is needed."""
+
 
 def find_damage(
-    folder: Path, items: Collection[str] | None = None, every: tuple[int, int] = (0, 1)
+    folder: Path,
+    items: Collection[str] | None = None,
+    every: tuple[int, int] = (0, 1),
+    optional: Collection[str] = (),
 ) -> str | None:
     """Returns the first difference between a step's files and its manifest, or None.
 
@@ -50,6 +60,7 @@ def find_damage(
       folder: the folder of the step, named by its number.
       items: the folders in it to check; None checks all.
       every: (i, n) checks every n-th file from the i-th on, so that n processes share the work.
+      optional: further folders to check if the manifest lists them.
 
     Raises:
       OSError: if a file exists and cannot be read for a reason other than a bad sector. It may be
@@ -70,9 +81,12 @@ def find_damage(
     listed_items = {name.partition("/")[0] for name in expected}
     items = listed_items if items is None else set(items)
     if missing := items - listed_items:
-        if missing == {"rest"}:
+        if missing == {REST}:
             return MODEL_ALONE
+        if missing == {AVERAGE}:
+            return NO_AVERAGE
         return f"no {sorted(missing)[0]} in {NAME}"
+    items |= listed_items & set(optional)
     names = sorted(name for name in expected if name.partition("/")[0] in items)
     names = names[every[0] :: every[1]]
     try:

@@ -8,7 +8,6 @@ that the caller passes.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,8 @@ from gpt2_jax.checkpoint.folders import (
     rename_damaged,
     step_folders,
 )
-from gpt2_jax.checkpoint.manifest import MODEL_ALONE, find_damage
+from gpt2_jax.checkpoint.items import AVERAGE, META, PARAMS, REST, handlers, without_warnings
+from gpt2_jax.checkpoint.manifest import MODEL_ALONE, NO_AVERAGE, find_damage
 from gpt2_jax.checkpoint.trees import check_tree
 from gpt2_jax.errors import StorageError, UserError, error_text, shortened, warn
 from gpt2_jax.files.disk_full import disk_full_message, is_disk_full
@@ -36,7 +36,6 @@ from gpt2_jax.parallel.distributed import (
     run_on_primary,
 )
 
-_ITEMS = _PARAMS, _REST, _META = "params", "rest", "meta"
 # Gigabytes of arrays in memory at a time while reading or writing; 96 is Orbax's default.
 _LEAN_GB, _FAST_GB = 2, 96
 
@@ -64,6 +63,7 @@ class CheckpointStore:
       lean: needs less memory besides the arrays while reading or writing, and takes a little
         longer.
       read_only: changes nothing, and does not need the item `rest`, which exported models lack.
+      average: read the average of the parameters in place of the parameters; only for `read_only`.
     """
 
     def __init__(
@@ -74,10 +74,12 @@ class CheckpointStore:
         keep_every: int | None = None,
         lean: bool = False,
         read_only: bool = False,
+        average: bool = False,
     ) -> None:
         path = resolve_path(directory)
         self.directory = path if is_remote(path) else path.absolute()
-        self._needed = (_PARAMS, _META) if read_only else _ITEMS
+        self._model = AVERAGE if average else PARAMS
+        self._needed = (self._model, META) if read_only else (PARAMS, REST, META)
         self._read_only = read_only
         self._options = ocp.CheckpointManagerOptions(
             save_interval_steps=0 if read_only else 1,
@@ -109,7 +111,9 @@ class CheckpointStore:
         every = (jax.process_index(), jax.process_count())  # all processes share the work
         problem = failure = None
         try:
-            problem = find_damage(folder, self._needed, every)
+            problem = find_damage(
+                folder, self._needed, every, () if self._read_only else (AVERAGE,)
+            )
         except OSError as error:
             failure = error_text(error)
         if failure := first_message(failure):
@@ -152,6 +156,8 @@ class CheckpointStore:
                 f"{model} has {MODEL_ALONE}, as gpt2-jax convert writes it: to train the model, "
                 f"start a run in another --workdir with --config.train.init_from={model}"
             )
+        if good is None and set(damaged.values()) == {NO_AVERAGE}:
+            raise UserError(f"{self.directory.parent}: {NO_AVERAGE}")
         if damaged and good is None:
             problems = "; ".join(f"{step}: {problem}" for step, problem in damaged.items())
             raise StorageError(
@@ -174,7 +180,8 @@ class CheckpointStore:
         Args:
           step: names the folder.
           params: a tree of arrays.
-          rest: a tree of arrays, or None for a model that is not to be trained further.
+          rest: a mapping of trees of arrays, or None for a model that is not to be trained further.
+            The tree `ema`, if there is one, is stored apart.
           meta: what JSON can express.
 
         Raises:
@@ -182,9 +189,9 @@ class CheckpointStore:
         """
         if broadcast_from_primary(int(step in self.steps())):
             return
-        args = {_PARAMS: ocp.args.StandardSave(params), _META: ocp.args.JsonSave(meta)}
-        if rest is not None:
-            args[_REST] = ocp.args.StandardSave(rest)
+        args = {PARAMS: ocp.args.StandardSave(params), META: ocp.args.JsonSave(meta)}
+        for name, tree in _split(rest).items():
+            args[name] = ocp.args.StandardSave(tree)
         with self._handling_failures():
             if jax.process_count() > 1:
                 run_on_primary(lambda: check_space(self.directory))
@@ -211,10 +218,10 @@ class CheckpointStore:
         Raises:
           StorageError: if it cannot be read.
         """
-        return self._restore(step, {_META: ocp.args.JsonRestore()})[_META]
+        return self._restore(step, {META: ocp.args.JsonRestore()})[META]
 
     def restore_params(self, step: int, abstract: Any) -> Any:
-        """Returns the parameters alone.
+        """Returns the parameters alone, or with `average` their average.
 
         Args:
           step: the step to restore.
@@ -224,16 +231,15 @@ class CheckpointStore:
           StorageError: if they cannot be read.
           UserError: if names, shapes or dtypes are not those of `abstract`.
         """
-        return self._restore(step, {_PARAMS: ocp.args.StandardRestore(abstract)})[_PARAMS]
+        return self._restore(step, {self._model: ocp.args.StandardRestore(abstract)})[self._model]
 
     def restore(self, step: int, abstract_params: Any, abstract_rest: Any) -> tuple[Any, Any]:
         """Returns (params, rest) of a step; see `restore_params`."""
-        items = {
-            _PARAMS: ocp.args.StandardRestore(abstract_params),
-            _REST: ocp.args.StandardRestore(abstract_rest),
-        }
+        trees = {PARAMS: abstract_params} | _split(abstract_rest)
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
         restored = self._restore(step, items)
-        return restored[_PARAMS], restored[_REST]
+        averages = {AVERAGE: restored[AVERAGE]} if AVERAGE in items else {}
+        return restored[PARAMS], {**restored[REST], **averages}
 
     def close(self) -> None:
         """Waits for the save in progress, even if it fails, and releases the folder."""
@@ -246,19 +252,13 @@ class CheckpointStore:
     def _manager(self) -> ocp.CheckpointManager:
         """Opens Orbax's manager on first use, because that removes half-written saves."""
         if self._opened is None:
-            params, rest = (
-                ocp.StandardCheckpointHandler(
-                    save_concurrent_gb=self._in_flight_gb, restore_concurrent_gb=self._in_flight_gb
-                )
-                for _ in (_PARAMS, _REST)
-            )
-            handlers = {_PARAMS: params, _REST: rest, _META: ocp.JsonCheckpointHandler()}
-            with _without_warnings():
+            names = self._needed if self._read_only else (*self._needed, AVERAGE)
+            with without_warnings():
                 self._opened = ocp.CheckpointManager(
                     self.directory,
-                    item_names=self._needed,
+                    item_names=names,
                     options=self._options,
-                    item_handlers={name: handlers[name] for name in self._needed},
+                    item_handlers=handlers(names, self._in_flight_gb),
                 )
         return self._opened
 
@@ -290,7 +290,7 @@ class CheckpointStore:
         folder = self.directory / str(step)
         try:
             for name, args in items.items():
-                if name != _META:
+                if name != META:
                     check_tree(f"checkpoint {folder}", name, self._stored(step, name), args.item)
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except UserError:
@@ -303,11 +303,19 @@ class CheckpointStore:
 
     def _stored(self, step: int, name: str) -> Any:
         """Returns shapes and dtypes of an item's arrays, without reading them."""
-        with _without_warnings():  # of items that are not needed
+        with without_warnings():  # of items that are not needed
             stored = self._manager.item_metadata(step)[name]
         if stored is None:
             raise FileNotFoundError(f"the metadata of {name} is missing")
         return getattr(stored, "tree", stored)
+
+
+def _split(rest: Any | None) -> dict[str, Any]:
+    """Returns the items that the state besides the parameters is stored as; none for None."""
+    if rest is None:
+        return {}
+    others = {name: tree for name, tree in rest.items() if name != AVERAGE}
+    return {REST: others} | ({AVERAGE: rest[AVERAGE]} if AVERAGE in rest else {})
 
 
 def _reason(error: BaseException) -> str:
@@ -315,15 +323,3 @@ def _reason(error: BaseException) -> str:
     if is_disk_full(error):  # the file that the error names is Orbax's own
         return disk_full_message(error, place="the disk", remedy="")
     return shortened(error_text(error), 300)
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silences warnings of Orbax about what is intended, such as to read only some items."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

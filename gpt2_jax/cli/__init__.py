@@ -4,3 +4,6 @@ MODEL_HELP = (
     "a run's workdir, the folder of one step, a folder in Hugging Face's or OpenAI's format, or "
     "the id of a model on the Hugging Face hub"
 )
+EMA_HELP = (
+    "use the average of the parameters in their place, which a run with optimizer.ema_decay keeps"
+)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 
-from gpt2_jax.cli import MODEL_HELP
+from gpt2_jax.cli import EMA_HELP, MODEL_HELP
 from gpt2_jax.errors import StorageError, UserError
 from gpt2_jax.files.paths import local_path, replaceable_folder
 
@@ -25,6 +25,7 @@ gpt2-jax convert --model downloads/124M --to hf --out runs/gpt2_hf"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's flags."""
     parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
+    parser.add_argument("--ema", action="store_true", help=EMA_HELP)
     parser.add_argument("--to", required=True, choices=("hf", "native"), help="the format to write")
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="the folder to write, new or empty"
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax.formats.load import load, write_native
     from gpt2_jax.model.flops import num_params
 
-    model = load(args.model)
+    model = load(args.model, ema=args.ema)
     # Written beside --out and renamed, so that no reader ever sees half of a model.
     partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
     try:

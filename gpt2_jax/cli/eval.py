@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gpt2_jax.cli import MODEL_HELP, compilation_cache
+from gpt2_jax.cli import EMA_HELP, MODEL_HELP, compilation_cache
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import sources
 from gpt2_jax.files.paths import local_path
@@ -27,7 +28,8 @@ EXAMPLES = """\
 gpt2-jax eval --model runs/small --tasks lambada_openai,hellaswag --data evaluations/
 gpt2-jax eval --model gpt2 --tasks hellaswag --data evaluations/ --download --limit 500 --json
 gpt2-jax eval --model gpt2 --tasks gpt2_paper --data evaluations/ --out runs/gpt2-table
-gpt2-jax eval --model runs/small --text letters.txt --stride 256"""
+gpt2-jax eval --model runs/small --text letters.txt --stride 256
+gpt2-jax eval --model runs/small --validation --context_length 2048 --ema"""
 
 
 _LINE_EVERY = 30.0  # seconds between lines of progress without a terminal
@@ -39,12 +41,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         [*sources.SOURCES, *(f"{group} (the paper's table)" for group in sources.GROUPS)]
     )
     parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
+    parser.add_argument("--ema", action="store_true", help=EMA_HELP)
     parser.add_argument("--tasks", metavar="A,B", help=f"tasks to score, any of: {names}")
     parser.add_argument(
         "--data", metavar="DIR", help="folder with the tasks' files; see docs/evaluation.md"
     )
     parser.add_argument(
         "--text", nargs="+", default=[], metavar="FILE", help="texts whose perplexity to measure"
+    )
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help="score the validation split of the run's data, as training does",
+    )
+    parser.add_argument(
+        "--context_length",
+        type=int,
+        metavar="N",
+        help="tokens that the model sees at once; default: as in training; only "
+        "model.position=learned allows no more",
     )
     parser.add_argument(
         "--download", action="store_true", help="download missing files from the hub"
@@ -74,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates the model and returns the exit status."""
-    for flag in ("limit", "stride"):
+    for flag in ("limit", "stride", "context_length"):
         value = getattr(args, flag)
         if value is not None and value < 1:
             raise UserError(f"--{flag} must be at least 1, not {value}")
@@ -95,6 +110,9 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit,
         stride=args.stride,
         detokenize=not args.no_detokenize,
+        validation=args.validation,
+        context_length=args.context_length,
+        ema=args.ema,
         out=out,
         progress=_progress,
     )
@@ -112,13 +130,16 @@ def run(args: argparse.Namespace) -> int:
 def _select(args: argparse.Namespace) -> sources.Selection:
     """Returns which tasks to run, after downloading their data if requested."""
     if args.tasks is None:
-        if not args.text:
+        if not args.text and not args.validation:
             raise UserError(
-                "there is nothing to score: pass --tasks A,B with --data DIR, or --text FILE"
+                "there is nothing to score: pass --tasks A,B with --data DIR, --text FILE, or "
+                "--validation"
             )
         for flag in ("download", "data"):
             if getattr(args, flag):
                 raise UserError(f"--{flag} needs --tasks A,B, without which it has no effect")
+        if args.stride and not args.text:
+            raise UserError("--stride has no effect on --validation, whose windows do not overlap")
         return sources.Selection([], [], [])
     if args.data is None:
         raise UserError("--tasks needs data: name its folder with --data DIR")
@@ -170,7 +191,7 @@ def _table(results: Mapping[str, Mapping[str, float]]) -> str:
     for task, metrics in results.items():
         for name, value in metrics.items():
             if name != "count" and not name.endswith("_stderr"):
-                error = metrics[f"{name}_stderr"]
+                error = metrics.get(f"{name}_stderr", math.nan)
                 shown = f"{decimals(value):>12} ± {decimals(error) if error == error else '-'}"
                 lines.append(f"{task:{width}}{name:18}{shown}")
         lines.append(f"{task:{width}}{'examples':18}{metrics['count']:12,}")

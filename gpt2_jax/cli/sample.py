@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from gpt2_jax.cli import MODEL_HELP, compilation_cache
+from gpt2_jax.cli import EMA_HELP, MODEL_HELP, compilation_cache
 from gpt2_jax.config.arguments import LARGEST_SEED, MOST_SAMPLES
 from gpt2_jax.errors import UserError, short_repr
 from gpt2_jax.files.lfs import refuse_lfs_pointer
@@ -25,6 +25,7 @@ gpt2-jax sample --model runs/quickstart --interactive"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's flags."""
     parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
+    parser.add_argument("--ema", action="store_true", help=EMA_HELP)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", metavar="TEXT", help="the text to continue; default: none")
     source.add_argument("--prompt_file", metavar="FILE", help="a UTF-8 file with the prompt")
@@ -43,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max_new_tokens",
         type=int,
         metavar="N",
-        help="the most tokens to generate; default: as many as the context has room for",
+        help="the most tokens to generate; default: as many as the context has room for; only "
+        "model.position=learned allows no more",
     )
     parser.add_argument(
         "--temperature",
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     options = SamplingOptions(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
     prompt = _read_prompt(args)
     compilation_cache.apply(args)
-    model = api.load(args.model)
+    model = api.load(args.model, ema=args.ema)
     if args.interactive:
         return _converse(model, args, options)
     _answer(model, prompt, args, options)

@@ -20,6 +20,7 @@ from gpt2_jax.config.compute import ComputeConfig
 from gpt2_jax.config.file import run_config_file, split_argument
 from gpt2_jax.config.hints import unknown_key
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
+from gpt2_jax.config.lengths import check_lengths
 from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.config.model import ACTIVATIONS, GATED_ACTIVATIONS, ModelConfig
 from gpt2_jax.config.mup import check_mup
@@ -296,6 +297,7 @@ def _check_together(config: Config) -> None:
             f"train.total_steps={train.total_steps}: lower it too, for example with "
             f"--config.schedule.warmup_steps={max(train.total_steps // 10, 1)}"
         )
+    check_lengths(config.eval.context_lengths, model)
     axes = dataclasses.asdict(config.mesh)
     if list(axes.values()).count(-1) > 1 or 0 in axes.values():
         raise UserError(f"mesh axes must be positive, at most one of them -1, not {axes}")

@@ -8,7 +8,11 @@ from typing import Any
 from gpt2_jax.config.knob import knob
 
 # Names of what the package `model` implements, and the config cannot import.
-POSITIONS = ("learned", "rotary", "alibi", "none")
+POSITIONS = ("learned", "rotary", "alibi", "relative", "none")
+# Those that know no position beyond the context length; all others go on, up to some length that
+# no device has the memory to exceed by far, because attention scores grow with its square.
+BOUNDED_POSITIONS = ("learned",)
+LONGEST = 2**16
 NORMS = ("layer", "rms")
 NORM_POSITIONS = ("pre", "post")
 QK_NORMS = ("none", "rms")
@@ -49,7 +53,8 @@ class ModelConfig:
     position: str = knob(
         "learned",
         "how positions enter: a learned table, rotated queries and keys, scores that fall with the "
-        "distance (ALiBi), or not at all",
+        "distance (ALiBi), scores with a learned table of distances (Music Transformer), or not at "
+        "all",
         choices=POSITIONS,
     )
     norm: str = knob("layer", "normalization: LayerNorm or RMSNorm", choices=NORMS)
@@ -126,6 +131,15 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Returns the width of one attention head."""
         return self.d_model // self.num_heads
+
+    @property
+    def longest(self) -> int:
+        """Returns the most tokens that it can compute at once, whatever length it was trained on.
+
+        That is the context length if positions end there, and otherwise `LONGEST` at least.
+        """
+        bounded = self.position in BOUNDED_POSITIONS
+        return self.context_length if bounded else max(self.context_length, LONGEST)
 
     @property
     def mlp_width(self) -> int:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from gpt2_jax.config.arguments import LARGEST_SEED
 from gpt2_jax.config.compute import ComputeConfig
 from gpt2_jax.config.knob import Knob, knob
+from gpt2_jax.config.lengths import parse_lengths
 from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.config.model import ModelConfig
 from gpt2_jax.errors import UserError
@@ -255,6 +256,16 @@ class EvalConfig:
         None, "folder with the tasks' files; see docs/evaluation.md", is_path=True
     )
     limit: int | None = knob(None, "examples of each task to score; unset: all", low=1)
+    context_lengths: str = knob(
+        "",
+        "also validate on windows of these numbers of tokens, such as `256,512`; numbers above "
+        "model.context_length need a model.position other than learned",
+    )
+
+    @property
+    def lengths(self) -> list[int]:
+        """Returns the numbers that `context_lengths` lists."""
+        return parse_lengths(self.context_lengths)
 
 
 @dataclasses.dataclass(frozen=True)

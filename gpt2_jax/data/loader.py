@@ -147,13 +147,21 @@ class EvalWindows:
 
     weighted = True
 
-    def __init__(self, tokens: TokenArray, *, batch_size: int, context_length: int) -> None:
+    def __init__(
+        self,
+        tokens: TokenArray,
+        *,
+        batch_size: int,
+        context_length: int,
+        limit: int | None = None,
+    ) -> None:
         """Takes the tokens and the shape of batches.
 
         Args:
           tokens: the val split.
           batch_size: B, sequences in the global batch.
           context_length: T.
+          limit: how many targets to score, from the first; by default all.
 
         Raises:
           UserError: if there are fewer than two tokens.
@@ -166,10 +174,12 @@ class EvalWindows:
         self.batch_size = batch_size
         self.context_length = context_length
         self._tokens = tokens
+        targets = len(tokens) - 1
+        self.num_targets = targets if limit is None else min(limit, targets)
 
     def __len__(self) -> int:
         """Returns the number of batches in the pass."""
-        return -(-(len(self._tokens) - 1) // (self.context_length * self.batch_size))
+        return -(-self.num_targets // (self.context_length * self.batch_size))
 
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
         """Returns the given rows of batch `step`; rows past the end have weight 0 everywhere."""
@@ -178,7 +188,7 @@ class EvalWindows:
         starts = [(step * self.batch_size + row) * T for row in row_indices]
         windows = []
         for i, start in enumerate(starts):
-            targets = min(T, len(self._tokens) - 1 - start)
+            targets = min(T, self.num_targets - start)
             if targets > 0:
                 windows.append((start, tokens[i, : targets + 1]))
                 weights[i, :targets] = 1

@@ -17,18 +17,30 @@ from gpt2_jax.data.documents import IsolatedDocuments
 from gpt2_jax.data.loader import EvalWindows, device_batches
 from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.data.token_sets import TokenSets
+from gpt2_jax.parallel.mesh import batch_shards
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.step import batch_sharding, compile_eval_step
+
+BY_POSITION = "eval/loss_by_position"
+"""The name of the array of losses at each position of the context."""
 
 
 class Perplexity:
     """Evaluates `eval/loss` (nats per token), `eval/perplexity` and `eval/bits_per_byte`.
 
-    The tokens are read in non-overlapping windows of the context length, so that each token except
-    the very first is scored once. Bits per byte divides by the UTF-8 bytes of the scored tokens, so
-    that models with different tokenizers can be compared; the loss on end-of-text tokens counts
-    although they stand for no bytes.
+    It also yields `eval/loss_by_position`, the loss of the tokens at each position of the context,
+    as an array [T]; not a number at positions where none is scored.
+
+    The tokens are read in non-overlapping windows of the context length, or of another length, so
+    that each token except the very first is scored once. Bits per byte divides by the UTF-8 bytes
+    of the scored tokens, so that models with different tokenizers can be compared; the loss on
+    end-of-text tokens counts although they stand for no bytes.
+
+    Attributes:
+      num_batches: batches of a pass.
+      num_windows: windows of a pass.
+      bytes_per_token: UTF-8 bytes that a scored token stands for, on average.
     """
 
     def __init__(
@@ -41,6 +53,8 @@ class Perplexity:
         abstract_params: Any,
         compiled: Perplexity | None = None,
         num_bytes: int | None = None,
+        context_length: int | None = None,
+        limit: int | None = None,
     ) -> None:
         """Compiles the evaluation step.
 
@@ -53,14 +67,16 @@ class Perplexity:
           compiled: an evaluator of other tokens whose compiled step is reused.
           num_bytes: the bytes of text of all tokens, if they are known; otherwise the tokens are
             read to count them.
+          context_length: tokens of a window; by default the model's context. Whatever it is, the
+            same tokens are scored.
+          limit: windows to score; by default as `eval.batches` says.
         """
-        batch_size = config.train.batch_size // config.train.accumulation_steps
-        T = config.model.context_length
-        windows = EvalWindows(tokens, batch_size=batch_size, context_length=T)
-        self._num_batches = len(windows)
-        if config.eval.batches >= 0:
-            self._num_batches = min(config.eval.batches, self._num_batches)
-        num_scored = min(len(tokens) - 1, self._num_batches * batch_size * T)
+        T = context_length or config.model.context_length
+        batch_size = _rows_of_batch(config, T, batch_shards(mesh))
+        most = _targets(config) if limit is None else limit * T
+        windows = EvalWindows(tokens, batch_size=batch_size, context_length=T, limit=most)
+        num_scored = windows.num_targets
+        self.num_batches, self.num_windows = len(windows), -(-num_scored // T)
         if num_bytes is None or num_scored < len(tokens) - 1:
             scored_bytes = tokenizer.byte_lengths()[tokens.read(1, num_scored)].sum()
         else:  # all but the first token are scored
@@ -76,34 +92,40 @@ class Perplexity:
         self._eval_step = (
             compiled._eval_step
             if compiled
-            else compile_eval_step(config, batch_size, mesh, rules, abstract_params)
+            else compile_eval_step(config, batch_size, mesh, rules, abstract_params, T)
         )
 
-    def __call__(self, params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, float]]:
-        """Yields the three numbers for these parameters, or none if there is nothing to score."""
-        loss = self.loss(params, tick)
-        if loss is not None:
+    def __call__(
+        self, params: Any, tick: Callable[[], None]
+    ) -> Iterator[tuple[str, float | np.ndarray]]:
+        """Yields the numbers for these parameters, or none if there is nothing to score."""
+        found = self.losses(params, tick)
+        if found is not None:
+            loss, loss_T = found
             yield from _numbers(loss, self.bytes_per_token)
+            yield BY_POSITION, loss_T
 
-    def loss(self, params: Any, tick: Callable[[], None]) -> float | None:
-        """Returns nats per token, or None if there is nothing to score.
+    def losses(self, params: Any, tick: Callable[[], None]) -> tuple[float, np.ndarray] | None:
+        """Returns nats per token of all and at each position, None if there is nothing to score.
 
         Calls `tick` before each batch.
         """
-        batches = device_batches(self._batches, self._sharding, stop_step=self._num_batches)
-        sums: list[tuple[float, float]] = []
+        batches = device_batches(self._batches, self._sharding, stop_step=self.num_batches)
+        sums_2xT = np.zeros((2, 1))
         pending = None
         with contextlib.closing(batches):
             for batch in batches:
                 tick()
                 # One batch is computed while the sums of the one before are read.
                 started = self._eval_step(params, batch)
-                sums += [_floats(pending)] if pending else []
+                if pending is not None:
+                    sums_2xT = sums_2xT + _as_float64(pending)
                 pending = started
         if pending is None:
             return None
-        nats, tokens = np.sum([*sums, _floats(pending)], axis=0)
-        return nats / tokens
+        nats_T, tokens_T = sums_2xT + _as_float64(pending)
+        with np.errstate(invalid="ignore"):
+            return float(nats_T.sum() / tokens_T.sum()), nats_T / tokens_T
 
 
 class MixturePerplexity:
@@ -111,27 +133,43 @@ class MixturePerplexity:
 
     The loss of the mixture is the expected loss of a token drawn from the sets by their weights,
     whatever the sizes of their validation splits; bits per byte divides it by the expected bytes
-    of such a token.
+    of such a token. The loss by position is expected in the same way.
+
+    Attributes:
+      num_batches, num_windows: of a pass over all sets.
     """
 
     def __init__(self, sets: Mapping[str, Perplexity], weights: Sequence[float]) -> None:
         """Takes evaluators by name, and the weight of each in the mixture."""
         self._sets, self._weights = sets, np.array(weights) / np.sum(weights)
+        self.num_batches = sum(each.num_batches for each in sets.values())
+        self.num_windows = sum(each.num_windows for each in sets.values())
 
-    def __call__(self, params: Any, tick: Callable[[], None]) -> Iterator[tuple[str, float]]:
+    def __call__(
+        self, params: Any, tick: Callable[[], None]
+    ) -> Iterator[tuple[str, float | np.ndarray]]:
         """Yields the numbers for these parameters, or none if there is nothing to score."""
-        losses = [each.loss(params, tick) for each in self._sets.values()]
-        scored = [loss for loss in losses if loss is not None]
-        if len(scored) < len(losses):
+        found = [each.losses(params, tick) for each in self._sets.values()]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
             return
+        scored = [loss for loss, _ in known]
         for name, loss in zip(self._sets, scored, strict=True):
             yield f"eval/{name}/loss", loss
         per_token = [each.bytes_per_token for each in self._sets.values()]
         yield from _numbers(float(self._weights @ scored), float(self._weights @ per_token))
+        yield BY_POSITION, self._weights @ np.stack([loss_T for _, loss_T in known])
 
 
 def make_validation(
-    config: Config, sets: TokenSets, mesh: Mesh, rules: Rules, abstract_params: Any
+    config: Config,
+    sets: TokenSets,
+    mesh: Mesh,
+    rules: Rules,
+    abstract_params: Any,
+    *,
+    context_length: int | None = None,
+    limit: int | None = None,
 ) -> Perplexity | MixturePerplexity:
     """Makes the evaluator of a run's validation splits; sets of a mixture share one program.
 
@@ -140,6 +178,7 @@ def make_validation(
       sets: its data.
       mesh, rules: how the parameters are sharded.
       abstract_params: ShapeDtypeStructs with the shardings that the parameters will have.
+      context_length, limit: see `Perplexity`.
     """
     evaluators: list[Perplexity] = []
     for path, tokens in sets.val_tokens.items():
@@ -153,12 +192,33 @@ def make_validation(
                 abstract_params,
                 compiled=evaluators[0] if evaluators else None,
                 num_bytes=sets.val_bytes.get(path),
+                context_length=context_length,
+                limit=limit,
             )
         )
     if len(evaluators) == 1:
         return evaluators[0]
     names = _short_names(list(sets.val_tokens))
     return MixturePerplexity(dict(zip(names, evaluators, strict=True)), sets.weights)
+
+
+def _rows_of_batch(config: Config, context_length: int, shards: int) -> int:
+    """Returns how many windows a batch has: as training, or fewer if they are longer.
+
+    They are a multiple of the number of parts that a batch is divided into.
+    """
+    rows = config.train.batch_size // config.train.accumulation_steps
+    if context_length > config.model.context_length:
+        rows = rows * config.model.context_length // context_length
+    return max(rows // shards, 1) * shards
+
+
+def _targets(config: Config) -> int | None:
+    """Returns how many tokens `eval.batches` allows to score, in windows of any length."""
+    if config.eval.batches < 0:
+        return None
+    rows = config.train.batch_size // config.train.accumulation_steps
+    return config.eval.batches * rows * config.model.context_length
 
 
 def _short_names(paths: Sequence[str]) -> list[str]:
@@ -173,5 +233,5 @@ def _numbers(loss: float, bytes_per_token: float) -> Iterator[tuple[str, float]]
     yield "eval/bits_per_byte", loss / math.log(2) / bytes_per_token
 
 
-def _floats(pair: tuple[jax.Array, jax.Array]) -> tuple[float, float]:
-    return float(pair[0]), float(pair[1])
+def _as_float64(pair: tuple[jax.Array, jax.Array]) -> np.ndarray:
+    return np.stack([np.asarray(array, np.float64) for array in pair])

@@ -22,13 +22,16 @@ from gpt2_jax.files.disk_full import is_disk_full
 from gpt2_jax.inference.scoring import Scorer
 from gpt2_jax.parallel.rules import Rules
 
+Show = Callable[[int, int], None]
+"""Shows progress: called with (examples scored, all examples)."""
+
 
 def evaluate(
     task: Task,
     scorer: Scorer,
     limit: int | None = None,
     log: Log | None = None,
-    show: Callable[[int, int], None] = lambda done, total: None,
+    show: Show = lambda done, total: None,
 ) -> dict[str, float]:
     """Returns the task's metrics, and `count`, the number of requests that were scored.
 
@@ -52,6 +55,30 @@ def evaluate(
             log.write(index, rows[index])
         show(len(rows), len(requests))
     return task.metrics([rows[index] for index in sorted(rows)]) | {"count": len(rows)}
+
+
+def evaluate_and_keep(
+    task: Task,
+    scorer: Scorer,
+    limit: int | None,
+    folder: Path | None,
+    model: str,
+    show: Show,
+) -> dict[str, float]:
+    """Returns what `evaluate` does, with a log of the results in a folder, if there is one.
+
+    Args:
+      task, scorer, limit, show: see `evaluate`.
+      folder, model: see `Log`.
+
+    Raises:
+      UserError: see `Log`.
+      StorageError: if the disk is full.
+    """
+    if folder is None:
+        return evaluate(task, scorer, limit, show=show)
+    with contextlib.closing(Log(folder, task, model)) as log:
+        return evaluate(task, scorer, limit, log, show)
 
 
 class TaskEvaluator:

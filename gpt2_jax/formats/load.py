@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from gpt2_jax import config as config_lib
+from gpt2_jax.checkpoint.manifest import NO_AVERAGE
 from gpt2_jax.checkpoint.newest import read_newest
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config
@@ -79,6 +82,7 @@ class ModelReader:
       read_params: reads the scanned parameters onto the shardings of a tree of ShapeDtypeStructs,
         such as `abstract_params(config.model)`. They are of a newer step than `step` if a trainer
         has removed that one meanwhile.
+      data_fingerprint: identifies the shards that it was trained on; None if that is unknown.
     """
 
     config: Config
@@ -86,6 +90,7 @@ class ModelReader:
     step: int
     path: Path
     read_params: Callable[[Any], StepParams]
+    data_fingerprint: str | None = None
 
     def read(self) -> Model:
         """Returns the model, with all of its parameters on the first device."""
@@ -93,17 +98,18 @@ class ModelReader:
         return Model(self.config, params, self.tokenizer, step, path)
 
 
-def load(model: str | Path) -> Model:
+def load(model: str | Path, *, ema: bool = False) -> Model:
     """Returns a model, with all of its parameters on the first device.
 
     Args:
       model: see the top of this file; for a workdir, the newest good step is read.
+      ema: whether to read the average of the parameters in their place (`optimizer.ema_decay`).
 
     Raises:
-      UserError: if the folder is not a model.
+      UserError: if the folder is not a model, or keeps no average that is asked for.
       StorageError: if no checkpoint is good, or the requested step is damaged.
     """
-    with open_model(model) as reader:
+    with open_model(model, ema=ema) as reader:
         if isinstance(reader.tokenizer, IdsTokenizer):
             _note(
                 "note: this model takes and gives token ids instead of text: "
@@ -113,16 +119,23 @@ def load(model: str | Path) -> Model:
 
 
 @contextlib.contextmanager
-def open_model(model: str | Path) -> Iterator[ModelReader]:
+def open_model(model: str | Path, *, ema: bool = False) -> Iterator[ModelReader]:
     """Opens a model as `load` does, but its parameters are read only on request, in the block."""
     path = _local(model)
     check_platforms()
     if (format_ := _format_of(path)) is not None:
+        if ema:
+            raise UserError(
+                f"{path} is in another program's format, which has no average of the parameters: "
+                "use the parameters themselves, without --ema"
+            )
         yield _foreign(path, format_)
         return
     directory, step = locate(path)
-    with contextlib.closing(CheckpointStore(directory, lean=True, read_only=True)) as store:
-        yield _native(store, step)
+    store = CheckpointStore(directory, lean=True, read_only=True, average=ema)
+    with contextlib.closing(store):
+        reader = _native(store, step)
+        yield _of_average(reader) if ema else reader
 
 
 def read_text_tokenizer(model: str | Path) -> Tokenizer:
@@ -173,21 +186,42 @@ def _foreign(path: Path, format_: Any) -> ModelReader:
     return ModelReader(dataclasses.replace(config, data=data), tokenizer, 0, path, read_params)
 
 
+def _of_average(reader: ModelReader) -> ModelReader:
+    """Returns a reader of averages that refuses one of no updates, which is zeros."""
+
+    def read_params(abstract: Any) -> StepParams:
+        read = reader.read_params(abstract)
+        if not any(bool(leaf.any()) for leaf in jax.tree.leaves(read.params)):
+            raise UserError(
+                f"{read.path} has no average of the parameters yet, because no update was made: "
+                "use the parameters themselves, without --ema"
+            )
+        return read
+
+    return dataclasses.replace(reader, read_params=read_params)
+
+
 def _native(store: CheckpointStore, step: int | None) -> ModelReader:
     if step is None:
         return _newest(store)
     path = store.directory / str(step)
-    if problem := store.damage(step):
+    problem = store.damage(step)
+    if problem == NO_AVERAGE:
+        raise UserError(f"{path}: {problem}")
+    if problem:
         raise StorageError(f"checkpoint {path} is damaged ({problem})")
 
     def read_params(abstract: Any) -> StepParams:
         return StepParams(store.restore_params(step, abstract), step, path)
 
-    return ModelReader(*_description(store, step), step, path, read_params)
+    config, tokenizer, fingerprint = _description(store, step)
+    return ModelReader(config, tokenizer, step, path, read_params, fingerprint)
 
 
 def _newest(store: CheckpointStore) -> ModelReader:
-    step, (config, tokenizer) = read_newest(store, lambda step: _description(store, step))
+    step, (config, tokenizer, fingerprint) = read_newest(
+        store, lambda step: _description(store, step)
+    )
 
     def read_params(abstract: Any) -> StepParams:
         now, params = read_newest(
@@ -195,12 +229,16 @@ def _newest(store: CheckpointStore) -> ModelReader:
         )
         return StepParams(params, now, store.directory / str(now))
 
-    return ModelReader(config, tokenizer, step, store.directory / str(step), read_params)
+    path = store.directory / str(step)
+    return ModelReader(config, tokenizer, step, path, read_params, fingerprint)
 
 
-def _description(store: CheckpointStore, step: int) -> tuple[Config, Tokenizer]:
+def _description(store: CheckpointStore, step: int) -> tuple[Config, Tokenizer, str | None]:
+    """Returns the config, the tokenizer and the fingerprint of the data of a step."""
     meta = store.meta(step)
-    return config_lib.from_dict(meta["config"]), tokenizer_from_dict(meta["tokenizer"])
+    config, tokenizer = meta["config"], meta["tokenizer"]
+    fingerprint = meta.get("data_fingerprint")
+    return config_lib.from_dict(config), tokenizer_from_dict(tokenizer), fingerprint
 
 
 def write_native(folder: Path, model: Model) -> None:

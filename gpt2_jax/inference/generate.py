@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt2_jax.config import arguments
+from gpt2_jax.config import ModelConfig, arguments
 from gpt2_jax.errors import UserError
 from gpt2_jax.inference.sampling import SamplingOptions, sample
+from gpt2_jax.model import lengths
 from gpt2_jax.model.cache import KVCache, init_cache
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.model.params import cast, unstack
@@ -67,16 +68,17 @@ def generate_tokens(
       seed: the same seed, options and prompts give the same tokens.
 
     Raises:
-      UserError: if the longest prompt and max_new_tokens together exceed the context.
+      UserError: if the longest prompt and max_new_tokens together exceed what the model can
+        compute, which is the context only if positions end there.
     """
     longest = max(map(len, prompts))
-    context = model.config.context_length
-    check_length(context, longest, max_new_tokens)
-    padded = np.zeros((len(prompts), bucket(longest, context)), np.int32)
+    check_length(model.config, longest, max_new_tokens)
+    limit = model.config.longest
+    padded = np.zeros((len(prompts), bucket(longest, limit)), np.int32)
     for row, prompt in zip(padded, prompts, strict=True):
         row[: len(prompt)] = prompt
     lengths = jnp.asarray([len(prompt) for prompt in prompts], jnp.int32)
-    num_slots = bucket(max(longest + max_new_tokens, padded.shape[1]), context)
+    num_slots = bucket(max(longest + max_new_tokens, padded.shape[1]), limit)
 
     key = jax.random.key(seed)
     cache, logits = _prefill(model, params, jnp.asarray(padded), lengths, num_slots)
@@ -113,13 +115,14 @@ def generate(
       tokenizer: the tokenizer of the model.
       prompts: strings or token ids; an empty string starts from the tokenizer's `bos`, which is
         mostly the end of text, or from a newline if the tokenizer has none.
-      max_new_tokens: by default, as many as the context has room for.
+      max_new_tokens: by default, as many as the context has room for; unless positions end there,
+        more are possible.
       options: how each token is drawn.
       stop: strings that end a sample and are not part of it.
       seed: the same seed gives the same samples; from 0 to 2^32 - 1.
 
     Raises:
-      UserError: if a prompt does not fit the context, or an option has a wrong type or value.
+      UserError: if a prompt is too long, or an option has a wrong type or value.
     """
     if not isinstance(options, SamplingOptions):
         raise UserError(f"options must be SamplingOptions(...), not {type(options).__name__}")
@@ -132,13 +135,14 @@ def generate(
     longest = max(map(len, encoded))
     if max_new_tokens is not None:
         max_new_tokens = arguments.integer("max_new_tokens", max_new_tokens, low=1)
-        check_length(model.config.context_length, longest, max_new_tokens)
+        check_length(model.config, longest, max_new_tokens)
     else:
         max_new_tokens = model.config.context_length - longest
         if max_new_tokens < 1:
+            more = "" if model.config.longest <= longest else ", or set max_new_tokens to exceed it"
             raise UserError(
                 f"a prompt of {longest} tokens leaves no room in the model's context of "
-                f"{model.config.context_length}: shorten it"
+                f"{model.config.context_length}: shorten it{more}"
             )
     rows = [_Row(tokenizer, stop) for _ in prompts]
     blocks = generate_tokens(model, params, encoded, max_new_tokens, options, seed)
@@ -176,18 +180,18 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return tokenizer.encode("\n") if tokenizer.bos is None else [tokenizer.bos]
 
 
-def check_length(context_length: int, prompt_tokens: int, max_new_tokens: int) -> None:
-    """Checks that the context has room for a prompt and its continuation.
+def check_length(config: ModelConfig, prompt_tokens: int, max_new_tokens: int) -> None:
+    """Checks that the model can compute a prompt and its continuation.
 
     Raises:
       UserError: with the counts, if it does not.
     """
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
-    if prompt_tokens + max_new_tokens > context_length:
+    if prompt_tokens + max_new_tokens > config.longest:
         raise UserError(
             f"prompt of {prompt_tokens} tokens + max_new_tokens={max_new_tokens} exceed "
-            f"the model's context of {context_length}; shorten the prompt or lower max_new_tokens"
+            f"{lengths.limit(config)}; shorten the prompt or lower max_new_tokens"
         )
 
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from gpt2_jax.config import ModelConfig
-from gpt2_jax.model.positions import ENCODINGS
 
 LayerCache = tuple[jax.Array, jax.Array]
 
@@ -56,19 +55,16 @@ def init_cache(
       config: config of the model.
       dtype: dtype of keys and values, which is the compute dtype.
       batch_size: number of rows.
-      num_slots: tokens that each row has room for; by default the context length, and at most that
-        if a table of positions ends there. A window of attention needs no fewer.
+      num_slots: tokens that each row has room for, at most `config.longest`; by default the context
+        length. A window of attention needs no fewer.
       stacked: whether the layers are stacked, as scanned blocks need them.
 
     Raises:
       ValueError: if there are more slots than the model has positions, or none.
     """
     num_slots = config.context_length if num_slots is None else num_slots
-    bounded = ENCODINGS[config.position].is_bounded
-    if num_slots < 1 or (bounded and num_slots > config.context_length):
-        raise ValueError(
-            f"num_slots={num_slots} must be in 1..{config.context_length} (the context)"
-        )
+    if not 1 <= num_slots <= config.longest:
+        raise ValueError(f"num_slots={num_slots} must be in 1..{config.longest}")
     shape = (batch_size, num_slots, config.num_heads, config.head_dim)
     if stacked:
         shape = (config.num_layers, *shape)

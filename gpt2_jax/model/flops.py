@@ -38,10 +38,15 @@ def flops_per_token(config: ModelConfig) -> float:
     N counts all parameters, since the embedding is the output matrix too; untied, the lookup
     computes nothing and is left out. Causal attention counts half of the T x T scores, and with a
     window of w only those inside it, w (2 T - w) / 2, although a kernel may compute all. nanoGPT's
-    formula, 6 N + 12 L T d, reads 5-6 % higher on GPT-2.
+    formula, 6 N + 12 L T d, reads 5-6 % higher on GPT-2. Relative positions compute a third product
+    of T x T pairs; N leaves out their table, which does nothing else.
     """
-    lookup = 0 if config.tie_embeddings else config.vocab_size * config.d_model
+    encoding = ENCODINGS[config.position]
+    others = 0 if config.tie_embeddings else config.vocab_size * config.d_model
+    others += encoding.num_params(config) if encoding.score_products else 0
     length = config.context_length
     window = min(config.attention_window or length, length)
-    attention = 6 * config.num_layers * config.d_model * window * (2 * length - window) // length
-    return 6 * (num_params(config) - lookup) + attention
+    products = 2 + encoding.score_products
+    pairs = window * (2 * length - window)
+    attention = 3 * products * config.num_layers * config.d_model * pairs // length
+    return 6 * (num_params(config) - others) + attention

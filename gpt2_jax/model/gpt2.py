@@ -104,7 +104,8 @@ class Attention(nn.Module):
             if cache is not None:
                 cache = append(cache, (k_BxTxHxK, v_BxTxHxK), slots_BxT[:, 0])
                 k_BxSxHxK, v_BxSxHxK = cache
-            bias = encoding.score_bias and encoding.score_bias(H, slots_BxT, k_BxSxHxK.shape[1])
+            S, score_bias = k_BxSxHxK.shape[1], encoding.score_bias
+            bias = score_bias and score_bias(self, q_BxTxHxK, slots_BxT, S)
             y_BxTxHxK, probs_BxHxTxS = reference_attention(
                 q_BxTxHxK,
                 k_BxSxHxK,

@@ -93,6 +93,52 @@ def plain_cross_entropy(
     return jax.lax.scan(jax.checkpoint(add_chunk), jnp.float32(0), chunks)[0]
 
 
+def nats_by_position(
+    hidden_BxTxD: jax.Array,
+    table_VxD: jax.Array,
+    targets_BxT: jax.Array,
+    weights_BxT: jax.Array,
+    vocab_size: int,
+    chunk: int | None,
+    precision: str | None = None,
+    softcap: float = 0.0,
+) -> jax.Array:
+    """Returns the sums over the batch of weight * -log softmax(hidden table^T)[target], in nats.
+
+    The arguments are those of `weighted_cross_entropy`, whose value is the sum of these sums over
+    the positions. It is for validation: gradients would keep all logits.
+
+    Returns:
+      float32 [T].
+    """
+
+    def program(hidden_BxTxD, table, targets_BxT, weights_BxT):
+        B, T = targets_BxT.shape
+        padded_V = jnp.arange(table.shape[0]) >= vocab_size
+
+        def of_chunk(hidden_BxCxD, targets_BxC, weights_BxC):
+            nats_BxC, *_ = _cross_entropies(
+                hidden_BxCxD, table, targets_BxC, padded_V, jnp.float32, precision, softcap
+            )
+            return jnp.sum(nats_BxC * weights_BxC, axis=0)
+
+        size = loss_positions(chunk, B, T) or T
+
+        def of_place(i):
+            slice_chunk = functools.partial(
+                jax.lax.dynamic_slice_in_dim, start_index=i * size, slice_size=size, axis=1
+            )
+            return of_chunk(*map(slice_chunk, (hidden_BxTxD, targets_BxT, weights_BxT)))
+
+        nats_T = jax.lax.map(of_place, jnp.arange(T // size)).reshape(T)
+        return (sum_over_batch(nats_T),)
+
+    batch = ("batch",)
+    run = on_each_device(program, [batch, (), batch, batch], [()], BATCH_AXES)
+    table = gather(table_VxD, _TABLE_AXES, hidden_BxTxD.dtype)
+    return run(hidden_BxTxD, table, targets_BxT, weights_BxT)[0]
+
+
 def _forward(
     hidden_BxTxD, table_VxD, targets_BxT, weights_BxT, vocab_size, chunk, precision, softcap
 ):
@@ -156,6 +202,22 @@ def _sweep(
     return loss, (d_hidden, constrain(d_tables.sum(0), _TABLE_AXES))
 
 
+def _cross_entropies(hidden_BxCxD, table, targets_BxC, padded_V, logits_dtype, precision, softcap):
+    """Returns (nats [B, C] in float32, logits [B, C, V], slopes of their cap, lse [B, C])."""
+    logits_BxCxV = jnp.einsum(
+        "bcd,vd->bcv",
+        hidden_BxCxD,
+        table,
+        precision=precision,
+        preferred_element_type=logits_dtype,
+    )
+    logits_BxCxV, slope_BxCxV = capped_with_slope(logits_BxCxV, softcap)
+    logits_BxCxV = jnp.where(padded_V, jnp.finfo(logits_dtype).min, logits_BxCxV)
+    lse_BxC = jax.nn.logsumexp(logits_BxCxV.astype(jnp.float32), axis=-1)
+    picked_BxC = jnp.take_along_axis(logits_BxCxV, targets_BxC[..., None], axis=-1)[..., 0]
+    return lse_BxC - picked_BxC.astype(jnp.float32), logits_BxCxV, slope_BxCxV, lse_BxC
+
+
 def _local_sweep(
     hidden_BxTxD, table, targets_BxT, weights_BxT, vocab_size, chunk, precision, softcap, gradients
 ):
@@ -168,14 +230,10 @@ def _local_sweep(
         # A training step keeps its logits in the compute dtype, which halves what it writes; sums
         # over them are float32. Validation does not round its logits.
         logits_dtype = dtype if gradients else jnp.float32
-        logits_BxCxV = product(
-            "bcd,vd->bcv", hidden_BxCxD, table, preferred_element_type=logits_dtype
+        nats_BxC, logits_BxCxV, slope_BxCxV, lse_BxC = _cross_entropies(
+            hidden_BxCxD, table, targets_BxC, padded_V, logits_dtype, precision, softcap
         )
-        logits_BxCxV, slope_BxCxV = capped_with_slope(logits_BxCxV, softcap)
-        logits_BxCxV = jnp.where(padded_V, jnp.finfo(logits_dtype).min, logits_BxCxV)
-        lse_BxC = jax.nn.logsumexp(logits_BxCxV.astype(jnp.float32), axis=-1)
-        picked_BxC = jnp.take_along_axis(logits_BxCxV, targets_BxC[..., None], axis=-1)[..., 0]
-        loss = jnp.sum((lse_BxC - picked_BxC.astype(jnp.float32)) * weights_BxC)
+        loss = jnp.sum(nats_BxC * weights_BxC)
         if not gradients:
             return loss, None, None
         probs_BxCxV = jnp.exp(logits_BxCxV.astype(jnp.float32) - lse_BxC[..., None])

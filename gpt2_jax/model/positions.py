@@ -15,9 +15,22 @@ import jax.numpy as jnp
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
 from gpt2_jax.model.embedding import embed
+from gpt2_jax.model.relative import relative_scores
 
 _INIT_STD = 0.01  # as OpenAI's release code initializes wpe
 _ROTARY_BASE = 10_000.0
+
+
+class Table(NamedTuple):
+    """Names the parameter that has a row for each position or distance.
+
+    Attributes:
+      name: the leaf's own name.
+      axis: of positions or distances, in scanned parameters.
+    """
+
+    name: str
+    axis: int
 
 
 class PositionEncoding(NamedTuple):
@@ -29,20 +42,24 @@ class PositionEncoding(NamedTuple):
         embeddings; None leaves them unchanged.
       rotate: (queries or keys [B, T, H, K], positions [B or 1, T]) -> rotated ones, before keys
         enter the cache; None leaves them unchanged.
-      score_bias: (number of heads, slots of the queries [B or 1, T], number of slots S) -> what is
-        added to the scores, float32 [B or 1, H, T, S]; None adds nothing.
-      is_bounded: whether it knows no positions beyond the context length.
+      score_bias: (the Attention module, in which it may declare parameters; queries [B, T, H, K];
+        their slots [B or 1, T]; number of slots S) -> what is added to the scaled scores, float32
+        [B or 1, H, T, S]; None adds nothing.
+      table: its parameter with a row for each position or distance; None if it has none.
       axes: logical names of parameter axes that no other part of the model has.
-      num_params: config -> number of these parameters.
+      num_params: config -> number of its parameters.
+      score_products: products that it computes for the scores of each pair of tokens, besides the
+        one of query and key; its parameters are then multiplied nowhere else.
     """
 
     declare: Callable[[nn.Module, ModelConfig], Any] = lambda module, config: None
     embed: Callable[[Any, jax.Array, jax.Array, ComputeConfig], jax.Array] | None = None
     rotate: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-    score_bias: Callable[[int, jax.Array, int], jax.Array] | None = None
-    is_bounded: bool = False
+    score_bias: Callable[[Any, jax.Array, jax.Array, int], jax.Array] | None = None
+    table: Table | None = None
     axes: tuple[str, ...] = ()
     num_params: Callable[[ModelConfig], int] = lambda config: 0
+    score_products: int = 0
 
 
 _TABLE_AXES = ("position", "embed")
@@ -89,13 +106,13 @@ def alibi_slopes(num_heads: int) -> list[float]:
     return slopes
 
 
-def _alibi(num_heads: int, slots_BxT: jax.Array, num_slots: int) -> jax.Array:
+def _alibi(module: Any, q_BxTxHxK: jax.Array, slots_BxT: jax.Array, num_slots: int) -> jax.Array:
     """Returns slope_h (s - t) for a query in slot t and a key in slot s.
 
     Packed documents need nothing else, because a distance in slots is one in positions.
     """
     distances_Bx1xTxS = jnp.arange(num_slots) - slots_BxT[:, None, :, None]
-    slopes_Hx1x1 = jnp.asarray(alibi_slopes(num_heads), jnp.float32)[:, None, None]
+    slopes_Hx1x1 = jnp.asarray(alibi_slopes(q_BxTxHxK.shape[2]), jnp.float32)[:, None, None]
     return slopes_Hx1x1 * distances_Bx1xTxS
 
 
@@ -103,12 +120,19 @@ ENCODINGS: dict[str, PositionEncoding] = {
     "learned": PositionEncoding(
         declare=_declare_table,
         embed=_add_rows,
-        is_bounded=True,
+        table=Table("wpe", axis=0),
         axes=("position",),
         num_params=lambda config: config.context_length * config.d_model,
     ),
     "rotary": PositionEncoding(rotate=rotate_half),
     "alibi": PositionEncoding(score_bias=_alibi),
+    "relative": PositionEncoding(
+        score_bias=relative_scores,
+        table=Table("relative", axis=1),
+        axes=("distance",),
+        num_params=lambda config: config.num_layers * config.context_length * config.d_model,
+        score_products=1,
+    ),
     "none": PositionEncoding(),
 }
 

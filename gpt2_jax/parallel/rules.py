@@ -29,6 +29,7 @@ class Rules:
     # Parameters.
     vocab: MeshAxes = "tensor"
     position: MeshAxes = None
+    distance: MeshAxes = "fsdp"  # of relative positions, whose table has no other axis to divide
     embed: MeshAxes = "fsdp"
     heads: MeshAxes = "tensor"
     head_dim: MeshAxes = None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from gpt2_jax.config import Config, MeshConfig, ModelConfig
 from gpt2_jax.model.attention_kernels import choose_on
 from gpt2_jax.model.defaults import loss_positions
+from gpt2_jax.model.positions import ENCODINGS
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules
@@ -26,6 +27,8 @@ _MLP_ARRAYS = {"none": 2, "dots": 1, "full": 0}
 # Bytes per score of the one layer that is at work, fitted to programs of 124M parameters with the
 # reference kernel compiled for H100, which need 9 to 13.
 _SCORE_BYTES_AT_WORK = 11
+# One more array of float32 for each further product of pairs; programs for CPUs need 3 bytes.
+_PRODUCT_BYTES_AT_WORK = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +118,9 @@ def _score_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:
     scores = rows * model.num_heads * model.context_length**2 / axis_sizes["tensor"]
     kept = 4 + (2 if compute.dtype == "bfloat16" else 4) + (1 if model.dropout else 0)
     layers = model.num_layers if compute.remat == "none" else 0
-    return int(scores * (layers * kept + _SCORE_BYTES_AT_WORK))
+    at_work = _SCORE_BYTES_AT_WORK
+    at_work += _PRODUCT_BYTES_AT_WORK * ENCODINGS[model.position].score_products
+    return int(scores * (layers * kept + at_work))
 
 
 def _mask_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:

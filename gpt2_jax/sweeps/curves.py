@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from gpt2_jax.sweeps.outcomes import DONE, Line, Outcome
 from gpt2_jax.sweeps.statistics import Array, mean
 
-_MOST_POINTS = 300  # of a curve: more are not seen, and make the page large
+_MOST_POINTS = 150  # of a curve: more are not seen, and make the page large
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,15 @@ class Band:
 
 
 def numbers(point: Outcome, metric: str) -> tuple[Array, Array]:
+    """Returns (tokens, values) of the lines of a point that have the metric as a number."""
+    return metric_curve(point.lines, metric)
+
+
+def metric_curve(lines: Sequence[Line], metric: str) -> tuple[Array, Array]:
     """Returns (tokens, values) of the lines that have the metric as a number."""
     found = [
         (tokens, float(line[metric]))
-        for line, tokens in zip(point.lines, _tokens(point.lines), strict=True)
+        for line, tokens in zip(lines, _tokens(lines), strict=True)
         if type(line.get(metric)) in (int, float) and np.isfinite(line[metric])
     ]
     pairs = np.array(found, np.float64).reshape(-1, 2)
@@ -74,7 +79,7 @@ def seconds_at(point: Outcome, tokens_S: Array) -> Array | None:
     return np.interp(tokens_S, [0.0, *tokens], [0.0, *seconds]) + beyond
 
 
-def bands(arms: dict[str, list[Outcome]], metric: str, *, by_seconds: bool) -> list[Band]:
+def bands(arms: Mapping[str, Sequence[Outcome]], metric: str, *, by_seconds: bool) -> list[Band]:
     """Returns the mean curve of each arm over its points that are done.
 
     By tokens, the curves are averaged where all of them are known. By seconds, each is interpolated

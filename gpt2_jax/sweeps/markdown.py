@@ -9,6 +9,7 @@ from gpt2_jax.sweeps.cautions import cautions
 from gpt2_jax.sweeps.comparison import compare_arms
 from gpt2_jax.sweeps.config_differences import arm_differences
 from gpt2_jax.sweeps.outcomes import DIVERGED, FAILED, SweepOutcomes
+from gpt2_jax.sweeps.question import question
 
 
 def markdown(sweep: SweepOutcomes) -> str:
@@ -17,16 +18,19 @@ def markdown(sweep: SweepOutcomes) -> str:
     for stage in sweep.stages:
         if len(sweep.stages) > 1:
             parts.append(f"## Stage {stage}")
+        short = words.in_short(compare_arms(sweep, stage), sweep)
+        parts.append("\n".join(f"- {sentence}" for sentence in short))
         parts += [verdict_table(sweep, stage), *_stage_parts(sweep, stage)]
     parts.append("\n".join(f"- {sentence}" for sentence in words.notes(sweep)))
     rows = [[name, value] for name, value in facts(sweep)]
     parts += ["## Setting", table(("what", "value"), rows)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def title(sweep: SweepOutcomes) -> str:
-    """Returns the heading of a report."""
-    return f"Report of {sweep.sweep_file or sweep.folder.name}"
+    """Returns the heading of a report: the question, if the sweep file or a README has it."""
+    asked = question(sweep.folder, sweep.sweep_file)
+    return asked or f"Report of {sweep.sweep_file or sweep.folder.name}"
 
 
 def summary(sweep: SweepOutcomes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.errors import NOT_JSON, UserError, did_you_mean, short_repr
+from gpt2_jax.sweeps.position_file import read_losses
 
 DONE, DIVERGED, FAILED, WAITING = "done", "diverged", "failed", "waiting"
 _STATES = (DONE, DIVERGED, FAILED, WAITING)
@@ -37,6 +39,8 @@ class Outcome:
       lines: of its metrics.jsonl, in order; empty if there is none.
       scores: the finite numbers of its last validation, at the last step of the run.
       config: {section: {knob: value}}; empty if there is no config.json.
+      loss_by_position: the loss at each position of the context in that validation, None where no
+        token was scored; empty if it was not recorded.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Outcome:
     lines: Sequence[Line]
     scores: Mapping[str, float]
     config: Mapping[str, Any]
+    loss_by_position: Sequence[float | None] = ()
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def read_sweep(folder: Path) -> SweepOutcomes:
             f"{folder} is not the folder of a sweep, because it has no sweep.json: name the --out "
             "of a sweep, or give the folder of several records to --all"
         )
-    sweep = _read_object(path)
+    sweep = read_object(path)
     metric = _get(path, sweep, "metric", str)
     delta, baseline = sweep.get("delta"), sweep.get("baseline")
     if delta is not None and not (_is_number(delta) and delta > 0):
@@ -156,9 +161,9 @@ def _read_points(folder: Path, stages: Sequence[Any]) -> list[Outcome]:
 
 def _read_point(folder: Path, table: Mapping[str, Mapping[str, str]]) -> Outcome:
     path, status_path = folder / "point.json", folder / "status.json"
-    point = _read_object(path)
+    point = read_object(path)
     # A point without a status was never started.
-    status = _read_object(status_path) if status_path.exists() else {"state": WAITING}
+    status = read_object(status_path) if status_path.exists() else {"state": WAITING}
     name, state = _get(path, point, "name", str), status.get("state")
     if state not in _STATES:
         raise UserError(
@@ -179,8 +184,15 @@ def _read_point(folder: Path, table: Mapping[str, Mapping[str, str]]) -> Outcome
         seconds=float(seconds) if _is_number(seconds) else 0.0,
         lines=lines,
         scores=_last_scores(lines) or _scores_of_table(table.get(name, {})),
-        config=_read_object(config_path) if config_path.exists() else {},
+        config=read_object(config_path) if config_path.exists() else {},
+        loss_by_position=read_losses(folder / "run", last_validation(lines)),
     )
+
+
+def last_validation(lines: Sequence[Line]) -> int | None:
+    """Returns the step of the last validation, None without any."""
+    steps = [line["step"] for line in lines if any(name.startswith("eval/") for name in line)]
+    return steps[-1] if steps else None
 
 
 def _last_scores(lines: Sequence[Line]) -> dict[str, float]:
@@ -202,8 +214,7 @@ def _read_table(path: Path) -> dict[str, dict[str, str]]:
     if not path.exists():
         return {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
         for row in rows:
             _scores_of_table(row)
         return {row["name"]: row for row in rows}
@@ -240,7 +251,12 @@ def read_lines(path: Path) -> list[Line]:
     return lines
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Raises:
+      UserError: if it cannot be read or holds something else.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except NOT_JSON as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# After the palette of Okabe and Ito (2008, "Color Universal Design"), which color-blind people can
-# tell apart; lightened for dark pages.
-_LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#3a9bd9", "#444444", "#b2182b")
+LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#3a9bd9", "#444444", "#b2182b")
+"""The colors of curves on white, after the palette of Okabe and Ito (2008, "Color Universal
+Design"), which color-blind people can tell apart."""
 _DARK = ("#56b4e9", "#ff9d4d", "#3ddbaa", "#f0a6cf", "#f0e442", "#8fb8ff", "#d0d0d0", "#ff7b7b")
 
 
@@ -12,11 +12,11 @@ def _colors(values: tuple[str, ...]) -> str:
     return "".join(f"--c{index}:{value};" for index, value in enumerate(values))
 
 
-_CURVES = "".join(f".c{index}{{--c:var(--c{index})}}" for index in range(len(_LIGHT)))
+_CURVES = "".join(f".c{index}{{--c:var(--c{index})}}" for index in range(len(LIGHT)))
 
 STYLE = f"""
 :root{{color-scheme:light dark;--ink:#1b1f24;--dim:#59636e;--page:#fff;--soft:#f3f5f7;
---rule:#d5dae0;--good:#0a7a4b;--bad:#b3261e;--same:#0b5cad;--warn:#fff4d6;{_colors(_LIGHT)}}}
+--rule:#d5dae0;--good:#0a7a4b;--bad:#b3261e;--same:#0b5cad;--warn:#fff4d6;{_colors(LIGHT)}}}
 @media (prefers-color-scheme:dark){{:root{{--ink:#e6e9ed;--dim:#a0aab5;--page:#14181d;
 --soft:#1d232a;--rule:#39424d;--good:#4fd69c;--bad:#ff8a80;--same:#7db7ff;--warn:#3a3013;
 {_colors(_DARK)}}}}}

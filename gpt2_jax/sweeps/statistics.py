@@ -71,6 +71,20 @@ def deviation(values_xN: Array) -> Array:
     return np.std(values_xN, axis=-1, ddof=1)
 
 
+def deviation_interval(values_N: Array, level: float = 0.95) -> tuple[float, float]:
+    """Returns the interval of the standard deviation of normal values, from the chi-squared.
+
+    Not numbers for fewer than 2 values.
+    """
+    count = len(values_N)
+    if count < 2:
+        return float("nan"), float("nan")
+    tails = np.array([(1 + level) / 2, (1 - level) / 2])
+    chi_squared = 2 * special.gammaincinv((count - 1) / 2, tails)
+    low, high = deviation(np.asarray(values_N)) * np.sqrt((count - 1) / chi_squared)
+    return float(low), float(high)
+
+
 def welch(arm_xN: Array, baseline_xM: Array) -> TTest:
     """Returns the difference of the means of unpaired values whose variances may differ.
 

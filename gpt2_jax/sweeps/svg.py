@@ -17,7 +17,7 @@ COLORS = 8
 # In units of the view box, which is scaled to the width of the page.
 _WIDTH, _HEIGHT = 480, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 12, 10, 46
-_SHOWN_FROM = 0.15  # the share of the horizontal axis from which on all curves are shown whole
+_SHOWN_FROM = 0.3  # the share of the horizontal axis from which on all curves are shown whole
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Axes:
       x_text: writes a number of the horizontal axis.
       log_x: whether the horizontal axis is logarithmic.
       points: whether every point is marked.
+      x_ticks: the numbers along the horizontal axis; by default round ones, or those of the points
+        if it is logarithmic.
     """
 
     x_label: str
@@ -37,6 +39,7 @@ class Axes:
     x_text: Callable[[float], str]
     log_x: bool = False
     points: bool = False
+    x_ticks: Sequence[float] = ()
 
 
 def style_of(index: int) -> str:
@@ -57,7 +60,7 @@ def curves(bands: Sequence[Band], axes: Axes, name: str, styles: Sequence[int]) 
     if axes.log_x:
         bands = [replace(band, x=np.log10(band.x)) for band in bands]
     x_range = _padded(np.concatenate([band.x for band in bands]), 0.04 if axes.points else 0.0)
-    y_range = _shown(bands, x_range, axes)
+    y_range = shown_range(bands, x_range, axes)
     place_x = _place(x_range, _LEFT, _WIDTH - _RIGHT)
     place_y = _place(y_range, _HEIGHT - _BOTTOM, _TOP)
     body = [*_frame(axes, bands, x_range, y_range), f'<g clip-path="url(#{name}-clip)">']
@@ -76,7 +79,9 @@ def curves(bands: Sequence[Band], axes: Axes, name: str, styles: Sequence[int]) 
     )
 
 
-def _shown(bands: Sequence[Band], x_range: tuple[float, float], axes: Axes) -> tuple[float, float]:
+def shown_range(
+    bands: Sequence[Band], x_range: tuple[float, float], axes: Axes
+) -> tuple[float, float]:
     """Returns the range of the vertical axis: without the steep start, which would flatten all."""
     start = x_range[0] + (0.0 if axes.points else _SHOWN_FROM) * (x_range[1] - x_range[0])
     late = [band.center[band.x >= start] for band in bands]
@@ -129,7 +134,10 @@ def _frame(
         found.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{right}"/>')
         text = _tick_text(tick, step)
         found.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    if axes.log_x:  # the rates that were tried
+    if axes.x_ticks:
+        x_ticks = [math.log10(x) if axes.log_x else x for x in axes.x_ticks]
+        x_ticks = [x for x in x_ticks if x_range[0] <= x <= x_range[1]]
+    elif axes.log_x:  # the rates that were tried
         x_ticks = sorted({round(float(x), 9) for band in bands for x in band.x})
         x_ticks = x_ticks[:: math.ceil(len(x_ticks) / 6)]
     else:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from gpt2_jax.sweeps.comparison import Bounds, Row, Versus
-from gpt2_jax.sweeps.outcomes import DIVERGED, DONE, FAILED, WAITING, SweepOutcomes
+from gpt2_jax.sweeps.outcomes import DIVERGED, DONE, FAILED, WAITING, Outcome, SweepOutcomes
 from gpt2_jax.sweeps.power import MOST_SEEDS
-from gpt2_jax.sweeps.verdict import EQUIVALENT, UNDECIDED
+from gpt2_jax.sweeps.statistics import deviation, deviation_interval
+from gpt2_jax.sweeps.verdict import BETTER, EQUIVALENT, UNDECIDED, WORSE
 
 COLUMNS = (
     *("arm", "seeds", "mean [95 %]", "difference [95 %]", "verdict", "p (Holm)", "p (sign flips)"),
     *("detectable", "correlation", "tokens to the baseline's loss", "diverged", "failed"),
 )
+_SHORT = {
+    BETTER: "Better than {baseline}",
+    WORSE: "Worse than {baseline}",
+    EQUIVALENT: "As good as {baseline} within {delta}",
+    UNDECIDED: "Undecided",
+}
 NONE = "\u2013"
 """An en dash, with which tables mark what is absent."""
 
@@ -104,7 +113,7 @@ def cells(row: Row, sweep: SweepOutcomes) -> list[str]:
         compared = [
             with_bounds(estimate, versus.interval, places, sign=True),
             verdict_text(versus, sweep.delta),
-            p_text(versus.adjusted_p),
+            p_text(versus.adjusted_p if versus.known else None),
             p_text(versus.sign_flip_p),
             fixed(versus.detectable, places),
             NONE if correlation is None else fixed(correlation, 2),
@@ -119,6 +128,36 @@ def cells(row: Row, sweep: SweepOutcomes) -> list[str]:
     counts = [f"{row.count(state)} of {total}" for state in (DIVERGED, FAILED)]
     mean = with_bounds(row.center, row.interval, places)
     return [row.arm, seeds, mean, *compared, reached, *counts]
+
+
+def in_short(rows: Sequence[Row], sweep: SweepOutcomes) -> list[str]:
+    """Returns a sentence for each verdict that some arms have, for a reader in a hurry.
+
+    Without a baseline, there is one on the standard deviation of each arm over its seeds.
+    """
+    places, found = decimals(sweep), []
+    if sweep.baseline is None:
+        for row in (row for row in rows if len(row.values) > 1):
+            values = np.array(row.values)
+            bounds = with_bounds(float(deviation(values)), deviation_interval(values), places)
+            start = f"{row.arm}: the standard deviation over {len(values)} seeds is"
+            found.append(f"{start} {bounds}, with its 95 % interval if values are normal.")
+    for kind, sentence in _SHORT.items():
+        arms = []
+        for row in rows:
+            if row.versus is None or row.versus.verdict != kind:
+                continue
+            by = fixed(abs(float(row.versus.found.test.estimate)), places)
+            known = {
+                EQUIVALENT: "",
+                UNDECIDED: verdict_text(row.versus, sweep.delta).removeprefix(UNDECIDED),
+            }
+            arms.append(f"{row.arm}{known.get(kind, f' by {by}')}")
+        if arms:
+            delta = "" if sweep.delta is None else f"{sweep.delta:g}"
+            start = sentence.format(baseline=sweep.baseline, delta=delta)
+            found.append(f"{start}: {', '.join(arms)}.")
+    return found
 
 
 def notes(sweep: SweepOutcomes) -> list[str]:
@@ -155,4 +194,11 @@ def total_text(sweep: SweepOutcomes) -> str:
     }
     listed = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     seconds = sum(point.seconds for point in sweep.points)
-    return f"{len(sweep.points)} points ({listed}), {duration_text(seconds)} in all"
+    lengths = sorted({tokens_of(point) for point in sweep.points if point.state == DONE} - {0})
+    each = f" of {' or '.join(map(count_text, lengths))} tokens" if 0 < len(lengths) < 4 else ""
+    return f"{len(sweep.points)} points{each} ({listed}), {duration_text(seconds)} in all"
+
+
+def tokens_of(point: Outcome) -> int:
+    """Returns the tokens that a point was trained on, 0 if it recorded none."""
+    return int(max((line.get("tokens") or 0 for line in point.lines), default=0))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+
+import numpy as np
 
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.best_effort import warn_if_not_written
@@ -23,6 +26,9 @@ class Stopped(Exception):
 
 class Evaluation:
     """Runs the evaluators, writes their numbers to the trackers and their texts to samples/.
+
+    An array such as `eval/loss_by_position` goes to a file of its name, loss_by_position.json,
+    which has the array of the last validation.
 
     Attributes:
       results: the numbers of the last validation, whether this start or an earlier one ran it.
@@ -81,12 +87,14 @@ class Evaluation:
                 self._watchdog.report(f"the validation at step {step}, after {name}")
                 if isinstance(value, str):
                     self._write_sample(step, name, value)
+                elif isinstance(value, np.ndarray):
+                    self._write_array(step, name, value)
                 else:
                     numbers[name] = value
         if state.ema is not None and int(updates_made(state.opt_state)):
             for evaluator in (self._evaluators or ())[:1]:
                 for name, value in evaluator(state.ema, tick):
-                    if not isinstance(value, str):
+                    if not isinstance(value, (str, np.ndarray)):
                         numbers[f"eval/ema_{name.removeprefix('eval/')}"] = value
         self.results = numbers
         if numbers:
@@ -101,3 +109,12 @@ class Evaluation:
             with warn_if_not_written(f"samples/{step}.txt"):
                 folder.mkdir(exist_ok=True)
                 write_file(folder / f"{step}.txt", f"{text}\n".encode())
+
+    def _write_array(self, step: int, name: str, array_T: np.ndarray) -> None:
+        """Writes {"step", the array's name: its numbers, null where they are not finite}."""
+        if is_primary():
+            name = name.removeprefix("eval/")
+            numbers = [float(f"{x:.6g}") if np.isfinite(x) else None for x in array_T]
+            with warn_if_not_written(f"{name}.json"):
+                content = json.dumps({"step": step, name: numbers})
+                write_file(self._run.workdir / f"{name}.json", f"{content}\n".encode())

@@ -10,6 +10,7 @@ from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats.load import open_model
 from gpt2_jax.model.build import abstract_params
+from gpt2_jax.model.positions import ENCODINGS
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.state import init_params
@@ -57,18 +58,22 @@ def _vocab_rows(model: ModelConfig) -> tuple[int, int]:
 def _copy_rows(params: Any, fresh: Any, old: ModelConfig, new: ModelConfig) -> Any:
     """Returns `fresh` with the rows that both models have copied from `params`."""
     rows = min(old.vocab_size, new.vocab_size)
-    num_shared = {"wte": rows, "lm_head": rows, "wpe": min(old.context_length, new.context_length)}
+    shared = {"wte": (0, rows), "lm_head": (0, rows)}  # leaf -> (axis of rows, rows to copy)
+    if table := ENCODINGS[new.position].table:
+        shared[table.name] = table.axis, min(old.context_length, new.context_length)
 
-    def copy(params: Any, fresh: Any) -> Any:
-        return {
-            name: fresh[name].at[: num_shared[name]].set(leaf[: num_shared[name]])
-            if name in num_shared
-            else leaf
-            for name, leaf in params.items()
-        }
+    def copy(path: tuple[Any, ...], leaf: jax.Array, fresh: jax.Array) -> jax.Array:
+        if path[-1].key not in shared:
+            return leaf
+        axis, rows = shared[path[-1].key]
+        copied = jax.lax.slice_in_dim(leaf, 0, rows, axis=axis)
+        return jax.lax.dynamic_update_slice_in_dim(fresh, copied, 0, axis)
+
+    def copy_all(params: Any, fresh: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(copy, params, fresh)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, fresh)
-    return jax.jit(copy, out_shardings=shardings, donate_argnums=1)(params, fresh)
+    return jax.jit(copy_all, out_shardings=shardings, donate_argnums=1)(params, fresh)
 
 
 def _check(where: str, old: ModelConfig, new: ModelConfig, may_resize: bool) -> None:

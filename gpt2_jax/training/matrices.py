@@ -50,12 +50,15 @@ def shape_as_matrices(path: tuple[Any, ...], leaf: jax.Array) -> tuple[tuple[int
     """Returns the (order of the axes, shape) in which a parameter is [count, inputs, outputs].
 
     A parameter that is no kernel of a block becomes [L, ...] if it is stacked over layers, and
-    otherwise [1, ...].
+    otherwise [1, ...], with all axes behind the first of a layer merged.
     """
     axes, shape = tuple(range(leaf.ndim)), leaf.shape
     if (matrix := matrix_axes(path)) is None:
         stacked = getattr(path[0], "key", None) == "h"
-        return axes, shape if stacked else (1, *shape)
+        count, *sizes = shape if stacked else (1, *shape)
+        if len(sizes) > 2:
+            sizes = [sizes[0], math.prod(sizes[1:])]
+        return axes, (count, *sizes)
     inputs, outputs = (tuple(axis % leaf.ndim for axis in of) for of in matrix)
     count = tuple(axis for axis in axes if axis not in inputs + outputs)
     sizes = (math.prod(shape[axis] for axis in of) for of in (count, inputs, outputs))

@@ -21,7 +21,7 @@ from gpt2_jax.training.mup import matrix_rate, scale_matrices
 
 # Matrices and embeddings decay; biases and the scales of norms never do. Names decide, because
 # stacked layers add an axis to every shape.
-_DECAYED = frozenset({"kernel", "wte", "wpe", "lm_head"})
+_DECAYED = frozenset({"kernel", "wte", "wpe", "relative", "lm_head"})
 
 
 class Decay(NamedTuple):

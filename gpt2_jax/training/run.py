@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -19,10 +20,10 @@ from gpt2_jax.data.loader import BatchSource
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.state import TrainState
 
-# (parameters, tick) -> (name, value) pairs. Numbers become metrics, and strings become samples. An
-# evaluator calls `tick` between its batches, equally often in every process, and lets through
-# whatever `tick` raises to interrupt the evaluation.
-Evaluator = Callable[[Any, Callable[[], None]], Iterator[tuple[str, float | str]]]
+# (parameters, tick) -> (name, value) pairs. Numbers become metrics, strings become samples, and
+# arrays [T] become files of the workdir. An evaluator calls `tick` between its batches, equally
+# often in every process, and lets through whatever `tick` raises to interrupt the evaluation.
+Evaluator = Callable[[Any, Callable[[], None]], Iterator[tuple[str, float | str | np.ndarray]]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from gpt2_jax.data.loader import Batch
 from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.model.build import build_model
 from gpt2_jax.model.gpt2 import GPT2
-from gpt2_jax.model.loss import plain_cross_entropy, weighted_cross_entropy
+from gpt2_jax.model.lengths import at_length, params_at_length
+from gpt2_jax.model.loss import nats_by_position, plain_cross_entropy, weighted_cross_entropy
 from gpt2_jax.model.params import output_table
 from gpt2_jax.parallel.compiler_options import compiler_options
 from gpt2_jax.parallel.mesh import BATCH_AXES
@@ -124,20 +126,38 @@ def compile_eval_step(
     mesh: Mesh,
     rules: Rules,
     abstract_params: Any,
+    context_length: int | None = None,
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-    """Compiles the evaluation step: (params, batch) -> (sum of weighted nats, sum of weights)."""
-    model = build_model(config.model, config.compute)
+    """Compiles the evaluation step: (params, batch) -> (weighted nats, weights).
+
+    Both are sums over the batch at each position of the row, float32 [T].
+
+    Args:
+      config: of the run.
+      batch_size: rows of a batch.
+      mesh, rules: how arrays are sharded.
+      abstract_params: ShapeDtypeStructs with the shardings of the parameters.
+      context_length: tokens of a row; by default the model's context.
+
+    Raises:
+      UserError: for more tokens than the model can compute.
+    """
+    length = context_length or config.model.context_length
+    model_config, compute = at_length(config.model, length), config.compute
+    if compute.loss_chunk and length % min(compute.loss_chunk, length):
+        compute = dataclasses.replace(compute, loss_chunk=None)  # which is set for another length
+    model = build_model(model_config, compute)
     segments = config.data.isolate_documents
 
     def eval_step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return weighted_loss(model, params, batch, None), _weights(batch).sum()
+        params = params_at_length(config.model, params, length)
+        nats_T = weighted_loss(model, params, batch, cross_entropy=nats_by_position)
+        return nats_T, _weights(batch).sum(0)
 
     jitted = jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))
     with sharding_context(mesh, rules):
-        batch = abstract_batch(
-            batch_size, config.model.context_length, mesh, weighted=True, segments=segments
-        )
-        return jitted.lower(abstract_params, batch).compile(compiler_options(mesh, config.model))
+        batch = abstract_batch(batch_size, length, mesh, weighted=True, segments=segments)
+        return jitted.lower(abstract_params, batch).compile(compiler_options(mesh, model_config))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -251,8 +271,12 @@ def _accumulated_gradient(
 
 
 def weighted_loss(
-    model: GPT2, params: Any, batch: Batch, key: jax.Array | None = None
-) -> jax.Array:
+    model: GPT2,
+    params: Any,
+    batch: Batch,
+    key: jax.Array | None = None,
+    cross_entropy: Callable[..., Any] | None = None,
+) -> Any:
     """Returns the sum over targets of weight * nats, which a step differentiates by `params`.
 
     Args:
@@ -260,11 +284,13 @@ def weighted_loss(
       params: its parameters.
       batch: sequences, with weights and documents if it has them.
       key: what dropout draws from; not needed without dropout.
+      cross_entropy: a function with the arguments of `loss.weighted_cross_entropy`, whose result is
+        returned in place of the sum.
     """
     rngs = {"dropout": key} if key is not None else None
     hidden, _ = model.apply({"params": params}, batch.inputs, None, batch.segments, rngs=rngs)
-    cross_entropy = plain_cross_entropy if model.compute.plain else weighted_cross_entropy
-    return cross_entropy(
+    of_training = plain_cross_entropy if model.compute.plain else weighted_cross_entropy
+    return (cross_entropy or of_training)(
         hidden,
         output_table(params),
         batch.targets,

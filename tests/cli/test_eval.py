@@ -269,7 +269,7 @@ def test_a_text_of_ones_own(run: str, tmp_path: Path, capsys: pytest.CaptureFixt
     assert numbers["token_perplexity"] == pytest.approx(math.exp(nats / size))
     assert numbers["count"] == 1 + math.ceil((size - 32) / 8)
     assert main(["eval", "--model", run]) == 2
-    assert "pass --tasks A,B with --data DIR, or --text FILE" in capsys.readouterr().err
+    assert "pass --tasks A,B with --data DIR, --text FILE, or --valid" in capsys.readouterr().err
     assert main(["eval", "--model", run, "--tasks", "ptb"]) == 2
     assert "--data DIR" in capsys.readouterr().err
     for other in (tmp_path / "more" / "mine.txt", tmp_path / "ptb"):

@@ -22,7 +22,7 @@ def _changed(config: Config, key: str) -> Config:
     elif knob.type is float:
         candidates += [value / 2, 0.5] if value is not None else [0.5]
     elif not knob.choices:
-        candidates = ["other", "other=1"]
+        candidates = ["other", "other=1", "8"]
     for other in candidates:
         if other != value:
             section, name = key.split(".")

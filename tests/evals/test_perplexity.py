@@ -18,9 +18,11 @@ from gpt2_jax.config import (
     TrainConfig,
 )
 from gpt2_jax.data.shards import TokenArray
-from gpt2_jax.evals.perplexity import Perplexity
+from gpt2_jax.errors import UserError
+from gpt2_jax.evals.perplexity import BY_POSITION, MixturePerplexity, Perplexity
 from gpt2_jax.model.build import boxed_params, build_model
 from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.model.positions import unused_axes
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules, shardings
 
@@ -30,6 +32,7 @@ _COMPUTE = ComputeConfig(dtype="float32", loss_chunk=8)
 # Two batches and a bit of 8 windows: a last window and a last batch that are not full.
 _TOKENS = np.random.default_rng(0).integers(0, V, 2 * 8 * T + 3 * T + 6).astype(np.uint16)
 _NUM_SCORED = len(_TOKENS) - 1
+_CURVES: list = []  # the losses by position of each evaluation
 _BYTES = np.random.default_rng(1).integers(0, 5, V)
 
 
@@ -58,26 +61,30 @@ class CountingTokens(TokenArray):
         return super().read(start, length)
 
 
-def evaluate(axes=(1, 1, 1), times=1, num_bytes=None, read=_NUM_SCORED, **changes):
+def evaluate(axes=(1, 1, 1), times=1, num_bytes=None, read=_NUM_SCORED, options=None, **changes):
     boxed, params = host_params()
     train = TrainConfig(batch_size=16, accumulation_steps=2)
     config = Config(model=_MODEL, compute=_COMPUTE, mesh=MeshConfig(*axes), train=train)
     config = dataclasses.replace(config, **changes)
     mesh, rules = make_mesh(config.mesh, jax.devices()[: math.prod(axes)]), Rules()
-    placed = jax.device_put(params, shardings(boxed, mesh, rules))
+    placed = jax.device_put(params, shardings(boxed, mesh, rules, unused=unused_axes(_MODEL)))
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), placed
     )
     tokens = CountingTokens(np.array_split(_TOKENS, 3))
-    evaluator = Perplexity(config, tokens, Tokenizer(), mesh, rules, abstract, num_bytes=num_bytes)
+    options = {"num_bytes": num_bytes} | (options or {})
+    evaluator = Perplexity(config, tokens, Tokenizer(), mesh, rules, abstract, **options)
     assert tokens.read_count == read
     results = [dict(evaluator(placed, lambda: None)) for _ in range(times)]
+    curves = [result.pop(BY_POSITION, None) for result in results]
     assert all(result == results[0] for result in results)
+    assert all(np.array_equal(curve, curves[0]) for curve in curves if results[0])
+    _CURVES.append(curves[0])
     return results[0]
 
 
 @functools.cache
-def nats_by_hand(dtype="float32"):
+def nats_by_hand(dtype="float32", T=T):
     """Returns -log p of every token but the first, from the logits of each window by itself."""
     _, params = host_params()
     count = len(_TOKENS) - 1
@@ -91,8 +98,8 @@ def nats_by_hand(dtype="float32"):
     return -logprobs[np.arange(count), _TOKENS[1:]]
 
 
-def by_hand(count=None):
-    nats = nats_by_hand()[:count]
+def by_hand(count=None, T=T):
+    nats = nats_by_hand(T=T)[:count]
     loss = nats.mean()
     size = _BYTES[_TOKENS[1 : len(nats) + 1]].sum()
     return {
@@ -116,6 +123,23 @@ def test_batches_limits_what_is_scored(batches, scored):
     assert results == pytest.approx(by_hand(scored), rel=1e-6)
 
 
+def test_shorter_windows_have_less_context_and_the_same_tokens():
+    results = evaluate(options={"context_length": 6})
+    assert results == pytest.approx(by_hand(T=6), rel=1e-6)
+    assert results["eval/loss"] != pytest.approx(by_hand()["eval/loss"], rel=1e-4)
+    part = evaluate(eval=EvalConfig(batches=1), read=8 * T, options={"context_length": 6})
+    assert part == pytest.approx(by_hand(8 * T, T=6), rel=1e-6)
+    windows = evaluate(
+        eval=EvalConfig(batches=1), read=5 * 6, options={"context_length": 6, "limit": 5}
+    )
+    assert windows == pytest.approx(by_hand(5 * 6, T=6), rel=1e-6)
+
+
+def test_longer_windows_than_there_are_learned_positions_are_refused():
+    with pytest.raises(UserError, match=r"context_length=17 .* context of 16.*position=learned"):
+        evaluate(options={"context_length": 17})
+
+
 def test_a_bfloat16_model_is_scored_by_unrounded_logits():
     compute = dataclasses.replace(_COMPUTE, dtype="bfloat16")
     loss = evaluate(compute=compute)["eval/loss"]
@@ -132,3 +156,27 @@ def test_known_bytes_are_not_counted_unless_only_a_part_is_scored():
     assert evaluate(num_bytes=size, read=1) == pytest.approx(by_hand(), rel=1e-6)
     part = evaluate(num_bytes=size, eval=EvalConfig(batches=1), read=8 * T)
     assert part == pytest.approx(by_hand(8 * T), rel=1e-6)
+
+
+@pytest.mark.parametrize("axes", [(1, 1, 1), (2, 2, 2)])
+def test_losses_by_position_are_means_over_windows(axes):
+    evaluate(axes)
+    nats = np.append(nats_by_hand(), np.full(-_NUM_SCORED % T, np.nan)).reshape(-1, T)
+    np.testing.assert_allclose(_CURVES[-1], np.nanmean(nats, axis=0), rtol=1e-6)
+
+
+class _Fixed:
+    bytes_per_token, num_batches, num_windows = 1.0, 1, 1
+
+    def __init__(self, loss, loss_T):
+        self._found = loss, np.array(loss_T)
+
+    def losses(self, params, tick):
+        return self._found
+
+
+def test_the_curve_of_a_mixture_is_the_expected_curve():
+    sets = {"a": _Fixed(1.0, [1.5, 0.5]), "b": _Fixed(3.0, [4.0, 2.0])}
+    found = dict(MixturePerplexity(sets, [3.0, 1.0])(None, lambda: None))  # pyright: ignore
+    assert found["eval/loss"] == pytest.approx(1.5)
+    np.testing.assert_allclose(found[BY_POSITION], [2.125, 0.875])

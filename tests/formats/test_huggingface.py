@@ -113,6 +113,7 @@ def test_every_config_key_that_we_write_is_read_back(tmp_path: Path) -> None:
     [
         ("position", "rotary"),
         ("position", "alibi"),
+        ("position", "relative"),
         ("attention_window", 8),
         ("x0_residual", True),
         ("value_residual", True),

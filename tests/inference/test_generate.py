@@ -177,8 +177,41 @@ def test_at_least_one_token_must_be_asked_for(params: Any, count: int) -> None:
 
 
 def test_lengths_that_just_fit_are_taken() -> None:
-    check_length(_CONTEXT, _CONTEXT - 1, 1)
-    check_length(_CONTEXT, 1, _CONTEXT - 1)
+    check_length(_CONFIG.model, _CONTEXT - 1, 1)
+    check_length(_CONFIG.model, 1, _CONTEXT - 1)
+
+
+@pytest.mark.parametrize(
+    "position",
+    ["relative", *(pytest.param(p, marks=pytest.mark.slow) for p in ("rotary", "alibi", "none"))],
+)
+def test_only_learned_positions_end_generation_at_the_context(position: str) -> None:
+    config = tiny_config(context_length=16, position=position)
+    decoder, scanned = build_decoder(config.model, config.compute), noisy_params(config)
+    decoding = decode_params(decoder, scanned)
+    prompts = _prompts(6, 20, 3)  # the first is longer than the context by itself
+    blocks = list(generate_tokens(decoder, decoding, prompts, 24, options=_GREEDY))
+    new = np.concatenate(blocks, axis=1)
+    whole = np.zeros((2, 44), np.int32)
+    for row, prompt, tokens in zip(whole, prompts, new, strict=True):
+        row[: len(prompt) + 24] = [*prompt, *tokens]
+    model = build_model(config.model, config.compute)
+    run = jax.jit(lambda p, t: model.apply({"params": p}, t, method="logits")[0])
+    for row, prompt, tokens in zip(np.asarray(run(scanned, whole)), prompts, new, strict=True):
+        start = len(prompt) - 1
+        np.testing.assert_array_equal(row[start : start + 24].argmax(-1), tokens)
+
+
+def test_lengths_beyond_the_context_are_refused_with_what_to_do() -> None:
+    with pytest.raises(UserError, match=r"beyond which model\.position=learned has no positions"):
+        check_length(_CONFIG.model, _CONTEXT, 1)
+    rotary = dataclasses.replace(_CONFIG.model, position="rotary")
+    check_length(rotary, _CONTEXT, 1000)
+    with pytest.raises(UserError, match=r"max_new_tokens=65536 exceed the 65536 tokens"):
+        check_length(rotary, 1, 2**16)
+    model = build_decoder(rotary, _CONFIG.compute)
+    with pytest.raises(UserError, match=r"shorten it, or set max_new_tokens to exceed it"):
+        generate(model, {}, _BYTES, ["x" * _CONTEXT])
 
 
 def test_the_context_is_filled_by_default(params: Any) -> None:

@@ -76,6 +76,20 @@ def test_value_and_gradients_are_those_of_optax(chunk, scale):
     assert (np.asarray(d_table)[V:] == 0).all()
 
 
+@pytest.mark.parametrize("chunk", [*_CHUNKS, 2 * T, None])
+def test_sums_at_each_position_are_those_of_optax(chunk):
+    hidden, table, targets, weights = inputs()
+    for cap in (0.0, 2.0):
+        found = jax.jit(lambda *args, cap=cap: loss.nats_by_position(*args, V, chunk, None, cap))
+        logits = hidden @ table[:V].T
+        logits = cap * jnp.tanh(logits / cap) if cap else logits
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        expected_T = jnp.sum(losses * weights, axis=0)
+        nats_T = found(hidden, table, targets, weights)
+        assert nats_T.dtype == jnp.float32
+        np.testing.assert_allclose(nats_T, expected_T, rtol=1e-5, atol=1e-6)
+
+
 def test_a_chunk_longer_than_the_sequence_is_the_sequence():
     args = inputs()
     assert jax.jit(ours(2 * T))(*args) == jax.jit(ours(0))(*args)

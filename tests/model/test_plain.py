@@ -21,6 +21,7 @@ VARIANTS = [
     {"position": "learned", "norm": "layer", "tie_embeddings": True},
     {"position": "rotary", "norm": "rms", "tie_embeddings": False},
     {"position": "none", "norm": "layer", "tie_embeddings": True},
+    {"position": "relative", "norm": "rms"},
     {"position": "alibi", "norm_position": "post", "activation": "swiglu", "logit_softcap": 5.0},
     {"qk_norm": "rms", "bias": False, "x0_residual": True, "value_residual": True},
 ]

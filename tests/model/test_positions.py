@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gpt2_jax.config import ModelConfig
 from gpt2_jax.config.model import POSITIONS
+from gpt2_jax.model.build import boxed_params
 from gpt2_jax.model.cache import init_cache
 from gpt2_jax.model.params import unstack
 from gpt2_jax.model.positions import (
@@ -14,6 +17,7 @@ from gpt2_jax.model.positions import (
     rotate_half,
     unused_axes,
 )
+from gpt2_jax.model.relative import picked_scores, skewed_scores
 from tests.model import properties
 
 
@@ -25,7 +29,9 @@ def variant(request, tiny, noisy_params):
 
 def test_parameters_are_counted(variant):
     properties.assert_counts_are_those_of_the_formula(variant)
-    assert ("wpe" in variant.params) == (variant.model.config.position == "learned")
+    position = variant.model.config.position
+    assert ("wpe" in variant.params) == (position == "learned")
+    assert ("relative" in variant.params["h"]["attn"]) == (position == "relative")
 
 
 def test_cached_and_unrolled_equals_uncached_and_scanned(variant):
@@ -90,6 +96,59 @@ def test_alibi_adds_its_slope_times_the_distance_to_the_scores(tiny, noisy_param
     )
 
 
+@pytest.mark.parametrize("T", [5, 9, 14])
+def test_skewing_gives_what_gathering_gives_and_so_do_their_gradients(T):
+    rng = np.random.default_rng(T)
+    q = jnp.asarray(rng.normal(size=(2, T, 3, 4)), jnp.float32)
+    table = jnp.asarray(rng.normal(size=(9, 3, 4)), jnp.float32)
+    weights = np.tril(rng.normal(size=(2, 3, T, T)))
+
+    def skewed(q, table):
+        return skewed_scores(q, table)
+
+    def picked(q, table):
+        return picked_scores(q, table, jnp.arange(T)[None], T)
+
+    def seen_and_gradients(scores):
+        value, pull_back = jax.vjp(scores, q, table)
+        return jnp.tril(value), *pull_back(jnp.asarray(weights, jnp.float32))
+
+    one, other = (jax.jit(seen_and_gradients, static_argnums=0) for _ in range(2))
+    for a, b in zip(one(skewed), other(picked), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    # A chunk in any slots of a longer cache.
+    slots = jnp.asarray([[3], [0]]) + jnp.arange(2)
+    chunk = picked_scores(q[:, :2], table, slots, 12)
+    rows = np.clip(np.asarray(slots)[:, :, None] - np.arange(12), 0, 8)
+    expected = np.einsum("bthk,btshk->bhts", q[:, :2], np.asarray(table)[rows])
+    np.testing.assert_allclose(chunk, expected, atol=1e-5)
+
+
+def test_relative_positions_are_those_of_the_formula(tiny, noisy_params, tokens):
+    model = tiny(position="relative", num_layers=1, attention="reference", attention_scale=0.7)
+    params, ids = noisy_params(model), tokens(model)
+    run = jax.jit(lambda p: model.apply({"params": p}, ids, mutable=["intermediates"])[1])
+    (probs,) = run(params)["intermediates"]["h"]["attn"]["attention"]
+    layer = jax.tree.map(lambda leaf: np.float64(leaf[0]), params["h"])
+    x = np.float64(params["wte"])[np.asarray(ids)]
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    x = x * layer["ln_1"]["scale"] + layer["ln_1"]["bias"]
+    c_attn = layer["attn"]["c_attn"]
+    q, k, _ = np.moveaxis(np.einsum("btd,dnhk->btnhk", x, c_attn["kernel"]) + c_attn["bias"], 2, 0)
+    T = ids.shape[1]
+    distances = np.arange(T)[:, None] - np.arange(T)
+    rows = layer["attn"]["relative"][np.maximum(distances, 0)]
+    scores = 0.7 * (np.einsum("bthk,bshk->bhts", q, k) + np.einsum("bthk,tshk->bhts", q, rows))
+    exps = np.where(distances >= 0, np.exp(scores), 0)
+    np.testing.assert_allclose(probs[0], exps / exps.sum(-1, keepdims=True), atol=1e-5)
+
+
+def test_a_table_of_distances_begins_with_the_deviation_of_its_paper():
+    config = ModelConfig(2, 4, 128, 64, vocab_size=61, position="relative")
+    table = jax.jit(lambda key: nn.unbox(boxed_params(config, key)))(jax.random.key(0))
+    assert np.std(table["h"]["attn"]["relative"]) == pytest.approx(32**-0.5, rel=0.05)
+
+
 @pytest.mark.parametrize("width", [2, 8])
 def test_rotated_scores_depend_on_the_distance_alone(width):
     rng = np.random.default_rng(0)
@@ -132,8 +191,9 @@ def test_no_variant_leaves_anything_in_the_program_of_another(tiny, tokens, nois
 
 
 def test_axes_of_other_encodings_are_unused(tiny):
-    assert unused_axes(tiny().config) == frozenset()
-    assert unused_axes(tiny(position="rotary").config) == {"position"}
+    assert unused_axes(tiny().config) == {"distance"}
+    assert unused_axes(tiny(position="relative").config) == {"position"}
+    assert unused_axes(tiny(position="rotary").config) == {"position", "distance"}
 
 
 def test_positions_restart_at_every_segment():

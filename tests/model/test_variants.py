@@ -36,7 +36,7 @@ _TWO_VALUED = {
     "tie_embeddings": (True, False),
 }
 _MANY_VALUED = {
-    "position": ("learned", "rotary", "alibi", "none", "rotary", "alibi"),
+    "position": ("learned", "rotary", "alibi", "none", "relative", "relative"),
     "activation": ("gelu_new", "swiglu", "relu2", "relu2", "swiglu", "swiglu"),
 }
 
@@ -56,7 +56,7 @@ def _covering() -> list[dict]:
 
 
 _OTHERS = [(knob, values[1]) for knob, values in _TWO_VALUED.items()] + [
-    *(("position", name) for name in ("rotary", "alibi", "none")),
+    *(("position", name) for name in ("rotary", "alibi", "relative", "none")),
     *(("activation", name) for name in ("relu2", "swiglu")),
 ]
 _PAIRS = [
@@ -241,10 +241,23 @@ def test_a_window_counts_the_scores_inside_it():
     assert flops[0] - flops[4] == 12 * 2 * 32 * (128 - 56) / 16
 
 
+def test_relative_positions_count_a_third_product_of_all_pairs_and_no_more():
+    none = ModelConfig(2, 4, 32, 16, vocab_size=61, position="none")
+    for window in (0, 4):
+        before = dataclasses.replace(none, attention_window=window)
+        after = dataclasses.replace(before, position="relative")
+        scores = flops_per_token(before) - 6 * num_params(before)
+        assert flops_per_token(after) - flops_per_token(before) == scores / 2
+    assert num_params(after) - num_params(before) == 2 * 16 * 32
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"position": "alibi"}, "a model.position that adds nothing to scores, unlike alibi"),
+        *(
+            ({"position": name}, f"a model.position that adds nothing to scores, unlike {name}")
+            for name in ("alibi", "relative")
+        ),
         ({"attention_window": 4}, "model.attention_window=0"),
     ],
 )

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from gpt2_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig, TrainConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.model import build, embedding, layout
+from gpt2_jax.model.positions import unused_axes
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules, sharding_context, shardings
 from gpt2_jax.training.optimizer import make_optimizer
@@ -26,7 +27,8 @@ def boxed_params(model=_MODEL):
 
 
 def specs(axes, rules=Rules(), model=_MODEL):  # noqa: B008
-    tree = shardings(boxed_params(model), make_mesh(MeshConfig(*axes)), rules)
+    unused = unused_axes(model)
+    tree = shardings(boxed_params(model), make_mesh(MeshConfig(*axes)), rules, unused=unused)
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {"/".join(e.key for e in path): leaf.spec for path, leaf in leaves}
 
@@ -81,14 +83,24 @@ def test_a_rule_that_no_parameter_uses_raises():
 def test_an_axis_that_a_variant_does_without_must_be_named_unused():
     mesh = make_mesh(MeshConfig(2, 2, 2))
     rotary = boxed_params(dataclasses.replace(_MODEL, position="rotary"))
-    with pytest.raises(ValueError, match=r"match no parameter: \['position'\]"):
+    with pytest.raises(ValueError, match=r"match no parameter: \['distance', 'position'\]"):
         shardings(rotary, mesh, Rules())
     with pytest.raises(ValueError, match=r"match no parameter: \['position'\]"):
-        shardings(rotary, mesh, Rules(), unused={"mlp"})
-    placed = shardings(rotary, mesh, Rules(), unused={"position"})
-    default = shardings(boxed_params(), mesh, Rules(), unused={"position"})  # used all the same
+        shardings(rotary, mesh, Rules(), unused={"mlp", "distance"})
+    unused = {"position", "distance"}
+    placed = shardings(rotary, mesh, Rules(), unused=unused)
+    default = shardings(boxed_params(), mesh, Rules(), unused=unused)  # used all the same
     assert default.pop("wpe").spec == PartitionSpec(None, "fsdp")
     assert placed == default
+
+
+def test_a_table_of_distances_is_divided_by_distances_and_heads():
+    relative = dataclasses.replace(_MODEL, position="relative")
+    table = specs((2, 2, 2), model=relative)["h/attn/relative"]
+    assert table == PartitionSpec(None, "fsdp", "tensor", None)
+    odd = dataclasses.replace(relative, context_length=15)
+    with pytest.raises(UserError, match=r"mesh\.fsdp=2 does not divide axis 'distance' of h/attn/"):
+        specs((2, 2, 2), model=odd)
 
 
 def test_two_names_on_one_mesh_axis_raise():

@@ -56,6 +56,21 @@ def test_activations_follow_the_width_of_the_mlp_and_its_gate(remat):
     assert wide - plain == pytest.approx({"none": 2, "dots": 1}[remat] * array, abs=1)
 
 
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_relative_positions_need_their_table_and_one_more_product_of_pairs(remat):
+    def kinds(position):
+        config = changed("compute", remat=remat)
+        model = dataclasses.replace(config.model, position=position)
+        return analytic_memory(dataclasses.replace(config, model=model), _H100, 8).by_kind
+
+    alibi, relative = kinds("alibi"), kinds("relative")
+    scores = _CONFIG.train.batch_size // 8 * 12 * 1024**2
+    assert relative["activations"] - alibi["activations"] == pytest.approx(4 * scores, abs=1)
+    table = 12 * 1024 * 768 * 4 // 4  # divided over fsdp
+    assert relative["parameters"] - alibi["parameters"] == table
+    assert relative["optimizer"] - alibi["optimizer"] == 2 * table
+
+
 def test_it_fits_up_to_what_the_chip_has():
     found = analytic_memory(_CONFIG, _H100, 8)
     assert found.fits and found.needed == sum(found.by_kind.values())

@@ -205,6 +205,23 @@ def test_the_verb_writes_both_and_prints_the_table(folder, tmp_path, capsys):
     assert (tmp_path / "report.html").read_bytes() == before
 
 
+def test_the_verdicts_are_said_in_words_first(folder):
+    text = markdown(read_sweep(folder))
+    before = text.split("| arm |")[0]
+    better = np.mean(_FINALS["learned"]) - np.mean(_FINALS["rotary"])
+    assert f"- Better than learned: rotary by {better:.4f}." in before
+    assert "- Worse than learned: none by 0.08" in before
+    assert "- As good as learned within 0.01: alibi." in before
+    assert "- Undecided: relative (" in before and "25 points of 200K tokens (23 done" in before
+
+
+def test_without_a_baseline_the_spread_over_seeds_is_said(tmp_path):
+    sweep = read_sweep(write_sweep(tmp_path / "s", {"x": _values(0, count=8)}, baseline=None))
+    values = [point.scores["eval/loss"] for point in sweep.points]
+    said = f"x: the standard deviation over 8 seeds is {np.std(values, ddof=1):.4f} ["
+    assert said in markdown(sweep) and said in page(sweep)
+
+
 def test_results_without_metrics_files_are_read_from_the_table(tmp_path):
     folder = write_sweep(tmp_path / "s", _FINALS, baseline="learned", ends=_ENDS)
     before = [row.center for row in compare_arms(read_sweep(folder), "main")]
@@ -280,7 +297,12 @@ def test_damaged_files_are_named(tmp_path, capsys):
     [
         ([], "report needs one of: the folder of a sweep, --all DIR, --verify DIR"),
         (["sweep", "--all", "all"], "report needs one of"),
-        (["--all", "all", "--out", "out"], "--out is where the report of one sweep is written"),
+        (["--all", "all", "--out", "out"], "--out is for the report of one sweep"),
+        (["--all", "all", "--png"], "--png is for the report of one sweep"),
+        (["--verify", "empty", "--record", "r"], "--record is for the report of one sweep"),
+        (["--all", "all", "--json"], "--json is for the report of one sweep, or of a run with"),
+        (["empty", "--record", "r", "--png"], "--record and --png cannot be combined"),
+        (["empty", "--point", "x"], "--point is for --verify DIR"),
         (["sweep", "--steps", "3"], "--steps is for --verify DIR"),
         (["--verify", "empty", "--steps", "0"], "--steps must be at least 1, not 0"),
         (["--verify", "empty"], "empty is not the folder of a sweep"),
@@ -289,7 +311,7 @@ def test_damaged_files_are_named(tmp_path, capsys):
         (["empty"], "empty is not the folder of a sweep, because it has no sweep.json"),
         (["--all", "empty"], "--all empty has no sweeps"),
         (["--all", "missing"], "--all missing: there is no such folder"),
-        (["gs://b/x"], "must be on a disk"),
+        (["s3://b/x"], "must be a folder on a disk, or gs://BUCKET/FOLDER"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path, monkeypatch, capsys, words, message):

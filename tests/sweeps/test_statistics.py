@@ -10,7 +10,15 @@ import pytest
 from scipy import stats
 
 from gpt2_jax.sweeps import statistics
-from gpt2_jax.sweeps.statistics import bca_interval, difference, holm, mean, sign_flip_p, welch
+from gpt2_jax.sweeps.statistics import (
+    bca_interval,
+    deviation_interval,
+    difference,
+    holm,
+    mean,
+    sign_flip_p,
+    welch,
+)
 
 _RANDOM = np.random.default_rng(0)
 _ARM, _BASELINE = _RANDOM.normal(1.2, 0.3, 6), _RANDOM.normal(1.0, 0.1, 6)
@@ -32,6 +40,16 @@ def test_paired_differences_are_scipys():
     assert found.test.p_value() == pytest.approx(expected.pvalue)
     assert found.correlation == pytest.approx(stats.pearsonr(_ARM, _BASELINE).statistic)
     assert found.deviation == pytest.approx(np.std(_ARM - _BASELINE, ddof=1))
+
+
+def test_the_interval_of_a_deviation_covers_as_often_as_it_says():
+    values_SxN = _RANDOM.normal(3.0, 0.2, (2000, 8))
+    bounds = np.array([deviation_interval(values) for values in values_SxN])
+    assert np.mean((bounds[:, 0] < 0.2) & (bounds[:, 1] > 0.2)) == pytest.approx(0.95, abs=0.015)
+    low, high = stats.chi2.ppf([0.975, 0.025], 5)
+    expected = np.std(_ARM, ddof=1) * np.sqrt(5 / np.array([low, high]))
+    assert deviation_interval(_ARM) == pytest.approx(tuple(expected))
+    assert np.isnan(deviation_interval(_ARM[:1])).all()
 
 
 @pytest.mark.parametrize("count", [3, 6])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gpt2_jax.sweeps.comparison import compare_arms
+from gpt2_jax.sweeps.outcomes import read_sweep
 from gpt2_jax.sweeps.power import smallest_detectable_effect
 from gpt2_jax.sweeps.statistics import TTest, difference, holm, mean, welch
 from gpt2_jax.sweeps.verdict import (
@@ -16,6 +18,7 @@ from gpt2_jax.sweeps.verdict import (
     more_seeds,
     time_to_loss,
 )
+from tests.sweeps.made_sweep import write_sweep
 
 _SWEEPS = 10_000
 
@@ -69,6 +72,23 @@ def test_a_difference_of_delta_is_seldom_called_equivalent(count):
     losses = _losses(30 + count, 2, count)
     test = mean(losses[:, 1] - losses[:, 0] + 2.0)
     assert np.mean(_verdicts(test, test.p_value(), 2.0) == EQUIVALENT) <= 0.056
+
+
+def test_reports_give_the_verdicts_that_are_simulated(tmp_path):
+    """Compares arms as a report does, of the first sweeps of a simulation with some effects."""
+    effects = np.array([0.0, -1.5, 0.5, 3.0])
+    losses = _losses(40, 4, 5)[:12] + effects[:, None]
+    test = mean(losses[:, 1:] - losses[:, :1])
+    p_xA = holm(test.p_value())
+    expected = _verdicts(test, p_xA, 0.5)
+    assert len({*expected.ravel()}) > 2
+    for sweep, losses_AxN in enumerate(losses):
+        finals = {f"arm {arm}": values.tolist() for arm, values in enumerate(losses_AxN)}
+        folder = write_sweep(tmp_path / str(sweep), finals, baseline="arm 0", delta=0.5)
+        rows = compare_arms(read_sweep(folder), "main")[1:]
+        assert [row.versus.verdict for row in rows if row.versus] == [*expected[sweep]]
+        found = [row.versus.adjusted_p for row in rows if row.versus]
+        np.testing.assert_allclose(found, p_xA[sweep])
 
 
 def test_the_four_verdicts():

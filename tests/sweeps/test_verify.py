@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import Gpt2JaxError, UserError
 from gpt2_jax.sweeps import verify as verifying
-from gpt2_jax.sweeps.verify import verification, verify
+from gpt2_jax.sweeps.record import write_record
+from gpt2_jax.sweeps.verify import Match, run_command, verification, verify
 from tests.sweeps.made_sweep import write_sweep
 
 
@@ -45,7 +47,8 @@ def _trains(folder: Path, change: float = 0.0, commands: list | None = None) -> 
 
 def test_the_command_of_a_finished_point_runs_in_another_folder(folder, capsys):
     commands: list[list[str]] = []
-    point, matches = verify(folder, 50, _trains(folder, commands=commands))
+    found = verify(folder, 50, _trains(folder, commands=commands))
+    point, matches = found.point, found.matches
     assert point.name == "main-none-s0"
     ((*words, flag, steps),) = commands
     assert (flag, steps) == ("--stop_at_step", "50") and words[0] == "train"
@@ -53,18 +56,88 @@ def test_the_command_of_a_finished_point_runs_in_another_folder(folder, capsys):
     assert {match.step for match in matches} == {10, 20, 30, 40, 50}
     assert {match.metric for match in matches} == {"loss", "learning_rate"}
     assert all(match.recorded == match.again for match in matches)
-    assert "10 numbers: all match; 10 are equal to the bit" in verification(point, matches)
+    assert "10 numbers: 10 are equal to the bit; of the 10 that are judged, all match" in (
+        verification(found)
+    )
     assert not Path(words[words.index("--workdir") + 1]).exists()
 
 
 def test_differences_end_with_status_1(folder, monkeypatch, capsys):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for change, status in ((1e-5, 0), (0.1, 1)):
-        monkeypatch.setattr(verifying, "run_command", _trains(folder, change))
+        train = _trains(folder, change)
+        monkeypatch.setattr(
+            verifying, "run_command", lambda words, cores, train=train: train(words)
+        )
         assert main(["report", "--verify", str(folder), "--steps", "20"]) == status
     out = capsys.readouterr().out
-    assert "2 differ by more than 0.001" in out and out.count("DIFFERS") == 2
+    assert "4 that are judged, 2 differ" in out and out.count("DIFFERS") == 2
+    assert "What is not equal was rounded otherwise" in out
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_rounding_may_grow_but_the_loss_must_stay():
+    assert Match(10, "loss", 3.0, 3.002).matches and not Match(10, "loss", 3.0, 3.004).matches
+    assert Match(11, "loss", 3.0, 3.02).matches and not Match(11, "loss", 3.0, 3.04).matches
+    assert not Match(10, "grad_norm", 1.0, 1.1).matches
+    assert Match(11, "grad_norm", 1.0, 1.9).matches
+    assert not Match(99, "learning_rate", 1e-3, 1.1e-3).matches
+
+
+def test_the_command_gets_as_many_cores_as_are_asked_for(monkeypatch):
+    commands: list[list[str]] = []
+    monkeypatch.setattr(verifying, "available_cores", lambda: [3, 5, 7])
+    done = types.SimpleNamespace(returncode=0)
+    monkeypatch.setattr(
+        verifying.subprocess, "run", lambda command, **_: commands.append(command) or done
+    )
+    assert run_command(["train"], 2) == run_command(["train"]) == 0
+    assert [command[4] for command in commands] == ["3,5", "all"]
+    assert all(command[-3:] == ["-m", "gpt2_jax", "train"] for command in commands)
+    with pytest.raises(UserError, match="--cores 4: this process may use 3"):
+        run_command(["train"], 4)
+
+
+def test_a_point_is_chosen_by_its_name_and_changed_knobs_are_named(folder, capsys):
+    def train(words: Sequence[str]) -> int:
+        status = _trains(folder)(words)
+        config = {"model": {"position": "learned", "num_layers": 3}, "log": {"every": 9}}
+        workdir = Path(words[words.index("--workdir") + 1])
+        (workdir / "config.json").write_text(json.dumps(config))
+        return status
+
+    found = verify(folder, 20, train, name="main-learned-s1")
+    assert found.point.name == "main-learned-s1"
+    assert found.knobs == ["model.num_layers was 2 and is now 3"]
+    assert "the config is no longer the recorded one: model.num_layers" in verification(found)
+    for name, message in (
+        ("main-learned-s2", "no such point; did you mean 'main-learned-s"),
+        ("main-none-s1", "the point main-none-s1 is not both done and recorded"),
+    ):
+        assert main(["report", "--verify", str(folder), "--point", name]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_record_is_verified_after_the_sweep_is_gone(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_record(folder, tmp_path / "r")
+    written = []
+
+    def train(words: Sequence[str]) -> int:
+        config = Path(words[words.index("--config") + 1])
+        if config.name == "recorded.py":
+            names: dict = {}
+            exec(config.read_text(), names)
+            written.append(names["get_config"]())
+        return _trains(folder)(words)
+
+    assert all(each.matches for each in verify(tmp_path / "r", 100, train).matches)
+    # The base config is gone, so the recorded one takes its place.
+    assert written[0].model.position == "none" and written[0].model.num_layers == 2
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "tiny.py").touch()
+    verify(tmp_path / "r", 100, train)
+    assert len(written) == 1
 
 
 def test_what_cannot_be_verified_says_why(folder):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import types
 
+import numpy as np
 import pytest
 
 from gpt2_jax.training import evaluation
@@ -57,6 +59,16 @@ def test_numbers_are_logged_and_shown_and_texts_become_samples(tmp_path):
     assert parts.messages == ["step 7: eval/loss 2.5000  eval/acc 0.2500"]
     assert parts.evaluation.results == numbers
     assert (tmp_path / "samples" / "7.txt").read_text() == "one fish\ntwo\n"
+
+
+def test_an_array_becomes_a_file_of_the_last_validation(tmp_path):
+    curves = iter([np.array([3.0, 2.0]), np.array([2.5, np.nan])])
+    parts = Parts(tmp_path, lambda params, tick: iter([("eval/loss_by_position", next(curves))]))
+    for step in (4, 8):
+        parts(step)
+    text = (tmp_path / "loss_by_position.json").read_text()
+    assert json.loads(text) == {"step": 8, "loss_by_position": [2.5, None]}
+    assert parts.logged == [] and parts.evaluation.results == {}
 
 
 def test_a_stop_between_batches_writes_no_number(tmp_path):

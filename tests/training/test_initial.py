@@ -109,6 +109,20 @@ def test_rows_are_cropped_or_grown_as_a_fresh_run_has_them(
     jax.tree.map(np.testing.assert_array_equal, params["ln_f"], theirs["ln_f"])
 
 
+@pytest.mark.parametrize("context", [16, 48])
+def test_a_table_of_distances_is_resized_in_every_layer(tmp_path: Path, context: int) -> None:
+    there = tiny_config(position="relative")
+    run = str(make_run(tmp_path / "run", there))
+    config = _config(True, position="relative", context_length=context)
+    table = _read(run, config)["h"]["attn"]["relative"]
+    theirs = noisy_params(there)["h"]["attn"]["relative"]
+    fresh = init_params(config, abstract_params(config.model))["h"]["attn"]["relative"]
+    both = min(context, 32)
+    assert table.shape == (2, context, 4, 8)
+    np.testing.assert_array_equal(table[:, :both], theirs[:, :both])
+    np.testing.assert_array_equal(table[:, both:], fresh[:, both:])
+
+
 def test_an_untied_head_is_resized_like_the_table(tmp_path: Path) -> None:
     there = tiny_config(tie_embeddings=False)
     run = str(make_run(tmp_path / "run", there))
