@@ -49,8 +49,10 @@ def _with_optimizer(name):
 
 
 @functools.cache
-def first_state(optimizer="adamw"):
+def first_state(optimizer="adamw", position="learned"):
     config = _with_optimizer(optimizer)
+    model = dataclasses.replace(config.model, position=position)
+    config = dataclasses.replace(config, model=model)
     optimizer = make_optimizer(config)
     one = make_mesh(config.mesh, jax.devices()[:1])
     state = init_state(config, optimizer, abstract_state(config, optimizer, one, Rules()))
@@ -58,14 +60,14 @@ def first_state(optimizer="adamw"):
 
 
 @functools.cache
-def train(axes, dropout=0.0, precision=None, optimizer="adamw", steps=STEPS):
+def train(axes, dropout=0.0, precision=None, optimizer="adamw", steps=STEPS, position="learned"):
     """(losses, the last state) of a run on a mesh of these axes."""
-    model = dataclasses.replace(_CONFIG.model, dropout=dropout)
+    model = dataclasses.replace(_CONFIG.model, dropout=dropout, position=position)
     compute = dataclasses.replace(_CONFIG.compute, precision=precision)
     config = dataclasses.replace(
         _with_optimizer(optimizer), model=model, compute=compute, mesh=MeshConfig(*axes)
     )
-    first = first_state(optimizer)
+    first = first_state(optimizer, position)
     mesh, rules = make_mesh(config.mesh, jax.devices()[: int(np.prod(axes))]), Rules()
     optimizer = make_optimizer(config)
     abstract = abstract_state(config, optimizer, mesh, rules)
@@ -130,6 +132,20 @@ def test_other_optimizers_and_the_average_are_the_same_on_eight_devices(name, ax
     size = lambda arrays: sum(a.addressable_shards[0].data.nbytes for a in arrays)  # noqa: E731
     # No more than two moments, sharded like the parameters, or what is small beside them.
     assert size(jax.tree.leaves(eight.opt_state)) <= 2.1 * size(jax.tree.leaves(eight.params))
+
+
+@pytest.mark.slow
+def test_a_table_of_distances_is_trained_the_same_on_eight_devices():
+    (expected, one), (losses, eight) = (
+        train(axes, steps=4, position="relative") for axes in ((1, 1, 1), (2, 2, 2))
+    )
+    assert np.abs(losses / expected - 1).max() < 1e-5
+    tables = [state.params["h"]["attn"]["relative"] for state in (one, eight)]
+    before = first_state(position="relative").params["h"]["attn"]["relative"]
+    moved = np.abs(np.asarray(tables[0]) - before)
+    assert moved.max() > 1e-3
+    assert np.abs(np.asarray(tables[0]) - np.asarray(tables[1])).max() < 0.02 * moved.max()
+    assert eight.params["h"]["attn"]["relative"].addressable_shards[0].data.size * 4 == before.size
 
 
 def test_dropout_draws_the_same_masks_on_one_device_and_on_eight():

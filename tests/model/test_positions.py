@@ -88,7 +88,8 @@ def test_alibi_adds_its_slope_times_the_distance_to_the_scores(tiny, noisy_param
     model = tiny(position="alibi", num_layers=1, attention="reference")
     params = noisy_params(model)
     params["h"]["attn"]["c_attn"] = jax.tree.map(jnp.zeros_like, params["h"]["attn"]["c_attn"])
-    _, sown = model.apply({"params": params}, tokens(model), mutable=["intermediates"])
+    run = jax.jit(lambda p, t: model.apply({"params": p}, t, mutable=["intermediates"])[1])
+    sown = run(params, tokens(model))
     (probs_LxBxHxTxT,) = sown["intermediates"]["h"]["attn"]["attention"]
     logs_HxT = np.log(np.asarray(probs_LxBxHxTxT)[0, 0, :, -1])
     np.testing.assert_allclose(
