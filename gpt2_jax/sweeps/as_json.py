@@ -10,7 +10,8 @@ import numpy as np
 from gpt2_jax.sweeps.by_position import position_bands
 from gpt2_jax.sweeps.cautions import cautions
 from gpt2_jax.sweeps.comparison import Row, Versus, compare_arms
-from gpt2_jax.sweeps.outcomes import DIVERGED, DONE, FAILED, WAITING, SweepOutcomes
+from gpt2_jax.sweeps.folder import DIVERGED, DONE, FAILED, WAITING
+from gpt2_jax.sweeps.outcomes import SweepOutcomes
 from gpt2_jax.sweeps.statistics import deviation
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gpt2_jax.sweeps.curves import Band
-from gpt2_jax.sweeps.outcomes import DONE, Outcome
+from gpt2_jax.sweeps.folder import DONE
+from gpt2_jax.sweeps.outcomes import Outcome
 from gpt2_jax.sweeps.position_bins import binned, bins
 from gpt2_jax.sweeps.statistics import mean
 

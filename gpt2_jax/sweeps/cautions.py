@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt2_jax.sweeps.comparison import Row
-from gpt2_jax.sweeps.outcomes import DIVERGED, DONE, FAILED, WAITING, SweepOutcomes
+from gpt2_jax.sweeps.folder import DIVERGED, DONE, FAILED, WAITING
+from gpt2_jax.sweeps.outcomes import SweepOutcomes
 
 _RATE = "schedule.learning_rate"
 

@@ -11,7 +11,8 @@ from gpt2_jax.sweeps import words
 from gpt2_jax.sweeps.by_position import position_bands
 from gpt2_jax.sweeps.cautions import learning_rates
 from gpt2_jax.sweeps.curves import Band, bands, numbers
-from gpt2_jax.sweeps.outcomes import DONE, Outcome, SweepOutcomes
+from gpt2_jax.sweeps.folder import DONE
+from gpt2_jax.sweeps.outcomes import Outcome, SweepOutcomes
 from gpt2_jax.sweeps.statistics import mean
 from gpt2_jax.sweeps.svg import Axes
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpt2_jax.sweeps.curves import numbers
-from gpt2_jax.sweeps.outcomes import DONE, Outcome, SweepOutcomes
+from gpt2_jax.sweeps.folder import DONE
+from gpt2_jax.sweeps.outcomes import Outcome, SweepOutcomes
 from gpt2_jax.sweeps.power import smallest_detectable_effect
 from gpt2_jax.sweeps.statistics import (
     BOOTSTRAP_FROM,

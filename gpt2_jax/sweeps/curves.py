@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpt2_jax.sweeps.outcomes import DONE, Line, Outcome
+from gpt2_jax.sweeps.folder import DONE
+from gpt2_jax.sweeps.outcomes import Line, Outcome
 from gpt2_jax.sweeps.statistics import Array, mean
 
 _MOST_POINTS = 150  # of a curve: more are not seen, and make the page large

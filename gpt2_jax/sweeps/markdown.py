@@ -8,7 +8,8 @@ from gpt2_jax.sweeps import words
 from gpt2_jax.sweeps.cautions import cautions
 from gpt2_jax.sweeps.comparison import compare_arms
 from gpt2_jax.sweeps.config_differences import arm_differences
-from gpt2_jax.sweeps.outcomes import DIVERGED, FAILED, SweepOutcomes
+from gpt2_jax.sweeps.folder import DIVERGED, FAILED
+from gpt2_jax.sweeps.outcomes import SweepOutcomes
 from gpt2_jax.sweeps.question import question
 
 

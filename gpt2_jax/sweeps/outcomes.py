@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.errors import NOT_JSON, UserError, did_you_mean, short_repr
+from gpt2_jax.sweeps.folder import STATES, WAITING
 from gpt2_jax.sweeps.position_file import read_losses
-
-DONE, DIVERGED, FAILED, WAITING = "done", "diverged", "failed", "waiting"
-_STATES = (DONE, DIVERGED, FAILED, WAITING)
-# Of the names of metrics of tasks, these begin those of which more is better.
-_HIGHER_IS_BETTER = "acc"
+from gpt2_jax.sweeps.stages import higher_is_better
 
 Line = Mapping[str, Any]
 
@@ -85,7 +82,7 @@ class SweepOutcomes:
     @property
     def higher_is_better(self) -> bool:
         """Returns whether more of the metric is better, as of an accuracy."""
-        return self.metric.rpartition("/")[2].startswith(_HIGHER_IS_BETTER)
+        return higher_is_better(self.metric)
 
     @property
     def stages(self) -> list[str]:
@@ -165,9 +162,9 @@ def _read_point(folder: Path, table: Mapping[str, Mapping[str, str]]) -> Outcome
     # A point without a status was never started.
     status = read_object(status_path) if status_path.exists() else {"state": WAITING}
     name, state = _get(path, point, "name", str), status.get("state")
-    if state not in _STATES:
+    if state not in STATES:
         raise UserError(
-            f"{status_path}: state must be one of {', '.join(_STATES)}, not {short_repr(state)}"
+            f"{status_path}: state must be one of {', '.join(STATES)}, not {short_repr(state)}"
         )
     lines = read_lines(folder / "run" / "metrics.jsonl")
     config_path = folder / "run" / "config.json"

@@ -15,7 +15,8 @@ from typing import Any
 from gpt2_jax.config.file import split_argument
 from gpt2_jax.errors import Gpt2JaxError, UserError, did_you_mean
 from gpt2_jax.sweeps import child
-from gpt2_jax.sweeps.outcomes import DONE, Line, Outcome, read_lines, read_object, read_sweep
+from gpt2_jax.sweeps.folder import DONE
+from gpt2_jax.sweeps.outcomes import Line, Outcome, read_lines, read_object, read_sweep
 from gpt2_jax.sweeps.slots import available_cores
 
 EARLY_STEPS, TOLERANCE = 10, 1e-3

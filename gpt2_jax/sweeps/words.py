@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt2_jax.sweeps.comparison import Bounds, Row, Versus
-from gpt2_jax.sweeps.outcomes import DIVERGED, DONE, FAILED, WAITING, Outcome, SweepOutcomes
+from gpt2_jax.sweeps.folder import DIVERGED, DONE, FAILED, WAITING
+from gpt2_jax.sweeps.outcomes import Outcome, SweepOutcomes
 from gpt2_jax.sweeps.power import MOST_SEEDS
 from gpt2_jax.sweeps.statistics import deviation, deviation_interval
 from gpt2_jax.sweeps.verdict import BETTER, EQUIVALENT, UNDECIDED, WORSE
