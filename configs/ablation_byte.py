@@ -3,10 +3,11 @@ r"""A two-layer byte-level GPT-2 that trains in half a minute: the base of the r
 Command:
   gpt2-jax prepare --corpus python-stdlib --tokenizer byte --val_fraction 0.03 \
     --out runs/data/ablation_byte
+  gpt2-jax train --config configs/ablation_byte.py --workdir runs/ablation_byte
   gpt2-jax sweep --sweep experiments/records/2026-11-28_noise_floor/sweep.py --out runs/noise_floor
 Hardware: 1 CPU core for each of the runs that a sweep runs at the same time.
 Time: about half a minute a run of 1 M tokens.
-Expected loss: see experiments/records/2026-11-28_noise_floor.
+Expected loss: 1.97 nats per byte held out, 2.84 bits.
 """
 
 from gpt2_jax.config import default

@@ -15,7 +15,7 @@ from gpt2_jax.sweeps.slice_leader import SliceEngine
 from gpt2_jax.sweeps.slots import Slot, check_numbers, make_slots
 from gpt2_jax.sweeps.slurm import SlurmEngine, sbatch_options
 
-LOCAL, SLURM, SLICE = ENGINES = ("local", "slurm", "slice")
+ENGINES = LOCAL, SLURM, SLICE = ("local", "slurm", "slice")
 
 _PACKAGE = Path(__file__).parents[1]
 

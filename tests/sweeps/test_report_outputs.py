@@ -39,7 +39,6 @@ def test_numbers_as_json(folder, tmp_path, capsys):
 
 
 def test_images_of_all_charts(folder, tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
     names = []
     for place in (tmp_path / "a", tmp_path / "b"):
         assert main(["report", str(folder), "--out", str(place), "--png"]) == 0
