@@ -124,7 +124,7 @@ fs.pipe(path, bytes(content))
 
     in_bucket(bucket, "fs.get('bucket/run', sys.argv[1], True)", str(lab / "copy"))
     names = {path.name for path in (lab / "copy").iterdir()}
-    files = {"config.json", "metrics.jsonl", "saved_step"}
+    files = {"config.json", "metrics.jsonl", "loss_by_position.json", "saved_step"}
     assert names == files | {"checkpoints", "samples", "tensorboard"}
     assert len(list((lab / "copy" / "tensorboard").iterdir())) == 3
     steps = {path.name for path in (lab / "copy" / "checkpoints").iterdir()}
