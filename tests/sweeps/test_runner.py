@@ -189,7 +189,7 @@ def test_points_have_gpus_of_their_own(house, monkeypatch):
 
 
 def test_ctrl_c_stops_the_points_that_run_and_the_next_start_goes_on(house):
-    house.plan(seconds=0.03)
+    house.plan(seconds=0.2)
     stages = house.stages(seeds(4))
     handler = signal.getsignal(signal.SIGINT)
     timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
