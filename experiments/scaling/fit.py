@@ -3,17 +3,18 @@ r"""Fits L(N) = E + A N^-alpha to the losses of a sweep over sizes, with interva
     python experiments/scaling/fit.py runs/scaling --out experiments/records/2026-11-28_scaling
 
 N counts the parameters without embeddings. The fit is least squares over the mean loss of each
-size. Two intervals are printed, because they answer different questions: the first repeats the fit
-with the seeds of each size drawn anew (bootstrap, 95 %), and so says how far the noise of seeds
-moves it; the second is the range of the fits that leave one size out, and so says how far it
-depends on which sizes were chosen. Neither says that the law holds beyond the sizes. With --out,
-writes fit.json and, if matplotlib is there (extra `plots`), fit.png.
+size. Two intervals are printed, because they answer different questions. The first (95 %) repeats
+the fit with means drawn from Student's t distribution, whose variance all sizes share, and so says
+how far the noise of seeds moves it. The second is the range of the fits that leave one size out,
+and so says how far it depends on which sizes were chosen. Neither says that the law holds beyond
+the sizes. With --out, writes fit.json and, if matplotlib is there (extra `plots`), fit.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def losses_by_size(folder: Path) -> dict[int, list[float]]:
     """Returns {parameters without embeddings: the metric of each seed}, smallest first.
 
     Raises:
-      UserError: if the folder is no sweep, or has fewer than four sizes.
+      UserError: if the folder is no sweep, or has fewer than four sizes or no size with two seeds.
     """
     outcomes = read_sweep(folder)
     losses: dict[int, list[float]] = {}
@@ -70,11 +71,13 @@ def losses_by_size(folder: Path) -> dict[int, list[float]]:
             f"{folder} has {len(losses)} finished sizes, and three numbers cannot be fitted to "
             "fewer than four: give it a sweep over more"
         )
+    if max(map(len, losses.values())) < 2:
+        raise UserError(f"{folder} has one seed of each size: intervals need at least two")
     return dict(sorted(losses.items()))
 
 
-def _size(values: dict[str, Any]) -> int:
-    model = resolve_vocab_size(from_dict(values)).model
+def _size(values: Mapping[str, Any]) -> int:
+    model = resolve_vocab_size(from_dict(dict(values))).model
     tables = 1 if model.tie_embeddings else 2
     rows = tables * model.vocab_size * model.d_model
     return num_params(model) - rows - ENCODINGS[model.position].num_params(model)
@@ -108,11 +111,16 @@ def fit_with_intervals(losses: dict[int, list[float]]) -> dict[str, Any]:
     sizes = np.array(list(losses), float)
     means = np.array([np.mean(values) for values in losses.values()])
     best = fit(sizes, means)
+    # Drawing among three seeds, as a bootstrap does, would give far too narrow intervals.
+    counts = np.array([len(values) for values in losses.values()])
+    freedom = int(counts.sum() - len(counts))
+    squares = sum(float(np.var(values)) * len(values) for values in losses.values())
+    errors = np.sqrt(squares / freedom / counts)
     random = np.random.default_rng(0)
-    resampled = []
-    for _ in range(_RESAMPLES):
-        drawn = [np.mean(random.choice(values, len(values))) for values in losses.values()]
-        resampled.append(fit(sizes, np.array(drawn)))
+    resampled = [
+        fit(sizes, means + errors * random.standard_t(freedom, len(means)))
+        for _ in range(_RESAMPLES)
+    ]
     kept = [np.arange(len(sizes)) != left_out for left_out in range(len(sizes))]
     without_one = np.array([fit(sizes[keep], means[keep]) for keep in kept])
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)

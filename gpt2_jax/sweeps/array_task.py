@@ -22,7 +22,7 @@ from typing import Any
 from gpt2_jax.errors import NOT_JSON, Gpt2JaxError, PeersLost, Preempted, UserError, print_stderr
 from gpt2_jax.files.paths import resolve_path
 from gpt2_jax.sweeps import attempts
-from gpt2_jax.sweeps.folder import DONE, FINAL, WAITING, SweepFolder
+from gpt2_jax.sweeps.folder import DONE, FINAL, WAITING, Status, SweepFolder
 
 # After these, and after being killed, a restart may help, but not twice in a row.
 _RETRIED = (PeersLost.exit_status,)
@@ -48,15 +48,15 @@ def main(words: Sequence[str], train: Sequence[str] = attempts.TRAIN) -> int:
     flags = shlex.split(str(_read(folder.point(name) / "point.json").get("command")))[2:]
     # Slurm signals this process and the command, which saves. This one stays to write its status.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    if os.environ.get("SLURM_PROCID", "0") != "0":
-        return attempts.shell_status(subprocess.call([*train, *flags]))
-    return _run(folder, name, [*train, *flags])
-
-
-def _run(folder: SweepFolder, name: str, command: Sequence[str]) -> int:
     before = folder.status(name)
     if before.state in FINAL:  # the task was queued again after it had ended
         return 0 if before.state == DONE else before.exit_status or 0
+    if os.environ.get("SLURM_PROCID", "0") != "0":
+        return attempts.shell_status(subprocess.call([*train, *flags]))
+    return _run(folder, name, before, [*train, *flags])
+
+
+def _run(folder: SweepFolder, name: str, before: Status, command: Sequence[str]) -> int:
     begun, began = attempts.begin(folder, name), time.monotonic()
     with attempts.open_log(folder, name) as (log, file):
         environment = {**os.environ, **attempts.variables(folder, name)}

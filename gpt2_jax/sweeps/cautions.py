@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpt2_jax.sweeps.axes import SEED
 from gpt2_jax.sweeps.comparison import Row
 from gpt2_jax.sweeps.folder import DIVERGED, DONE, FAILED, WAITING
 from gpt2_jax.sweeps.outcomes import SweepOutcomes
@@ -57,7 +58,7 @@ def _groups(sweep: SweepOutcomes) -> dict[str, dict[str, dict[float | None, list
         others = {
             knob: value
             for knob, value in point.overrides.items()
-            if knob != _RATE and not knob.endswith("seed") and knob in varied[point.stage]
+            if knob not in (_RATE, SEED) and knob in varied[point.stage]
         }
         label = " ".join(f"{knob}={value}" for knob, value in others.items()) or "all points"
         rates = stages.setdefault(point.stage, {}).setdefault(label, {})

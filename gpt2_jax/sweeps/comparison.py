@@ -14,6 +14,7 @@ from gpt2_jax.sweeps.outcomes import Outcome, SweepOutcomes
 from gpt2_jax.sweeps.power import smallest_detectable_effect
 from gpt2_jax.sweeps.statistics import (
     BOOTSTRAP_FROM,
+    Array,
     Difference,
     bca_interval,
     difference,
@@ -21,7 +22,13 @@ from gpt2_jax.sweeps.statistics import (
     mean,
     sign_flip_p,
 )
-from gpt2_jax.sweeps.verdict import UNDECIDED, decide, more_seeds, time_to_loss
+from gpt2_jax.sweeps.verdict import (
+    UNDECIDED,
+    decide,
+    equivalence_p,
+    more_seeds,
+    time_to_loss,
+)
 
 Bounds = tuple[float, float]
 
@@ -123,19 +130,29 @@ def _compare_all(sweep: SweepOutcomes, values: dict[str, dict[int, float]]) -> d
         if own and baseline and arm != sweep.baseline
     }
     # Arms that show nothing count too: they were compared.
-    adjusted = holm(np.array([float(each.test.p_value()) for each in found.values()]))
+    tests = [each.test for each in found.values()]
+    adjusted = holm(np.array([float(test.p_value()) for test in tests]))
+    equivalence: Sequence[Array | None] = [None] * len(tests)
+    if (delta := sweep.delta) is not None:
+        equivalence = [*holm(np.array([float(equivalence_p(test, delta)) for test in tests]))]
     return {
-        arm: _versus(sweep, each, float(p), len(found))
-        for (arm, each), p in zip(found.items(), adjusted, strict=True)
+        arm: _versus(sweep, each, float(p), alike, len(found))
+        for (arm, each), p, alike in zip(found.items(), adjusted, equivalence, strict=True)
     }
 
 
-def _versus(sweep: SweepOutcomes, found: Difference, adjusted_p: float, arms: int) -> Versus:
+def _versus(
+    sweep: SweepOutcomes,
+    found: Difference,
+    adjusted_p: float,
+    adjusted_equivalence_p: Array | None,
+    arms: int,
+) -> Versus:
     verdict = str(
         decide(
             found.test,
             np.asarray(adjusted_p),
-            sweep.delta,
+            adjusted_equivalence_p,
             higher_is_better=sweep.higher_is_better,
         )
     )

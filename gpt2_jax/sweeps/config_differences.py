@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from gpt2_jax.sweeps.axes import SEED
 from gpt2_jax.sweeps.outcomes import Outcome, SweepOutcomes
 from gpt2_jax.sweeps.words import NONE
 
@@ -39,7 +40,7 @@ def _knobs(point: Outcome, resolved: bool) -> dict[str, str]:
     return {
         name: _text(value)
         for name, value in found.items()
-        if not name.endswith("seed") and name.partition(".")[0] not in _NOT_COMPARED
+        if name != SEED and name.partition(".")[0] not in _NOT_COMPARED
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpt2_jax.config import Config
-from gpt2_jax.sweeps.folder import FINAL, SweepFolder
+from gpt2_jax.sweeps.folder import DONE, FINAL, SweepFolder
 from gpt2_jax.sweeps.points import Point
 from gpt2_jax.sweeps.stages import Stages
 from gpt2_jax.training.progress import duration
@@ -51,14 +51,16 @@ def estimate(
       tokens_per_second: the speed of one point, instead of the measured one.
       planner: plans the time from the shapes of the points, if their devices are known.
     """
-    done: list[Point] = []
+    states: dict[str, str] = {}
     if folder is not None:
-        done = [point for point in points if folder.status(point.name).state in FINAL]
+        states = {point.name: folder.status(point.name).state for point in points}
+    done = [point for point in points if states.get(point.name) in FINAL]
+    whole = [point for point in done if states[point.name] == DONE]  # others stopped early
     source = "given" if tokens_per_second is not None else None
-    if folder is not None and done and tokens_per_second is None:
+    if folder is not None and whole and tokens_per_second is None:
         speeds = [
             point.tokens / seconds
-            for point in done
+            for point in whole
             if (seconds := folder.status(point.name).seconds) > 0
         ]
         if speeds:

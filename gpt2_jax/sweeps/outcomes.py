@@ -144,15 +144,20 @@ def read_sweep(folder: Path) -> SweepOutcomes:
 
 
 def _read_points(folder: Path, stages: Sequence[Any]) -> list[Outcome]:
-    """Returns the points in the order of results.csv; those that are not in it come last."""
+    """Returns the points in the order of results.csv, or without it, all that the folder has.
+
+    A point that is not in results.csv was run for an earlier choice of a stage, and is left out.
+    """
     table = _read_table(folder / "results.csv")
     paths = sorted(folder.glob("points/*/point.json"))
-    if not paths:
-        raise UserError(f"{folder} has no points yet: run the sweep first")
     points = [_read_point(path.parent, table) for path in paths]
+    if table:
+        points = [point for point in points if point.name in table]
+    if not points:
+        raise UserError(f"{folder} has no points yet: run the sweep first")
     order = {name: index for index, name in enumerate(table)}
     place = {stage: index for index, stage in enumerate(stages)}
-    points.sort(key=lambda each: (place.get(each.stage, 0), order.get(each.name, len(order))))
+    points.sort(key=lambda each: (place.get(each.stage, 0), order.get(each.name, 0)))
     return points
 
 

@@ -94,7 +94,9 @@ def seeds_needed(deviation: float, effect: float, *, arms: int = 1, equivalence:
 
     def is_enough(count: int) -> bool:
         enough = power(relative, count, 0.05 / arms) >= POWER
-        return enough and (not equivalence or equivalence_power(relative, count) >= POWER)
+        return enough and (
+            not equivalence or equivalence_power(relative, count, 0.05 / arms) >= POWER
+        )
 
     low, high = 1, 2  # `low` is not enough
     while high <= MOST_SEEDS and not is_enough(high):

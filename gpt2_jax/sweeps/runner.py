@@ -215,6 +215,7 @@ class _Progress:
     def ended(self, point: Point, status: Status) -> None:
         if status.state != WAITING:
             self._todo.pop(point.name, None)
+        if status.state == DONE:  # others stopped early
             self._trained += point.tokens
         words = [f"{point.name} {status.state} after {duration(status.seconds)}"]
         value = self._results.score(point, self._metric)

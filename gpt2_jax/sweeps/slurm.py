@@ -122,11 +122,13 @@ class SlurmEngine:
         while waiting and not self.stop:
             queued = self._queue()
             now = self._clock()
-            self._running = [name for name in queued or () if queued and queued[name].running]
+            self._running = [n for n in waiting if queued and n in queued and queued[n].running]
             for name, point in list(waiting.items()):
                 status = self._folder.status(name)
                 if queued is not None and name not in queued:
                     gone.setdefault(name, now)
+                elif queued is not None:  # one answer of Slurm may lack a task
+                    gone.pop(name, None)
                 if status.state in FINAL or now - gone.get(name, now) >= self._settle_s:
                     del waiting[name]
                     self._running = [other for other in self._running if other != name]

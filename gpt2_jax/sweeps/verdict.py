@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from gpt2_jax.sweeps.power import MOST_SEEDS, seeds_needed
 from gpt2_jax.sweeps.statistics import Array, Difference, TTest
@@ -13,27 +14,47 @@ BETTER, WORSE, EQUIVALENT, UNDECIDED = "better", "worse", "equivalent", "undecid
 ALPHA = 0.05
 
 
+def equivalence_p(test: TTest, delta: float) -> Array:
+    """Returns the p value of each difference being as large as `delta`, of either sign.
+
+    It is the larger one of two one-sided tests (Schuirmann, 1987), and so below 5 % where the 90 %
+    interval lies within +-`delta`; 1 if there are too few values.
+    """
+    freedom, error = test.freedom, test.error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        below = special.stdtr(freedom, (test.estimate - delta) / error)
+        above = special.stdtr(freedom, -(test.estimate + delta) / error)
+    p = np.maximum(below, above)
+    # Values that are all equal leave no doubt.
+    p = np.where(error == 0, np.where(np.abs(test.estimate) < delta, 0.0, 1.0), p)
+    return np.where(np.isnan(p), 1.0, p)
+
+
 def decide(
-    test: TTest, adjusted_p: Array, delta: float | None, *, higher_is_better: bool
+    test: TTest,
+    adjusted_p: Array,
+    adjusted_equivalence_p: Array | None = None,
+    *,
+    higher_is_better: bool,
 ) -> np.ndarray[Any, np.dtype[np.str_]]:
     """Returns the verdict of each difference.
 
-    Equivalent: the 90 % interval lies within +-`delta`, which is the two one-sided tests at 5 %. A
-    difference that is both equivalent and not 0 is equivalent: `delta` was chosen as what does not
-    matter. Better and worse: the adjusted p value is below 5 %.
+    Equivalent: the adjusted p value of `equivalence_p` is below 5 %. A difference that is both
+    equivalent and not 0 is equivalent: `delta` was chosen as what does not matter. Better and
+    worse: the adjusted p value of the difference being 0 is below 5 %.
 
     Args:
       test: the differences, arm minus baseline.
       adjusted_p: their p values, adjusted for the number of arms.
-      delta: the difference that does not matter, or None if none was chosen.
+      adjusted_equivalence_p: those of `equivalence_p`, adjusted likewise; None if no difference
+        was chosen that does not matter.
       higher_is_better: whether the metric is like an accuracy, instead of a loss.
     """
     found = np.asarray(adjusted_p) < ALPHA
     is_better = (test.estimate > 0) == higher_is_better
     verdicts = np.where(found, np.where(is_better, BETTER, WORSE), UNDECIDED)
-    if delta is not None:
-        low, high = test.interval(1 - 2 * ALPHA)
-        verdicts = np.where((low > -delta) & (high < delta), EQUIVALENT, verdicts)
+    if adjusted_equivalence_p is not None:
+        verdicts = np.where(np.asarray(adjusted_equivalence_p) < ALPHA, EQUIVALENT, verdicts)
     return verdicts
 
 

@@ -152,10 +152,11 @@ def verify(
         config_path = workdir / "config.json"
         config = read_object(config_path) if config_path.exists() else {}
     recorded, repeated = _compared(point.lines), _compared(again)
+    missing = float("nan")  # which matches nothing
     matches = [
-        Match(step, name, value, repeated[step, name])
+        Match(step, name, value, repeated.get((step, name), missing))
         for (step, name), value in recorded.items()
-        if (step, name) in repeated
+        if step <= max((step for step, _ in repeated), default=0)
     ]
     if not matches:
         raise UserError(

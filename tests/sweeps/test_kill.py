@@ -93,5 +93,6 @@ def test_twelve_points_killed_at_five_moments_give_the_results_of_a_sweep_that_w
     lines = list(csv.DictReader(expected.decode().splitlines()))
     assert len(lines) == 12 and {line["state"] for line in lines} == {"done"}
     assert len({line["eval/loss"] for line in lines}) == 12
+    assert done  # otherwise every kill came before the first point had ended
     for name, status in done.items():
         assert json.loads((out / "points" / name / "status.json").read_text()) == status

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +18,7 @@ from gpt2_jax.errors import Preempted, UserError
 from gpt2_jax.sweeps import seeds
 from gpt2_jax.sweeps.array_task import main as main_of_task
 from gpt2_jax.sweeps.engines import batch_script
-from gpt2_jax.sweeps.folder import SweepFolder
+from gpt2_jax.sweeps.folder import DONE, Status, SweepFolder
 from gpt2_jax.sweeps.runner import run_sweep
 from gpt2_jax.sweeps.slurm import SlurmEngine, sbatch_options
 from tests.sweeps.fake_slurm import install
@@ -157,6 +159,37 @@ def test_a_point_whose_task_is_cancelled_is_left_waiting(house, slurm):
     end = _run(house, house.stages(seeds(2)))
     thread.join()
     assert end.counts["waiting"] == 2 and end.exit_status == 1
+
+
+def test_a_task_that_one_answer_lacks_is_waited_for_and_those_of_other_points_are_not(house):
+    (point,) = house.stages(seeds(1)).known["main"]
+    folder, clock = SweepFolder(house.out), itertools.count(step=6.0)
+    engine = SlurmEngine(
+        folder,
+        str(house.out),
+        (),
+        batch_script(),
+        at_once=None,
+        log=house.log.append,
+        clock=lambda: float(next(clock)),
+        poll_s=0.0,
+        settle_s=15.0,
+    )
+    task, answers, seen = SimpleNamespace(running=True), itertools.count(), []
+
+    def queue(must=False):
+        answer = next(answers)
+        if answer == 9:
+            folder.point(point.name).mkdir(parents=True)
+            folder.write_status(point.name, Status(0, DONE, "", 1.0, 1))
+        seen.append(list(engine.running))
+        return {"of another choice": task} | ({} if answer in (2, 5) else {point.name: task})
+
+    engine._queue = queue
+    ended = []
+    engine.run([point], lambda point, status: ended.append(status.state), lambda: None)
+    assert ended == [DONE] and [point.name] in seen
+    assert not any("of another choice" in names for names in seen)
 
 
 def test_a_refusal_of_slurm_is_one_line_and_leaves_no_array(house, slurm):

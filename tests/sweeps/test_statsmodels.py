@@ -10,7 +10,7 @@ import pytest
 
 from gpt2_jax.sweeps.power import power, seeds_needed, smallest_detectable_effect
 from gpt2_jax.sweeps.statistics import difference, holm, welch
-from gpt2_jax.sweeps.verdict import EQUIVALENT, WORSE, decide
+from gpt2_jax.sweeps.verdict import EQUIVALENT, WORSE, decide, equivalence_p
 
 _ARM = np.array([1.51, 1.47, 1.62, 1.40, 1.58, 1.49])
 _BASELINE = np.array([1.55, 1.49, 1.70, 1.46, 1.57, 1.56])
@@ -40,7 +40,9 @@ def test_unpaired_differences():
 def test_equivalence_is_both_one_sided_tests(delta, p):
     # ttost_paired(arm, baseline, -delta, delta)
     test = difference(dict(enumerate(_ARM)), dict(enumerate(_BASELINE))).test
-    verdict = decide(test, test.p_value(), delta, higher_is_better=True)
+    found = equivalence_p(test, delta)
+    assert float(found) == pytest.approx(p, abs=5e-8)
+    verdict = decide(test, test.p_value(), found, higher_is_better=True)
     assert str(verdict) == (EQUIVALENT if p < 0.05 else WORSE)
 
 

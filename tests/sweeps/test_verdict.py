@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -15,6 +18,7 @@ from gpt2_jax.sweeps.verdict import (
     UNDECIDED,
     WORSE,
     decide,
+    equivalence_p,
     more_seeds,
     time_to_loss,
 )
@@ -31,7 +35,8 @@ def _losses(seed: int, arms: int, count: int, correlation: float = 0.5) -> np.nd
 
 
 def _verdicts(test: TTest, p: np.ndarray, delta: float | None = None) -> np.ndarray:
-    return decide(test, p, delta, higher_is_better=False)
+    alike = None if delta is None else equivalence_p(test, delta)
+    return decide(test, p, alike, higher_is_better=False)
 
 
 @pytest.mark.parametrize("count", [3, 5, 10])
@@ -72,6 +77,17 @@ def test_a_difference_of_delta_is_seldom_called_equivalent(count):
     losses = _losses(30 + count, 2, count)
     test = mean(losses[:, 1] - losses[:, 0] + 2.0)
     assert np.mean(_verdicts(test, test.p_value(), 2.0) == EQUIVALENT) <= 0.056
+    low, high = test.interval(0.9)
+    np.testing.assert_array_equal(equivalence_p(test, 2.0) < 0.05, (low > -2.0) & (high < 2.0))
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_several_arms_that_differ_by_delta_are_seldom_called_equivalent(count):
+    losses = _losses(50 + count, 6, count)
+    test = mean(losses[:, 1:] - losses[:, :1] + 2.0)
+    adjusted = holm(equivalence_p(test, 2.0))
+    assert np.mean((adjusted < 0.05).any(axis=-1)) <= 0.056
+    assert np.mean((equivalence_p(test, 2.0) < 0.05).any(axis=-1)) > 0.1
 
 
 def test_reports_give_the_verdicts_that_are_simulated(tmp_path):
@@ -80,7 +96,8 @@ def test_reports_give_the_verdicts_that_are_simulated(tmp_path):
     losses = _losses(40, 4, 5)[:12] + effects[:, None]
     test = mean(losses[:, 1:] - losses[:, :1])
     p_xA = holm(test.p_value())
-    expected = _verdicts(test, p_xA, 0.5)
+    alike = holm(equivalence_p(test, 0.5))
+    expected = decide(test, p_xA, alike, higher_is_better=False)
     assert len({*expected.ravel()}) > 2
     for sweep, losses_AxN in enumerate(losses):
         finals = {f"arm {arm}": values.tolist() for arm, values in enumerate(losses_AxN)}
@@ -89,6 +106,17 @@ def test_reports_give_the_verdicts_that_are_simulated(tmp_path):
         assert [row.versus.verdict for row in rows if row.versus] == [*expected[sweep]]
         found = [row.versus.adjusted_p for row in rows if row.versus]
         np.testing.assert_allclose(found, p_xA[sweep])
+
+
+def test_points_of_an_earlier_choice_are_left_out(tmp_path):
+    folder = write_sweep(tmp_path, {"a": [1.0, 1.1], "b": [2.0, 2.1]}, baseline="a")
+    point = read_sweep(folder).points[-1]
+    left = folder / "points" / "left-out"
+    shutil.copytree(folder / "points" / point.name, left)
+    values = json.loads((left / "point.json").read_text())
+    (left / "point.json").write_text(json.dumps(values | {"name": "left-out"}))
+    assert [each.name for each in read_sweep(folder).points].count("left-out") == 0
+    assert len(read_sweep(folder).points) == 4
 
 
 def test_the_four_verdicts():
@@ -101,7 +129,8 @@ def test_the_four_verdicts():
         (unclear, False, UNDECIDED),
     ):
         test = mean(np.array(values))
-        found = decide(test, test.p_value(), 0.01, higher_is_better=higher)
+        alike = equivalence_p(test, 0.01)
+        found = decide(test, test.p_value(), alike, higher_is_better=higher)
         assert str(found) == expected
     single = mean(np.array([0.0]))
     assert str(_verdicts(single, single.p_value(), 1.0)) == UNDECIDED
