@@ -7,10 +7,8 @@ from typing import Any
 
 from gpt2_jax.sweeps.axes import SEED
 from gpt2_jax.sweeps.outcomes import Outcome, SweepOutcomes
+from gpt2_jax.sweeps.points import NOT_LEARNED
 from gpt2_jax.sweeps.words import NONE
-
-# They change what is recorded, saved or shared between devices; seeds are not what is compared.
-_NOT_COMPARED = ("log", "checkpoint", "mesh")
 
 
 def arm_differences(sweep: SweepOutcomes, stage: str) -> dict[str, dict[str, str]]:
@@ -40,7 +38,7 @@ def _knobs(point: Outcome, resolved: bool) -> dict[str, str]:
     return {
         name: _text(value)
         for name, value in found.items()
-        if name != SEED and name.partition(".")[0] not in _NOT_COMPARED
+        if name != SEED and name.partition(".")[0] not in NOT_LEARNED
     }
 
 

@@ -30,7 +30,8 @@ STATES: tuple[str, ...] = (DONE, DIVERGED, FAILED, WAITING)
 FINAL = (DONE, DIVERGED)
 
 _BETWEEN = "; "  # texts of the same fact about different points
-_COMPARED = ("base", "metric", "delta", "baseline", "stages")
+SAME = ("base", "metric", "delta", "baseline", "stages")
+"""The values of sweep.json that may not change while a folder is that of one sweep."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,7 @@ class SweepFolder:
                 )
             return
         before, now = _read_json(self.path / "sweep.json"), describe(stages, "")
-        if changed := [key for key in _COMPARED if before.get(key) != now[key]]:
+        if changed := [key for key in SAME if before.get(key) != now[key]]:
             differences = ", ".join(
                 f"{key} ({short_repr(before.get(key))} -> {short_repr(now[key])})"
                 for key in changed

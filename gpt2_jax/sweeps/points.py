@@ -20,7 +20,7 @@ from gpt2_jax.files.paths import is_remote
 from gpt2_jax.sweeps.axes import Setting, Value, value_text
 
 # Sections that change what is recorded, saved or shared between devices, but not what is learned.
-_NOT_HASHED = ("log", "checkpoint", "mesh")
+NOT_LEARNED = ("log", "checkpoint", "mesh")
 _LONGEST_ARM = 60  # characters of an arm in a name, which is the name of a folder
 
 
@@ -123,7 +123,7 @@ class Resolver:
 def config_hash(config: Config) -> str:
     """Returns the SHA-256 of a config without log, checkpoint and mesh, as hexadecimal digits."""
     values = config_lib.to_dict(config)
-    hashed = {name: section for name, section in values.items() if name not in _NOT_HASHED}
+    hashed = {name: section for name, section in values.items() if name not in NOT_LEARNED}
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
 

@@ -20,6 +20,7 @@ from gpt2_jax.errors import UserError, warn
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.paths import is_remote
 from gpt2_jax.sweeps import readme
+from gpt2_jax.sweeps.folder import SAME
 from gpt2_jax.sweeps.markdown import markdown, verdict_table
 from gpt2_jax.sweeps.outcomes import (
     Outcome,
@@ -39,8 +40,6 @@ LARGEST = 300_000
 _METRICS_BYTES = 70_000  # about as many for the lines of all points together
 _LINE_BYTES = 90  # of a line of the training and, as often, of one of a validation
 _FEWEST_LINES, _MOST_LINES = 12, 100
-# Of a sweep these say what it compares: a record may only be replaced by that of the same sweep.
-_SAME = ("base", "metric", "delta", "baseline", "stages")
 
 
 def write_record(folder: Path, out: Path) -> str:
@@ -99,7 +98,7 @@ def _check_place(out: Path, described: dict[str, Any]) -> None:
         raise UserError(f"--record {out} is not a folder")
     if (out / "sweep.json").exists():
         before = read_object(out / "sweep.json")
-        if changed := [key for key in _SAME if before.get(key) != described.get(key)]:
+        if changed := [key for key in SAME if before.get(key) != described.get(key)]:
             raise UserError(
                 f"--record {out} holds the record of another sweep, whose {changed[0]} is "
                 f"{before.get(changed[0])!r} instead of {described.get(changed[0])!r}: name "

@@ -17,6 +17,7 @@ from gpt2_jax.errors import Gpt2JaxError, UserError, did_you_mean
 from gpt2_jax.sweeps import child
 from gpt2_jax.sweeps.folder import DONE
 from gpt2_jax.sweeps.outcomes import Line, Outcome, read_lines, read_object, read_sweep
+from gpt2_jax.sweeps.points import NOT_LEARNED
 from gpt2_jax.sweeps.slots import available_cores
 
 EARLY_STEPS, TOLERANCE = 10, 1e-3
@@ -31,8 +32,6 @@ LATER_TOLERANCE = 1e-2
 By then, differences from rounding may have grown to those of another run with the same batches, and
 the norms of gradients are shown, but not judged.
 """
-# They change what is recorded, saved or shared between devices, but not what is learned.
-_NOT_COMPARED = ("log", "checkpoint", "mesh")
 _COMPARED = ("loss", "grad_norm", "learning_rate")
 
 
@@ -186,7 +185,7 @@ def _changed_knobs(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     """Returns sentences on the knobs that make the run another one than the recorded one."""
     found = []
     for section, values in recorded.items():
-        if section in _NOT_COMPARED or not isinstance(values, dict):
+        if section in NOT_LEARNED or not isinstance(values, dict):
             continue
         others = now.get(section, {})
         for knob, value in values.items():

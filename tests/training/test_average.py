@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt2_jax.training.trainer import Trainer
 from gpt2_jax.training.update import updated_average
-from tests.training.tiny import Recorder, make_config, make_setup, steps_with
+from tests.training.tiny import make_config, seen_whole_and_halved, steps_with
 
 _NUMBERS = ("eval/count", "eval/ema_count")
 
@@ -41,15 +40,11 @@ def test_a_run_resumes_to_the_bit_with_its_average_and_validates_both(tmp_path, 
         log__norms_every=0,
         train__total_steps=6,
     )
-    seen = []
-    for folder, stops in (("whole", (None,)), ("halves", (3, None))):
-        recorder = Recorder()
-        for stop in stops:
-            Trainer(config, tmp_path / folder, make_setup(config, [recorder])).run(stop)
-        seen.append(recorder.seen)
+    whole, halves = seen_whole_and_halved(config, tmp_path)
+    for folder in ("whole", "halves"):
         steps = [steps_with(tmp_path / folder, number) for number in _NUMBERS]
         assert steps[0] == steps[1] and steps[0][-1] == 6
-    whole, halves = seen  # parameters and average by turns; the halves validate after step 3, too
+    # They saw parameters and average by turns; the halves validate after step 3, too.
     assert len(whole) == 6 and len(halves) == 8
     pairs = zip(jax.tree.leaves(whole[-2:]), jax.tree.leaves(halves[-2:]), strict=True)
     assert all(np.array_equal(one, other) for one, other in pairs)

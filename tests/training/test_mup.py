@@ -15,10 +15,9 @@ from gpt2_jax.training import step
 from gpt2_jax.training.mup import matrix_rate
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.state import abstract_state, init_state
-from gpt2_jax.training.trainer import Trainer
 from gpt2_jax.training.update import Gradient, adamw_update, apply_update, optax_update
 from tests.training.test_matrices import _KERNELS, drawn, named
-from tests.training.tiny import Recorder, make_config, make_setup
+from tests.training.tiny import make_config, seen_whole_and_halved
 
 _M = 4  # the width is 32
 _RATE = 0.01
@@ -139,13 +138,8 @@ def test_a_run_resumes_to_the_bit(tmp_path):
         log__norms_every=0,
         train__total_steps=6,
     )
-    seen = []
-    for folder, stops in (("whole", (None,)), ("halves", (3, None))):
-        recorder = Recorder()
-        for stop in stops:
-            Trainer(config, tmp_path / folder, make_setup(config, [recorder])).run(stop)
-        seen.append(recorder.seen[-1])
-    jax.tree.map(np.testing.assert_array_equal, *seen)
+    whole, halves = seen_whole_and_halved(config, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, whole[-1], halves[-1])
 
 
 @pytest.mark.slow

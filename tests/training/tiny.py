@@ -12,6 +12,7 @@ from gpt2_jax.config import from_dict
 from gpt2_jax.data.loader import TrainLoader
 from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.training.run import Setup
+from gpt2_jax.training.trainer import Trainer
 
 TOKENS = TokenArray([(np.arange(2000) * 7 % 61).astype(np.uint16)])
 
@@ -93,3 +94,17 @@ class Clock:
 
     def __call__(self):
         return self.now
+
+
+def seen_whole_and_halved(config, folder):
+    """Trains in `folder`/whole at once and in `folder`/halves with a stop after step 3.
+
+    Returns what a `Recorder` saw in each of the two.
+    """
+    seen = []
+    for name, stops in (("whole", (None,)), ("halves", (3, None))):
+        recorder = Recorder()
+        for stop in stops:
+            Trainer(config, folder / name, make_setup(config, [recorder])).run(stop)
+        seen.append(recorder.seen)
+    return seen
