@@ -1,4 +1,4 @@
-"""Do norms before the blocks, and small projections into the residual stream, help with depth?"""
+"""Do norms before the blocks, and small projections, help a model of two layers?"""
 
 from gpt2_jax.sweeps import Sweep, axis, product, seeds
 
@@ -8,18 +8,17 @@ def get_sweep():
     return Sweep(
         base="configs/ablation_byte.py",
         points=product(
-            axis("model.num_layers", [2, 8]),
             axis("model.norm_position", ["pre", "post"]),
             axis("model.residual_init", ["scaled", "plain"]),
             seeds(3),
         ),
-        baseline={
-            "model.num_layers": 8,
-            "model.norm_position": "pre",
-            "model.residual_init": "scaled",
-        },
+        baseline={"model.norm_position": "pre", "model.residual_init": "scaled"},
         metric="eval/loss",
         delta=0.01,
         # Without warmup, because warmup is said to be what norms behind the blocks need.
-        overrides={"train.total_steps": 500, "schedule.warmup_steps": 0},
+        overrides={
+            "model.num_layers": 2,
+            "train.total_steps": 500,
+            "schedule.warmup_steps": 0,
+        },
     )
