@@ -130,6 +130,6 @@ def test_names_that_only_linux_has_are_used_where_it_is_checked_that_they_exist(
                     used.add((path.relative_to(_PACKAGE).as_posix(), f"{module}.{name}"))
     assert used == {
         ("data/shard_file.py", "os.preadv"),
-        ("sweeps/child.py", "os.sched_setaffinity"),
-        ("sweeps/slots.py", "os.sched_getaffinity"),
+        ("sweeps/engines/child.py", "os.sched_setaffinity"),
+        ("sweeps/engines/slots.py", "os.sched_getaffinity"),
     }

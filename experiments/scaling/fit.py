@@ -27,7 +27,7 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.model.flops import num_params
 from gpt2_jax.model.positions import ENCODINGS
 from gpt2_jax.sweeps.folder import DONE
-from gpt2_jax.sweeps.outcomes import read_sweep
+from gpt2_jax.sweeps.report.outcomes import read_sweep
 
 _RESAMPLES = 2000
 _NAMES = ("E", "A", "alpha")

@@ -89,8 +89,8 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     # Imported after the arguments are checked, as scipy takes a second.
     from gpt2_jax.files.paths import local_path, resolve_path
-    from gpt2_jax.sweeps.record import write_record
-    from gpt2_jax.sweeps.report import overview, write_report
+    from gpt2_jax.sweeps.report.record import write_record
+    from gpt2_jax.sweeps.report.write import overview, write_report
 
     if args.verify is not None:
         return _verify(resolve_path(args.verify, "--verify"), args)
@@ -139,9 +139,9 @@ def _check(args: argparse.Namespace) -> None:
 
 def _against(run: Path, args: argparse.Namespace) -> int:
     from gpt2_jax.files.paths import resolve_path
-    from gpt2_jax.sweeps import against
-    from gpt2_jax.sweeps.references import load_reference
-    from gpt2_jax.sweeps.report import write_against
+    from gpt2_jax.sweeps.report import against
+    from gpt2_jax.sweeps.report.references import load_reference
+    from gpt2_jax.sweeps.report.write import write_against
 
     reference = load_reference(args.against)
     standing = against.compare(run, reference)
@@ -155,7 +155,7 @@ def _against(run: Path, args: argparse.Namespace) -> int:
 
 
 def _verify(folder: Path, args: argparse.Namespace) -> int:
-    from gpt2_jax.sweeps.verify import verification, verify
+    from gpt2_jax.sweeps.report.verify import verification, verify
 
     found = verify(folder, args.steps or _VERIFIED_STEPS, name=args.point, cores=args.cores)
     print(verification(found))

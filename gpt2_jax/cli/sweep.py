@@ -17,12 +17,13 @@ from gpt2_jax.errors import UserError, print_stderr
 from gpt2_jax.files.paths import resolve_path
 from gpt2_jax.parallel.chips import chip_named
 from gpt2_jax.parallel.gpus import local_gpu
-from gpt2_jax.sweeps import cost, engines
-from gpt2_jax.sweeps.engines import ENGINES
+from gpt2_jax.sweeps import cost
+from gpt2_jax.sweeps.engines import choose
+from gpt2_jax.sweeps.engines.choose import ENGINES
+from gpt2_jax.sweeps.engines.slice_follower import Follower
 from gpt2_jax.sweeps.file import load_sweep
 from gpt2_jax.sweeps.folder import SweepFolder
 from gpt2_jax.sweeps.runner import SweepEnd, check_points, points_so_far, run_sweep
-from gpt2_jax.sweeps.slice_follower import Follower
 from gpt2_jax.sweeps.stages import Stages
 
 HELP = """\
@@ -122,10 +123,10 @@ def run(args: argparse.Namespace) -> int:
     """Runs the sweep and returns the exit status."""
     _check(args)
     flags = (args.engine, args.workers, args.devices_per_point, args.sbatch)
-    engines.check(*flags)
+    choose.check(*flags)
     chosen = None  # what is only shown may be for another machine
     if not (args.dry_run or args.print_commands):
-        chosen = engines.choose(*flags, on_tpu=args.engine == engines.SLICE and _is_tpu())
+        chosen = choose.choose(*flags, on_tpu=args.engine == choose.SLICE and _is_tpu())
     stages = Stages(load_sweep(args.sweep))
     folder = None
     if args.out is not None:
@@ -145,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         stages,
         args.sweep,
         args.out,
-        lambda folder, base, log: engines.make(chosen, folder, base, args.out, log),
+        lambda folder, base, log: choose.make(chosen, folder, base, args.out, log),
     )
     _show_end(end, args)
     return end.exit_status
@@ -154,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
 def _dry_run(args: argparse.Namespace, stages: Stages, folder: SweepFolder | None) -> None:
     # Imported here, as scipy takes a second.
     from gpt2_jax.sweeps.design import design_json, design_of, design_text
-    from gpt2_jax.sweeps.noise import deviation_of
+    from gpt2_jax.sweeps.report.noise import deviation_of
 
     deviation, source = None, ""
     if args.noise is not None:

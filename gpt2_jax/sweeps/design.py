@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from gpt2_jax.sweeps.power import MOST_SEEDS, seeds_needed, smallest_detectable_effect
 from gpt2_jax.sweeps.stages import Stages
+from gpt2_jax.sweeps.statistics.power import MOST_SEEDS, seeds_needed, smallest_detectable_effect
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from gpt2_jax.errors import Gpt2JaxError, Preempted, UserError, print_stderr, wa
 from gpt2_jax.files.lock import lock_folder
 from gpt2_jax.files.paths import resolve_path
 from gpt2_jax.parallel.run_info import read_run_info
-from gpt2_jax.sweeps.engine import Engine, Log, stopped_by_signals
+from gpt2_jax.sweeps.engines.engine import Engine, Log, stopped_by_signals
 from gpt2_jax.sweeps.environment import project_version
 from gpt2_jax.sweeps.folder import (
     DIVERGED,

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.sweeps import Sweep
-from gpt2_jax.sweeps.engine import Log
+from gpt2_jax.sweeps.engines.engine import Log
+from gpt2_jax.sweeps.engines.local import LocalEngine
+from gpt2_jax.sweeps.engines.slots import Slot
 from gpt2_jax.sweeps.folder import SweepFolder
-from gpt2_jax.sweeps.local import LocalEngine
 from gpt2_jax.sweeps.runner import SweepEnd, run_sweep
-from gpt2_jax.sweeps.slots import Slot
 from gpt2_jax.sweeps.stages import Stages
 from tests.cli.refusals import CONFIG
 

@@ -11,8 +11,8 @@ import pytest
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.cli.main import main
-from gpt2_jax.sweeps.against import compare, interpolated
-from gpt2_jax.sweeps.references import load_reference, run_setting, shipped
+from gpt2_jax.sweeps.report.against import compare, interpolated
+from gpt2_jax.sweeps.report.references import load_reference, run_setting, shipped
 
 _TOKENS = 524288  # of a step of configs/gpt2_small.py
 

@@ -10,11 +10,11 @@ import pytest
 from scipy import stats
 
 from gpt2_jax.cli.main import main
-from gpt2_jax.sweeps.by_position import position_bands
-from gpt2_jax.sweeps.outcomes import read_sweep
-from gpt2_jax.sweeps.page import page
-from gpt2_jax.sweeps.position_bins import binned, bins, unbinned
-from gpt2_jax.sweeps.record import write_record
+from gpt2_jax.sweeps.report.by_position import position_bands
+from gpt2_jax.sweeps.report.outcomes import read_sweep
+from gpt2_jax.sweeps.report.page import page
+from gpt2_jax.sweeps.report.position_bins import binned, bins, unbinned
+from gpt2_jax.sweeps.report.record import write_record
 from tests.sweeps.made_sweep import STEPS, write_sweep
 
 _FINALS = {"learned": [1.5, 1.6, 1.4], "rotary": [1.4, 1.5, 1.3]}

@@ -14,9 +14,9 @@ from gpt2_jax.sweeps import arms, axis, best_of, logspace2, product, seeds
 from gpt2_jax.sweeps.cost import Planner, as_text, estimate
 from gpt2_jax.sweeps.design import design_json, design_of, design_text
 from gpt2_jax.sweeps.folder import SweepFolder
-from gpt2_jax.sweeps.noise import deviation_of
-from gpt2_jax.sweeps.power import seeds_needed
+from gpt2_jax.sweeps.report.noise import deviation_of
 from gpt2_jax.sweeps.runner import points_so_far
+from gpt2_jax.sweeps.statistics.power import seeds_needed
 from tests.cli.refusals import refused
 from tests.sweeps.made_sweep import write_sweep
 

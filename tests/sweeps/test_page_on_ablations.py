@@ -13,8 +13,8 @@ from gpt2_jax import sweeps
 from gpt2_jax.cli.main import VERBS
 from gpt2_jax.cli.verb import parse
 from gpt2_jax.config import knobs
-from gpt2_jax.sweeps import words
-from gpt2_jax.sweeps.references import shipped
+from gpt2_jax.sweeps.report import words
+from gpt2_jax.sweeps.report.references import shipped
 from gpt2_jax.sweeps.stages import Stages
 
 _ROOT = Path(__file__).parents[2]

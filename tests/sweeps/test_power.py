@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy import integrate, stats
 
-from gpt2_jax.sweeps.power import (
+from gpt2_jax.sweeps.statistics.power import (
     MOST_SEEDS,
     equivalence_power,
     exceeds,

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from gpt2_jax.cli.main import main
-from gpt2_jax.sweeps import record
-from gpt2_jax.sweeps.comparison import compare_arms
-from gpt2_jax.sweeps.curves import seconds_at
-from gpt2_jax.sweeps.markdown import markdown
-from gpt2_jax.sweeps.outcomes import read_sweep
-from gpt2_jax.sweeps.readme import lacking
-from gpt2_jax.sweeps.record import LARGEST, write_record
-from gpt2_jax.sweeps.record_environment import environment
-from gpt2_jax.sweeps.report import overview
-from gpt2_jax.sweeps.thinning import VERIFIED_LINES, thinned
+from gpt2_jax.sweeps.report import record
+from gpt2_jax.sweeps.report.comparison import compare_arms
+from gpt2_jax.sweeps.report.curves import seconds_at
+from gpt2_jax.sweeps.report.markdown import markdown
+from gpt2_jax.sweeps.report.outcomes import read_sweep
+from gpt2_jax.sweeps.report.readme import lacking
+from gpt2_jax.sweeps.report.record import LARGEST, write_record
+from gpt2_jax.sweeps.report.record_environment import environment
+from gpt2_jax.sweeps.report.thinning import VERIFIED_LINES, thinned
+from gpt2_jax.sweeps.report.write import overview
 from tests.sweeps.made_sweep import write_sweep
 
 _FINALS = {"learned": [1.5, 1.6, 1.55], "rotary": [1.45, 1.56, 1.5], "none": [1.7, 1.8, 1.75]}

@@ -12,13 +12,13 @@ import pytest
 from scipy import stats
 
 from gpt2_jax.cli.main import main
-from gpt2_jax.sweeps.cautions import cautions
-from gpt2_jax.sweeps.comparison import compare_arms
-from gpt2_jax.sweeps.curves import bands, seconds_at
-from gpt2_jax.sweeps.markdown import markdown
-from gpt2_jax.sweeps.outcomes import read_sweep
-from gpt2_jax.sweeps.page import page
-from gpt2_jax.sweeps.report import overview
+from gpt2_jax.sweeps.report.cautions import cautions
+from gpt2_jax.sweeps.report.comparison import compare_arms
+from gpt2_jax.sweeps.report.curves import bands, seconds_at
+from gpt2_jax.sweeps.report.markdown import markdown
+from gpt2_jax.sweeps.report.outcomes import read_sweep
+from gpt2_jax.sweeps.report.page import page
+from gpt2_jax.sweeps.report.write import overview
 from tests.sweeps.made_sweep import STEPS, TOKENS, write_sweep
 
 _RANDOM = np.random.default_rng(0)

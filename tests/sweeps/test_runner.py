@@ -18,9 +18,9 @@ from gpt2_jax.errors import Preempted, UserError
 from gpt2_jax.files.lock import FileLock
 from gpt2_jax.sweeps import arms, axis, best_of, local, logspace2, product, seeds
 from gpt2_jax.sweeps.cost import estimate
+from gpt2_jax.sweeps.engines.slots import Slot, available_cores, make_slots, visible_gpus
 from gpt2_jax.sweeps.folder import SweepFolder
 from gpt2_jax.sweeps.runner import points_so_far
-from gpt2_jax.sweeps.slots import Slot, available_cores, make_slots, visible_gpus
 from tests.sweeps.sweeping import TOKENS
 
 _RATES = product(axis("schedule.learning_rate", logspace2(-10, -9)), seeds(3))
@@ -215,9 +215,9 @@ _DRIVER = """
 import sys
 from pathlib import Path
 from gpt2_jax.sweeps.file import load_sweep
-from gpt2_jax.sweeps.local import LocalEngine
+from gpt2_jax.sweeps.engines.local import LocalEngine
 from gpt2_jax.sweeps.runner import run_sweep
-from gpt2_jax.sweeps.slots import make_slots
+from gpt2_jax.sweeps.engines.slots import make_slots
 from gpt2_jax.sweeps.stages import Stages
 
 train, out = sys.argv[1:-1], sys.argv[-1]

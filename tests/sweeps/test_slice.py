@@ -16,9 +16,9 @@ import pytest
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import PeersLost, Preempted
 from gpt2_jax.sweeps import seeds
+from gpt2_jax.sweeps.engines.slice_follower import Follower
+from gpt2_jax.sweeps.engines.slice_leader import SliceEngine
 from gpt2_jax.sweeps.runner import run_sweep
-from gpt2_jax.sweeps.slice_follower import Follower
-from gpt2_jax.sweeps.slice_leader import SliceEngine
 from tests.runs import SETTINGS, fill_lab
 from tests.sweeps.sweeping import ROOT
 
@@ -42,7 +42,7 @@ sys.exit(plan.get(seed, 0))
 """
 _FOLLOWER = """
 import pathlib, sys
-from gpt2_jax.sweeps.slice_follower import Follower
+from gpt2_jax.sweeps.engines.slice_follower import Follower
 train = (sys.executable, "-I", "-S", "other.py")
 print("begins", flush=True)
 sys.exit(Follower(pathlib.Path("out"), 1, train=train, log=print, patience_s=30).run())

@@ -16,18 +16,18 @@ import pytest
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import Preempted, UserError
 from gpt2_jax.sweeps import seeds
-from gpt2_jax.sweeps.array_task import main as main_of_task
-from gpt2_jax.sweeps.engines import batch_script
+from gpt2_jax.sweeps.engines.array_task import main as main_of_task
+from gpt2_jax.sweeps.engines.choose import batch_script
+from gpt2_jax.sweeps.engines.slurm import SlurmEngine, sbatch_options
 from gpt2_jax.sweeps.folder import DONE, Status, SweepFolder
 from gpt2_jax.sweeps.runner import run_sweep
-from gpt2_jax.sweeps.slurm import SlurmEngine, sbatch_options
 from tests.sweeps.fake_slurm import install
 from tests.sweeps.sweeping import ROOT
 
 # A task with the command that pretends to train.
 _TASK = """
 import sys
-from gpt2_jax.sweeps.array_task import main
+from gpt2_jax.sweeps.engines.array_task import main
 sys.exit(main(sys.argv[1:], {train!r}))
 """
 

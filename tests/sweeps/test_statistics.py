@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpt2_jax.sweeps import statistics
-from gpt2_jax.sweeps.statistics import (
+from gpt2_jax.sweeps.statistics import differences
+from gpt2_jax.sweeps.statistics.differences import (
     bca_interval,
     deviation_interval,
     difference,
@@ -111,7 +111,7 @@ def test_sign_flips_are_scipys_permutations(monkeypatch):
     values = _RANDOM.normal(0.4, 1.0, 9)
     exact = stats.permutation_test((values,), np.sum, permutation_type="samples", n_resamples=1000)
     assert sign_flip_p(values) == pytest.approx(exact.pvalue)
-    monkeypatch.setattr(statistics, "_MOST_FLIPPED", 5)
+    monkeypatch.setattr(differences, "_MOST_FLIPPED", 5)
     assert sign_flip_p(values) == pytest.approx(exact.pvalue, abs=0.01)
 
 

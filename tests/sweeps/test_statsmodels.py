@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpt2_jax.sweeps.power import power, seeds_needed, smallest_detectable_effect
-from gpt2_jax.sweeps.statistics import difference, holm, welch
-from gpt2_jax.sweeps.verdict import EQUIVALENT, WORSE, decide, equivalence_p
+from gpt2_jax.sweeps.statistics.differences import difference, holm, welch
+from gpt2_jax.sweeps.statistics.power import power, seeds_needed, smallest_detectable_effect
+from gpt2_jax.sweeps.statistics.verdict import EQUIVALENT, WORSE, decide, equivalence_p
 
 _ARM = np.array([1.51, 1.47, 1.62, 1.40, 1.58, 1.49])
 _BASELINE = np.array([1.55, 1.49, 1.70, 1.46, 1.57, 1.56])

@@ -8,11 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
-from gpt2_jax.sweeps.comparison import compare_arms
-from gpt2_jax.sweeps.outcomes import read_sweep
-from gpt2_jax.sweeps.power import smallest_detectable_effect
-from gpt2_jax.sweeps.statistics import TTest, difference, holm, mean, welch
-from gpt2_jax.sweeps.verdict import (
+from gpt2_jax.sweeps.report.comparison import compare_arms
+from gpt2_jax.sweeps.report.outcomes import read_sweep
+from gpt2_jax.sweeps.statistics.differences import TTest, difference, holm, mean, welch
+from gpt2_jax.sweeps.statistics.power import smallest_detectable_effect
+from gpt2_jax.sweeps.statistics.verdict import (
     BETTER,
     EQUIVALENT,
     UNDECIDED,

@@ -12,9 +12,9 @@ import pytest
 
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import Gpt2JaxError, UserError
-from gpt2_jax.sweeps import verify as verifying
-from gpt2_jax.sweeps.record import write_record
-from gpt2_jax.sweeps.verify import Match, run_command, verification, verify
+from gpt2_jax.sweeps.report import verify as verifying
+from gpt2_jax.sweeps.report.record import write_record
+from gpt2_jax.sweeps.report.verify import Match, run_command, verification, verify
 from tests.sweeps.made_sweep import write_sweep
 
 

@@ -1,0 +1,1 @@
+"""Reports: what the points of a sweep have shown, as tables, charts, pages and records."""

@@ -1,0 +1,1 @@
+"""Statistics of sweeps: tests of differences, what a number of seeds can show, and verdicts."""
