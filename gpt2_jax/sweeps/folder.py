@@ -96,7 +96,7 @@ class SweepFolder:
                     "new folder"
                 )
             return
-        before, now = _read_json(self.path / "sweep.json"), describe(stages, "")
+        before, now = read_object(self.path / "sweep.json"), describe(stages, "")
         if changed := [key for key in SAME if before.get(key) != now[key]]:
             differences = ", ".join(
                 f"{key} ({short_repr(before.get(key))} -> {short_repr(now[key])})"
@@ -121,19 +121,24 @@ class SweepFolder:
         return [
             name
             for name, path in paths.items()
-            if path.exists() and _read_json(path).get("stage") in known
+            if path.exists() and read_object(path).get("stage") in known
         ]
 
     def write_sweep(self, stages: Stages, sweep_file: str) -> None:
-        """Writes sweep.json; what it says of the environment stays."""
+        """Writes sweep.json and a copy of the sweep file, if there is one, as it is now.
+
+        What sweep.json says of the environment stays.
+        """
         path = self.path / "sweep.json"
-        before = _environment(path, _read_json(path)) if path.exists() else {}
+        before = _environment(path, read_object(path)) if path.exists() else {}
         _write_json(path, describe(stages, sweep_file) | {"environment": before})
+        if (file := Path(sweep_file)).is_file():
+            _write(self.path / file.name, file.read_bytes())
 
     def add_environment(self, found: Iterable[Mapping[str, str]]) -> None:
         """Adds to sweep.json what points ran on; where they differ, all texts are kept."""
         path = self.path / "sweep.json"
-        values = _read_json(path)
+        values = read_object(path)
         environment = _environment(path, values)
         for each in found:
             for name, text in each.items():
@@ -163,7 +168,7 @@ class SweepFolder:
         path = self.point(name) / "status.json"
         if not path.exists():
             return Status()
-        values = _read_json(path)
+        values = read_object(path)
         known = {field.name for field in dataclasses.fields(Status)}
         return Status(**{key: value for key, value in values.items() if key in known})
 
@@ -193,7 +198,12 @@ def _environment(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): str(text) for name, text in environment.items()}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Raises:
+      UserError: if it cannot be read or holds something else.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except NOT_JSON as error:
@@ -204,7 +214,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    content = (json.dumps(values, indent=2) + "\n").encode()
+    _write(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def _write(path: Path, content: bytes) -> None:
     # Unchanged content is not written again: a point that is done stays as it is.
     if not path.exists() or path.read_bytes() != content:
         write_file(path, content)

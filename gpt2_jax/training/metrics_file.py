@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,16 @@ def last_evaluation(workdir: Path) -> tuple[dict[str, float], int]:
     """
     path = workdir / "metrics.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
-    for line in reversed(lines):
-        values = _parse(line) if b'"eval/' in line else {}
-        scores = {name: value for name, value in values.items() if name.startswith("eval/")}
+    return last_scores(map(_parse, reversed(lines)))
+
+
+def last_scores(lines_from_last: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], int]:
+    """Returns what `last_evaluation` does, of lines in reverse order."""
+    for line in lines_from_last:
+        scores = {name: value for name, value in line.items() if name.startswith("eval/")}
         if scores:
-            finite = {name: value for name, value in scores.items() if _is_finite(value)}
-            return finite, values["step"]
+            finite = {name: float(value) for name, value in scores.items() if _is_finite(value)}
+            return finite, line["step"]
     return {}, 0
 
 

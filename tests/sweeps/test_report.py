@@ -13,11 +13,13 @@ from scipy import stats
 
 from gpt2_jax.cli.main import main
 from gpt2_jax.sweeps.report.cautions import cautions
+from gpt2_jax.sweeps.report.charts import sections
 from gpt2_jax.sweeps.report.comparison import compare_arms
 from gpt2_jax.sweeps.report.curves import bands, seconds_at
 from gpt2_jax.sweeps.report.markdown import markdown
 from gpt2_jax.sweeps.report.outcomes import read_sweep
 from gpt2_jax.sweeps.report.page import page
+from gpt2_jax.sweeps.report.rates import learning_rates
 from gpt2_jax.sweeps.report.write import overview
 from tests.sweeps.made_sweep import STEPS, TOKENS, write_sweep
 
@@ -147,6 +149,23 @@ def test_unfair_tuning_is_flagged(tmp_path):
     unequal = read_sweep(_tuned(tmp_path / "unequal", {"adamw": 5, "lion": 4}, 2))
     assert "different numbers of learning rates" in cautions(unequal, "tune", [])[0]
     assert "Learning rates" in page(edge)
+
+
+def test_groups_of_rates_have_the_names_of_arms_and_many_arms_no_curves(tmp_path):
+    rates, bases, finals, overrides = [2.0**-8, 2.0**-7], {"standard": None, "muP": 64}, {}, {}
+    for width in (64, 128, 256, 512):
+        for name, base in bases.items():
+            for rate in rates:
+                arm = f"{name} model.d_model={width} schedule.learning_rate={rate}"
+                finals[arm] = [1.5]
+                overrides[arm] = {"model.d_model": width, "schedule.learning_rate": rate}
+                overrides[arm] |= {} if base is None else {"model.mup_base_width": base}
+    sweep = read_sweep(write_sweep(tmp_path / "s", finals, baseline=None, overrides=overrides))
+    groups = learning_rates(sweep)["main"]
+    assert list(groups)[:2] == ["standard model.d_model=64", "muP model.d_model=64"]
+    assert all([*found] == rates for found in groups.values())
+    assert [section.heading for section in sections(sweep, "main")] == ["Learning rates"]
+    assert "| arm | seeds | mean [95 %] |\n" in markdown(sweep)  # other columns say nothing
 
 
 def test_two_stages_have_a_table_each(tmp_path):

@@ -16,8 +16,9 @@ import pytest
 import gpt2_jax
 from gpt2_jax.errors import Preempted, UserError
 from gpt2_jax.files.lock import FileLock
-from gpt2_jax.sweeps import arms, axis, best_of, local, logspace2, product, seeds
+from gpt2_jax.sweeps import arms, axis, best_of, logspace2, product, seeds
 from gpt2_jax.sweeps.cost import estimate
+from gpt2_jax.sweeps.engines import local
 from gpt2_jax.sweeps.engines.slots import Slot, available_cores, make_slots, visible_gpus
 from gpt2_jax.sweeps.folder import SweepFolder
 from gpt2_jax.sweeps.runner import points_so_far
@@ -118,6 +119,7 @@ def test_the_best_of_each_arm_is_run_again_on_fresh_seeds(house):
 
 def test_a_failed_point_is_tried_again_by_the_next_start_and_what_all_ran_on_is_recorded(house):
     house.plan({0: [2], 1: [76]}, device="a")
+    (house.folder / "sweep.py").write_text("# as it was run\n")
     stages = house.stages(seeds(3))
     end = house.end(stages)
     assert end.counts == dict(done=1, diverged=1, failed=1, waiting=0)
@@ -132,6 +134,7 @@ def test_a_failed_point_is_tried_again_by_the_next_start_and_what_all_ran_on_is_
     environment = json.loads((house.out / "sweep.json").read_text())["environment"]
     assert environment["device"] == "a; b"
     assert environment["gpt2_jax"].startswith(gpt2_jax.__version__)
+    assert (house.out / "sweep.py").read_text() == "# as it was run\n"
 
 
 def test_two_starts_cannot_run_one_sweep(house):

@@ -63,6 +63,17 @@ def test_the_smallest_detectable_effect_is_found_four_times_in_five(count):
 
 
 @pytest.mark.parametrize("count", [3, 5, 10])
+def test_without_pairs_the_detectable_effect_has_the_freedom_of_both_arms(count):
+    arm, baseline = _losses(70 + count, 1, count)[:, 0], _losses(80 + count, 1, count)[:, 0]
+    both = np.sqrt(2)  # the standard deviation of differences, since each arm's is 1
+    freedom = float(np.mean(welch(arm, baseline).freedom))  # below 2 (n - 1) for few seeds
+    effect = both * smallest_detectable_effect(count, freedom=freedom)
+    test = welch(arm - effect, baseline)
+    assert 0.76 <= np.mean(_verdicts(test, test.p_value()) == BETTER) <= 0.82
+    assert effect < both * smallest_detectable_effect(count)  # which pairs would need
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
 def test_several_arms_together_are_seldom_judged_falsely(count):
     losses = _losses(20 + count, 6, count)
     test = mean(losses[:, 1:] - losses[:, :1])

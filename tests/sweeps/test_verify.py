@@ -56,9 +56,8 @@ def test_the_command_of_a_finished_point_runs_in_another_folder(folder, capsys):
     assert {match.step for match in matches} == {10, 20, 30, 40, 50}
     assert {match.metric for match in matches} == {"loss", "learning_rate"}
     assert all(match.recorded == match.again for match in matches)
-    assert "10 numbers: 10 are equal to the bit; of the 10 that are judged, all match" in (
-        verification(found)
-    )
+    text = verification(found)
+    assert "10 are equal in all recorded digits; of the 10 that are judged, all match" in text
     assert not Path(words[words.index("--workdir") + 1]).exists()
 
 
@@ -152,3 +151,8 @@ def test_what_cannot_be_verified_says_why(folder):
     shutil.rmtree(folder / "points")
     with pytest.raises(UserError, match="has no points yet"):
         verify(folder, 50, _trains(folder))
+
+
+def test_later_lines_are_compared_in_the_digits_that_records_keep():
+    assert Match(300, "loss", 1.23457, 1.2345678).is_equal
+    assert not Match(300, "loss", 1.23457, 1.2345478).is_equal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.sweeps.folder import read_object
 from gpt2_jax.sweeps.report import words
 from gpt2_jax.sweeps.report.curves import metric_curve
 from gpt2_jax.sweeps.report.markdown import table
-from gpt2_jax.sweeps.report.outcomes import read_lines, read_object
+from gpt2_jax.sweeps.report.outcomes import read_lines
 from gpt2_jax.sweeps.report.references import Reference, run_setting
 from gpt2_jax.sweeps.statistics.differences import Array
+from gpt2_jax.sweeps.statistics.verdict import time_to_loss
 
 METRIC = "eval/loss"
 TOLERANCE = 0.02
@@ -132,13 +135,9 @@ def _worth(reference: Reference, tokens: float) -> float:
 
 def _tokens_at(reference: Reference, loss: float) -> float | None:
     """Returns the tokens at which the reference first had a loss, None if it never had."""
-    below = np.flatnonzero(reference.losses <= loss)
-    if not len(below) or below[0] == 0:
-        return None
-    at = int(below[0])
-    left, right = reference.losses[at - 1], reference.losses[at]
-    logs = np.log(reference.tokens[at - 1 : at + 1])
-    return float(np.exp(logs[0] + (left - loss) / (left - right) * (logs[1] - logs[0])))
+    # Between its points the reference is a straight line over the logarithm of the tokens.
+    log_tokens, is_reached = time_to_loss(np.log(reference.tokens), reference.losses, loss)
+    return math.exp(log_tokens) if is_reached and loss < reference.losses[0] else None
 
 
 def _differences(config: Mapping[str, Any], reference: Reference) -> tuple[list[str], bool]:

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2_jax.sweeps.axes import SEED
 from gpt2_jax.sweeps.folder import DIVERGED, DONE, FAILED, WAITING
 from gpt2_jax.sweeps.report.comparison import Row
 from gpt2_jax.sweeps.report.outcomes import SweepOutcomes
-
-_RATE = "schedule.learning_rate"
+from gpt2_jax.sweeps.report.rates import groups, learning_rates
 
 
 def cautions(sweep: SweepOutcomes, stage: str, rows: Sequence[Row]) -> list[str]:
@@ -49,47 +47,10 @@ def cautions(sweep: SweepOutcomes, stage: str, rows: Sequence[Row]) -> list[str]
     return found
 
 
-def _groups(sweep: SweepOutcomes) -> dict[str, dict[str, dict[float | None, list[float]]]]:
-    """Returns {stage: {arm without its rate: {rate, None if it sets none: metrics}}}."""
-    stages: dict[str, dict[str, dict[float | None, list[float]]]] = {}
-    varied = {stage: _varied(sweep, stage) for stage in sweep.stages}
-    for point in sweep.points:
-        rate = point.overrides.get(_RATE)
-        others = {
-            knob: value
-            for knob, value in point.overrides.items()
-            if knob not in (_RATE, SEED) and knob in varied[point.stage]
-        }
-        label = " ".join(f"{knob}={value}" for knob, value in others.items()) or "all points"
-        rates = stages.setdefault(point.stage, {}).setdefault(label, {})
-        values = rates.setdefault(float(rate) if isinstance(rate, (int, float)) else None, [])
-        if point.state == DONE and sweep.metric in point.scores:
-            values.append(point.scores[sweep.metric])
-    return stages
-
-
-def _varied(sweep: SweepOutcomes, stage: str) -> set[str]:
-    """Returns the knobs that are not set alike by all points of a stage."""
-    all_set = [point.overrides for point in sweep.points if point.stage == stage]
-    knobs = {knob for overrides in all_set for knob in overrides}
-    return {knob for knob in knobs if len({repr(overrides.get(knob)) for overrides in all_set}) > 1}
-
-
-def learning_rates(sweep: SweepOutcomes) -> dict[str, dict[str, dict[float, list[float]]]]:
-    """Returns {stage: {arm without its rate: {rate: metrics}}}, where there are several rates."""
-    found: dict[str, dict[str, dict[float, list[float]]]] = {}
-    for stage, groups in _groups(sweep).items():
-        for label, rates in groups.items():
-            known = {rate: values for rate, values in rates.items() if rate is not None}
-            if len(known) > 1:
-                found.setdefault(stage, {})[label] = dict(sorted(known.items()))
-    return found
-
-
 def _edges(sweep: SweepOutcomes) -> list[str]:
     found = []
-    for stage, groups in learning_rates(sweep).items():
-        for label, rates in groups.items():
+    for stage, in_stage in learning_rates(sweep).items():
+        for label, rates in in_stage.items():
             means = {rate: float(np.mean(values)) for rate, values in rates.items() if values}
             if not means:
                 continue
@@ -106,8 +67,8 @@ def _edges(sweep: SweepOutcomes) -> list[str]:
 
 def _unequal_tuning(sweep: SweepOutcomes) -> list[str]:
     found = []
-    for stage, groups in _groups(sweep).items():
-        counts = {label: len(rates) for label, rates in groups.items()}
+    for stage, in_stage in groups(sweep).items():
+        counts = {label: len(rates) for label, rates in in_stage.items()}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{label}: {count}" for label, count in counts.items())
             found.append(

@@ -10,14 +10,16 @@ import numpy as np
 from gpt2_jax.sweeps.folder import DONE
 from gpt2_jax.sweeps.report import words
 from gpt2_jax.sweeps.report.by_position import position_bands
-from gpt2_jax.sweeps.report.cautions import learning_rates
 from gpt2_jax.sweeps.report.curves import Band, bands, numbers
 from gpt2_jax.sweeps.report.outcomes import Outcome, SweepOutcomes
+from gpt2_jax.sweeps.report.rates import learning_rates
 from gpt2_jax.sweeps.report.svg import Axes
 from gpt2_jax.sweeps.statistics.differences import mean
 
 # The least validations of a run for curves of them; with fewer, the training loss is shown.
 _ENOUGH_VALIDATIONS = 3
+MOST_ARMS = 12
+"""The most arms whose curves are drawn."""
 _MOST_TICKS = 8  # along the axis of positions
 
 
@@ -66,9 +68,14 @@ class Section:
 
 
 def sections(sweep: SweepOutcomes, stage: str) -> list[Section]:
-    """Returns the charts of a stage; of a kind without any data there is no section."""
+    """Returns the charts of a stage; of a kind without any data there is no section.
+
+    Curves of more than `MOST_ARMS` arms could not be told apart, and are left out.
+    """
     arms = sweep.arms(stage)
-    found = [_losses(sweep, arms), _rates(sweep, stage), _positions(arms)]
+    found = [_rates(sweep, stage)]
+    if len(arms) <= MOST_ARMS:
+        found += [_losses(sweep, arms), _positions(arms)]
     return [section for section in found if section is not None]
 
 

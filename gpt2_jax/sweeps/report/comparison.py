@@ -166,7 +166,8 @@ def _versus(
         adjusted_p=adjusted_p,
         verdict=verdict,
         more_seeds=more_seeds(found, sweep.delta, arms) if verdict == UNDECIDED else None,
-        detectable=smallest_detectable_effect(found.count, arms=arms) * found.deviation,
+        detectable=found.deviation
+        * smallest_detectable_effect(found.count, arms=arms, freedom=float(found.test.freedom)),
     )
 
 

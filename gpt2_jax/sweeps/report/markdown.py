@@ -42,8 +42,7 @@ def summary(sweep: SweepOutcomes) -> str:
 
 def verdict_table(sweep: SweepOutcomes, stage: str) -> str:
     """Returns the verdict table of a stage."""
-    rows = [words.cells(row, sweep) for row in compare_arms(sweep, stage)]
-    return table(words.COLUMNS, rows)
+    return table(*words.verdict_columns(compare_arms(sweep, stage), sweep))
 
 
 def facts(sweep: SweepOutcomes) -> list[tuple[str, str]]:

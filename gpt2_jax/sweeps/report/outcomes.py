@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.errors import NOT_JSON, UserError, did_you_mean, short_repr
-from gpt2_jax.sweeps.folder import STATES, WAITING
+from gpt2_jax.sweeps.folder import STATES, WAITING, read_object
 from gpt2_jax.sweeps.report.position_file import read_losses
 from gpt2_jax.sweeps.stages import higher_is_better
+from gpt2_jax.training.metrics_file import last_scores
 
 Line = Mapping[str, Any]
 
@@ -35,6 +36,7 @@ class Outcome:
       seconds: that its attempts took.
       lines: of its metrics.jsonl, in order; empty if there is none.
       scores: the finite numbers of its last validation, at the last step of the run.
+      last_validation: the step of that validation, 0 without any.
       config: {section: {knob: value}}; empty if there is no config.json.
       loss_by_position: the loss at each position of the context in that validation, None where no
         token was scored; empty if it was not recorded.
@@ -51,6 +53,7 @@ class Outcome:
     seconds: float
     lines: Sequence[Line]
     scores: Mapping[str, float]
+    last_validation: int
     config: Mapping[str, Any]
     loss_by_position: Sequence[float | None] = ()
 
@@ -172,6 +175,7 @@ def _read_point(folder: Path, table: Mapping[str, Mapping[str, str]]) -> Outcome
             f"{status_path}: state must be one of {', '.join(STATES)}, not {short_repr(state)}"
         )
     lines = read_lines(folder / "run" / "metrics.jsonl")
+    scores, last_validation = last_scores(reversed(lines))
     config_path = folder / "run" / "config.json"
     seconds = status.get("seconds", 0.0)
     return Outcome(
@@ -185,25 +189,11 @@ def _read_point(folder: Path, table: Mapping[str, Mapping[str, str]]) -> Outcome
         message=str(status.get("message") or ""),
         seconds=float(seconds) if _is_number(seconds) else 0.0,
         lines=lines,
-        scores=_last_scores(lines) or _scores_of_table(table.get(name, {})),
+        scores=scores or _scores_of_table(table.get(name, {})),
         config=read_object(config_path) if config_path.exists() else {},
-        loss_by_position=read_losses(folder / "run", last_validation(lines)),
+        last_validation=last_validation,
+        loss_by_position=read_losses(folder / "run", last_validation),
     )
-
-
-def last_validation(lines: Sequence[Line]) -> int | None:
-    """Returns the step of the last validation, None without any."""
-    steps = [line["step"] for line in lines if any(name.startswith("eval/") for name in line)]
-    return steps[-1] if steps else None
-
-
-def _last_scores(lines: Sequence[Line]) -> dict[str, float]:
-    """Returns the finite numbers of the last validation."""
-    for line in reversed(lines):
-        scores = {name: value for name, value in line.items() if name.startswith("eval/")}
-        if scores:
-            return {name: float(value) for name, value in scores.items() if _is_number(value)}
-    return {}
 
 
 def _scores_of_table(row: Mapping[str, str]) -> dict[str, float]:
@@ -251,21 +241,6 @@ def read_lines(path: Path) -> list[Line]:
         if isinstance(line, dict) and _is_number(line.get("step")):
             lines.append(line)
     return lines
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON file that holds an object.
-
-    Raises:
-      UserError: if it cannot be read or holds something else.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except NOT_JSON as error:
-        raise UserError(f"cannot read {path} ({error}): restore it, or remove it") from error
-    if not isinstance(values, dict):
-        raise UserError(f"cannot read {path}: it is not a JSON object; restore it, or remove it")
-    return values
 
 
 def _get(path: Path, values: Mapping[str, Any], key: str, kind: type[Any]) -> Any:

@@ -76,6 +76,6 @@ def section_parts(section: Section, name: str) -> list[str]:
 
 
 def _verdicts(sweep: SweepOutcomes, rows: Sequence[Row]) -> str:
-    lines = [words.cells(row, sweep) for row in rows]
+    columns, lines = words.verdict_columns(rows, sweep)
     kinds = [row.versus.verdict if row.versus else "" for row in rows]
-    return html_parts.table(words.COLUMNS, lines, kinds)
+    return html_parts.table(columns, lines, kinds)

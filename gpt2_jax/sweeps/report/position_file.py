@@ -10,11 +10,11 @@ from typing import Any
 from gpt2_jax.errors import NOT_JSON, UserError
 from gpt2_jax.sweeps.report.position_bins import unbinned
 
-BY_POSITION = "loss_by_position"
+LOSSES = "loss_by_position"
 """The file, without .json, and the name in it; followed by `_at_N` for windows of N tokens."""
 
 
-def read_losses(run: Path, step: int | None) -> list[float | None]:
+def read_losses(run: Path, step: int) -> list[float | None]:
     """Returns the losses by position that a validation has written, of its longest windows.
 
     Args:
@@ -28,18 +28,18 @@ def read_losses(run: Path, step: int | None) -> list[float | None]:
       UserError: if a file is damaged.
     """
     found: list[float | None] = []
-    paths = [run / f"{BY_POSITION}.json", *run.glob(f"{BY_POSITION}_at_*.json")]
+    paths = [run / f"{LOSSES}.json", *run.glob(f"{LOSSES}_at_*.json")]
     for path in (path for path in paths if path.exists()):
         found = max(found, _read(path, step), key=len)
     return found
 
 
-def _read(path: Path, step: int | None) -> list[float | None]:
-    problem = f"{path}: {BY_POSITION} must be a list of numbers: remove the file"
+def _read(path: Path, step: int) -> list[float | None]:
+    problem = f"{path}: {LOSSES} must be a list of numbers: remove the file"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         losses, length = values[path.stem], values.get("length")
-        if step is None or values["step"] != step:
+        if values["step"] != step:
             return []
         if not isinstance(losses, list) or not all(map(_is_loss, losses)):
             raise UserError(problem)

@@ -19,20 +19,17 @@ import numpy as np
 from gpt2_jax.errors import UserError, warn
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.paths import is_remote
-from gpt2_jax.sweeps.folder import SAME
+from gpt2_jax.sweeps.folder import SAME, read_object
 from gpt2_jax.sweeps.report import readme
 from gpt2_jax.sweeps.report.markdown import markdown, verdict_table
 from gpt2_jax.sweeps.report.outcomes import (
     Outcome,
     SweepOutcomes,
-    last_validation,
-    read_object,
     read_sweep,
 )
 from gpt2_jax.sweeps.report.page import page
 from gpt2_jax.sweeps.report.position_bins import binned
-from gpt2_jax.sweeps.report.position_file import BY_POSITION
-from gpt2_jax.sweeps.report.record_environment import environment
+from gpt2_jax.sweeps.report.position_file import LOSSES
 from gpt2_jax.sweeps.report.thinning import VERIFIED_LINES, thinned
 
 LARGEST = 300_000
@@ -66,14 +63,11 @@ def write_record(folder: Path, out: Path) -> str:
     _check_place(out, described)
     if not (folder / "results.csv").is_file():
         raise UserError(f"{folder} has no results.csv: run the sweep again to write it")
-    if not sweep.environment:  # what an earlier version of the record says is nearer to the runs
-        described["environment"] = _recorded_environment(out) or environment()
     points = [dataclasses.replace(p, command=_command(p, out)) for p in sweep.points]
     sweep = dataclasses.replace(
         sweep,
         folder=out,  # for the title of its README, which may be there already
         points=points,
-        environment=sweep.environment or described["environment"],
     )
     contents = {
         Path("sweep.json"): _json(described, indent=2),
@@ -81,7 +75,7 @@ def write_record(folder: Path, out: Path) -> str:
         Path("report.md"): markdown(sweep).encode(),
         Path("report.html"): page(sweep).encode(),
     }
-    contents |= _sweep_file(sweep, out)
+    contents |= _sweep_file(folder, sweep, out)
     for point in points:
         contents |= _point(folder, point, _lines_per_point(len(points)))
     contents[Path("README.md")] = readme.updated(sweep, out, command=_sweep_command(sweep, out))
@@ -115,11 +109,6 @@ def _check_place(out: Path, described: dict[str, Any]) -> None:
         )
 
 
-def _recorded_environment(out: Path) -> Any:
-    path = out / "sweep.json"
-    return read_object(path).get("environment") if path.exists() else None
-
-
 def _lines_per_point(points: int) -> int:
     share = _METRICS_BYTES // points - VERIFIED_LINES * _LINE_BYTES
     return min(max(share // (2 * _LINE_BYTES), _FEWEST_LINES), _MOST_LINES)
@@ -139,25 +128,26 @@ def _point(folder: Path, point: Outcome, most: int) -> dict[Path, bytes]:
         contents[place / "run" / "metrics.jsonl"] = b"".join(map(_json, lines))
     if losses := point.loss_by_position:
         means = [None if np.isnan(x) else float(f"{x:.6g}") for x in binned(losses)]
-        step = last_validation(point.lines)
-        values = {"step": step, "length": len(losses), BY_POSITION: means}
-        contents[place / "run" / f"{BY_POSITION}.json"] = _json(values)
+        values = {"step": point.last_validation, "length": len(losses), LOSSES: means}
+        contents[place / "run" / f"{LOSSES}.json"] = _json(values)
     return contents
 
 
-def _sweep_file(sweep: SweepOutcomes, out: Path) -> dict[Path, bytes]:
-    """Returns {name in the record: content} of the sweep file.
+def _sweep_file(folder: Path, sweep: SweepOutcomes, out: Path) -> dict[Path, bytes]:
+    """Returns {name in the record: content} of the sweep file as it was run.
 
-    It is empty if the file is in the record's folder already.
+    It is empty if the record has another file of its name, which stays, with a warning.
     """
-    path = Path(sweep.sweep_file)
-    if not path.is_file():
-        if not (out / path.name).is_file():
-            warn(f"the sweep file {path} is not here: run this where the sweep was run")
+    name = Path(sweep.sweep_file).name
+    ran, recorded = folder / name, out / name
+    if not name or not ran.is_file():
+        warn(f"{folder} has no copy of the sweep file: run the sweep again to write it")
         return {}
-    if path.resolve().parent == out.resolve():
+    content = ran.read_bytes()
+    if recorded.is_file() and recorded.read_bytes() != content:
+        warn(f"{recorded} stays, but it is not the sweep file that was run, which is {ran}")
         return {}
-    return {Path(path.name): path.read_bytes()}
+    return {Path(name): content}
 
 
 def _command(point: Outcome, out: Path) -> str:

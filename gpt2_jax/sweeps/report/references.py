@@ -19,8 +19,9 @@ import numpy as np
 
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
 from gpt2_jax.files.paths import local_path
+from gpt2_jax.sweeps.folder import read_object
 from gpt2_jax.sweeps.report.curves import metric_curve
-from gpt2_jax.sweeps.report.outcomes import read_lines, read_object
+from gpt2_jax.sweeps.report.outcomes import read_lines
 from gpt2_jax.sweeps.statistics.differences import Array
 
 _FOLDER = Path(__file__).parent / "references"

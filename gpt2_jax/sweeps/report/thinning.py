@@ -82,8 +82,13 @@ def _mean_speeds(training: Sequence[Line], kept: Sequence[int]) -> dict[int, flo
     return found
 
 
+def rounded(value: float) -> float:
+    """Returns a number as records keep it in later lines."""
+    return float(f"{value:.{_DIGITS}g}")
+
+
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+        name: rounded(value) if isinstance(value, float) else value
         for name, value in values.items()
     }

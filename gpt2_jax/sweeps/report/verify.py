@@ -16,9 +16,10 @@ from gpt2_jax.config.file import split_argument
 from gpt2_jax.errors import Gpt2JaxError, UserError, did_you_mean
 from gpt2_jax.sweeps.engines import child
 from gpt2_jax.sweeps.engines.slots import available_cores
-from gpt2_jax.sweeps.folder import DONE
+from gpt2_jax.sweeps.folder import DONE, read_object
 from gpt2_jax.sweeps.points import NOT_LEARNED
-from gpt2_jax.sweeps.report.outcomes import Line, Outcome, read_lines, read_object, read_sweep
+from gpt2_jax.sweeps.report.outcomes import Line, Outcome, read_lines, read_sweep
+from gpt2_jax.sweeps.report.thinning import rounded
 
 EARLY_STEPS, TOLERANCE = 10, 1e-3
 """The first steps, and the relative difference up to which their metrics match.
@@ -55,6 +56,11 @@ class Match:
     def difference(self) -> float:
         """Returns the difference relative to the recorded number."""
         return abs(self.again - self.recorded) / max(abs(self.recorded), sys.float_info.min)
+
+    @property
+    def is_equal(self) -> bool:
+        """Returns whether the numbers are equal, as far as the record has digits."""
+        return self.recorded in (self.again, rounded(self.again))
 
     @property
     def is_judged(self) -> bool:
@@ -243,12 +249,12 @@ def verification(found: Verification) -> str:
         numbers = f"{match.recorded:<22.9g} {match.again:<22.9g}"
         lines.append(f"step {match.step:<7} {match.metric:<14} {numbers}{mark}".rstrip())
     wrong = sum(not match.matches for match in found.matches)
-    equal = sum(match.again == match.recorded for match in found.matches)
+    equal = sum(match.is_equal for match in found.matches)
     judged = sum(match.is_judged for match in found.matches)
     lines.append(
-        f"{len(found.matches)} numbers: {equal} are equal to the bit; of the {judged} that are "
-        f"judged, {f'{wrong} differ' if wrong else 'all match'}, within {TOLERANCE:.1%} up to step "
-        f"{EARLY_STEPS} and {LATER_TOLERANCE:.0%} after it"
+        f"{len(found.matches)} numbers: {equal} are equal in all recorded digits; of the {judged} "
+        f"that are judged, {f'{wrong} differ' if wrong else 'all match'}, within {TOLERANCE:.1%} "
+        f"up to step {EARLY_STEPS} and {LATER_TOLERANCE:.0%} after it"
     )
     if wrong == 0 and equal < len(found.matches):
         lines.append(

@@ -13,6 +13,7 @@ from gpt2_jax.sweeps.report.outcomes import Outcome, SweepOutcomes
 from gpt2_jax.sweeps.statistics.differences import deviation, deviation_interval
 from gpt2_jax.sweeps.statistics.power import MOST_SEEDS
 from gpt2_jax.sweeps.statistics.verdict import BETTER, EQUIVALENT, UNDECIDED, WORSE
+from gpt2_jax.training.progress import duration
 
 COLUMNS = (
     *("arm", "seeds", "mean [95 %]", "difference [95 %]", "verdict", "p (Holm)", "p (sign flips)"),
@@ -81,14 +82,6 @@ def count_text(count: float) -> str:
     return f"{count:.3g}"
 
 
-def duration_text(seconds: float) -> str:
-    """Returns a time such as `1 h 5 min`."""
-    minutes, hours = round(seconds / 60), int(seconds // 3600)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if not hours else f"{minutes // 60} h {minutes % 60} min"
-
-
 def short_duration(seconds: float) -> str:
     """Returns a time for the axis of a chart, such as `90s` or `2.5h`."""
     if seconds < 600:
@@ -131,6 +124,17 @@ def cells(row: Row, sweep: SweepOutcomes) -> list[str]:
     return [row.arm, seeds, mean, *compared, reached, *counts]
 
 
+def verdict_columns(rows: Sequence[Row], sweep: SweepOutcomes) -> tuple[list[str], list[list[str]]]:
+    """Returns the headings and lines of the verdict table, without columns that say nothing.
+
+    These have dashes alone, or count points that diverged or failed where none did.
+    """
+    lines = [cells(row, sweep) for row in rows]
+    none = {NONE, *(f"0 of {len(row.points)}" for row in rows)}
+    kept = [at for at in range(len(COLUMNS)) if any(line[at] not in none for line in lines)]
+    return [COLUMNS[at] for at in kept], [[line[at] for at in kept] for line in lines]
+
+
 def in_short(rows: Sequence[Row], sweep: SweepOutcomes) -> list[str]:
     """Returns a sentence for each verdict that some arms have, for a reader in a hurry.
 
@@ -164,8 +168,10 @@ def in_short(rows: Sequence[Row], sweep: SweepOutcomes) -> list[str]:
 def notes(sweep: SweepOutcomes) -> list[str]:
     """Returns the sentences that explain the table."""
     better = "Higher" if sweep.higher_is_better else "Lower"
-    sentences = [
-        f"{sweep.metric} at the last step of each run. {better} is better.",
+    sentences = [f"{sweep.metric} at the last step of each run. {better} is better."]
+    if sweep.baseline is None:
+        return sentences
+    sentences += [
         "Differences are arm minus baseline, between runs of the same seed where they exist, with "
         "95 % intervals from Student's t distribution.",
         "Better and worse: p below 0.05 after Holm's adjustment for the number of arms.",
@@ -176,8 +182,9 @@ def notes(sweep: SweepOutcomes) -> list[str]:
     if sweep.delta is not None:
         sentences.insert(
             3,
-            f"Equivalent: the 90 % interval lies within ±{sweep.delta:g}, the difference that was "
-            "said not to matter.",
+            f"Equivalent: shown to be within ±{sweep.delta:g}, the difference that was said not to "
+            "matter, by two one-sided tests after Holm's adjustment; of a single arm, the 90 % "
+            "interval then lies within it.",
         )
     return sentences
 
@@ -197,7 +204,7 @@ def total_text(sweep: SweepOutcomes) -> str:
     seconds = sum(point.seconds for point in sweep.points)
     lengths = sorted({tokens_of(point) for point in sweep.points if point.state == DONE} - {0})
     each = f" of {' or '.join(map(count_text, lengths))} tokens" if 0 < len(lengths) < 4 else ""
-    return f"{len(sweep.points)} points{each} ({listed}), {duration_text(seconds)} in all"
+    return f"{len(sweep.points)} points{each} ({listed}), {duration(seconds)} in all"
 
 
 def tokens_of(point: Outcome) -> int:

@@ -71,7 +71,13 @@ def more_seeds(found: Difference, delta: float | None, arms: int) -> int | None:
     effect = abs(float(found.test.estimate)) if delta is None else delta
     if not (found.deviation > 0 and effect > 0):
         return None
-    needed = seeds_needed(found.deviation, effect, arms=arms, equivalence=delta is not None)
+    needed = seeds_needed(
+        found.deviation,
+        effect,
+        arms=arms,
+        equivalence=delta is not None,
+        freedom_per_seed=float(found.test.freedom) / (found.count - 1),
+    )
     return None if needed > MOST_SEEDS else max(1, needed - found.count)
 
 

@@ -1,0 +1,62 @@
+"""The learning rates over which each arm of a sweep was tuned, and what was reached at each."""
+
+from __future__ import annotations
+
+from gpt2_jax.sweeps.axes import SEED
+from gpt2_jax.sweeps.folder import DONE
+from gpt2_jax.sweeps.report.outcomes import Outcome, SweepOutcomes
+
+_RATE = "schedule.learning_rate"
+
+
+def groups(sweep: SweepOutcomes) -> dict[str, dict[str, dict[float | None, list[float]]]]:
+    """Returns {stage: {arm without its rate: {rate, None if it sets none: metrics}}}."""
+    stages: dict[str, dict[str, dict[float | None, list[float]]]] = {}
+    for stage in sweep.stages:
+        for label, points in _alike_but_for_the_rate(sweep, stage).items():
+            rates = stages.setdefault(stage, {}).setdefault(label, {})
+            for point in points:
+                rate = point.overrides.get(_RATE)
+                known = float(rate) if isinstance(rate, (int, float)) else None
+                values = rates.setdefault(known, [])
+                if point.state == DONE and sweep.metric in point.scores:
+                    values.append(point.scores[sweep.metric])
+    return stages
+
+
+def _alike_but_for_the_rate(sweep: SweepOutcomes, stage: str) -> dict[str, list[Outcome]]:
+    """Returns {what points have in common: those that differ in rate and seed alone}."""
+    varied = _varied(sweep, stage) - {_RATE, SEED}
+    alike: dict[str, list[Outcome]] = {}
+    for point in (point for point in sweep.points if point.stage == stage):
+        others = {knob: value for knob, value in point.overrides.items() if knob in varied}
+        label = " ".join(f"{knob}={value}" for knob, value in others.items()) or "all points"
+        alike.setdefault(label, []).append(point)
+    names = [{_without_rate(point.arm) for point in points} for points in alike.values()]
+    # The arms' own names, if each stands for one group of points.
+    if all(len(each) == 1 for each in names) and len(set().union(*names)) == len(names):
+        pairs = zip(names, alike.items(), strict=True)
+        return {name.pop() or label: points for name, (label, points) in pairs}
+    return alike
+
+
+def _without_rate(arm: str) -> str:
+    return " ".join(word for word in arm.split() if not word.startswith(f"{_RATE}="))
+
+
+def _varied(sweep: SweepOutcomes, stage: str) -> set[str]:
+    """Returns the knobs that are not set alike by all points of a stage."""
+    all_set = [point.overrides for point in sweep.points if point.stage == stage]
+    knobs = {knob for overrides in all_set for knob in overrides}
+    return {knob for knob in knobs if len({repr(overrides.get(knob)) for overrides in all_set}) > 1}
+
+
+def learning_rates(sweep: SweepOutcomes) -> dict[str, dict[str, dict[float, list[float]]]]:
+    """Returns {stage: {arm without its rate: {rate: metrics}}}, where there are several rates."""
+    found: dict[str, dict[str, dict[float, list[float]]]] = {}
+    for stage, in_stage in groups(sweep).items():
+        for label, rates in in_stage.items():
+            known = {rate: values for rate, values in rates.items() if rate is not None}
+            if len(known) > 1:
+                found.setdefault(stage, {})[label] = dict(sorted(known.items()))
+    return found
