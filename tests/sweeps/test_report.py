@@ -166,6 +166,7 @@ def test_groups_of_rates_have_the_names_of_arms_and_many_arms_no_curves(tmp_path
     assert all([*found] == rates for found in groups.values())
     assert [section.heading for section in sections(sweep, "main")] == ["Learning rates"]
     assert "| arm | seeds | mean [95 %] |\n" in markdown(sweep)  # other columns say nothing
+    assert overview(tmp_path).count("best of 2 rates") == len(overview(tmp_path).splitlines()) - 2
 
 
 def test_two_stages_have_a_table_each(tmp_path):

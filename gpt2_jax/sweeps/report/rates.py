@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gpt2_jax.sweeps.axes import SEED
 from gpt2_jax.sweeps.folder import DONE
 from gpt2_jax.sweeps.report.outcomes import Outcome, SweepOutcomes
@@ -22,6 +24,21 @@ def groups(sweep: SweepOutcomes) -> dict[str, dict[str, dict[float | None, list[
                 if point.state == DONE and sweep.metric in point.scores:
                     values.append(point.scores[sweep.metric])
     return stages
+
+
+def best_rates(sweep: SweepOutcomes, stage: str) -> dict[str, tuple[str, int]]:
+    """Returns {arm: (the arm that is best among those of other rates, how many there are)}."""
+    found: dict[str, tuple[str, int]] = {}
+    sign = -1 if sweep.higher_is_better else 1
+    for points in _alike_but_for_the_rate(sweep, stage).values():
+        values: dict[str, list[float]] = {}
+        for point in points:
+            own = values.setdefault(point.arm, [])
+            if point.state == DONE and sweep.metric in point.scores:
+                own.append(sign * point.scores[sweep.metric])
+        best = min(values, key=lambda arm: float(np.mean(values[arm])) if values[arm] else np.inf)
+        found |= {arm: (best, len(values)) for arm in values}
+    return found
 
 
 def _alike_but_for_the_rate(sweep: SweepOutcomes, stage: str) -> dict[str, list[Outcome]]:

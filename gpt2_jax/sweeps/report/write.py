@@ -19,6 +19,7 @@ from gpt2_jax.sweeps.report.outcomes import SweepOutcomes, read_sweep
 from gpt2_jax.sweeps.report.page import page
 from gpt2_jax.sweeps.report.png import require_matplotlib, write_pngs
 from gpt2_jax.sweeps.report.question import question
+from gpt2_jax.sweeps.report.rates import best_rates
 from gpt2_jax.sweeps.report.references import Reference
 
 
@@ -78,6 +79,7 @@ _COLUMNS = (
 def overview(folder: Path) -> str:
     """Returns one table over the last stage of every sweep and record below a folder.
 
+    Of a stage without comparisons, arms of several learning rates have a line for the best one.
     One that cannot be read gets a warning, and is left out.
 
     Raises:
@@ -116,11 +118,15 @@ def _overview_rows(name: str, sweep: SweepOutcomes) -> list[list[str]]:
     asked = question(sweep.folder, sweep.sweep_file) or words.NONE
     found = re.search(r"commit (.+)", sweep.environment.get("gpt2_jax", ""))
     commit = found[1] if found else words.NONE
+    best = {} if sweep.baseline else best_rates(sweep, stage)
     rows = []
     for row in compare_arms(sweep, stage):
+        of_rates, count = best.get(row.arm, (row.arm, 1))
+        if of_rates != row.arm:
+            continue
         arm, seeds, mean, difference, verdict = words.cells(row, sweep)[:5]
         tokens = max(map(words.tokens_of, row.points), default=0)
         length = words.count_text(tokens) if tokens else words.NONE
         rows.append([name, asked, stage, arm, seeds, length, sweep.metric, mean])
-        rows[-1] += [difference, verdict, commit]
+        rows[-1] += [difference, f"best of {count} rates" if count > 1 else verdict, commit]
     return rows
