@@ -130,6 +130,7 @@ def test_the_state_takes_the_memory_it_takes_without_mup():
     assert mup == standard
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit(tmp_path):
     config = mup_config(
         model__mup_input_alpha=2.0,
