@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -16,8 +17,10 @@ import pytest
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import PeersLost, Preempted
 from gpt2_jax.sweeps import seeds
+from gpt2_jax.sweeps.engines.slice_files import OVER, READY, START, Answer, Order, SliceFiles
 from gpt2_jax.sweeps.engines.slice_follower import Follower
 from gpt2_jax.sweeps.engines.slice_leader import SliceEngine
+from gpt2_jax.sweeps.folder import SweepFolder
 from gpt2_jax.sweeps.runner import run_sweep
 from tests.runs import SETTINGS, fill_lab
 from tests.sweeps.sweeping import ROOT
@@ -119,6 +122,64 @@ def test_processes_that_do_not_come_are_named(house):
     follower = Follower(house.folder, 1, log=house.log.append, patience_s=0.3)
     with pytest.raises(PeersLost, match=r"has not heard of process 0 for 0.3 s"):
         follower.run()
+
+
+_STALE = Order("killed", 3, START, ("--config.train.seed=5",), beat=7)
+
+
+def test_what_a_killed_leader_has_left_is_not_obeyed(house):
+    house.run(house.stages(seeds(1)))  # makes the folder
+    (house.folder / "other.py").write_text(_OTHER)
+    (house.folder / "other.json").write_text("{}")
+    files = SliceFiles(house.out)
+    files.write_order(_STALE)
+    train = (sys.executable, "-I", "-S", str(house.folder / "other.py"))
+    follower = Follower(house.out, 1, train=train, log=house.log.append, patience_s=1.0)
+    with pytest.raises(PeersLost, match="has not heard of process 0 for 1 s"):
+        follower.run()
+    assert not (house.folder / "followed").exists() and files.answer(1) == Answer()
+    house.plan(seconds=0.02)
+    with _follower(house) as process:  # a new leader is
+        assert process.stdout.readline() == "begins\n"
+        assert _lead(house, house.stages(seeds(3))).counts["done"] == 3
+        assert process.wait(timeout=20) == 0
+    assert (house.folder / "followed").read_text() == "1\n2\n"
+
+
+def test_a_leader_that_began_before_its_follower_is_obeyed_once_its_beat_has_moved(house):
+    files = SliceFiles(house.out)
+    files.write_order(Order("alive", 0, READY, beat=1))
+    answers = []
+
+    def lead():
+        time.sleep(0.5)
+        answers.append(files.answer(1))
+        files.write_order(Order("alive", 0, READY, beat=2))
+        while not files.answer(1).ready:
+            time.sleep(0.02)
+        files.write_order(Order("alive", 0, OVER, exit_status=3, beat=3))
+
+    thread = threading.Thread(target=lead)
+    thread.start()
+    assert Follower(house.out, 1, log=house.log.append, patience_s=20.0).run() == 3
+    thread.join()
+    assert answers == [Answer()]
+
+
+def test_a_leader_beats_every_second_while_it_waits_for_followers(house):
+    times = itertools.count(step=0.25)
+    orders = []
+
+    def clock():
+        orders.append(SliceFiles(house.out).order())
+        return next(times)
+
+    with pytest.raises(PeersLost):
+        SliceEngine(
+            SweepFolder(house.out), "tiny.py", 2, log=house.log.append, clock=clock, patience_s=10.0
+        )
+    beats = {order.beat for order in orders if order is not None}
+    assert 5 <= len(beats) <= 15
 
 
 def test_a_slice_of_one_process_needs_no_other(house):

@@ -5,7 +5,8 @@ own, follower-K.json. They are in the folder `slice` of the sweep's folder, whic
 share, as they have to share the workdir of a run; so no network connection between them is needed,
 and a bucket serves as well as a disk. A turn goes like this:
 
-1. the leader asks all to be ready for the turn;
+1. the leader asks all to be ready for the turn, and goes on writing its file, so that it is known
+   to live: what a killed leader has left does not change, and is not obeyed;
 2. each follower ends what it still runs of an earlier turn, and says that it is ready;
 3. once all are, the leader gives the flags of the point, and all start the command that trains: its
    processes find each other as those of a single run do;

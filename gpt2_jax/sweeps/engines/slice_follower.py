@@ -63,8 +63,8 @@ class Follower:
           PeersLost: if the leader is silent for too long.
         """
         first = self._files.order()
-        # What an earlier sweep has left is not meant for this process.
-        ended = first.session if first is not None and first.wanted == OVER else None
+        # An earlier sweep may have left it, over or killed: then it is not meant for this process.
+        ignored = None if first is None else first.session
         heard, last = self._clock(), first
         with tempfile.TemporaryDirectory() as place, self._stopped_by_signals():
             log = Path(place) / "log.txt"
@@ -73,13 +73,15 @@ class Follower:
                     order = self._files.order()
                     if order is not None and order != last:
                         heard, last = self._clock(), order
-                    if order is not None and order.session != ended:
+                    if order is not None and _is_alive(order, first):
+                        ignored = None
+                    if order is not None and order.session != ignored:
                         if order.wanted != OVER:
                             self._obey(order, log)
                         elif order.session == self._answer.session:
                             return order.exit_status
                         else:
-                            ended = order.session
+                            ignored = order.session
                     self._report(log)
                     patience = _STOPPING_S if self.stopping else self._patience_s
                     if self._clock() - heard > patience:
@@ -158,3 +160,15 @@ class Follower:
         finally:
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)
+
+
+def _is_alive(order: Order, first: Order | None) -> bool:
+    """Returns whether the leader whose order was found at the start is still alive.
+
+    Args:
+      order: the newest order.
+      first: the one that was found at the start.
+    """
+    if first is None or order.session != first.session:
+        return False
+    return order.wanted != OVER and order.beat != first.beat

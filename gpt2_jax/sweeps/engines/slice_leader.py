@@ -25,6 +25,8 @@ Clock = Callable[[], float]
 PATIENCE_S = 300.0
 """How long the leader waits for all followers to be ready."""
 _BEAT_S = 20.0
+# Between two beats while followers are not ready: one that has just started waits for a beat.
+_QUICK_BEAT_S = 1.0
 _LOOK_S = 1.0  # between two looks for failures while a point runs
 # How long a failed command of one process may leave those of the others without an end.
 _OTHERS_S = 30.0
@@ -155,13 +157,14 @@ class _Group:
         """Returns whether there are no other processes."""
         return not self._others
 
-    def look(self, every_s: float = 0.0) -> dict[int, Answer]:
+    def look(self, every_s: float = 0.0, beat_s: float = _BEAT_S) -> dict[int, Answer]:
         """Returns what the followers say of this turn.
 
         Args:
           every_s: the least number of seconds between two looks into their files.
+          beat_s: after how many seconds without an order one is written, as a sign of life.
         """
-        if self.clock() - self._written >= _BEAT_S:
+        if self.clock() - self._written >= beat_s:
             self._write(dataclasses.replace(self._order, beat=self._order.beat + 1))
         if self.clock() - self._looked >= max(every_s, self.files.poll_s):
             self._looked = self.clock()
@@ -182,7 +185,7 @@ class _Group:
         Raises:
           PeersLost: if they are not in time.
         """
-        answers = self.look()
+        answers = self.look(beat_s=max(_QUICK_BEAT_S, self.files.poll_s))
         late = [each for each in self._others if each not in answers or not answers[each].ready]
         if late and self.clock() - self._called > self._patience_s:
             listed = ", ".join(map(str, late[:8])) + (", ..." if len(late) > 8 else "")
