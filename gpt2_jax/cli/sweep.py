@@ -165,7 +165,7 @@ def _dry_run(args: argparse.Namespace, stages: Stages, folder: SweepFolder | Non
         stages,
         folder,
         points,
-        workers=args.workers or 1,
+        workers=choose.points_at_once(args.engine, args.workers, args.devices_per_point),
         tokens_per_second=args.tokens_per_second,
         planner=_planner(args.chip, args.devices_per_point or 1),
     )

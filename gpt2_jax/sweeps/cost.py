@@ -33,7 +33,7 @@ def estimate(
     folder: SweepFolder | None,
     points: Sequence[Point],
     *,
-    workers: int,
+    workers: int | None,
     tokens_per_second: float | None = None,
     planner: Planner | None = None,
 ) -> dict[str, Any]:
@@ -47,7 +47,8 @@ def estimate(
       stages: the checked sweep.
       folder: of the sweep; None if it has none yet.
       points: those that are known so far.
-      workers: how many points run at the same time.
+      workers: how many points run at the same time; None if that is not known, so that the seconds
+        are those of one at a time.
       tokens_per_second: the speed of one point, instead of the measured one.
       planner: plans the time from the shapes of the points, if their devices are known.
     """
@@ -77,6 +78,7 @@ def estimate(
         }
     total = sum(stage["tokens"] for stage in table.values())
     left = max(total - sum(point.tokens for point in done), 0)
+    at_once = workers or 1
     return {
         "stages": table,
         "points": sum(stage["points"] for stage in table.values()),
@@ -85,9 +87,9 @@ def estimate(
         "workers": workers,
         "tokens_per_second": tokens_per_second,
         "speed_is": source,
-        "seconds_left": left / tokens_per_second / workers if tokens_per_second else None,
+        "seconds_left": left / tokens_per_second / at_once if tokens_per_second else None,
         "planned_for": planner and planner.devices,
-        "planned_seconds_left": planner and _planned(planner, stages, done, workers),
+        "planned_seconds_left": planner and _planned(planner, stages, done, at_once),
     }
 
 
@@ -120,7 +122,7 @@ def as_text(report: dict[str, Any], points: Sequence[Point]) -> str:
 
 def _times(report: dict[str, Any]) -> list[str]:
     """Returns lines about the time: measured, planned, or why neither is known."""
-    left, workers = f"{report['tokens_left']:,} tokens", f"{report['workers']} at a time"
+    left, workers = f"{report['tokens_left']:,} tokens", f"{report['workers'] or 1} at a time"
     lines = []
     if report["seconds_left"] is not None:
         lines.append(
@@ -132,6 +134,11 @@ def _times(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"time as planned: {best} to {worst} for {left}, {workers}, each on "
             f"{report['planned_for']}: from shapes alone, without compilation and validation"
+        )
+    if lines and report["workers"] is None:
+        lines.append(
+            "how many points will run at the same time is not known here: the time is that of one "
+            "after the other; --workers says how many"
         )
     return lines or [
         "time: unknown until a point of --out has run; or give --tokens_per_second, the speed of "

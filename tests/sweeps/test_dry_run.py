@@ -13,7 +13,7 @@ from gpt2_jax.cli.sweep import _planner
 from gpt2_jax.sweeps import arms, axis, best_of, logspace2, product, seeds
 from gpt2_jax.sweeps.cost import Planner, as_text, estimate
 from gpt2_jax.sweeps.design import design_json, design_of, design_text
-from gpt2_jax.sweeps.folder import SweepFolder
+from gpt2_jax.sweeps.folder import DIVERGED, DONE, Status, SweepFolder
 from gpt2_jax.sweeps.report.noise import deviation_of
 from gpt2_jax.sweeps.runner import points_so_far
 from gpt2_jax.sweeps.statistics.power import seeds_needed
@@ -87,6 +87,49 @@ def test_the_time_is_measured_or_planned_and_it_is_said_which(house):
     assert report["planned_seconds_left"] == (30.0, 60.0)  # of one point, by two workers
     text = as_text(report, [])
     assert "(median of 2 points in" in text and "from shapes alone" in text
+
+
+def test_a_point_that_diverged_says_nothing_of_the_speed(house):
+    stages, folder = house.stages(seeds(3)), SweepFolder(house.out)
+    points = stages.known["main"]
+    for point in points:
+        folder.write_point(point, "tiny.py")
+    folder.write_status(points[0].name, Status(76, DIVERGED, seconds=1.0))  # at its first step
+    assert estimate(stages, folder, points, workers=1)["tokens_per_second"] is None
+    folder.write_status(points[1].name, Status(0, DONE, seconds=64.0))
+    report = estimate(stages, folder, points, workers=1)
+    assert report["tokens_per_second"] == points[1].tokens / 64
+    assert report["seconds_left"] == 64 and "median of 1 points" in report["speed_is"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus", "workers", "seconds"),
+    [
+        ((), "0,1", 1, 24),
+        (("--workers=3",), "", 3, 8),
+        (("--devices_per_point=2",), "0,1,2,3,4", 2, 12),
+        (("--devices_per_point=2",), "0", None, 24),  # they are in another machine
+        (("--devices_per_point=2", "--workers=2"), "0", 2, 12),
+        (("--engine=slurm",), "0,1", None, 24),
+        (("--engine=slurm", "--devices_per_point=1"), "0,1", None, 24),
+        (("--engine=slurm", "--workers=2"), "", 2, 12),
+        (("--engine=slice",), "0,1", 1, 24),
+    ],
+)
+def test_as_many_points_are_counted_at_a_time_as_would_run(
+    house, capsys, monkeypatch, flags, gpus, workers, seconds
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    sweep = "from gpt2_jax.sweeps import *\ndef get_sweep(): return Sweep('tiny.py', seeds(3))"
+    (house.folder / "sweep.py").write_text(sweep)
+    words = ["sweep", "--sweep", "sweep.py", "--dry_run", "--tokens_per_second=64", *flags]
+    assert main([*words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["workers"], report["seconds_left"]) == (workers, seconds)
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert f"about {seconds}s for 1,536 tokens, {workers or 1} at a time" in text
+    assert ("is not known here: the time is that of one after the other" in text) == (not workers)
 
 
 def test_a_chip_is_planned_for_by_the_command(house, capsys):

@@ -11,8 +11,8 @@ from gpt2_jax.parallel.launched import index_on_tpu, launched_as
 from gpt2_jax.sweeps.engines.engine import Engine, Log
 from gpt2_jax.sweeps.engines.local import LocalEngine
 from gpt2_jax.sweeps.engines.slice_leader import SliceEngine
-from gpt2_jax.sweeps.engines.slots import Slot, check_numbers, make_slots
-from gpt2_jax.sweeps.engines.slurm import SlurmEngine, sbatch_options
+from gpt2_jax.sweeps.engines.slots import Slot, check_numbers, make_slots, workers_that_fit
+from gpt2_jax.sweeps.engines.slurm import SlurmEngine, check_installed, sbatch_options
 from gpt2_jax.sweeps.folder import SweepFolder
 
 ENGINES = LOCAL, SLURM, SLICE = ("local", "slurm", "slice")
@@ -63,6 +63,19 @@ def check(
             )
 
 
+def points_at_once(engine: str, workers: int | None, devices_per_point: int | None) -> int | None:
+    """Returns how many points run at the same time, or None if that is not known here.
+
+    Slurm may decide it, or the number of GPUs of a machine which is not this one. The arguments are
+    those of `choose`.
+    """
+    if engine == SLICE:
+        return 1
+    if engine == SLURM or workers is not None:
+        return workers
+    return workers_that_fit(devices_per_point) or None
+
+
 def choose(
     engine: str,
     workers: int | None,
@@ -81,10 +94,13 @@ def choose(
       on_tpu: whether this machine may be a host of a TPU slice.
 
     Raises:
-      UserError: for more GPUs than there are, and a local sweep in each of several processes.
+      UserError: for more GPUs than there are, if Slurm is not installed, and for a local sweep in
+        each of several processes.
     """
+    at_once = points_at_once(engine, workers, devices_per_point)
     if engine == SLURM:
-        return Choice(SLURM, workers, options=sbatch_options(sbatch or "", devices_per_point))
+        check_installed()
+        return Choice(SLURM, at_once, options=sbatch_options(sbatch or "", devices_per_point))
     if engine == SLICE:
         processes, process = launched_as(on_tpu)
         if (processes or 1) > 1 and process is None:
@@ -94,13 +110,13 @@ def choose(
                     "them this is: set JAX_PROCESS_ID"
                 )
             process = index_on_tpu()
-        return Choice(SLICE, 1, processes=processes or 1, process=process or 0)
+        return Choice(SLICE, at_once, processes=processes or 1, process=process or 0)
     if (count := launched_as(on_tpu=False)[0] or 1) > 1:
         raise UserError(
             f"a launcher has started this command in {count} processes, each of which would run "
             "the sweep: give --engine slice, or start it without the launcher"
         )
-    slots = make_slots(workers, devices_per_point)
+    slots = make_slots(at_once, devices_per_point)
     return Choice(LOCAL, len(slots), slots)
 
 

@@ -49,8 +49,7 @@ def make_slots(workers: int | None, devices_per_point: int | None) -> list[Slot]
                 f"--devices_per_point {devices_per_point} with --workers {workers or 1} needs "
                 f"{needed} NVIDIA GPUs, and there are {len(gpus)}: lower one of them"
             )
-        workers = workers or len(gpus) // devices_per_point
-    workers = workers or 1
+    workers = workers or workers_that_fit(devices_per_point)
     cores = available_cores()
     if workers > len(cores):
         warn(f"--workers {workers} share {len(cores)} cores, and will slow each other down")
@@ -66,6 +65,20 @@ def make_slots(workers: int | None, devices_per_point: int | None) -> list[Slot]
             devices = ",".join(gpus[first : first + devices_per_point])
         slots.append(Slot(tuple(own), devices))
     return slots
+
+
+def workers_that_fit(devices_per_point: int | None) -> int:
+    """Returns how many points run at the same time by default.
+
+    Args:
+      devices_per_point: as for `make_slots`.
+
+    Returns:
+      1, or as many as there are GPUs for, which may be 0.
+    """
+    if devices_per_point is None:
+        return 1
+    return len(visible_gpus(os.environ, Path("/dev"))) // devices_per_point
 
 
 def check_numbers(workers: int | None, devices_per_point: int | None) -> None:

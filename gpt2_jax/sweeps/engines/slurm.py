@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -225,6 +226,24 @@ def sbatch_options(text: str, gpus: int | None) -> list[str]:
     return [*([] if gpus is None else [f"--gpus-per-node={gpus}"]), *options]
 
 
+def check_installed() -> None:
+    """Refuses a machine that cannot submit jobs.
+
+    Raises:
+      UserError: naming the command of Slurm that is not installed.
+    """
+    for command in ("sbatch", "squeue"):
+        if shutil.which(command) is None:
+            raise _missing(command)
+
+
+def _missing(command: str) -> UserError:
+    return UserError(
+        f"--engine slurm needs Slurm's {command}, which is not installed here: run it on a machine "
+        "that submits jobs"
+    )
+
+
 def _slurm(words: Sequence[str]) -> str:
     """Returns what a command of Slurm prints.
 
@@ -236,10 +255,7 @@ def _slurm(words: Sequence[str]) -> str:
             words, capture_output=True, text=True, timeout=_REQUEST_S, check=False
         )
     except FileNotFoundError as error:
-        raise UserError(
-            f"--engine slurm needs Slurm's {words[0]}, which is not installed here: run it on a "
-            "machine that submits jobs"
-        ) from error
+        raise _missing(words[0]) from error
     except subprocess.TimeoutExpired as error:
         raise UserError(f"Slurm's {words[0]} has not answered in {_REQUEST_S} s") from error
     if done.returncode:
