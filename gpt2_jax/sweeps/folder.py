@@ -47,6 +47,8 @@ class Status:
       attempts: how many there were.
       programs_compiled: by all attempts that could say so.
       programs_loaded: likewise, from the compilation cache.
+      start: what the last attempt belongs to: one start of the sweep, or one array job.
+      earlier: the exit statuses of the attempts before the last one that belong to the same start.
     """
 
     exit_status: int | None = None
@@ -56,6 +58,8 @@ class Status:
     attempts: int = 0
     programs_compiled: int = 0
     programs_loaded: int = 0
+    start: str = ""
+    earlier: Sequence[int] = ()
 
 
 class SweepFolder:

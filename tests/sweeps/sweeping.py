@@ -20,6 +20,28 @@ from tests.cli.refusals import CONFIG
 ROOT = str(Path(__file__).parents[2])
 TOKENS = 8 * 32  # of a step of CONFIG
 
+ATTEMPTS = [
+    ([0], "done"),
+    ([75, 75, 75, 0], "done"),  # stopped by something else: as often as it takes
+    ([76], "diverged"),  # a result
+    ([2], "failed"),
+    ([1], "failed"),
+    ([77, 0], "done"),
+    ([78, 0], "done"),
+    ([77, 77], "failed"),
+    ([78, 78], "failed"),
+    ([77, 78], "failed"),  # not twice in a row, whichever it is
+    ([77, 76], "diverged"),
+    ([-9, 0], "done"),
+    ([-9, -9], "failed"),
+    ([-9, 78], "failed"),
+    ([-14, 0], "done"),
+    ([-14, -14], "failed"),
+    ([75, 78, 75, 0], "done"),
+    ([77, 75, -9, 75, 77, 0], "done"),
+]
+"""The exit statuses of a point's attempts, negative for a signal, and the state that it ends in."""
+
 # Trains in ten steps of a hundredth of a second, each of which is saved. Its exit statuses are in
 # the file beside it, by seed and attempt: a run without an entry succeeds.
 _FAKE = """

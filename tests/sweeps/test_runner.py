@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import random
@@ -19,10 +20,11 @@ from gpt2_jax.files.lock import FileLock
 from gpt2_jax.sweeps import arms, axis, best_of, logspace2, product, seeds
 from gpt2_jax.sweeps.cost import estimate
 from gpt2_jax.sweeps.engines import local
+from gpt2_jax.sweeps.engines.attempts import judge
 from gpt2_jax.sweeps.engines.slots import Slot, available_cores, make_slots, visible_gpus
 from gpt2_jax.sweeps.folder import SweepFolder
 from gpt2_jax.sweeps.runner import points_so_far
-from tests.sweeps.sweeping import TOKENS
+from tests.sweeps.sweeping import ATTEMPTS, TOKENS
 
 _RATES = product(axis("schedule.learning_rate", logspace2(-10, -9)), seeds(3))
 _FIXED = {"schedule.min_learning_rate": 0.0}
@@ -56,33 +58,20 @@ def test_every_point_is_run_once_and_its_results_are_in_the_order_of_the_sweep(h
     assert (house.out / "results.csv").read_bytes() == before
 
 
-# The exit statuses of a point's attempts, its state, and how often it is started.
-_STATUSES = [
-    ([], "done", 1),
-    ([75, 75, 75, 0], "done", 4),  # stopped by something else: as often as it takes
-    ([76], "diverged", 1),  # a result
-    ([2], "failed", 1),
-    ([1], "failed", 1),
-    ([77, 0], "done", 2),
-    ([78, 78], "failed", 2),
-    ([77, 78], "failed", 2),  # one retry for both
-    ([-9, 0], "done", 2),
-    ([-9, -9], "failed", 2),
-    ([75, 78, 75, 0], "done", 4),
-    ([75] * 50, "waiting", 4),  # but not forever
-]
+# The last is stopped again and again, but not forever; no point without an entry is.
+_STATUSES = [*ATTEMPTS, ([75] * 4, "waiting"), ([], "done")]
 
 
 def test_an_exit_status_decides_about_its_point_and_no_other(house, monkeypatch):
     monkeypatch.setattr(local, "_MOST_PREEMPTIONS", 4)
-    house.plan({seed: statuses for seed, (statuses, _, _) in enumerate(_STATUSES)})
+    house.plan({seed: statuses for seed, (statuses, _) in enumerate(_STATUSES)})
     counts = house.run(house.stages(seeds(len(_STATUSES))), make_slots(2, None))
-    assert counts == dict(done=5, diverged=1, failed=5, waiting=1)
-    for line, (statuses, state, starts) in zip(house.table(), _STATUSES, strict=True):
+    assert counts == collections.Counter(state for _, state in _STATUSES)
+    for line, (statuses, state) in zip(house.table(), _STATUSES, strict=True):
         status = house.read(line["name"], "status.json")
         assert line["state"] == status["state"] == state, statuses
-        assert len(house.starts(line["name"])) == status["attempts"] == starts
-        last = statuses[starts - 1] if statuses else 0
+        assert len(house.starts(line["name"])) == status["attempts"] == (len(statuses) or 1)
+        last = statuses[-1] if statuses else 0
         assert status["exit_status"] == (128 - last if last < 0 else last)
         assert status["message"] == ("" if state == "done" else f"the reason for {last}")
         assert (line["eval/loss"] != "") == (state == "done")
@@ -90,6 +79,27 @@ def test_an_exit_status_decides_about_its_point_and_no_other(house, monkeypatch)
         if state == "failed":
             said = f"exit status {status['exit_status']}: the reason for {last}"
             assert any(line["name"] in each and said in each for each in house.log)
+
+
+def test_a_start_tries_again_what_the_start_before_has_given_up_and_as_often(house):
+    house.plan({0: [77, 77, 77, 0]})
+    stages = house.stages(seeds(1))
+    assert house.run(stages)["failed"] == 1
+    assert house.run(stages)["done"] == 1
+
+
+def test_a_sweep_that_stops_repeats_nothing_and_keeps_what_a_restart_may_help():
+    for exit_status, earlier, state in (
+        (75, [], "waiting"),
+        (77, [], "waiting"),
+        (143, [78], "waiting"),
+        (78, [77], "failed"),
+        (76, [], "diverged"),
+        (0, [137], "done"),
+    ):
+        assert judge(exit_status, earlier, stopping=True) == (state, False)
+    assert judge(75, [75, 137, 75], most_preemptions=4) == ("waiting", True)
+    assert judge(75, [75, 75, 75], most_preemptions=4) == ("waiting", False)
 
 
 def test_the_best_of_each_arm_is_run_again_on_fresh_seeds(house):

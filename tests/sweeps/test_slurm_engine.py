@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,13 +17,14 @@ import pytest
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import Preempted, UserError
 from gpt2_jax.sweeps import seeds
+from gpt2_jax.sweeps.engines.array_task import QUEUED_AGAIN
 from gpt2_jax.sweeps.engines.array_task import main as main_of_task
 from gpt2_jax.sweeps.engines.choose import batch_script
 from gpt2_jax.sweeps.engines.slurm import SlurmEngine, sbatch_options
 from gpt2_jax.sweeps.folder import DONE, Status, SweepFolder
 from gpt2_jax.sweeps.runner import run_sweep
 from tests.sweeps.fake_slurm import install
-from tests.sweeps.sweeping import ROOT
+from tests.sweeps.sweeping import ATTEMPTS, ROOT
 
 # A task with the command that pretends to train.
 _TASK = """
@@ -82,43 +84,82 @@ def test_a_stage_is_one_array_whose_points_end_as_on_this_machine(house, slurm):
     assert (house.out / "results.csv").read_bytes() == results
 
 
-# The exit statuses of a point's attempts, its state, and those with which its task ends.
-_STATUSES = [
-    ([0], "done", [0]),
-    ([75, 75, 0], "done", [75, 75, 0]),
-    ([76], "diverged", [76]),
-    ([2], "failed", [2]),
-    ([78], "failed", [78]),
-    ([77, 0], "done", [77, 0]),
-    ([77, 77], "failed", [77, 1]),  # and is not queued again
-    ([-9, 75, -9, 0], "done", [137, 75, 137, 0]),
-]
-
-
-def test_an_exit_status_decides_whether_a_task_is_queued_again(house, monkeypatch):
-    house.plan({seed: statuses for seed, (statuses, _, _) in enumerate(_STATUSES)})
-    folder, points = SweepFolder(house.out), house.stages(seeds(len(_STATUSES))).known["main"]
+def _write_list(house, name, points):
+    """Writes the list of an array, as the engine does, and the points."""
     for point in points:
-        folder.write_point(point, "tiny.py")
-    (house.folder / "list").write_text(json.dumps({"points": [point.name for point in points]}))
+        SweepFolder(house.out).write_point(point, "tiny.py")
+    (house.folder / name).write_text(json.dumps({"points": [point.name for point in points]}))
+
+
+@pytest.fixture
+def task(house, monkeypatch):
+    """Returns a function that runs a task of an array once and returns its exit status."""
     handler = signal.getsignal(signal.SIGTERM)
-    for index, (statuses, state, ends) in enumerate(_STATUSES):
-        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(index))
-        for end in ends:
-            assert main_of_task(["out", "list"], house.train) == end, statuses
-        status = folder.status(points[index].name)
-        assert status.state == state and status.attempts == len(statuses)
-    assert folder.status(points[3].name).message == "the reason for 2"
-    assert main_of_task(["out", "list"], house.train) == 0  # done before: it is not run again
-    assert folder.status(points[-1].name).attempts == 4
-    monkeypatch.setenv("SLURM_PROCID", "1")  # another process of a point writes no status
     monkeypatch.setenv("GPT2_JAX_RUN_INFO", str(house.folder / "info"))
-    assert main_of_task(["out", "list"], house.train) == 0
-    assert folder.status(points[-1].name).attempts == 4
+
+    def run(listed, index, process=0):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(index))
+        monkeypatch.setenv("SLURM_PROCID", str(process))
+        return main_of_task(["out", listed], house.train)
+
+    yield run
     signal.signal(signal.SIGTERM, handler)
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "8")
-    with pytest.raises(UserError, match="SLURM_ARRAY_TASK_ID=8 is none of the 8"):
-        main_of_task(["out", "list"], house.train)
+
+
+def test_what_an_exit_status_decides_about_a_point_is_the_same_as_on_this_machine(house, task):
+    house.plan({seed: statuses for seed, (statuses, _) in enumerate(ATTEMPTS)})
+    folder, points = SweepFolder(house.out), house.stages(seeds(len(ATTEMPTS))).known["main"]
+    _write_list(house, "list", points)
+    for index, (point, (statuses, state)) in enumerate(zip(points, ATTEMPTS, strict=True)):
+        ends = [task("list", index)]
+        while ends[-1] in QUEUED_AGAIN:
+            ends.append(task("list", index))
+        status = folder.status(point.name)
+        assert (status.state, status.attempts) == (state, len(statuses)), statuses
+        last = statuses[-1]
+        assert status.exit_status == (128 - last if last < 0 else last)
+        assert status.message == ("" if state == "done" else f"the reason for {last}")
+        if last in (0, 76, 2, 78):  # the task ends with a status that is no reason to queue it
+            assert ends[-1] == last
+        assert [end == 75 for end in ends] == [each == 75 for each in statuses]
+    with pytest.raises(UserError, match=f"SLURM_ARRAY_TASK_ID={len(points)} is none of the"):
+        task("list", len(points))
+
+
+def test_a_point_that_is_submitted_again_has_its_retry_again(house, task):
+    house.plan({0: [77, 77, 77, 0]})
+    points = house.stages(seeds(1)).known["main"]
+    for listed in ("first", "second"):
+        _write_list(house, listed, points)
+    assert [task(listed, 0) for listed in ("first", "first")] == [77, 1]
+    assert SweepFolder(house.out).status(points[0].name).state == "failed"
+    assert [task(listed, 0) for listed in ("second", "second")] == [77, 0]
+
+
+def test_the_script_queues_a_task_again_after_the_statuses_that_the_task_knows():
+    (line,) = re.findall(r"^([0-9 |]+)\)$", batch_script().read_text(), re.MULTILINE)
+    assert tuple(int(each) for each in line.split("|")) == QUEUED_AGAIN
+
+
+def test_other_processes_of_a_task_leave_the_decision_to_the_first(house, task):
+    house.plan({0: [78], 1: [-14], 2: [76], 3: [75]})
+    points = house.stages(seeds(4)).known["main"]
+    _write_list(house, "list", points)
+    # They do not know what came before. Where the first one ends with 1, that is what counts.
+    assert [task("list", index, process=1) for index in range(4)] == [77, 77, 76, 75]
+    assert not list(house.out.glob("points/*/status.json"))
+
+
+def test_no_process_of_a_task_that_has_ended_starts_anything(house, task):
+    house.plan({1: [76]})
+    points = house.stages(seeds(2)).known["main"]
+    _write_list(house, "list", points)
+    for index, end in enumerate((0, 76)):
+        assert task("list", index) == end
+        # Slurm queues it again, as after the node was lost before the end had reached Slurm.
+        assert [task("list", index, process) for process in range(3)] == [end] * 3
+        assert len(house.starts(points[index].name)) == 1
+        assert SweepFolder(house.out).status(points[index].name).attempts == 1
 
 
 def test_what_is_in_the_queue_is_not_submitted_again(house, slurm):
@@ -192,6 +233,24 @@ def test_a_task_that_one_answer_lacks_is_waited_for_and_those_of_other_points_ar
     assert not any("of another choice" in names for names in seen)
 
 
+def test_tasks_that_every_second_answer_lacks_are_not_given_up(house, slurm):
+    (slurm / "held").touch()
+    forgets = slurm / "forgets"
+    forgets.touch()
+
+    def release():
+        until = time.monotonic() + 20  # 12 answers take much longer than `settle_s`
+        while forgets.stat().st_size < 12 and time.monotonic() < until:
+            time.sleep(0.02)
+        (slurm / "held").unlink()
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    end = _run(house, house.stages(seeds(2)))
+    thread.join()
+    assert end.counts["done"] == 2 and len(_submitted(slurm)) == 1
+
+
 def test_a_refusal_of_slurm_is_one_line_and_leaves_no_array(house, slurm):
     (slurm / "refuses").touch()
     with pytest.raises(UserError, match="Slurm's sbatch failed: sbatch: error: invalid partition"):
@@ -218,6 +277,7 @@ def test_wrong_options_are_refused(house, capsys, monkeypatch, flags, problem):
     (house.folder / "sweep.py").write_text(sweep)
     assert main(["sweep", "--sweep", "sweep.py", "--out", "out", *flags]) == 2
     assert problem in capsys.readouterr().err
+    assert not house.out.exists()
 
 
 def test_gpus_of_a_point_are_those_of_its_node():

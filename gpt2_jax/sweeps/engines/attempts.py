@@ -1,16 +1,17 @@
-"""Attempts at points: what an attempt leaves in the folder of its point when it begins and ends."""
+"""Attempts at points: what each leaves in the folder of its point, and whether another follows."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from gpt2_jax.errors import NumbersWentBad, Preempted, shortened
+from gpt2_jax.errors import NumbersWentBad, PeersLost, Preempted, StorageError, shortened
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.paths import is_remote
 from gpt2_jax.parallel.run_info import VARIABLE, read_run_info
@@ -20,19 +21,32 @@ TRAIN = (sys.executable, "-m", "gpt2_jax", "train")
 """The command that trains, to which the flags of a point are added."""
 
 _LONGEST_MESSAGE = 500
+# After these, as after being killed, a restart may help.
+_RETRIED = (PeersLost.exit_status, StorageError.exit_status)
 
 
-def begin(folder: SweepFolder, name: str) -> Status:
-    """Writes that an attempt at a point has begun, and returns its status."""
+def begin(folder: SweepFolder, name: str, start: str) -> Status:
+    """Writes that an attempt at a point has begun, and returns its status.
+
+    Args:
+      folder: of the sweep.
+      name: of the point.
+      start: identifies the start of the sweep, or the array job, that the attempt belongs to.
+    """
     before = folder.status(name)
-    begun = Status(
-        None,
-        WAITING,
-        "",
-        before.seconds,
-        before.attempts + 1,
-        before.programs_compiled,
-        before.programs_loaded,
+    earlier: list[int] = []
+    if before.start == start:
+        earlier += before.earlier
+        if before.exit_status is not None:
+            earlier.append(before.exit_status)
+    begun = dataclasses.replace(
+        before,
+        exit_status=None,
+        state=WAITING,
+        message="",
+        attempts=before.attempts + 1,
+        start=start,
+        earlier=earlier,
     )
     folder.run_info(name).unlink(missing_ok=True)  # an earlier attempt's
     folder.write_status(name, begun)
@@ -60,14 +74,14 @@ def end(
       seconds: that the attempt took.
     """
     info = read_run_info(folder.run_info(name))
-    status = Status(
-        exit_status,
-        state,
-        "" if state == DONE else last_line(log),
-        round(begun.seconds + seconds, 3),
-        begun.attempts,
-        begun.programs_compiled + len(info.compiled),
-        begun.programs_loaded + len(info.loaded),
+    status = dataclasses.replace(
+        begun,
+        exit_status=exit_status,
+        state=state,
+        message="" if state == DONE else last_line(log),
+        seconds=round(begun.seconds + seconds, 3),
+        programs_compiled=begun.programs_compiled + len(info.compiled),
+        programs_loaded=begun.programs_loaded + len(info.loaded),
     )
     folder.write_status(name, status)
     return status
@@ -96,13 +110,44 @@ def variables(folder: SweepFolder, name: str) -> dict[str, str]:
     return {VARIABLE: os.fspath(folder.run_info(name))}
 
 
-def state_after(exit_status: int) -> str:
-    """Returns the state of a point after an exit status, if the point is not started again."""
+def judge(
+    exit_status: int,
+    earlier: Sequence[int],
+    *,
+    stopping: bool = False,
+    most_preemptions: int | None = None,
+) -> tuple[str, bool]:
+    """Returns the state of a point after an attempt, and whether another is to follow.
+
+    This is the same for every engine, so that results do not depend on where points run. An attempt
+    that something else has stopped (75) has saved, and another goes on from there. One that has
+    lost a peer (77), could not save (78) or was killed is repeated, but not twice in a row.
+
+    Args:
+      exit_status: of the attempt, as a shell reports it.
+      earlier: the exit statuses of the attempts before it that belong to the same start.
+      stopping: whether the sweep was asked to stop, so that none is to follow.
+      most_preemptions: after how many attempts that were stopped none follows; None for no limit.
+    """
+    if exit_status == Preempted.exit_status:
+        count = 1 + list(earlier).count(exit_status)
+        limited = most_preemptions is not None and count >= most_preemptions
+        return WAITING, not (stopping or limited)
+    if _is_retried(exit_status) and not (earlier and _is_retried(earlier[-1])):
+        return WAITING, not stopping
+    if stopping and _was_killed(exit_status):  # most likely because the sweep was asked to stop
+        return WAITING, False
     if exit_status == 0:
-        return DONE
-    if exit_status == NumbersWentBad.exit_status:
-        return DIVERGED
-    return WAITING if exit_status == Preempted.exit_status else FAILED
+        return DONE, False
+    return (DIVERGED if exit_status == NumbersWentBad.exit_status else FAILED), False
+
+
+def _is_retried(exit_status: int) -> bool:
+    return exit_status in _RETRIED or _was_killed(exit_status)
+
+
+def _was_killed(exit_status: int) -> bool:
+    return exit_status > 128
 
 
 def shell_status(code: int) -> int:

@@ -7,25 +7,25 @@ import contextlib
 import dataclasses
 import functools
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-from gpt2_jax.errors import PeersLost, Preempted, StorageError, UserError
+from gpt2_jax.errors import UserError
 from gpt2_jax.files.lock import lock_folder
 from gpt2_jax.sweeps.engines import attempts
 from gpt2_jax.sweeps.engines.engine import Log, OnEnd, OnWait
 from gpt2_jax.sweeps.engines.slots import Slot, start_in
-from gpt2_jax.sweeps.folder import WAITING, Status, SweepFolder
+from gpt2_jax.sweeps.folder import Status, SweepFolder
 from gpt2_jax.sweeps.points import Point
 
 _POLL_S = 0.02
 _SHOW_EVERY_S = 60.0
 # A point that something else than this process stops again and again is left waiting.
 _MOST_PREEMPTIONS = 10
-_RETRIED = (PeersLost.exit_status, StorageError.exit_status)
 
 
 class Process(Protocol):
@@ -96,8 +96,7 @@ class LocalEngine:
         self._log, self._clock = log, clock
         self._free = list(reversed(slots))
         self._running: list[tuple[Slot, _Attempt]] = []
-        self._retried: set[str] = set()
-        self._preempted: collections.Counter[str] = collections.Counter()
+        self._identity = secrets.token_hex(6)  # of this start of the sweep
         self._in_use: dict[str, float] = {}
         self.stop = False
         self.at_once: int | None = len(slots)
@@ -172,7 +171,7 @@ class LocalEngine:
             return True
 
     def _attempt(self, point: Point, slot: Slot) -> _Attempt:
-        begun = attempts.begin(self._folder, point.name)
+        begun = attempts.begin(self._folder, point.name, self._identity)
         files = contextlib.ExitStack()
         log, file = files.enter_context(attempts.open_log(self._folder, point.name))
         flags = point.flags(self._base, self._folder.workdir(point.name))
@@ -188,26 +187,18 @@ class LocalEngine:
         """Writes the status of an attempt; returns it and whether the point is to run again."""
         name = attempt.point.name
         exit_status = attempts.shell_status(attempt.process.wait())
-        state, again = self._judge(name, exit_status)
+        state, again = attempts.judge(
+            exit_status,
+            attempt.begun.earlier,
+            stopping=self.stop,
+            most_preemptions=_MOST_PREEMPTIONS,
+        )
         seconds = self._clock() - attempt.began
         status = attempts.end(
             self._folder, name, attempt.begun, exit_status, state, attempt.log, seconds
         )
         attempt.files.close()
         return status, again
-
-    def _judge(self, name: str, exit_status: int) -> tuple[str, bool]:
-        """Returns the state after an exit status, and whether the point is to run again."""
-        was_killed = exit_status > 128
-        if self.stop and (was_killed or exit_status == Preempted.exit_status):
-            return WAITING, False
-        if exit_status == Preempted.exit_status:
-            self._preempted[name] += 1
-            return WAITING, self._preempted[name] < _MOST_PREEMPTIONS
-        if (was_killed or exit_status in _RETRIED) and name not in self._retried:
-            self._retried.add(name)
-            return WAITING, not self.stop
-        return attempts.state_after(exit_status), False
 
     def _send(self, number: signal.Signals) -> None:
         for _, attempt in self._running:
