@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -67,10 +68,11 @@ def estimate(
         if speeds:
             tokens_per_second = statistics.median(speeds)
             source = f"median of {len(speeds)} points in {folder.path}"
-    table = {}
+    table, tokens_in_turn = {}, 0.0  # the second of points that one worker trains in turn
     for name in stages.sweep.stages:
         possible = stages.may_have(name)
         mean = sum(point.tokens for point in possible) / len(possible)
+        tokens_in_turn += mean * _turns(stages, name, done, workers or 1)
         table[name] = {
             "points": stages.count(name),
             "points_done": sum(point.stage == name for point in done),
@@ -78,7 +80,6 @@ def estimate(
         }
     total = sum(stage["tokens"] for stage in table.values())
     left = max(total - sum(point.tokens for point in done), 0)
-    at_once = workers or 1
     return {
         "stages": table,
         "points": sum(stage["points"] for stage in table.values()),
@@ -87,9 +88,9 @@ def estimate(
         "workers": workers,
         "tokens_per_second": tokens_per_second,
         "speed_is": source,
-        "seconds_left": left / tokens_per_second / at_once if tokens_per_second else None,
+        "seconds_left": tokens_in_turn / tokens_per_second if tokens_per_second else None,
         "planned_for": planner and planner.devices,
-        "planned_seconds_left": planner and _planned(planner, stages, done, at_once),
+        "planned_seconds_left": planner and _planned(planner, stages, done, workers or 1),
     }
 
 
@@ -101,11 +102,16 @@ def _planned(
     for name in stages.sweep.stages:
         possible = stages.may_have(name)
         seconds = planner.seconds([point.config for point in possible])
-        left = stages.count(name) - sum(point.stage == name for point in done)
         for case in range(2):
             mean = sum(each[case] for each in seconds) / len(possible)
-            total[case] += max(left, 0) * mean / workers
+            total[case] += mean * _turns(stages, name, done, workers)
     return total[0], total[1]
+
+
+def _turns(stages: Stages, name: str, done: Sequence[Point], workers: int) -> int:
+    """Returns how many points of a stage that are left one worker trains, one after the other."""
+    left = stages.count(name) - sum(point.stage == name for point in done)
+    return math.ceil(max(left, 0) / workers)
 
 
 def as_text(report: dict[str, Any], points: Sequence[Point]) -> str:

@@ -84,7 +84,10 @@ def test_the_time_is_measured_or_planned_and_it_is_said_which(house):
     house.plan({2: [2]})
     house.run(stages)
     report = estimate(stages, folder, points_so_far(stages, folder), workers=2, planner=planner)
-    assert report["planned_seconds_left"] == (30.0, 60.0)  # of one point, by two workers
+    assert report["planned_seconds_left"] == (
+        60.0,
+        120.0,
+    )  # of one point: the other worker has none
     text = as_text(report, [])
     assert "(median of 2 points in" in text and "from shapes alone" in text
 
@@ -107,12 +110,12 @@ def test_a_point_that_diverged_says_nothing_of_the_speed(house):
     [
         ((), "0,1", 1, 24),
         (("--workers=3",), "", 3, 8),
-        (("--devices_per_point=2",), "0,1,2,3,4", 2, 12),
+        (("--devices_per_point=2",), "0,1,2,3,4", 2, 16),
         (("--devices_per_point=2",), "0", None, 24),  # they are in another machine
-        (("--devices_per_point=2", "--workers=2"), "0", 2, 12),
+        (("--devices_per_point=2", "--workers=2"), "0", 2, 16),
         (("--engine=slurm",), "0,1", None, 24),
         (("--engine=slurm", "--devices_per_point=1"), "0,1", None, 24),
-        (("--engine=slurm", "--workers=2"), "", 2, 12),
+        (("--engine=slurm", "--workers=2"), "", 2, 16),
         (("--engine=slice",), "0,1", 1, 24),
     ],
 )
