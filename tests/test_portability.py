@@ -131,5 +131,5 @@ def test_names_that_only_linux_has_are_used_where_it_is_checked_that_they_exist(
     assert used == {
         ("data/shard_file.py", "os.preadv"),
         ("sweeps/engines/child.py", "os.sched_setaffinity"),
-        ("sweeps/engines/slots.py", "os.sched_getaffinity"),
+        ("parallel/cpu.py", "os.sched_getaffinity"),
     }

@@ -224,10 +224,11 @@ def _vocabulary() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    affinity = getattr(os, "sched_getaffinity", None)  # macOS does not have it
+    from gpt2_jax.parallel.cpu import available_cores
+
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": len(available_cores()),
         "memory_bytes": _memory_bytes(),
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
     }

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="how many CPU cores --verify uses, as numbers are rounded otherwise on another number "
-        "(default: all)",
+        "(default: as many as the record says that each run had, otherwise all)",
     )
     parser.add_argument(
         "--record",
@@ -112,8 +112,8 @@ def _check(args: argparse.Namespace) -> None:
     """Refuses arguments that do not belong together."""
     if [args.folder, args.all, args.verify].count(None) != 2:
         raise UserError(
-            "report needs one of: the folder of a sweep, --all DIR, --verify DIR "
-            "(see gpt2-jax report --help)"
+            "report needs exactly one of: a folder, which is that of a sweep or with --against of "
+            "a run; --all DIR; --verify DIR (see gpt2-jax report --help)"
         )
     if args.folder is None:
         for name in _NEEDS_FOLDER:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -27,6 +28,13 @@ def vector_instructions() -> set[str] | None:
 def multiplies_bfloat16() -> bool:
     """Returns whether the CPU is known to multiply in bfloat16 faster than in float32."""
     return not (vector_instructions() or set()).isdisjoint(MULTIPLY_BFLOAT16)
+
+
+def available_cores() -> list[int]:
+    """Returns the numbers of the CPU cores that this process may use, in order."""
+    if hasattr(os, "sched_getaffinity"):  # macOS does not have it
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def processor_name() -> str:

@@ -15,7 +15,7 @@ import jax
 from gpt2_jax.errors import error_text, warn
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.paths import resolve_path
-from gpt2_jax.parallel.cpu import processor_name
+from gpt2_jax.parallel.cpu import available_cores, processor_name
 from gpt2_jax.parallel.run_info import VARIABLE, RunInfo
 
 _LOADED = "/jax/compilation_cache/cache_hits"
@@ -89,4 +89,5 @@ def describe() -> dict[str, str]:
         **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib")},
         "device": ", ".join(f"{count} x {kind}" for kind, count in kinds.items()),
         "processor": f"{processor_name()}, {os.cpu_count()} cores",
+        "cores": str(len(available_cores())),
     }

@@ -94,7 +94,10 @@ class SweepFolder:
         if not (self.path / "sweep.json").exists():
             ours = ("lock", "sweep.json.", ".")  # left by a start that was killed at once
             names = sorted(each.name for each in self.path.iterdir())
-            if others := [name for name in names if not name.startswith(ours)]:
+            others = [name for name in names if not name.startswith(ours)]
+            if others == ["points"] and not self._strange_points(stages):
+                others = []  # the commands of --print_commands were run first
+            if others:
                 raise UserError(
                     f"--out {self.path} is not the folder of a sweep: it has {others[0]}; name a "
                     "new folder"
@@ -115,6 +118,13 @@ class SweepFolder:
                 f"--out {self.path} holds another sweep: {others[0]} is none of this one's points; "
                 "restore the sweep file and the base config, or choose another --out"
             )
+
+    def _strange_points(self, stages: Stages) -> list[str]:
+        """Returns the names of folders of points that the sweep does not have."""
+        names = {point.name for points in stages.known.values() for point in points}
+        return sorted(
+            each.name for each in (self.path / "points").iterdir() if each.name not in names
+        )
 
     def others(self, known: Mapping[str, Sequence[Point]]) -> list[str]:
         """Returns the names of points in the folder that are of these stages, but not in them."""

@@ -139,7 +139,9 @@ def check_different(points: Sequence[Point]) -> None:
         other = first.setdefault(point.config_hash, point)
         if other is not point:
             described = f"{point.arm!r} with train.seed={point.seed}"
-            problems.append(f"{described} has the same config as {other.arm!r} of {other.stage!r}")
+            where = "" if other.stage == point.stage else f" of stage {other.stage!r}"
+            same = f"{other.arm!r} with train.seed={other.seed}{where}"
+            problems.append(f"{described} has the same config as {same}")
     if problems:
         raise UserError(f"duplicate points: {'; '.join(problems)}: remove or change one of each")
 
@@ -165,7 +167,8 @@ def _check_arms(stage: str, points: Iterable[Point]) -> None:
 
 def _problem(message: str, where: Sequence[str]) -> str:
     places = list(dict.fromkeys(where))
-    more = f" and {len(places) - 1} more arms" if len(places) > 1 else ""
+    others = len(places) - 1
+    more = f" and {others} more arm{'s' if others > 1 else ''}" if others else ""
     return f"{message} (in {places[0]!r}{more})"
 
 

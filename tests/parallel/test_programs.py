@@ -44,7 +44,7 @@ def test_a_note_is_left_by_what_fails_too_and_only_if_it_is_asked_for(tmp_path, 
     assert len(note.compiled) + len(note.loaded) > 0
     assert note.environment["jax"] == jax.__version__
     assert note.environment["device"] == f"{jax.device_count()} x cpu"
-    assert {*note.environment} == {"python", "jax", "jaxlib", "device", "processor"}
+    assert {*note.environment} == {"python", "jax", "jaxlib", "device", "processor", "cores"}
 
 
 def test_a_note_that_cannot_be_written_or_read_ends_nothing(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from gpt2_jax.sweeps.report.cautions import cautions
@@ -12,6 +13,8 @@ from gpt2_jax.sweeps.report.page import page
 from gpt2_jax.sweeps.report.rates import learning_rates
 from gpt2_jax.sweeps.report.write import overview
 from tests.sweeps.made_sweep import write_sweep
+
+RATE = "schedule.learning_rate"
 
 
 def _tuned(folder: Path, counts: dict[str, int], best: int) -> Path:
@@ -62,3 +65,20 @@ def test_two_stages_have_a_table_each(tmp_path):
     text = markdown(read_sweep(folder))
     assert "## Stage tune" in text and "## Stage confirm" in text
     assert "| lion 1 | 5 |" in text.split("## Stage confirm")[1]
+
+
+def test_the_rate_of_the_base_config_counts(tmp_path):
+    finals = {"ok": [1.3], "warm": [1.4], "hot": [1.5]}
+    overrides = {"ok": {}, "warm": {RATE: 0.02}, "hot": {RATE: 0.04}}
+    folder = write_sweep(tmp_path / "s", finals, baseline=None, overrides=overrides)
+    for path in folder.glob("points/*/run/config.json"):
+        config = json.loads(path.read_text())
+        own = json.loads((path.parents[1] / "point.json").read_text())["overrides"]
+        config["schedule"] = {"learning_rate": own.get(RATE, 0.005)}
+        path.write_text(json.dumps(config))
+    sweep = read_sweep(folder)
+    (label, rates), *more = learning_rates(sweep)["main"].items()
+    assert not more and [*rates] == [0.005, 0.02, 0.04]
+    assert {*label.split(", ")} == {*finals}
+    found = [each for each in cautions(sweep, "main", []) if "Fairness" in each]
+    assert len(found) == 1 and "is best at 0.005, the smallest" in found[0]

@@ -213,6 +213,14 @@ def test_the_record_has_the_sweep_file_that_was_run(sweep, tmp_path, capsys):
     assert "has no copy of the sweep file" in capsys.readouterr().err
 
 
+def test_a_report_of_a_record_changes_nothing(sweep, tmp_path):
+    out = tmp_path / "r"
+    write_record(sweep, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert main(["report", str(out)]) == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_large_records_get_a_warning(sweep, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(record, "LARGEST", 100)
     write_record(sweep, tmp_path / "r")

@@ -263,8 +263,8 @@ def test_damaged_files_are_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "report needs one of: the folder of a sweep, --all DIR, --verify DIR"),
-        (["sweep", "--all", "all"], "report needs one of"),
+        ([], "report needs exactly one of: a folder, which is that of a sweep"),
+        (["sweep", "--all", "all"], "report needs exactly one of"),
         (["--all", "all", "--out", "out"], "--out is for the report of one sweep"),
         (["--all", "all", "--png"], "--png is for the report of one sweep"),
         (["--verify", "empty", "--record", "r"], "--record is for the report of one sweep"),

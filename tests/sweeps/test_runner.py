@@ -17,11 +17,12 @@ import pytest
 import gpt2_jax
 from gpt2_jax.errors import Preempted, UserError
 from gpt2_jax.files.lock import FileLock
+from gpt2_jax.parallel.cpu import available_cores
 from gpt2_jax.sweeps import arms, axis, best_of, logspace2, product, seeds
 from gpt2_jax.sweeps.cost import estimate
 from gpt2_jax.sweeps.engines import local
 from gpt2_jax.sweeps.engines.attempts import judge
-from gpt2_jax.sweeps.engines.slots import Slot, available_cores, make_slots, visible_gpus
+from gpt2_jax.sweeps.engines.slots import Slot, make_slots, visible_gpus
 from gpt2_jax.sweeps.folder import SweepFolder
 from gpt2_jax.sweeps.runner import points_so_far
 from tests.sweeps.sweeping import ATTEMPTS, TOKENS
@@ -162,11 +163,33 @@ def test_a_point_waits_for_a_process_of_a_killed_start_that_still_saves_it(house
     workdir.mkdir(parents=True)
     lock = FileLock(workdir)
     lock.acquire()
-    timer = threading.Timer(0.2, lock.release)
-    timer.start()
+    waits, deadline = f"waiting for {first}: ", time.monotonic() + 60
+
+    def release():
+        while not any(line.startswith(waits) for line in house.log):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        lock.release()
+
+    thread = threading.Thread(target=release)
+    thread.start()
     assert house.run(stages)["done"] == 2
-    timer.join()
-    assert any(line.startswith(f"waiting for {first}: ") for line in house.log)
+    thread.join()
+    assert any(line.startswith(waits) for line in house.log)
+
+
+def test_points_that_other_commands_have_trained_are_collected(house):
+    stages = house.stages(seeds(2))
+    strange = house.out / "points" / "of-another-sweep" / "run"
+    for name in _names(stages):
+        (house.out / "points" / name / "run").mkdir(parents=True)  # as --print_commands names it
+    strange.mkdir(parents=True)
+    with pytest.raises(UserError, match="is not the folder of a sweep: it has points"):
+        house.run(stages)
+    strange.rmdir()
+    strange.parent.rmdir()
+    assert house.run(stages)["done"] == 2
 
 
 def test_workers_have_cores_of_their_own(house):

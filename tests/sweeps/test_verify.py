@@ -153,6 +153,22 @@ def test_what_cannot_be_verified_says_why(folder):
         verify(folder, 50, _trains(folder))
 
 
+def test_a_record_says_how_many_cores_each_point_had(folder, monkeypatch):
+    used = []
+    monkeypatch.setattr(verifying, "available_cores", lambda: [3, 5, 7])
+    trains = _trains(folder)
+    monkeypatch.setattr(
+        verifying, "run_command", lambda words, cores: used.append(cores) or trains(words)
+    )
+    path = folder / "sweep.json"
+    for recorded in ("2", "2; 4", "64", ""):
+        values = json.loads(path.read_text()) | {"environment": {"cores": recorded}}
+        path.write_text(json.dumps(values))
+        verify(folder, 20)
+    verify(folder, 20, cores=1)
+    assert used == [2, None, None, None, 1]
+
+
 def test_later_lines_are_compared_in_the_digits_that_records_keep():
     assert Match(300, "loss", 1.23457, 1.2345678).is_equal
     assert not Match(300, "loss", 1.23457, 1.2345478).is_equal

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from gpt2_jax.sweeps.engines.slots import available_cores
+from gpt2_jax.parallel.cpu import available_cores
 from tests.runs import SETTINGS, fill_lab
 
 _SWEEP = """

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from gpt2_jax.errors import UserError, warn
+from gpt2_jax.parallel.cpu import available_cores
 from gpt2_jax.sweeps.engines import child
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -90,13 +91,6 @@ def check_numbers(workers: int | None, devices_per_point: int | None) -> None:
     for flag, value in (("workers", workers), ("devices_per_point", devices_per_point)):
         if value is not None and not 1 <= value <= _MOST_WORKERS:
             raise UserError(f"--{flag} must be between 1 and {_MOST_WORKERS}, not {value}")
-
-
-def available_cores() -> list[int]:
-    """Returns the numbers of the CPU cores that this process may use, in order."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def visible_gpus(environment: Mapping[str, str], devices: Path) -> list[str]:

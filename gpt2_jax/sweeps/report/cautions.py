@@ -18,9 +18,12 @@ def cautions(sweep: SweepOutcomes, stage: str, rows: Sequence[Row]) -> list[str]
     for row in rows:
         total = len(row.points)
         if diverged := row.count(DIVERGED):
+            left_out = (
+                ", and the mean leaves them out; it says how well the arm does when it does not "
+                "diverge"
+            )
             found.append(
-                f"{row.arm}: {diverged} of {total} points diverged, and the mean leaves them out; "
-                "it says how well the arm does when it does not diverge."
+                f"{row.arm}: {diverged} of {total} points diverged{left_out if row.values else ''}."
             )
         for state, text in ((FAILED, "failed"), (WAITING, "are not finished")):
             if count := row.count(state):

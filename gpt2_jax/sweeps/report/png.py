@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gpt2_jax.sweeps.report.svg import shown_range
 from gpt2_jax.sweeps.statistics.verdict import BETTER, EQUIVALENT, WORSE
 
 _DPI = 160
+_LABEL_WIDTH = 70  # characters that fit below a chart
 _VERDICT_COLORS = {BETTER: "#0a7a4b", WORSE: "#b3261e", EQUIVALENT: "#0b5cad"}
 _UNDECIDED_COLOR = "#59636e"
 
@@ -101,10 +103,9 @@ def _differences(module: Any, rows: list[Row], sweep: SweepOutcomes) -> bytes:
     plot.set_yticks(range(len(rows)), [row.arm for row in rows])
     plot.set_ylim(len(rows) - 0.5, -0.5)
     better = "higher" if sweep.higher_is_better else "lower"
-    label = (
-        f"difference of {sweep.metric} from {sweep.baseline}, 95 % interval ({better} is better)"
-    )
-    plot.set_xlabel(label, fontsize="small")
+    label = f"difference of {sweep.metric} from {sweep.baseline}"
+    label = "\n".join(textwrap.wrap(label, _LABEL_WIDTH))
+    plot.set_xlabel(f"{label}\n95 % interval; {better} is better", fontsize="small")
     plot.grid(axis="x", alpha=0.3)
     return _png(figure)
 

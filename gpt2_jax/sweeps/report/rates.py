@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gpt2_jax.sweeps.axes import SEED
@@ -9,21 +11,27 @@ from gpt2_jax.sweeps.folder import DONE
 from gpt2_jax.sweeps.report.outcomes import Outcome, SweepOutcomes
 
 _RATE = "schedule.learning_rate"
+_SHOWN_ARMS = 3
 
 
 def groups(sweep: SweepOutcomes) -> dict[str, dict[str, dict[float | None, list[float]]]]:
-    """Returns {stage: {arm without its rate: {rate, None if it sets none: metrics}}}."""
+    """Returns {stage: {arm without its rate: {rate, None if it is unknown: metrics}}}."""
     stages: dict[str, dict[str, dict[float | None, list[float]]]] = {}
     for stage in sweep.stages:
         for label, points in _alike_but_for_the_rate(sweep, stage).items():
             rates = stages.setdefault(stage, {}).setdefault(label, {})
             for point in points:
-                rate = point.overrides.get(_RATE)
-                known = float(rate) if isinstance(rate, (int, float)) else None
-                values = rates.setdefault(known, [])
+                values = rates.setdefault(_rate(point), [])
                 if point.state == DONE and sweep.metric in point.scores:
                     values.append(point.scores[sweep.metric])
     return stages
+
+
+def _rate(point: Outcome) -> float | None:
+    """Returns the learning rate of a point: its own or that of the base config, if it is known."""
+    section, knob = _RATE.split(".")
+    rate = point.overrides.get(_RATE, point.config.get(section, {}).get(knob))
+    return float(rate) if isinstance(rate, (int, float)) else None
 
 
 def best_rates(sweep: SweepOutcomes, stage: str) -> dict[str, tuple[str, int]]:
@@ -49,12 +57,17 @@ def _alike_but_for_the_rate(sweep: SweepOutcomes, stage: str) -> dict[str, list[
         others = {knob: value for knob, value in point.overrides.items() if knob in varied}
         label = " ".join(f"{knob}={value}" for knob, value in others.items()) or "all points"
         alike.setdefault(label, []).append(point)
-    names = [{_without_rate(point.arm) for point in points} for points in alike.values()]
-    # The arms' own names, if each stands for one group of points.
-    if all(len(each) == 1 for each in names) and len(set().union(*names)) == len(names):
-        pairs = zip(names, alike.items(), strict=True)
-        return {name.pop() or label: points for name, (label, points) in pairs}
-    return alike
+    names = {
+        label: list(dict.fromkeys(_without_rate(point.arm) for point in points))
+        for label, points in alike.items()
+    }
+    named = {_joined(own) or label: alike[label] for label, own in names.items()}
+    return named if len(named) == len(alike) else alike
+
+
+def _joined(arms: Sequence[str]) -> str:
+    """Returns the names of arms that differ in their rate alone, empty if they are many."""
+    return ", ".join(filter(None, arms)) if len(arms) <= _SHOWN_ARMS else ""
 
 
 def _without_rate(arm: str) -> str:

@@ -64,24 +64,23 @@ def write_record(folder: Path, out: Path) -> str:
     if not (folder / "results.csv").is_file():
         raise UserError(f"{folder} has no results.csv: run the sweep again to write it")
     points = [dataclasses.replace(p, command=_command(p, out)) for p in sweep.points]
-    sweep = dataclasses.replace(
-        sweep,
-        folder=out,  # for the title of its README, which may be there already
-        points=points,
-    )
     contents = {
         Path("sweep.json"): _json(described, indent=2),
         Path("results.csv"): (folder / "results.csv").read_bytes(),
-        Path("report.md"): markdown(sweep).encode(),
-        Path("report.html"): page(sweep).encode(),
     }
     contents |= _sweep_file(folder, sweep, out)
     for point in points:
         contents |= _point(folder, point, _lines_per_point(len(points)))
-    contents[Path("README.md")] = readme.updated(sweep, out, command=_sweep_command(sweep, out))
     _write(out, contents)
     _remove_others(out, contents)
-    return _summary(sweep, out, contents)
+    recorded = read_sweep(out)  # so that a report of the record is the one that it has
+    pages = {
+        Path("report.md"): markdown(recorded).encode(),
+        Path("report.html"): page(recorded).encode(),
+        Path("README.md"): readme.updated(recorded, out, command=_sweep_command(sweep, out)),
+    }
+    _write(out, pages)
+    return _summary(recorded, out, contents | pages)
 
 
 def _check_place(out: Path, described: dict[str, Any]) -> None:

@@ -26,11 +26,8 @@ from gpt2_jax.sweeps.statistics.differences import Array
 
 _FOLDER = Path(__file__).parent / "references"
 _LOSSES = ("loss", "eval/loss", "val_loss")  # names of the column of a CSV file
-_SETTING = (
-    *("data.tokenizer", "model.num_layers", "model.num_heads", "model.d_model"),
-    *("model.context_length", "train.total_steps", "schedule.learning_rate"),
-    *("schedule.min_learning_rate", "schedule.warmup_steps", "optimizer.weight_decay"),
-)
+_SECTIONS = ("model", "optimizer", "schedule")  # all of whose knobs make losses differ
+_OTHERS = ("data.tokenizer", "train.total_steps")
 
 
 @dataclass(frozen=True)
@@ -90,11 +87,10 @@ def load_reference(name: str) -> Reference:
 def run_setting(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns {knob: value} of a run's config.json, of the knobs that make losses differ."""
     found = {}
-    for knob in _SETTING:
-        section, name = knob.split(".")
-        values = config.get(section)
-        if isinstance(values, Mapping) and name in values:
-            found[knob] = values[name]
+    for section, values in config.items():
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            if section in _SECTIONS or f"{section}.{name}" in _OTHERS:
+                found[f"{section}.{name}"] = value
     with contextlib.suppress(KeyError, TypeError):
         found["tokens_per_step"] = config["train"]["batch_size"] * found["model.context_length"]
     return found

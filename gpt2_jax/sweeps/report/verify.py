@@ -14,11 +14,17 @@ from typing import Any
 
 from gpt2_jax.config.file import split_argument
 from gpt2_jax.errors import Gpt2JaxError, UserError, did_you_mean
+from gpt2_jax.parallel.cpu import available_cores
 from gpt2_jax.sweeps.engines import child
-from gpt2_jax.sweeps.engines.slots import available_cores
 from gpt2_jax.sweeps.folder import DONE, read_object
 from gpt2_jax.sweeps.points import NOT_LEARNED
-from gpt2_jax.sweeps.report.outcomes import Line, Outcome, read_lines, read_sweep
+from gpt2_jax.sweeps.report.outcomes import (
+    Line,
+    Outcome,
+    SweepOutcomes,
+    read_lines,
+    read_sweep,
+)
 from gpt2_jax.sweeps.report.thinning import rounded
 
 EARLY_STEPS, TOLERANCE = 10, 1e-3
@@ -138,13 +144,16 @@ def verify(
       steps: after how many steps the run is stopped.
       train: runs a command; `run_command` by default.
       name: of the point; by default the last one that is done and has its metrics.
-      cores: how many cores `run_command` uses; as many as the recorded run had give the same bits.
+      cores: how many cores `run_command` uses; by default as many as the recorded run had, which
+        give the same bits, if that is known and there are as many.
 
     Raises:
       UserError: if no such point is done and has its metrics, or none of them are so early.
       Gpt2JaxError: if the run fails.
     """
-    point = _choose(read_sweep(folder).points, folder, name)
+    sweep = read_sweep(folder)
+    point = _choose(sweep.points, folder, name)
+    cores = _recorded_cores(sweep) if cores is None else cores
     with tempfile.TemporaryDirectory() as place:
         workdir = Path(place) / "run"
         words = _words(point, workdir, steps)
@@ -169,6 +178,12 @@ def verify(
             "larger number"
         )
     return Verification(point, matches, _changed_knobs(point.config, config))
+
+
+def _recorded_cores(sweep: SweepOutcomes) -> int | None:
+    """Returns how many cores each point had, if all had as many and this process has them."""
+    text = sweep.environment.get("cores", "")
+    return int(text) if text.isdecimal() and 1 <= int(text) <= len(available_cores()) else None
 
 
 def _choose(points: Sequence[Outcome], folder: Path, name: str | None) -> Outcome:

@@ -162,6 +162,8 @@ def in_short(rows: Sequence[Row], sweep: SweepOutcomes) -> list[str]:
             delta = "" if sweep.delta is None else f"{sweep.delta:g}"
             start = sentence.format(baseline=sweep.baseline, delta=delta)
             found.append(f"{start}: {', '.join(arms)}.")
+    if without := [row.arm for row in rows if not row.values and not row.count(WAITING)]:
+        found.append(f"No results, because every point diverged or failed: {', '.join(without)}.")
     return found
 
 
