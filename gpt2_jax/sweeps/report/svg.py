@@ -16,7 +16,7 @@ COLORS = 8
 """How many colors the page defines, as classes c0, c1, ...; further curves are dashed."""
 # In units of the view box, which is scaled to the width of the page.
 _WIDTH, _HEIGHT = 480, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 12, 10, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 88, 12, 10, 46
 _SHOWN_FROM = 0.3  # the share of the horizontal axis from which on all curves are shown whole
 
 
@@ -139,7 +139,7 @@ def _frame(
         x_ticks = [x for x in x_ticks if x_range[0] <= x <= x_range[1]]
     elif axes.log_x:  # the rates that were tried
         x_ticks = sorted({round(float(x), 9) for band in bands for x in band.x})
-        x_ticks = x_ticks[:: math.ceil(len(x_ticks) / 6)]
+        x_ticks = x_ticks[:: math.ceil(len(x_ticks) / 5)]
     else:
         x_ticks = _ticks(*x_range, 5)
     for tick in x_ticks:
