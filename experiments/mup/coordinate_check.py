@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt2_jax.config import Config, from_dict
-from gpt2_jax.data.loader import Batch
+from gpt2_jax.data.batch import Batch
 from gpt2_jax.errors import UserError
 from gpt2_jax.model.build import build_model
 from gpt2_jax.model.gpt2 import GPT2

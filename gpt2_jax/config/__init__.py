@@ -24,12 +24,10 @@ from gpt2_jax.config.lengths import check_lengths
 from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.config.model import ACTIVATIONS, GATED_ACTIVATIONS, ModelConfig
 from gpt2_jax.config.mup import check_mup
+from gpt2_jax.config.outputs import CheckpointConfig, EvalConfig, LogConfig
 from gpt2_jax.config.sections import (
-    CheckpointConfig,
     Config,
     DataConfig,
-    EvalConfig,
-    LogConfig,
     MeshConfig,
     OptimizerConfig,
     ScheduleConfig,

@@ -105,6 +105,28 @@ class ModelConfig:
         0.0, "logits z become c tanh(z / c) for this c; 0 leaves them as they are", low=0
     )
     tie_embeddings: bool = knob(True, "use the token embedding as the output matrix")
+    lora_rank: int = knob(
+        0,
+        "rank of the adapters (LoRA) that are trained in place of the parameters, which stay "
+        "frozen; 0: no adapters",
+        low=0,
+        changes_function=False,
+    )
+    lora_alpha: float = knob(
+        16.0, "adapters are multiplied by lora_alpha / lora_rank", low=0, changes_function=False
+    )
+    lora_targets: str = knob(
+        "attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj",
+        "linear layers that get adapters",
+        changes_function=False,
+    )
+    lora_dropout: float = knob(
+        0.0,
+        "probability of dropping an input of the adapters while training",
+        low=0,
+        below=1,
+        changes_function=False,
+    )
     mup_base_width: int | None = knob(
         None,
         "d_model at which muP, the maximal update parametrization, is the standard one, so that a "

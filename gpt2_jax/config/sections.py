@@ -11,9 +11,9 @@ from typing import NamedTuple
 from gpt2_jax.config.arguments import LARGEST_SEED
 from gpt2_jax.config.compute import ComputeConfig
 from gpt2_jax.config.knob import Knob, knob
-from gpt2_jax.config.lengths import parse_lengths
 from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.config.model import ModelConfig
+from gpt2_jax.config.outputs import CheckpointConfig, EvalConfig, LogConfig
 from gpt2_jax.errors import UserError
 
 # Names of what other packages implement, and the config cannot import.
@@ -29,10 +29,18 @@ class DataConfig:
     """Determines where the tokens come from."""
 
     path: str | None = knob(
-        None, "folder of token shards, as `gpt2-jax prepare` writes it, or gs://...", is_path=True
+        None,
+        "folder of token shards, as `gpt2-jax prepare` writes it, or gs://...; or examples: a "
+        ".jsonl file, or a folder with train.jsonl and val.jsonl",
+        is_path=True,
     )
     mixture: str | None = knob(
         None, "instead of path: folders and their weights, such as `data/web=0.7,data/books=0.3`"
+    )
+    fields: str = knob(
+        "prompt:prompt,answer:answer",
+        "names of the fields of examples, such as `prompt:question,answer:reply`; a line that has "
+        "only `text` teaches all of it",
     )
     tokenizer: str = knob("gpt2", "tokenizer of the shards", choices=TOKENIZERS)
     val_fraction: float = knob(
@@ -122,6 +130,16 @@ class OptimizerConfig:
         "learning rate, so that a step shrinks them by the same fraction at every width",
     )
     grad_clip: float = knob(1.0, "largest global gradient norm; 0 turns clipping off", low=0)
+    rate_multipliers: str = knob(
+        "",
+        "factors of the learning rate of parameters by name, such as `wte=0.1,h.*.mlp=0.5`; the "
+        "first pattern that matches a name or a group counts",
+    )
+    freeze: str = knob(
+        "",
+        "parameters that are not trained, by name, such as `wte,wpe,h.*.mlp`; `*` stands for "
+        "everything",
+    )
     ema_decay: float = knob(
         0.0,
         "decay of an average of the parameters, which is validated beside them; 0: none",
@@ -190,6 +208,16 @@ class TrainConfig:
     init_resize: bool = knob(
         False, "crop or grow the context and vocabulary rows of init_from to this model's"
     )
+    init_model: bool = knob(
+        False,
+        "take the model section from init_from, but for dropout, the knobs of LoRA and, with "
+        "init_resize, the sizes of context and vocabulary",
+    )
+    patience: int = knob(
+        0,
+        "validations in a row without a better `checkpoint.best` after which the run ends; 0: never",
+        low=0,
+    )
     max_bad_steps: int = knob(
         10, "steps in a row with a non-finite loss or gradient before the run stops", low=1
     )
@@ -222,70 +250,6 @@ class TrainConfig:
         """Returns the seed of each random stream: its own, or otherwise `seed`."""
         own = (self.init_seed, self.data_seed, self.dropout_seed)
         return Seeds(*(self.seed if seed is None else seed for seed in own))
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-    """Determines when to save, and which checkpoints to keep."""
-
-    every: int = knob(1000, "steps between checkpoints; the last step is always saved", low=1)
-    every_minutes: float = knob(
-        0.0,
-        "also save once this many minutes have passed since the last save, checked every log.every "
-        "steps; 0: never",
-        low=0,
-    )
-    keep: int = knob(3, "newest checkpoints to keep", low=1)
-    keep_every: int | None = knob(
-        None, "also keep, forever, the checkpoints of steps that are multiples of this", low=1
-    )
-    max_failures: int = knob(
-        5, "saves in a row that may fail, as on a full disk, before the run stops", low=1
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalConfig:
-    """Determines the validation, and what else runs with it."""
-
-    every: int = knob(1000, "steps between validations; 0: only at the end", low=0)
-    batches: int = knob(-1, "batches of the fixed validation pass; -1: the full set", low=-1)
-    sample_tokens: int = knob(64, "tokens of the sample text at every validation; 0: none", low=0)
-    tasks: str = knob("", "tasks to score at every validation, such as `hellaswag,lambada_openai`")
-    data: str | None = knob(
-        None, "folder with the tasks' files; see docs/evaluation.md", is_path=True
-    )
-    limit: int | None = knob(None, "examples of each task to score; unset: all", low=1)
-    context_lengths: str = knob(
-        "",
-        "also validate on windows of these numbers of tokens, such as `256,512`; numbers above "
-        "model.context_length need a model.position other than learned",
-    )
-
-    @property
-    def lengths(self) -> list[int]:
-        """Returns the numbers that `context_lengths` lists."""
-        return parse_lengths(self.context_lengths)
-
-
-@dataclasses.dataclass(frozen=True)
-class LogConfig:
-    """Determines what is recorded while training, and where."""
-
-    every: int = knob(10, "steps between lines of metrics", low=1)
-    tensorboard: bool = knob(True, "also write TensorBoard events")
-    wandb: str | None = knob(
-        None, "Weights & Biases project to log to as well; needs the extra wandb"
-    )
-    norms_every: int = knob(100, "steps between per-layer norms; 0: none", low=0)
-    goodput_every: int = knob(
-        100,
-        "steps between lines that say where the time since this start went; 0: only at the end",
-        low=0,
-    )
-    histograms_every: int = knob(0, "steps between weight histograms; 0: none", low=0)
-    profile_at: int = knob(-1, "step at which a profiler trace starts; -1: none", low=-1)
-    profile_steps: int = knob(5, "steps the profiler trace covers", low=1)
 
 
 @dataclasses.dataclass(frozen=True)

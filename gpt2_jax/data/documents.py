@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2_jax.data.loader import Batch, BatchSource
+from gpt2_jax.data.batch import Batch, BatchSource
 
 
 class IsolatedDocuments:
@@ -16,6 +16,7 @@ class IsolatedDocuments:
         """Takes the source and the id that every document begins with: the end of text."""
         self.batch_size, self.context_length = source.batch_size, source.context_length
         self.weighted = source.weighted
+        self.segmented = True
         self._source, self._first_token = source, first_token
 
     def rows(self, step: int, row_indices: Sequence[int]) -> Batch:

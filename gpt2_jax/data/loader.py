@@ -12,52 +12,16 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, cast
 
 import grain
 import jax
 import numpy as np
 
+from gpt2_jax.data.batch import Batch, BatchSource
 from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.errors import UserError
-
-
-class Batch(NamedTuple):
-    """Holds B sequences of T tokens, in NumPy arrays on the host or in jax.Arrays on devices.
-
-    What follows from the tokens is computed on the devices, so that a token travels as two bytes.
-    """
-
-    tokens: Any
-    """uint16 [B, T + 1], the tokens that the model reads, and the target of the last."""
-    weights: Any = None
-    """float32 [B, T], how much each target counts in the loss; None if each counts 1."""
-    segments: Any = None
-    """int32 [B, T], the document of each token in its row; None if each row is one document."""
-
-    @property
-    def inputs(self) -> Any:
-        """Returns int32 [B, T], the tokens that the model reads."""
-        return self.tokens[:, :-1].astype(np.int32)
-
-    @property
-    def targets(self) -> Any:
-        """Returns int32 [B, T], the token to predict at each position."""
-        return self.tokens[:, 1:].astype(np.int32)
-
-
-class BatchSource(Protocol):
-    """Makes any rows of any batch, both given by number."""
-
-    batch_size: int
-    context_length: int
-    weighted: bool
-    """Whether its batches have weights."""
-
-    def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
-        """Returns the given rows of global batch `step`, as NumPy arrays."""
-        ...
 
 
 class TrainLoader:
@@ -68,6 +32,7 @@ class TrainLoader:
     """
 
     weighted = False
+    segmented = False
 
     def __init__(
         self,
@@ -146,6 +111,7 @@ class EvalWindows:
     """
 
     weighted = True
+    segmented = False
 
     def __init__(
         self,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2_jax.data.loader import Batch, TrainLoader
+from gpt2_jax.data.batch import Batch
+from gpt2_jax.data.loader import TrainLoader
 from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.errors import UserError
 
@@ -21,6 +22,7 @@ class MixtureLoader:
     """
 
     weighted = False
+    segmented = False
 
     def __init__(self, loaders: Sequence[TrainLoader], weights: Sequence[int]) -> None:
         """Lays out a round.

@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 from gpt2_jax.config import Config, with_vocab_size
+from gpt2_jax.data.batch import BatchSource
 from gpt2_jax.data.documents import IsolatedDocuments
 from gpt2_jax.data.folders import list_folder, require_folder
-from gpt2_jax.data.loader import BatchSource, EvalWindows, TrainLoader
+from gpt2_jax.data.loader import EvalWindows, TrainLoader
 from gpt2_jax.data.meta import check_sha256, read_meta
 from gpt2_jax.data.mixture import MixtureLoader
 from gpt2_jax.data.shards import TokenArray, check_vocab, fingerprint, open_tokens

@@ -98,6 +98,7 @@ class Loop:
                 run.rules,
                 run.abstract,
                 weighted=run.setup.source.weighted,
+                segmented=run.setup.source.segmented,
             )
 
     def _call_on_metrics(self, step: int, metrics: Metrics) -> None:

@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 
 from gpt2_jax.config import Config, MeshConfig
-from gpt2_jax.data.loader import BatchSource
+from gpt2_jax.data.batch import BatchSource
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.state import TrainState
 

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gpt2_jax.config import Config
-from gpt2_jax.data.loader import Batch
+from gpt2_jax.data.batch import Batch
 from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.model.build import build_model
 from gpt2_jax.model.gpt2 import GPT2
@@ -83,6 +83,7 @@ def compile_train_step(
     abstract: TrainState,
     *,
     weighted: bool = False,
+    segmented: bool | None = None,
     more_options: Mapping[str, str] | None = None,
 ) -> Callable[[TrainState, Batch, StepNumbers], tuple[TrainState, Metrics]]:
     """Compiles the step: (state, batch, numbers) -> (next state, metrics).
@@ -98,6 +99,7 @@ def compile_train_step(
     Args:
       abstract: shapes and shardings of the state.
       weighted: whether the batches have weights.
+      segmented: whether they have segments; by default as `data.isolate_documents` says.
       more_options: options of XLA, in addition to those of `compiler_options`.
     """
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -113,7 +115,7 @@ def compile_train_step(
             config.model.context_length,
             mesh,
             weighted=weighted,
-            segments=config.data.isolate_documents,
+            segmented=config.data.isolate_documents if segmented is None else segmented,
         )
         options = compiler_options(mesh, config.model) | dict(more_options or {})
         numbers = _abstract_numbers(config, mesh)
@@ -127,6 +129,8 @@ def compile_eval_step(
     rules: Rules,
     abstract_params: Any,
     context_length: int | None = None,
+    *,
+    segmented: bool | None = None,
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
     """Compiles the evaluation step: (params, batch) -> (weighted nats, weights).
 
@@ -138,6 +142,7 @@ def compile_eval_step(
       mesh, rules: how arrays are sharded.
       abstract_params: ShapeDtypeStructs with the shardings of the parameters.
       context_length: tokens of a row; by default the model's context.
+      segmented: see `compile_train_step`.
 
     Raises:
       UserError: for more tokens than the model can compute.
@@ -147,7 +152,8 @@ def compile_eval_step(
     if compute.loss_chunk and length % min(compute.loss_chunk, length):
         compute = dataclasses.replace(compute, loss_chunk=None)  # which is set for another length
     model = build_model(model_config, compute)
-    segments = config.data.isolate_documents
+    if segmented is None:
+        segmented = config.data.isolate_documents
 
     def eval_step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         params = params_at_length(config.model, params, length)
@@ -156,7 +162,7 @@ def compile_eval_step(
 
     jitted = jax.jit(eval_step, out_shardings=NamedSharding(mesh, PartitionSpec()))
     with sharding_context(mesh, rules):
-        batch = abstract_batch(batch_size, length, mesh, weighted=True, segments=segments)
+        batch = abstract_batch(batch_size, length, mesh, weighted=True, segmented=segmented)
         return jitted.lower(abstract_params, batch).compile(compiler_options(mesh, model_config))
 
 
@@ -171,7 +177,7 @@ def abstract_batch(
     mesh: Mesh,
     *,
     weighted: bool = False,
-    segments: bool = False,
+    segmented: bool = False,
 ) -> Batch:
     """Returns a batch of ShapeDtypeStructs with shardings."""
     sharding = batch_sharding(mesh)
@@ -182,7 +188,7 @@ def abstract_batch(
     return Batch(
         array(context_length + 1, TOKEN_DTYPE),
         array(context_length, jnp.float32) if weighted else None,
-        array(context_length, jnp.int32) if segments else None,
+        array(context_length, jnp.int32) if segmented else None,
     )
 
 

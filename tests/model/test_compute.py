@@ -13,7 +13,7 @@ import pytest
 
 from gpt2_jax import api
 from gpt2_jax.config import ComputeConfig, Config, ModelConfig, ScheduleConfig, TrainConfig
-from gpt2_jax.data.loader import Batch
+from gpt2_jax.data.batch import Batch
 from gpt2_jax.inference import generate, scoring
 from gpt2_jax.inference.generate import decode_params
 from gpt2_jax.inference.sampling import SamplingOptions

@@ -27,11 +27,17 @@ def shared_programs(monkeypatch):
     """Compiles a config's step, and computes its first state, once for all tests."""
     compile_train_step, init_state = loop.compile_train_step, trainer.init_state
 
-    def compile_once(config: Config, optimizer, mesh, rules, abstract, weighted):
-        key = (*_key(config, mesh), weighted)
+    def compile_once(config: Config, optimizer, mesh, rules, abstract, *, weighted, segmented):
+        key = (*_key(config, mesh), weighted, segmented)
         if key not in _compiled:
             _compiled[key] = compile_train_step(
-                config, optimizer, mesh, rules, abstract, weighted=weighted
+                config,
+                optimizer,
+                mesh,
+                rules,
+                abstract,
+                weighted=weighted,
+                segmented=segmented,
             )
         return _compiled[key]
 

@@ -108,6 +108,7 @@ class BadFrom:
     """A source whose batches from `step` on have losses that are not finite."""
 
     weighted = True
+    segmented = False
 
     def __init__(self, source, step):
         self.batch_size, self.context_length = source.batch_size, source.context_length
@@ -165,6 +166,7 @@ class Garbled:
     """A source with batches, of these numbers, whose tokens follow from each other otherwise."""
 
     weighted = False
+    segmented = False
 
     def __init__(self, source, steps):
         self.batch_size, self.context_length = source.batch_size, source.context_length

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from gpt2_jax.config import from_dict
-from gpt2_jax.data.loader import Batch
+from gpt2_jax.data.batch import Batch
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.guard import LossWindow, empty_window

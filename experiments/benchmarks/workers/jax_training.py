@@ -14,7 +14,8 @@ import numpy as np
 import optax
 
 from gpt2_jax.config import Config, load_config
-from gpt2_jax.data.loader import Batch, device_batches
+from gpt2_jax.data.batch import Batch
+from gpt2_jax.data.loader import device_batches
 from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.formats import huggingface
 from gpt2_jax.model.build import build_model
