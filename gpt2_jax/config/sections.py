@@ -215,7 +215,7 @@ class TrainConfig:
     )
     patience: int = knob(
         0,
-        "validations in a row without a better `checkpoint.best` after which the run ends; 0: never",
+        "validations in a row without a better checkpoint.best after which the run ends; 0: never",
         low=0,
     )
     max_bad_steps: int = knob(
