@@ -66,6 +66,11 @@ def parse_best(text: str) -> Goal | None:
     return Goal(name, larger)
 
 
+def is_of_average(goal: Goal) -> bool:
+    """Returns whether the number is one of the average of the parameters (`optimizer.ema_decay`)."""
+    return goal.name.startswith(_OF_AVERAGE)
+
+
 def check_best(config: Config) -> None:
     """Checks `checkpoint.best` and `train.patience` against the other knobs.
 
@@ -83,7 +88,7 @@ def check_best(config: Config) -> None:
             f"train.patience={patience} has no effect with eval.every=0, which validates only at "
             "the end: set eval.every, the steps between validations"
         )
-    if goal and goal.name.startswith(_OF_AVERAGE) and not config.optimizer.ema_decay:
+    if goal and is_of_average(goal) and not config.optimizer.ema_decay:
         raise UserError(
             f"{_KNOB}={config.checkpoint.best} needs an average of the parameters: set "
             "optimizer.ema_decay, which is 0"
@@ -100,8 +105,7 @@ def check_reported(goal: Goal, numbers: Collection[str]) -> None:
     Raises:
       UserError: listing these names.
     """
-    # No average is validated before there is an update.
-    if goal.name in numbers or goal.name.startswith(_OF_AVERAGE):
+    if goal.name in numbers:
         return
     listed = ", ".join(sorted(numbers)) or "no numbers"
     raise UserError(
