@@ -67,7 +67,7 @@ def parse_best(text: str) -> Goal | None:
 
 
 def is_of_average(goal: Goal) -> bool:
-    """Returns whether the number is one of the average of the parameters (`optimizer.ema_decay`)."""
+    """Returns whether the number is of the average of the parameters, `optimizer.ema_decay`."""
     return goal.name.startswith(_OF_AVERAGE)
 
 

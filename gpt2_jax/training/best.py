@@ -163,7 +163,7 @@ class BestStep:
         return self._goal.choose({s: self._values[s] for s in steps if s in self._values})
 
     def _set_damaged_aside(self, start: int) -> None:
-        """Renames damaged checkpoints until the best one is good; that of `start` is known to be."""
+        """Renames damaged checkpoints until the best is good; that of `start` is known to be."""
         while True:
             step = self._best_of(self._store.steps())
             step = broadcast_from_primary(-1 if step is None else step)
