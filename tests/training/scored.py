@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import ClassVar
 
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.training import trainer
@@ -13,7 +14,7 @@ from tests.training.tiny import make_config, make_setup
 class _Scored(Evaluation):
     """A validation that gives the chosen number of its step, also if a restart repeats it."""
 
-    values = {}
+    values: ClassVar = {}
 
     def __call__(self, step, state):
         value = self.values.get(step, 99.0)
