@@ -127,7 +127,8 @@ class BestStep:
         """Returns, in process 0, why `train.patience` has ended the run."""
         assert self._goal is not None
         best, patience = self._best_of(self._values), self._run.config.train.patience
-        count = f"in {patience} validations in a row, as train.patience={patience} asks"
+        count = "in 1 validation" if patience == 1 else f"in {patience} validations in a row"
+        count = f"{count}, as train.patience={patience} asks"
         if best is None:
             return f"{self._goal.name} was not finite {count}"
         value = decimals(self._values[best])
