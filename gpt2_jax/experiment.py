@@ -31,8 +31,9 @@ from gpt2_jax.evals.samples import make_sampler
 from gpt2_jax.evals.task import Setting, Task
 from gpt2_jax.evals.texts import EXAMPLE, checked_texts
 from gpt2_jax.evals.validation import ValidationSplit, make_validation_at_lengths
-from gpt2_jax.files.paths import local_path
+from gpt2_jax.files.paths import local_path, resolve_path
 from gpt2_jax.formats.load import open_model
+from gpt2_jax.formats.run_model import resolve_model
 from gpt2_jax.inference.scoring import Scorer
 from gpt2_jax.model import attention_kernels
 from gpt2_jax.model.defaults import explain_dtype, with_dtype
@@ -50,6 +51,7 @@ from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.run import Evaluator, Setup
 from gpt2_jax.training.state import abstract_state, bytes_per_device
 from gpt2_jax.training.trainer import Trainer
+from gpt2_jax.training.workdir import read_run_config
 
 # xz compresses about a megabyte per second, so longer texts are not compared.
 _LONGEST_COMPRESSED = 16 << 20
@@ -99,6 +101,7 @@ def train(
     config = config_lib.from_dict(config_lib.to_dict(config))
     keep_compiled_programs()
     chooses_dtype = config.compute.dtype == "auto"
+    config = resolve_model(config, read_run_config(resolve_path(workdir, "--workdir")))
     config, dtype, kernel = _on_these_devices(config)
     with report_lost_peers():
         log = print_stderr if is_primary() else _silent
@@ -185,7 +188,7 @@ def dry_run(config: Config) -> dict[str, Any]:
       UserError: if the mesh does not divide the batch or the model, or it is unset and no mesh does
         or is expected to fit.
     """
-    config, dtype, kernel = _on_these_devices(config)
+    config, dtype, kernel = _on_these_devices(resolve_model(config))
     layout = run_layout(config, jax.devices())
     mesh = mesh_lib.make_mesh(layout.mesh if layout else config.mesh)
     mesh_lib.check_batch(config.train, mesh)

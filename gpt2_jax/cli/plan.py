@@ -103,13 +103,14 @@ def run(args: argparse.Namespace) -> int:
     name = topology.name if topology else f"{devices} x {chip.name}"
     _use_no_devices()
     from gpt2_jax.data.token_sets import resolve_vocab_size
+    from gpt2_jax.formats.run_model import resolve_model
     from gpt2_jax.model.defaults import with_dtype
     from gpt2_jax.parallel.mesh import is_unset
     from gpt2_jax.planning import report
     from gpt2_jax.planning.layout import choose_layout
     from gpt2_jax.planning.plan import Plan, analytic_plan, compiled_plan
 
-    config = resolve_vocab_size(config)
+    config = resolve_vocab_size(resolve_model(config))
     # A chip is a TPU or a GPU, for which dtype=auto means the same.
     config = dataclasses.replace(config, compute=with_dtype(config.compute, "tpu"))
     if topology and not args.analytic and not libtpu_installed():

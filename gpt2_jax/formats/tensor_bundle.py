@@ -116,7 +116,7 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
     if content[offset + size] != 0:
         raise ValueError("compressed blocks are not supported")
     (checksum,) = struct.unpack_from("<I", content, offset + size + 1)
-    if checksum != _masked_crc32c(content[offset : offset + size + 1]):
+    if checksum != masked_crc32c(content[offset : offset + size + 1]):
         raise ValueError("a checksum does not match")
     restarts = struct.unpack("<I", block[-4:])[0]
     end = size - 4 * (restarts + 1)
@@ -192,7 +192,7 @@ def _crc32c_of_byte(byte: int) -> int:
 _CRC32C = [_crc32c_of_byte(byte) for byte in range(256)]
 
 
-def _masked_crc32c(data: bytes) -> int:
+def masked_crc32c(data: bytes) -> int:
     """Returns the CRC-32C (Castagnoli), rotated and offset as LevelDB stores it."""
     crc = 0xFFFFFFFF
     for byte in data:

@@ -42,7 +42,12 @@ from gpt2_jax.training.state import TrainState, abstract_state, init_state, with
 from gpt2_jax.training.throughput import Throughput
 from gpt2_jax.training.trackers import Trackers, open_trackers
 from gpt2_jax.training.watchdog import Watchdog
-from gpt2_jax.training.workdir import make_workdir, read_run_config, write_run_config
+from gpt2_jax.training.workdir import (
+    make_workdir,
+    note_other_files,
+    read_run_config,
+    write_run_config,
+)
 
 
 class Trainer:
@@ -63,6 +68,8 @@ class Trainer:
         saved = read_run_config(folder)
         if saved is not None:
             config_lib.check_resume(saved, config, folder)
+        else:
+            note_other_files(folder)
         mesh, rules = mesh_lib.make_mesh(setup.mesh or config.mesh), Rules()
         mesh_lib.check_batch(config.train, mesh)
         optimizer = make_optimizer(config)

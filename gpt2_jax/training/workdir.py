@@ -39,7 +39,6 @@ def read_run_config(workdir: str | Path) -> Config | None:
             ) from error
     if folder.is_dir():
         _refuse_foreign(folder)
-        _note_other_files(folder)
     return None
 
 
@@ -52,8 +51,10 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _note_other_files(folder: Path) -> None:
+def note_other_files(folder: Path) -> None:
     """Says what else is in the folder of a new run, which may have been named by mistake."""
+    if not folder.is_dir():
+        return
     names: list[str] = []
     with contextlib.suppress(OSError):  # a folder that cannot be read is refused later
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))

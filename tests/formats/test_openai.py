@@ -16,6 +16,7 @@ from gpt2_jax.formats.load import load, open_model
 from gpt2_jax.formats.tensor_bundle import TensorBundle
 from gpt2_jax.tokenizers import vocabulary
 from gpt2_jax.tokenizers.ids import IdsTokenizer
+from tests.formats.openai_folder import write_bundle
 
 _FIXTURE = Path(__file__).parent / "fixtures" / "openai"
 _DATA = "model.ckpt.data-00000-of-00001"
@@ -154,3 +155,12 @@ def test_a_flipped_bit_of_the_index_is_noticed_or_means_nothing(
         else:
             assert bundle.shapes == {name: value.shape for name, value in values.items()}
     assert refused > 0.9 * len(whole)
+
+
+def test_the_folders_of_other_tests_are_bundles(
+    tmp_path: Path, values: dict[str, np.ndarray]
+) -> None:
+    write_bundle(tmp_path / "model.ckpt", values)
+    bundle = TensorBundle(tmp_path / "model.ckpt")
+    for name, value in values.items():
+        np.testing.assert_array_equal(bundle.read(name), value)

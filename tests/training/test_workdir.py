@@ -8,7 +8,12 @@ import pytest
 
 from gpt2_jax.config import from_dict
 from gpt2_jax.errors import UserError
-from gpt2_jax.training.workdir import make_workdir, read_run_config, write_run_config
+from gpt2_jax.training.workdir import (
+    make_workdir,
+    note_other_files,
+    read_run_config,
+    write_run_config,
+)
 
 
 def test_the_config_of_a_run_comes_back_and_is_not_written_twice(tmp_path: Path) -> None:
@@ -51,17 +56,17 @@ def test_a_folder_with_the_model_of_another_program_is_no_workdir(tmp_path: Path
 def test_other_files_in_the_folder_of_a_new_run_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert read_run_config(tmp_path) is None
+    note_other_files(tmp_path)
     (tmp_path / ".hidden").touch()
-    assert read_run_config(tmp_path) is None
+    note_other_files(tmp_path)
     assert capsys.readouterr().err == ""
     (tmp_path / "thesis.tex").touch()
-    assert read_run_config(tmp_path) is None
+    note_other_files(tmp_path)
     assert capsys.readouterr().err == (
         f"note: --workdir {tmp_path} has other files than a run's, which stay: thesis.tex\n"
     )
     (tmp_path / "metrics.jsonl").touch()  # a run has begun beside them
-    assert read_run_config(tmp_path) is None
+    note_other_files(tmp_path)
     assert capsys.readouterr().err == ""
 
 

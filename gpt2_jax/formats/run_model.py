@@ -1,0 +1,69 @@
+"""Takes the model section of a run's config from the model that it starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from gpt2_jax.config import Config, ModelConfig
+from gpt2_jax.errors import UserError
+from gpt2_jax.formats.load import open_model
+
+# Knobs that a run sets for itself: they say how it trains, and change nothing that is read.
+_OWN = ("dropout", "lora_rank", "lora_alpha", "lora_targets", "lora_dropout")
+_RESIZABLE = ("context_length", "vocab_size")
+
+
+def resolve_model(config: Config, saved: Config | None = None) -> Config:
+    """Returns the config with the model of `train.init_from`, if `train.init_model` is set.
+
+    Its tokenizer becomes `data.tokenizer`. Dropout and the knobs of LoRA stay the config's, and
+    with `train.init_resize` the sizes of context and vocabulary, too.
+
+    Args:
+      config: of a run that starts or resumes.
+      saved: the config of the run that is resumed, which has the model already, so that the model
+        that it started from may be gone; None for a new run.
+
+    Raises:
+      UserError: for a knob of the model that is set to something else, or if `train.init_from` is
+        unset or not a model.
+      StorageError: if no checkpoint of it is good.
+    """
+    if not config.train.init_model:
+        return config
+    if (name := config.train.init_from) is None:
+        raise UserError(
+            "train.init_from is not set, and train.init_model takes the model from there: name a "
+            "model with --config.train.init_from=M"
+        )
+    if saved is not None and (saved.train.init_from, saved.train.init_model) == (name, True):
+        model, tokenizer = saved.model, saved.data.tokenizer
+    else:
+        with open_model(name) as reader:
+            model, tokenizer = reader.config.model, reader.tokenizer.name
+    own = _OWN + _RESIZABLE if config.train.init_resize else _OWN
+    _refuse_others(name, config.model, model, own)
+    kept = {field: getattr(config.model, field) for field in own}
+    data = dataclasses.replace(config.data, tokenizer=tokenizer)
+    return dataclasses.replace(config, model=dataclasses.replace(model, **kept), data=data)
+
+
+def _refuse_others(name: str, given: ModelConfig, model: ModelConfig, own: tuple[str, ...]) -> None:
+    """Raises UserError for a knob that has neither its default nor the value of the model."""
+    default = ModelConfig()
+    for field in dataclasses.fields(ModelConfig):
+        value, theirs = getattr(given, field.name), getattr(model, field.name)
+        if field.name in own or value in (getattr(default, field.name), theirs):
+            continue
+        advice = f"leave model.{field.name} unset"
+        if field.name in _RESIZABLE:
+            advice += ", or set train.init_resize=true to crop or grow its rows"
+        raise UserError(
+            f"model.{field.name}={_text(value)}, but train.init_model takes the model from "
+            f"train.init_from={name}, where it is {_text(theirs)}: {advice}"
+        )
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
