@@ -4,8 +4,8 @@ FAULT=PROCESS:NUMBER:KIND. KIND is a signal that the process sends itself while 
 of that number, or `block`, with which that batch never comes. With `arrays` or `manifest` the disk
 is full when these are written for the checkpoint of that step; with `restore` the process is killed
 when it reads a checkpoint. With the name of a function, as `MODULE.NAME`, it is killed when it
-calls this for the NUMBER-th time. FAULT_MET is a file that is created at the fault, so that it happens
-only once.
+calls this for the NUMBER-th time. FAULT_MET is a file that is created at the fault, so that it
+happens only once.
 """
 
 from __future__ import annotations
