@@ -76,6 +76,7 @@ def train(
 
     Returns:
       `step`, where the run now stands, and the numbers of its last validation, such as `eval/loss`.
+      With `checkpoint.best`, also `best_step`, the best step that has a checkpoint.
       With `compare_compressors`, also `compared_bytes` and `<compressor> bits_per_byte`, unless the
       validation scores only a part of the text, or the text is a mixture or too long to compress.
 

@@ -1,6 +1,7 @@
 """Opens any model, whatever its format, with `load(M)` or `open_model(M)`.
 
-M is a run's workdir, the folder of one step, a folder in Hugging Face's format or of OpenAI's
+M is a run's workdir, whose newest step is read, the folder of one step, `RUN/checkpoints/best` or
+`RUN/checkpoints/newest` (see `places.py`), a folder in Hugging Face's format or of OpenAI's
 release, or the id of a model on the Hugging Face hub.
 """
 
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gpt2_jax import config as config_lib
+from gpt2_jax.checkpoint.best import read_best
 from gpt2_jax.checkpoint.manifest import NO_AVERAGE
 from gpt2_jax.checkpoint.newest import read_newest
 from gpt2_jax.checkpoint.store import CheckpointStore
@@ -23,9 +25,9 @@ from gpt2_jax.config import Config
 from gpt2_jax.errors import StorageError, UserError, print_stderr
 from gpt2_jax.files.extras import import_extra
 from gpt2_jax.files.lfs import refuse_lfs_pointers
-from gpt2_jax.files.paths import is_remote, resolve_path
+from gpt2_jax.files.paths import resolve_path
 from gpt2_jax.formats import huggingface, openai
-from gpt2_jax.formats.pickles import NANOGPT_DOCS
+from gpt2_jax.formats.places import BEST, NEWEST, is_place, locate
 from gpt2_jax.model.build import abstract_params
 from gpt2_jax.parallel.distributed import is_primary
 from gpt2_jax.parallel.platforms import check_platforms
@@ -38,8 +40,6 @@ _CONVERTED_WITHOUT = (
     "this checkpoint was made without a tokenizer: to have one, convert the original model again, "
     "from a folder with tokenizer files that can be read"
 )
-# Files and folders that only the workdir of a run has.
-_RUN_FILES = ("checkpoints", "saved_step", "metrics.jsonl")
 _HUB_FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model"]
 # Files of other programs' models that are read, each of which may be a pointer instead.
 _READ_FILES = (*_HUB_FILES, "*.bpe", "*.index", "*.data-*-of-*")
@@ -201,15 +201,14 @@ def _of_average(reader: ModelReader) -> ModelReader:
     return dataclasses.replace(reader, read_params=read_params)
 
 
-def _native(store: CheckpointStore, step: int | None) -> ModelReader:
-    if step is None:
-        return _newest(store)
+def _native(store: CheckpointStore, step: int | str) -> ModelReader:
+    if step == NEWEST:
+        return _moving(store, read_newest, lambda step: None)
+    if step == BEST:
+        return _moving(store, read_best, lambda step: _check_good(store, step))
+    step = int(step)
+    _check_good(store, step)
     path = store.directory / str(step)
-    problem = store.damage(step)
-    if problem == NO_AVERAGE:
-        raise UserError(f"{path}: {problem}")
-    if problem:
-        raise StorageError(f"checkpoint {path} is damaged ({problem})")
 
     def read_params(abstract: Any) -> StepParams:
         return StepParams(store.restore_params(step, abstract), step, path)
@@ -218,15 +217,34 @@ def _native(store: CheckpointStore, step: int | None) -> ModelReader:
     return ModelReader(config, tokenizer, step, path, read_params, fingerprint)
 
 
-def _newest(store: CheckpointStore) -> ModelReader:
-    step, (config, tokenizer, fingerprint) = read_newest(
-        store, lambda step: _description(store, step)
-    )
+def _check_good(store: CheckpointStore, step: int) -> None:
+    """Raises the error of a step that is damaged or has no average of the parameters."""
+    path, problem = store.directory / str(step), store.damage(step)
+    if problem == NO_AVERAGE:
+        raise UserError(f"{path}: {problem}")
+    if problem:
+        raise StorageError(f"checkpoint {path} is damaged ({problem})")
+
+
+def _moving(
+    store: CheckpointStore, read: Callable[..., tuple[int, Any]], check: Callable[[int], None]
+) -> ModelReader:
+    """Returns a reader of a step that a trainer may replace by another and remove meanwhile.
+
+    Args:
+      store: the checkpoints of the run.
+      read: `read_newest` or `read_best`, which look up the step and its replacement.
+      check: checks a step that `read` has looked up.
+    """
+
+    def describe(step: int) -> tuple[Config, Tokenizer, str | None]:
+        check(step)
+        return _description(store, step)
+
+    step, (config, tokenizer, fingerprint) = read(store, describe)
 
     def read_params(abstract: Any) -> StepParams:
-        now, params = read_newest(
-            store, lambda step: store.restore_params(step, abstract), known=step
-        )
+        now, params = read(store, lambda step: store.restore_params(step, abstract), known=step)
         return StepParams(params, now, store.directory / str(now))
 
     path = store.directory / str(step)
@@ -266,7 +284,7 @@ def _local(model: str | Path) -> Path:
     if not str(model):
         raise UserError("the model's path is empty: name a run's workdir or another model")
     path = resolve_path(model)
-    if path.exists():
+    if path.exists() or is_place(path):
         return path
     problem = (
         f"no model at {model}: expected a run's workdir, a step's folder, or a folder in Hugging "
@@ -294,23 +312,4 @@ def is_foreign(path: Path) -> bool:
 
 
 def _is_native(path: Path) -> bool:
-    return (path / "checkpoints").is_dir() or (path / "params").is_dir()
-
-
-def locate(path: Path) -> tuple[Path, int | None]:
-    """Returns (folder of checkpoints, step or None for the newest) of a model in our own format."""
-    folder = path if is_remote(path) else path.resolve()  # the name of "." is empty
-    if any((folder / name).exists() for name in _RUN_FILES):
-        return folder / "checkpoints", None
-    if folder.name.isdigit() and (folder / "params").is_dir():
-        return folder.parent, int(folder.name)
-    if folder.name == "checkpoints":
-        return folder, None
-    if folder.suffix in (".pt", ".pth", ".bin"):
-        raise UserError(
-            f"{path} is a file, but a model is a folder; for nanoGPT's ckpt.pt see {NANOGPT_DOCS}"
-        )
-    raise UserError(
-        f"{path} is not a model: a run's workdir has a checkpoints/ folder, a step's folder is "
-        "named by its number, Hugging Face's has a config.json, and OpenAI's has an hparams.json"
-    )
+    return (path / "checkpoints").is_dir() or (path / "params").is_dir() or is_place(path)

@@ -48,7 +48,11 @@ def check_none_lost(workdir: Path) -> None:
 
 
 class Saver:
-    """Saves a run's state; each save is written in the background while training continues."""
+    """Saves a run's state; each save is written in the background while training continues.
+
+    Attributes:
+      pending: the step that is being saved, or None.
+    """
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class Saver:
         self._run, self._store, self._warn, self._flush = run, store, warn, flush
         self._on_saved = on_saved
         self._clock, self._last_time = clock, clock()
-        self._pending: int | None = None  # the step that is being saved
+        self.pending: int | None = None
         self._failures: list[StorageError] = []  # in a row, up to now
 
     def save(self, step: int, state: TrainState) -> None:
@@ -95,7 +99,12 @@ class Saver:
         except StorageError as error:
             self._failed(error)
         else:
-            self._pending = step
+            self.pending = step
+
+    def save_if_new(self, step: int, state: TrainState) -> None:
+        """Saves unless this step is saved already, or is being saved."""
+        if not broadcast_from_primary(int(step in (self.pending, *self._store.steps()))):
+            self.save(step, state)
 
     def save_if_time(self, step: int, state: TrainState) -> None:
         """Saves if `checkpoint.every_minutes` have passed since the last save.
@@ -108,7 +117,7 @@ class Saver:
 
     def poll(self, step: int, metrics: Metrics) -> None:
         """Notes the end of a save in the background, and removes what a failed one has written."""
-        if self._pending is not None and not self._store.saving():
+        if self.pending is not None and not self._store.saving():
             self._settle()
 
     def finish(self) -> None:
@@ -123,9 +132,9 @@ class Saver:
 
     def _settle(self, *, last: bool = False) -> None:
         """Waits until the save in progress is committed or has failed, and records which."""
-        if self._pending is None:
+        if self.pending is None:
             return
-        step, self._pending = self._pending, None
+        step, self.pending = self.pending, None
         try:
             self._store.wait()
         except StorageError as error:

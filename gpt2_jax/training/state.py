@@ -14,9 +14,11 @@ from jax.sharding import AbstractMesh, Mesh
 from gpt2_jax.config import Config
 from gpt2_jax.model.build import boxed_params
 from gpt2_jax.model.positions import unused_axes
+from gpt2_jax.model.trainable import names
 from gpt2_jax.parallel import rules as sharding_rules
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.guard import LossWindow, empty_window
+from gpt2_jax.training.rates import check_multipliers
 
 
 class TrainState(NamedTuple):
@@ -47,8 +49,14 @@ def without_params(state: TrainState) -> dict[str, Any]:
 
 
 def boxed_state(config: Config, optimizer: optax.GradientTransformation) -> TrainState:
-    """Returns shapes and dtypes of the state, with parameters boxed in their logical axis names."""
-    return jax.eval_shape(_initializer(config, optimizer), jax.random.key(0))
+    """Returns shapes and dtypes of the state, with parameters boxed in their logical axis names.
+
+    Raises:
+      UserError: for a pattern of `optimizer.rate_multipliers` without effect on this model.
+    """
+    state = jax.eval_shape(_initializer(config, optimizer), jax.random.key(0))
+    check_multipliers(config.optimizer, names(state.params))
+    return state
 
 
 def abstract_state(
@@ -60,7 +68,7 @@ def abstract_state(
     """Returns the state as ShapeDtypeStructs with shardings; nothing is computed.
 
     Raises:
-      UserError: for a dimension that the mesh does not divide.
+      UserError: for a dimension that the mesh does not divide, and what `boxed_state` raises.
     """
     return shard_state(config, boxed_state(config, optimizer), mesh, rules)
 

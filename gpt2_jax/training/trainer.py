@@ -28,6 +28,7 @@ from gpt2_jax.parallel.distributed import (
 )
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.parallel.stop import StopRequest
+from gpt2_jax.training.best import BestStep
 from gpt2_jax.training.evaluation import Evaluation
 from gpt2_jax.training.goodput import Goodput
 from gpt2_jax.training.hooks import make_hooks
@@ -84,7 +85,8 @@ class Trainer:
         """Trains to the end, or to `stop_at_step`.
 
         Returns:
-          `step`, where the run now stands, and the last validation's numbers.
+          `step`, where the run now stands, and the last validation's numbers; with
+          `checkpoint.best`, also `best_step`.
 
         Raises:
           UserError: if another trainer is using the workdir, or has trained there on other data.
@@ -116,15 +118,20 @@ class Trainer:
                 trackers = self._open_trackers(start)
                 stack.callback(trackers.close)
                 progress = stack.enter_context(Progress(total, start, enabled=is_primary()))
-                saver = Saver(
-                    run, store, progress.message, trackers.flush, on_saved=stop.note_saved
-                )
+                best = BestStep(run, store, start)
+
+                def on_saved(step: int) -> None:
+                    stop.note_saved(step)
+                    best.settle()
+
+                saver = Saver(run, store, progress.message, trackers.flush, on_saved=on_saved)
                 evaluation = Evaluation(run, trackers, progress, stop, watchdog)
                 missed_validation = evaluation.missed(start, stop_at)
             if start >= stop_at:
                 status = "done" if start == total else "nothing to do up to --stop_at_step"
                 progress.message(f"{status}: {run.workdir} is at step {start} of {total}")
-            if start < stop_at or missed_validation:
+            if (start < stop_at and not best.ended) or missed_validation:
+                best.forget()
                 progress.message(f"from step {start} to {stop_at}: compiling")
                 watchdog.report("compiling")
                 with goodput.measuring("compilation"):
@@ -138,23 +145,41 @@ class Trainer:
                 progress=progress,
                 saver=saver,
                 evaluation=evaluation,
+                best=best,
                 throughput=_throughput(run, goodput),
                 goodput=goodput,
                 stack=stack,
             )
-            Loop(run, hooks, saver, stop, watchdog, goodput).train(state, stop_at)
-            if start < stop_at < total:
-                progress.message(
-                    f"saved at step {stop_at} of {total}, as --stop_at_step asks; run the command "
-                    "without it to continue"
-                )
-            return {"step": max(start, stop_at), **evaluation.results}
+            loop = Loop(run, hooks, saver, stop, watchdog, goodput, ended=lambda: best.ended)
+            step = loop.train(state, stop_at)
+            if is_primary():
+                self._say_how_it_ended(progress, best, start, step)
+            return {"step": step, **evaluation.results, **best.result()}
+
+    def _say_how_it_ended(self, progress: Progress, best: BestStep, start: int, step: int) -> None:
+        """Shows why the run stands at `step`, which this start has trained to from `start`."""
+        total = self.constants.config.train.total_steps
+        early = best.ended and step < total
+        if early and step == start:
+            progress.message(
+                f"done: {self.constants.workdir} ended at step {step} of {total}, because "
+                f"{best.why_ended()}; a larger train.patience goes on"
+            )
+        elif early:
+            progress.message(f"ended at step {step} of {total}: {best.why_ended()}")
+        elif start < step < total:
+            progress.message(
+                f"saved at step {step} of {total}, as --stop_at_step asks; run the command "
+                "without it to continue"
+            )
+        if best.active and (early or step == total):
+            progress.message(best.summary(step))
 
     def _open_store(self) -> CheckpointStore:
         checkpoint = self.constants.config.checkpoint
         return CheckpointStore(
             self.constants.workdir / "checkpoints",
-            keep=checkpoint.keep,
+            keep=None if checkpoint.best else checkpoint.keep,  # `BestStep` removes steps itself
             keep_every=checkpoint.keep_every,
         )
 
