@@ -53,6 +53,11 @@ def stored_params(config: Config, params: Any) -> Any:
     return trained_params(config, params) if config.model.lora_rank else params
 
 
+def without_stored(config: Config, params: Any) -> Any:
+    """Returns what a checkpoint of adapters does not hold: the parameters of their base."""
+    return split(params, trained_names(config, params))[1]
+
+
 def evaluated_average(config: Config, state: TrainState) -> Any:
     """Returns the average with frozen parameters as they are, so that it can be evaluated."""
     return joined(state.ema, split(state.params, trained_names(config, state.params))[1])

@@ -24,6 +24,7 @@ from gpt2_jax.model.trainable import joined, split, trained_names
 from gpt2_jax.parallel.compiler_options import compiler_options
 from gpt2_jax.parallel.mesh import BATCH_AXES
 from gpt2_jax.parallel.rules import Rules, sharding_context
+from gpt2_jax.training.gradient_norms import squares_by_layer
 from gpt2_jax.training.guard import judge
 from gpt2_jax.training.optimizer import (
     ScheduleNumbers,
@@ -193,18 +194,6 @@ def abstract_batch(
     )
 
 
-def norms_by_name(norms: Mapping[str, Any]) -> dict[str, float]:
-    """Returns {`name` or `name/layer`: norm} of a step's `grad_norms`, scalars and [L] arrays."""
-    named: dict[str, float] = {}
-    for name, value in norms.items():
-        array = np.asarray(value)
-        if array.ndim == 0:
-            named[name] = float(array)
-        else:
-            named |= {f"{name.removeprefix('h/')}/{i}": float(x) for i, x in enumerate(array)}
-    return named
-
-
 def _train_step(
     config: Config, optimizer: optax.GradientTransformationExtraArgs
 ) -> Callable[[TrainState, Batch, StepNumbers], tuple[TrainState, Metrics]]:
@@ -223,7 +212,7 @@ def _train_step(
         weight = _weights(batch).sum()
         total_weight = jnp.where(weight > 0, weight, 1.0)  # no targets: no loss and no gradient
         loss = loss_sum / total_weight
-        squares = _squares_by_layer(grad_sum)
+        squares = squares_by_layer(grad_sum)
         grad_norm = jnp.sqrt(sum(jnp.sum(leaf) for leaf in squares.values())) / total_weight
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         accepted, loss_window, loss_limit = judge(config.train, state.loss_window, loss, finite)
@@ -319,13 +308,3 @@ def _weights(batch: Batch) -> jax.Array:
     if batch.weights is not None:
         return batch.weights
     return jnp.ones(batch.targets.shape, jnp.float32)
-
-
-def _squares_by_layer(grads: Any) -> dict[str, jax.Array]:
-    """Returns sums of squares by parameter name: [L] for stacked layers, and scalars otherwise."""
-    squares = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        axes = tuple(range(1, leaf.ndim)) if name.startswith("h/") else None
-        squares[name] = jnp.sum(jnp.square(leaf), axis=axes)
-    return squares
