@@ -168,12 +168,13 @@ def _native(store: CheckpointStore, step: int | None) -> ModelReader:
     def read_params(abstract: Any) -> StepParams:
         return StepParams(store.restore_params(step, abstract), step, path)
 
-    config, tokenizer, *others = _description(store, step)
-    return ModelReader(config, tokenizer, step, path, read_params, *others)
+    config, tokenizer, fingerprint, of_adapters = _description(store, step)
+    return ModelReader(config, tokenizer, step, path, read_params, fingerprint, of_adapters)
 
 
 def _newest(store: CheckpointStore) -> ModelReader:
-    step, (config, tokenizer, *others) = read_newest(store, lambda step: _description(store, step))
+    step, described = read_newest(store, lambda step: _description(store, step))
+    config, tokenizer, fingerprint, of_adapters = described
 
     def read_params(abstract: Any) -> StepParams:
         now, params = read_newest(
@@ -182,7 +183,7 @@ def _newest(store: CheckpointStore) -> ModelReader:
         return StepParams(params, now, store.directory / str(now))
 
     path = store.directory / str(step)
-    return ModelReader(config, tokenizer, step, path, read_params, *others)
+    return ModelReader(config, tokenizer, step, path, read_params, fingerprint, of_adapters)
 
 
 def _description(

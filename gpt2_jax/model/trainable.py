@@ -7,6 +7,7 @@ A name joins the keys of a parameter's path in the tree with dots: `wte`, `ln_f.
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ import jax
 from gpt2_jax.config import Config
 from gpt2_jax.config.lora import parse_freeze
 from gpt2_jax.errors import UserError
+from gpt2_jax.model.build import boxed_params
+from gpt2_jax.model.flops import num_params
 from gpt2_jax.model.lora import LORA_A, LORA_B
 
 _LAYERS = "h."
@@ -99,6 +102,17 @@ def trained_names(config: Config, params: Any) -> frozenset[str] | None:
             "is left to train: name fewer"
         )
     return frozenset(trained)
+
+
+def num_trained_params(config: Config) -> int:
+    """Returns the number of parameters that a run trains, without padding."""
+    shapes = jax.eval_shape(lambda key: boxed_params(config.model, key), jax.random.key(0))
+    if (trained := trained_names(config, shapes)) is None:
+        return num_params(config.model)
+    leaves = zip(names(shapes), jax.tree.leaves(shapes), strict=True)
+    sizes = {name: math.prod(leaf.shape) for name, leaf in leaves if name in trained}
+    padding = (config.model.padded_vocab_size - config.model.vocab_size) * config.model.d_model
+    return sum(sizes.values()) - padding * len(sizes.keys() & {"wte", "lm_head"})
 
 
 def trained_params(config: Config, params: Any) -> Any:
