@@ -177,10 +177,10 @@ def dry_run(config: Config) -> dict[str, Any]:
 
     Returns:
       {"parameters", "trained_parameters", "tokens_per_step", "total_tokens", "flops_per_step",
-      "mesh": {axis: size}, "layout": the mesh in words and, on several TPUs or GPUs, how it came about, "dtype" and
-      "attention": the dtype and the kernel on the local devices, and why they are not others,
-      "memory_bytes": {kind: bytes per device}}. Gradients take as much memory as the parameters
-      that are trained; activations are not included.
+      "mesh": {axis: size}, "layout": the mesh in words and, on several TPUs or GPUs, how it came
+      about, "dtype" and "attention": the dtype and the kernel on the local devices, and why they
+      are not others, "memory_bytes": {kind: bytes per device}}. Gradients take as
+      much memory as the parameters that are trained; activations are not included.
 
     Raises:
       UserError: if the mesh does not divide the batch or the model, or it is unset and no mesh does
