@@ -110,7 +110,7 @@ def test_decoding_with_a_cache_equals_a_pass_without():
     params = noisy(MODEL)
     decoder = build_decoder(MODEL, COMPUTE)
     unrolled = unstack(params, MODEL.num_layers)
-    cache = init_cache(MODEL, 8, 12, jnp.float32)
+    cache = init_cache(MODEL, "float32", 8)
     step = jax.jit(lambda c, t: decoder.apply({"params": unrolled}, t, c, method=GPT2.logits))
     first, cache = step(cache, TOKENS[:, :7])
     outputs = [first]
@@ -154,7 +154,6 @@ def test_dropout_acts_in_training_alone_and_remat_changes_nothing(remat):
     assert abs(dropped - kept) > 1e-3
     again, regrads = run(params, dataclasses.replace(COMPUTE, remat=remat), config)
     np.testing.assert_allclose(again, dropped, rtol=1e-6)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), regrads, grads
-    )
+    for one, other in zip(jax.tree.leaves(regrads), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(logits(config, params), logits(MODEL, params))

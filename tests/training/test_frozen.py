@@ -135,5 +135,5 @@ def test_what_cannot_be_frozen_is_refused(freeze, words):
 
 
 def test_an_empty_pattern_is_refused_at_once():
-    with pytest.raises(UserError, match="optimizer.freeze='wte,,wpe' has an empty pattern"):
+    with pytest.raises(UserError, match=r"optimizer.freeze='wte,,wpe' has an empty pattern"):
         make_config(optimizer__freeze="wte,,wpe")
