@@ -156,9 +156,7 @@ def test_a_missing_or_changed_base_is_one_line(home, tmp_path, capsys):
     assert main(["sample", "--model", str(tmp_path / "run"), "--max_new_tokens", "1"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"the base {base.resolve()} of the adapters in" in error
-    from tests.formats.test_peft import write_params
-
-    write_params(base, make_config(), noisy_params(make_config(), seed=1))
+    write_base(base, seed=1)
     assert main(["sample", "--model", str(tmp_path / "run"), "--max_new_tokens", "1"]) == 2
     assert "is not the base that the adapters in" in capsys.readouterr().err
 
