@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.config.lora import LORA_TARGETS, parse_targets
-from gpt2_jax.errors import NOT_JSON, StorageError, UserError, short_repr
+from gpt2_jax.errors import NOT_JSON, StorageError, UserError, print_stderr, short_repr
 from gpt2_jax.files.lfs import refuse_lfs_pointers
 from gpt2_jax.formats import huggingface, interchange
 from gpt2_jax.formats.model import Model
@@ -147,6 +147,12 @@ def write(folder: Path, model: Model) -> None:
             "with --to hf"
         )
     huggingface.check_exportable(config)
+    base = Path(model.base.name)
+    if base.is_dir() and not huggingface.recognizes(base):
+        print_stderr(
+            f"note: PEFT reads only a base in Hugging Face's format, which {base} is not: write it "
+            "with gpt2-jax convert --to hf, and load the adapters on top of that"
+        )
     of_adapters, _ = split(model.params, trained_names(model.config, model.params))
     tensors = {
         name: np.ascontiguousarray(tensor.T)

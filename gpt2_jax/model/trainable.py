@@ -105,10 +105,15 @@ def trained_names(config: Config, params: Any) -> frozenset[str] | None:
 
 
 def num_trained_params(config: Config) -> int:
-    """Returns the number of parameters that a run trains, without padding."""
+    """Returns the number of parameters that a run trains, without padding.
+
+    Raises:
+      UserError: see `trained_names`.
+    """
+    if not config.model.lora_rank and not parse_freeze(config.optimizer.freeze):
+        return num_params(config.model)  # without tracing anything
     shapes = jax.eval_shape(lambda key: boxed_params(config.model, key), jax.random.key(0))
-    if (trained := trained_names(config, shapes)) is None:
-        return num_params(config.model)
+    trained = trained_names(config, shapes) or ()
     leaves = zip(names(shapes), jax.tree.leaves(shapes), strict=True)
     sizes = {name: math.prod(leaf.shape) for name, leaf in leaves if name in trained}
     padding = (config.model.padded_vocab_size - config.model.vocab_size) * config.model.d_model
