@@ -22,6 +22,7 @@ from gpt2_jax.config.file import run_config_file, split_argument
 from gpt2_jax.config.hints import unknown_key
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
 from gpt2_jax.config.lengths import check_lengths
+from gpt2_jax.config.lora import check_trained
 from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.config.model import ACTIVATIONS, GATED_ACTIVATIONS, ModelConfig
 from gpt2_jax.config.mup import check_mup
@@ -268,6 +269,7 @@ def _check_together(config: Config) -> None:
             "model.scale_attn_weights=true: unset one of them"
         )
     check_mup(model, config.optimizer)
+    check_trained(model, config.optimizer)
     if model.num_layers % (compute.scan_unroll or 1):
         raise UserError(
             f"compute.scan_unroll={compute.scan_unroll} must divide "

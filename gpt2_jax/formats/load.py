@@ -1,8 +1,9 @@
 """Opens any model, whatever its format, with `load(M)` or `open_model(M)`.
 
 M is a run's workdir, whose newest step is read, the folder of one step, `RUN/checkpoints/best` or
-`RUN/checkpoints/newest` (see `places.py`), a folder in Hugging Face's format or of OpenAI's
-release, or the id of a model on the Hugging Face hub.
+`RUN/checkpoints/newest` (see `places.py`), a folder in Hugging Face's, PEFT's or OpenAI's format,
+or the id of a model on the Hugging Face hub. With adapters (LoRA), the model that they belong to is
+read, too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -26,9 +27,9 @@ from gpt2_jax.errors import StorageError, UserError, print_stderr
 from gpt2_jax.files.extras import import_extra
 from gpt2_jax.files.lfs import refuse_lfs_pointers
 from gpt2_jax.files.paths import resolve_path
-from gpt2_jax.formats import huggingface, openai
+from gpt2_jax.formats import base, huggingface, openai, peft
+from gpt2_jax.formats.model import Base, Model, ModelReader, StepParams
 from gpt2_jax.formats.places import BEST, NEWEST, is_place, locate
-from gpt2_jax.model.build import abstract_params
 from gpt2_jax.parallel.distributed import is_primary
 from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.tokenizers.ids import IdsTokenizer
@@ -43,59 +44,6 @@ _CONVERTED_WITHOUT = (
 _HUB_FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model"]
 # Files of other programs' models that are read, each of which may be a pointer instead.
 _READ_FILES = (*_HUB_FILES, "*.bpe", "*.index", "*.data-*-of-*")
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """Holds a model as data: its parameters, its tokenizer, and the config that produced them.
-
-    Attributes:
-      config: the whole config of the run that made it; for a model from another program, only
-        `model`, `compute.dtype` and `data.tokenizer` differ from the defaults.
-      params: scanned parameters (`h` stacked over layers), float32.
-      tokenizer: the tokenizer it was trained with.
-      step: the training step of the parameters; 0 if it is unknown.
-      path: the folder it was read from.
-    """
-
-    config: Config
-    params: Any
-    tokenizer: Tokenizer
-    step: int
-    path: Path
-
-
-class StepParams(NamedTuple):
-    """Holds parameters as they were read, and the step and the folder that they were read from."""
-
-    params: Any
-    step: int
-    path: Path
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelReader:
-    """Describes a model whose parameters have not been read yet.
-
-    Attributes:
-      config, tokenizer, step, path: see `Model`.
-      read_params: reads the scanned parameters onto the shardings of a tree of ShapeDtypeStructs,
-        such as `abstract_params(config.model)`. They are of a newer step than `step` if a trainer
-        has removed that one meanwhile.
-      data_fingerprint: identifies the shards that it was trained on; None if that is unknown.
-    """
-
-    config: Config
-    tokenizer: Tokenizer
-    step: int
-    path: Path
-    read_params: Callable[[Any], StepParams]
-    data_fingerprint: str | None = None
-
-    def read(self) -> Model:
-        """Returns the model, with all of its parameters on the first device."""
-        params, step, path = self.read_params(abstract_params(self.config.model))
-        return Model(self.config, params, self.tokenizer, step, path)
 
 
 def load(model: str | Path, *, ema: bool = False) -> Model:
@@ -123,19 +71,25 @@ def open_model(model: str | Path, *, ema: bool = False) -> Iterator[ModelReader]
     """Opens a model as `load` does, but its parameters are read only on request, in the block."""
     path = _local(model)
     check_platforms()
-    if (format_ := _format_of(path)) is not None:
+    has_adapters = peft.recognizes(path)
+    if (format_ := _format_of(path)) is not None or has_adapters:
         if ema:
             raise UserError(
                 f"{path} is in another program's format, which has no average of the parameters: "
                 "use the parameters themselves, without --ema"
             )
-        yield _foreign(path, format_)
+        if has_adapters:
+            yield base.with_peft_base(path, open_model)
+        else:
+            yield _foreign(path, format_)
         return
     directory, step = locate(path)
     store = CheckpointStore(directory, lean=True, read_only=True, average=ema)
     with contextlib.closing(store):
         reader = _native(store, step)
-        yield _of_average(reader) if ema else reader
+        if ema:
+            reader = base.with_frozen(_of_average(reader), directory)
+        yield base.with_base(reader, open_model)
 
 
 def read_text_tokenizer(model: str | Path) -> Tokenizer:
@@ -164,12 +118,12 @@ def _note(line: str) -> None:
 
 
 def _format_of(path: Path) -> Any:
-    """Returns the module that reads a folder of another program; None for one of our own, or none.
+    """Returns the module that reads a model of another program; None for other folders.
 
     Raises:
       UserError: if a file is a pointer of Git LFS instead.
     """
-    if _is_native(path):
+    if _is_native(path) or peft.recognizes(path):
         return None
     refuse_lfs_pointers(path, _READ_FILES)
     return next((format_ for format_ in _FORMATS if format_.recognizes(path)), None)
@@ -213,8 +167,8 @@ def _native(store: CheckpointStore, step: int | str) -> ModelReader:
     def read_params(abstract: Any) -> StepParams:
         return StepParams(store.restore_params(step, abstract), step, path)
 
-    config, tokenizer, fingerprint = _description(store, step)
-    return ModelReader(config, tokenizer, step, path, read_params, fingerprint)
+    config, tokenizer, fingerprint, of_adapters = _description(store, step)
+    return ModelReader(config, tokenizer, step, path, read_params, fingerprint, of_adapters)
 
 
 def _check_good(store: CheckpointStore, step: int) -> None:
@@ -237,26 +191,33 @@ def _moving(
       check: checks a step that `read` has looked up.
     """
 
-    def describe(step: int) -> tuple[Config, Tokenizer, str | None]:
+    def describe(step: int) -> tuple[Config, Tokenizer, str | None, Base | None]:
         check(step)
         return _description(store, step)
 
-    step, (config, tokenizer, fingerprint) = read(store, describe)
+    step, (config, tokenizer, fingerprint, of_adapters) = read(store, describe)
 
     def read_params(abstract: Any) -> StepParams:
         now, params = read(store, lambda step: store.restore_params(step, abstract), known=step)
         return StepParams(params, now, store.directory / str(now))
 
     path = store.directory / str(step)
-    return ModelReader(config, tokenizer, step, path, read_params, fingerprint)
+    return ModelReader(config, tokenizer, step, path, read_params, fingerprint, of_adapters)
 
 
-def _description(store: CheckpointStore, step: int) -> tuple[Config, Tokenizer, str | None]:
-    """Returns the config, the tokenizer and the fingerprint of the data of a step."""
+def _description(
+    store: CheckpointStore, step: int
+) -> tuple[Config, Tokenizer, str | None, Base | None]:
+    """Returns config, tokenizer, the fingerprint of the data and the adapters' base of a step."""
     meta = store.meta(step)
     config, tokenizer = meta["config"], meta["tokenizer"]
-    fingerprint = meta.get("data_fingerprint")
-    return config_lib.from_dict(config), tokenizer_from_dict(tokenizer), fingerprint
+    of_adapters = Base(**meta["base"]) if meta.get("base") else None
+    return (
+        config_lib.from_dict(config),
+        tokenizer_from_dict(tokenizer),
+        meta.get("data_fingerprint"),
+        of_adapters,
+    )
 
 
 def write_native(folder: Path, model: Model) -> None:

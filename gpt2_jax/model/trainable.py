@@ -1,4 +1,4 @@
-"""Names parameters, and says which of them the patterns of a config mean.
+"""Names parameters, says which of them a pattern means, and which of them a run trains.
 
 A name joins the keys of a parameter's path in the tree with dots: `wte`, `ln_f.scale`,
 `h.attn.c_attn.kernel`. The layers are stacked, so that no name has their number.
@@ -7,12 +7,18 @@ A name joins the keys of a parameter's path in the tree with dots: `wte`, `ln_f.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from gpt2_jax.config import Config
+from gpt2_jax.config.lora import parse_freeze
 from gpt2_jax.errors import UserError
+from gpt2_jax.model.build import boxed_params
+from gpt2_jax.model.flops import num_params
+from gpt2_jax.model.lora import LORA_A, LORA_B
 
 _LAYERS = "h."
 
@@ -70,3 +76,88 @@ def check_patterns(knob: str, patterns: Iterable[str], of_names: Sequence[str]) 
                 f"{knob}: {pattern!r} matches no parameter of this model: name one of {known}, or "
                 "* for everything"
             )
+
+
+def trained_names(config: Config, params: Any) -> frozenset[str] | None:
+    """Returns the names of the parameters that a run trains; None if it trains all of them.
+
+    Args:
+      config: of the run; its `optimizer.freeze` names parameters that are not trained, and with
+        `model.lora_rank` only the adapters are.
+      params: all of its parameters; leaves may be boxed or abstract.
+
+    Raises:
+      UserError: for a pattern that matches nothing, or if no parameter is left to train.
+    """
+    if config.model.lora_rank:
+        return frozenset(name for name in names(params) if _is_adapter(name))
+    if not (frozen := parse_freeze(config.optimizer.freeze)):
+        return None
+    known = names(params)
+    check_patterns("optimizer.freeze", frozen, known)
+    trained = [name for name in known if not any(matches(pattern, name) for pattern in frozen)]
+    if not trained:
+        raise UserError(
+            f"optimizer.freeze={config.optimizer.freeze} freezes every parameter, so that nothing "
+            "is left to train: name fewer"
+        )
+    return frozenset(trained)
+
+
+def num_trained_params(config: Config) -> int:
+    """Returns the number of parameters that a run trains, without padding.
+
+    Raises:
+      UserError: see `trained_names`.
+    """
+    if not config.model.lora_rank and not parse_freeze(config.optimizer.freeze):
+        return num_params(config.model)  # without tracing anything
+    shapes = jax.eval_shape(lambda key: boxed_params(config.model, key), jax.random.key(0))
+    trained = trained_names(config, shapes) or ()
+    leaves = zip(names(shapes), jax.tree.leaves(shapes), strict=True)
+    sizes = {name: math.prod(leaf.shape) for name, leaf in leaves if name in trained}
+    padding = (config.model.padded_vocab_size - config.model.vocab_size) * config.model.d_model
+    return sum(sizes.values()) - padding * len(sizes.keys() & {"wte", "lm_head"})
+
+
+def trained_params(config: Config, params: Any) -> Any:
+    """Returns the tree of the parameters that a run trains: `params` itself if it trains all."""
+    return split(params, trained_names(config, params))[0]
+
+
+def split(params: Any, trained: Collection[str] | None) -> tuple[Any, Any]:
+    """Returns (trained, frozen) parameters as two trees, without groups that would be empty.
+
+    Args:
+      params: nested mappings.
+      trained: what `trained_names` returns; for None, `params` itself is trained.
+    """
+    if trained is None:
+        return params, {}
+    return _selected(params, trained, wanted=True), _selected(params, trained, wanted=False)
+
+
+def joined(trained: Any, frozen: Any) -> Any:
+    """Returns the parameters that `split` has divided."""
+    if not isinstance(trained, Mapping) or not frozen:
+        return trained
+    return {
+        name: joined(trained[name], frozen.get(name, {})) if name in trained else frozen[name]
+        for name in sorted(trained.keys() | frozen.keys())
+    }
+
+
+def _selected(node: Any, of: Collection[str], *, wanted: bool, prefix: str = "") -> dict[str, Any]:
+    selected: dict[str, Any] = {}
+    for key, child in node.items():
+        name = f"{prefix}{key}"
+        if isinstance(child, Mapping):
+            if inner := _selected(child, of, wanted=wanted, prefix=f"{name}."):
+                selected[key] = inner
+        elif (name in of) == wanted:
+            selected[key] = child
+    return selected
+
+
+def _is_adapter(name: str) -> bool:
+    return name.rpartition(".")[2] in (LORA_A, LORA_B)

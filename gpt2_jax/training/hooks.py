@@ -18,11 +18,12 @@ from gpt2_jax.training.bad_steps import BadSteps
 from gpt2_jax.training.best import BestStep
 from gpt2_jax.training.evaluation import Evaluation
 from gpt2_jax.training.goodput import Goodput
+from gpt2_jax.training.gradient_norms import norms_by_name
 from gpt2_jax.training.progress import Progress
 from gpt2_jax.training.run import Run
 from gpt2_jax.training.saving import Saver
 from gpt2_jax.training.state import TrainState
-from gpt2_jax.training.step import Metrics, norms_by_name
+from gpt2_jax.training.step import Metrics
 from gpt2_jax.training.throughput import Throughput
 from gpt2_jax.training.trackers import Trackers
 

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from gpt2_jax.config import Config, OptimizerConfig, ScheduleConfig
+from gpt2_jax.model.lora import LORA_A, LORA_B
 from gpt2_jax.training.adafactor import adafactor_rule
 from gpt2_jax.training.muon import muon_rule
 from gpt2_jax.training.mup import matrix_rate, scale_matrices
@@ -22,7 +23,7 @@ from gpt2_jax.training.rates import scale_by_multipliers
 
 # Matrices and embeddings decay; biases and the scales of norms never do. Names decide, because
 # stacked layers add an axis to every shape.
-_DECAYED = frozenset({"kernel", "wte", "wpe", "relative", "lm_head"})
+_DECAYED = frozenset({"kernel", "wte", "wpe", "relative", "lm_head", LORA_A, LORA_B})
 
 
 class Decay(NamedTuple):

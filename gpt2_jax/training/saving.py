@@ -13,7 +13,7 @@ from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.best_effort import warn_if_not_written
 from gpt2_jax.parallel.distributed import broadcast_from_primary, is_primary, run_on_primary
 from gpt2_jax.training.run import Run
-from gpt2_jax.training.state import TrainState, without_params
+from gpt2_jax.training.state import TrainState, stored_params, without_params
 from gpt2_jax.training.step import Metrics
 
 _SAVED = "saved_step"  # a file in the workdir with the step of the newest checkpoint
@@ -94,8 +94,11 @@ class Saver:
             "tokenizer": dict(self._run.setup.tokenizer),
             "data_fingerprint": self._run.setup.data_fingerprint,
         }
+        if self._run.base is not None:
+            meta["base"] = self._run.base._asdict()
+        params = stored_params(self._run.config, state.params)
         try:
-            self._store.save(step, state.params, without_params(state), meta)
+            self._store.save(step, params, without_params(state), meta)
         except StorageError as error:
             self._failed(error)
         else:

@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, Mesh
 from gpt2_jax.config import Config
 from gpt2_jax.model.build import boxed_params
 from gpt2_jax.model.positions import unused_axes
-from gpt2_jax.model.trainable import names
+from gpt2_jax.model.trainable import joined, names, split, trained_names, trained_params
 from gpt2_jax.parallel import rules as sharding_rules
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.guard import LossWindow, empty_window
@@ -27,11 +27,12 @@ class TrainState(NamedTuple):
     Attributes:
       step: int32, batches consumed; it also advances when an update is skipped.
       params: the model's parameters, float32.
-      opt_state: optax's state; its own count advances only with applied updates.
+      opt_state: optax's state for the parameters that are trained (see `model/trainable.py`); its
+        own count advances only with applied updates.
       bad_steps: int32, the number of latest updates in a row that were skipped as not finite.
       loss_window: the losses that spikes are detected from; None if `train.spike_threshold` is 0.
-      ema: the average of the parameters after each update so far (see `updated_average`), or zeros
-        before the first; None if `optimizer.ema_decay` is 0.
+      ema: the average of the trained parameters after each update so far (see `updated_average`),
+        or zeros before the first; None if `optimizer.ema_decay` is 0.
     """
 
     step: jax.Array
@@ -46,6 +47,21 @@ def without_params(state: TrainState) -> dict[str, Any]:
     """Returns the state without its parameters, which are stored apart to be read alone."""
     named = state._asdict().items()
     return {name: value for name, value in named if name != "params" and value is not None}
+
+
+def stored_params(config: Config, params: Any) -> Any:
+    """Returns what a checkpoint holds of the parameters: with LoRA the adapters alone."""
+    return trained_params(config, params) if config.model.lora_rank else params
+
+
+def without_stored(config: Config, params: Any) -> Any:
+    """Returns what a checkpoint of adapters does not hold: the parameters of their base."""
+    return split(params, trained_names(config, params))[1]
+
+
+def evaluated_average(config: Config, state: TrainState) -> Any:
+    """Returns the average with frozen parameters as they are, so that it can be evaluated."""
+    return joined(state.ema, split(state.params, trained_names(config, state.params))[1])
 
 
 def boxed_state(config: Config, optimizer: optax.GradientTransformation) -> TrainState:
@@ -118,9 +134,10 @@ def _initializer(config: Config, optimizer: optax.GradientTransformation) -> Any
     def init(key: jax.Array) -> TrainState:
         params = boxed_params(config.model, key)
         zero = jnp.zeros((), jnp.int32)
-        opt_state = optimizer.init(params)
+        trained = trained_params(config, params)
+        opt_state = optimizer.init(trained)
         # Zeros, because two names for the same parameters could not both be donated to the step.
-        ema = optax.tree.zeros_like(params) if config.optimizer.ema_decay else None
+        ema = optax.tree.zeros_like(trained) if config.optimizer.ema_decay else None
         return TrainState(zero, params, opt_state, zero, empty_window(config.train), ema)
 
     return init

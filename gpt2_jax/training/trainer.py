@@ -17,7 +17,10 @@ from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError
 from gpt2_jax.files.lock import lock_folder
 from gpt2_jax.files.paths import resolve_path
+from gpt2_jax.formats.base import check_same, fingerprint, lasting_name
+from gpt2_jax.formats.model import Base
 from gpt2_jax.model.flops import flops_per_token
+from gpt2_jax.model.trainable import joined
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import chip_for
 from gpt2_jax.parallel.distributed import (
@@ -38,7 +41,14 @@ from gpt2_jax.training.progress import Progress
 from gpt2_jax.training.rewind import check_rates_so_far
 from gpt2_jax.training.run import Run, Setup
 from gpt2_jax.training.saving import Saver, check_none_lost, note_saved
-from gpt2_jax.training.state import TrainState, abstract_state, init_state, without_params
+from gpt2_jax.training.state import (
+    TrainState,
+    abstract_state,
+    init_state,
+    stored_params,
+    without_params,
+    without_stored,
+)
 from gpt2_jax.training.throughput import Throughput
 from gpt2_jax.training.trackers import Trackers, open_trackers
 from gpt2_jax.training.watchdog import Watchdog
@@ -74,12 +84,17 @@ class Trainer:
         mesh_lib.check_batch(config.train, mesh)
         optimizer = make_optimizer(config)
         abstract = abstract_state(config, optimizer, mesh, rules)
-        self.constants = Run(config, folder, setup, mesh, rules, optimizer, abstract)
-        self._initial_params = None
         steps = CheckpointStore(folder / "checkpoints", read_only=True).steps()
         has_saved = broadcast_from_primary(len(steps)) > 0
-        if config.train.init_from and not has_saved:
-            self._initial_params = setup.read_params(config.train.init_from, abstract.params)
+        self._initial_params, base = None, None
+        name, adapts = config.train.init_from, config.model.lora_rank > 0
+        if name and (adapts or not has_saved):  # no checkpoint has the base of adapters
+            wanted = without_stored(config, abstract.params) if adapts else abstract.params
+            self._initial_params = setup.read_params(name, wanted)
+            if adapts:
+                found = fingerprint(self._initial_params, config.model)
+                base = Base(lasting_name(name), found)
+        self.constants = Run(config, folder, setup, mesh, rules, optimizer, abstract, base)
 
     def run(self, stop_at_step: int | None = None) -> dict[str, float]:
         """Trains to the end, or to `stop_at_step`.
@@ -202,12 +217,16 @@ class Trainer:
             self._check_continues(store.meta(step))
             note_saved(run.workdir, step)  # in case the start that saved it was killed before
             shapes = run.abstract
-            params, rest = store.restore(step, shapes.params, without_params(shapes))
+            stored = stored_params(run.config, shapes.params)
+            params, rest = store.restore(step, stored, without_params(shapes))
+            if run.base is not None:
+                params = joined(params, self._initial_params)
             return shapes._replace(params=params, **rest)
         check_none_lost(run.workdir)
         state = init_state(run.config, run.optimizer, run.abstract)
         if self._initial_params is not None:
-            state = state._replace(params=self._initial_params)
+            new = stored_params(run.config, state.params) if run.base else {}
+            state = state._replace(params=joined(new, self._initial_params))
         return state
 
     def _check_continues(self, meta: Mapping[str, Any]) -> None:
@@ -220,6 +239,9 @@ class Trainer:
                 f"{run.workdir} was trained with: its ids mean other text; restore the data, or "
                 "choose another --workdir"
             )
+        if run.base is not None and meta.get("base"):
+            name = f"train.init_from={run.config.train.init_from}"
+            check_same(Base(**meta["base"]), run.base.fingerprint, str(run.workdir), name)
         saved = config_lib.from_dict(meta["config"])
         config_lib.check_resume(saved, run.config, run.workdir)
         # Folders may have moved, so the shards are compared by their fingerprint.

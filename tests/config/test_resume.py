@@ -58,7 +58,10 @@ def _may_change(key: str) -> bool:
 def test_only_what_the_run_computes_is_fixed_on_resume(key: str) -> None:
     model = {"num_layers": 4, "mup_base_width": 256}  # some knobs need a base width
     best = {"best": "eval/loss"}  # others need to know which step is the best
-    saved = from_dict({"model": model, "train": {"batch_size": 64}, "checkpoint": best})
+    train = {"batch_size": 64}
+    if key == "model.lora_rank":  # which needs a model to start from, and excludes muP
+        model, train = {"num_layers": 4}, {"batch_size": 64, "init_from": "base"}
+    saved = from_dict({"model": model, "train": train, "checkpoint": best})
     new = _changed(saved, key)
     if _may_change(key):
         check_resume(saved, new, "w")
