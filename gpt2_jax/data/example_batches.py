@@ -1,4 +1,4 @@
-"""Batches of examples: rows in which each example sees only itself, and only answers are learned."""
+"""Batches of examples, each of which sees only itself, and of which only answers are learned."""
 
 from __future__ import annotations
 

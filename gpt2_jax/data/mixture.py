@@ -59,7 +59,7 @@ class MixtureLoader:
         """Returns the given rows of global batch `step`, as NumPy arrays."""
         first = step * self.batch_size
         drawn = [self.draw(first + row) for row in row_indices]
-        windows = np.zeros((len(drawn), self.context_length + 1), TOKEN_DTYPE)
+        windows = np.empty((len(drawn), self.context_length + 1), TOKEN_DTYPE)
         batches: list[tuple[list[int], Batch]] = []
         for number, loader in enumerate(self._loaders):
             of_set = [i for i, (which, _) in enumerate(drawn) if which == number]
@@ -73,7 +73,7 @@ class MixtureLoader:
         weights = np.ones((len(drawn), self.context_length), np.float32)
         segments = np.zeros((len(drawn), self.context_length), np.int32)
         if self._first_token is not None:
-            np.cumsum(windows[:, :-1] == self._first_token, axis=1, out=segments)
+            segments[:] = np.cumsum(windows[:, :-1] == self._first_token, axis=1)
         for of_set, batch in batches:
             windows[of_set], weights[of_set], segments[of_set] = batch
         return Batch(windows, weights, segments)

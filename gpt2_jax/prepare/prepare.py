@@ -176,42 +176,44 @@ def _make(
     """Encodes the work items, puts the shards in place and returns their meta."""
     several = len(items) > 1
     kept = "; encoded work items are kept" if several else ""
-    with explained(f"--out {out}", "choose another --out", kept):
-        with open_staging(out, keep=several) as staging:
-            if check_free(out) is not None:  # another run was faster
-                raise UserError(
-                    f"--out {out} was prepared by another process meanwhile: choose another --out"
-                )
-            tokenizer = tokenizer_for(chosen, items, engine)
-            described = json.dumps(tokenizer.to_dict())
-            keys = [item_key(item, described) for item in items]
-            task = functools.partial(
-                encode.encode_item, tokenizer=described, folder=str(staging.encoded)
+    with (
+        explained(f"--out {out}", "choose another --out", kept),
+        open_staging(out, keep=several) as staging,
+    ):
+        if check_free(out) is not None:  # another run was faster
+            raise UserError(
+                f"--out {out} was prepared by another process meanwhile: choose another --out"
             )
-            totals = encode_all(task, items, keys, staging, engine, log)
-            skipped = sum(each.skipped for each in totals)
-            if not any(each.tokens for each in totals):
-                invalid = f"; all of its {skipped:,} rows were invalid" if skipped else ""
-                raise UserError(f"{_NO_TEXT}{invalid}")
-            stream = TokenStream(keys, totals, staging.encoded)
-            meta = {
-                "tokenizer": tokenizer.to_dict(),
-                "vocab_size": tokenizer.vocab_size,
-                "splits": stream.cut(
-                    staging.shards,
-                    engine,
-                    byte_lengths=tokenizer.byte_lengths(),
-                    val_fraction=settings["val_fraction"],
-                    tokens_per_shard=settings["tokens_per_shard"],
-                ),
-                "source": {
-                    "sha256": joined_sha256([each.sha256 for each in totals]),
-                    **settings,
-                    **({_SKIPPED_KEY: skipped} if any(each.skip_invalid for each in items) else {}),
-                },
-            }
-            write_meta(staging.shards, meta)
-            os.replace(staging.shards, replaceable_folder(out, "--out"))
+        tokenizer = tokenizer_for(chosen, items, engine)
+        described = json.dumps(tokenizer.to_dict())
+        keys = [item_key(item, described) for item in items]
+        task = functools.partial(
+            encode.encode_item, tokenizer=described, folder=str(staging.encoded)
+        )
+        totals = encode_all(task, items, keys, staging, engine, log)
+        skipped = sum(each.skipped for each in totals)
+        if not any(each.tokens for each in totals):
+            invalid = f"; all of its {skipped:,} rows were invalid" if skipped else ""
+            raise UserError(f"{_NO_TEXT}{invalid}")
+        stream = TokenStream(keys, totals, staging.encoded)
+        meta = {
+            "tokenizer": tokenizer.to_dict(),
+            "vocab_size": tokenizer.vocab_size,
+            "splits": stream.cut(
+                staging.shards,
+                engine,
+                byte_lengths=tokenizer.byte_lengths(),
+                val_fraction=settings["val_fraction"],
+                tokens_per_shard=settings["tokens_per_shard"],
+            ),
+            "source": {
+                "sha256": joined_sha256([each.sha256 for each in totals]),
+                **settings,
+                **({_SKIPPED_KEY: skipped} if any(each.skip_invalid for each in items) else {}),
+            },
+        }
+        write_meta(staging.shards, meta)
+        os.replace(staging.shards, replaceable_folder(out, "--out"))
     return meta
 
 
