@@ -98,11 +98,10 @@ class ValidationSplit:
             self.name += f"_at_{context_length}"
         self.protocol = (
             f"the validation split of {', '.join(self._sets.val_tokens)}, as training scores it, "
-            f"windows of {context_length} tokens, no overlap; of examples, their answers alone"
-            if any(isinstance(each, Fitted) for each in self._sets.val_tokens.values())
-            else f"the validation split of {', '.join(self._sets.val_tokens)}, as training scores "
-            f"it, windows of {context_length} tokens, no overlap"
+            f"windows of {context_length} tokens, no overlap"
         )
+        if any(isinstance(each, Fitted) for each in self._sets.val_tokens.values()):
+            self.protocol += "; of examples, their answers alone"
 
     def evaluate(
         self, params: Any, show: Callable[[int, int], None] = lambda done, total: None

@@ -142,11 +142,19 @@ def _tokenizer(config: Config, name: str, shards: list[str]) -> Tokenizer:
     for path in shards:
         if (meta := read_meta(path)) is not None:
             return tokenizer_from_dict(meta["tokenizer"])
-    chosen = config.data.tokenizer
+    return fixed_tokenizer(config.data.tokenizer, name)
+
+
+def fixed_tokenizer(chosen: str, name: str) -> Tokenizer:
+    """Returns the tokenizer of that name for examples, which must have a vocabulary of its own.
+
+    Raises:
+      UserError: that begins with `name`, which is what the user calls the examples.
+    """
     if chosen == "char":
         raise UserError(
-            f"{name}: the char tokenizer has no end of text, with which an answer ends: set "
-            "--config.data.tokenizer=byte or gpt2"
+            f"{name}: the char tokenizer has no end of text, with which an answer ends: use byte, "
+            "gpt2 or the tokenizer of a model"
         )
     if chosen not in FIXED_CHOICES:
         raise UserError(
