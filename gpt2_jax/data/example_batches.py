@@ -41,15 +41,17 @@ class Fitted:
 
     def describe(self, split: str) -> str | None:
         """Returns what was cut and left out of the split, or None if nothing was."""
-        counts = {
-            "were cut at their end": (self.cut, "prompt"),
-            "were left out, because their answers do not fit": (self.left_out, "example"),
-        }
-        parts = [
-            f"{count:,} {noun}{'s' if count > 1 else ''} {done}"
-            for done, (count, noun) in counts.items()
-            if count
-        ]
+        parts = []
+        if self.cut:
+            done = "prompt was cut at its end" if self.cut == 1 else "prompts were cut at their end"
+            parts.append(f"{self.cut:,} {done}")
+        if left := self.left_out:
+            done = (
+                "example was left out, because its answer does not fit"
+                if left == 1
+                else "examples were left out, because their answers do not fit"
+            )
+            parts.append(f"{left:,} {done}")
         if not parts:
             return None
         return (
