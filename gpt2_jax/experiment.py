@@ -18,7 +18,8 @@ import jax
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config, MeshConfig, arguments
-from gpt2_jax.data.token_sets import TokenSets, open_sets, resolve_vocab_size
+from gpt2_jax.data.shards import TokenArray
+from gpt2_jax.data.token_sets import TokenSets, resolve_vocab_size
 from gpt2_jax.errors import UserError, print_stderr
 from gpt2_jax.evals import sources
 from gpt2_jax.evals.compression import compressed_bits_per_byte
@@ -47,10 +48,12 @@ from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.planning.layout import run_layout
 from gpt2_jax.planning.memory import state_bytes
+from gpt2_jax.prepare.example_files import open_data
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.initial import read_initial
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.run import Evaluator, Setup
+from gpt2_jax.training.run_data import examples_tokenizer
 from gpt2_jax.training.state import abstract_state
 from gpt2_jax.training.trainer import Trainer
 from gpt2_jax.training.workdir import read_run_config
@@ -104,7 +107,8 @@ def train(
     keep_compiled_programs()
     chooses_dtype = config.compute.dtype == "auto"
     config = resolve_model(config, read_run_config(resolve_path(workdir, "--workdir")))
-    config, dtype, kernel = _on_these_devices(config)
+    tokenizer = examples_tokenizer(config, workdir)
+    config, dtype, kernel = _on_these_devices(config, tokenizer)
     with report_lost_peers():
         log = print_stderr if is_primary() else _silent
         if chooses_dtype:
@@ -113,7 +117,7 @@ def train(
             log(f"attention: {kernel}")
         if layout := run_layout(config, jax.devices()):
             log(f"mesh: {layout.text}")
-        sets = open_sets(config, check_sums=check_sha256, log=log)
+        sets = open_data(config, tokenizer=tokenizer, check_sums=check_sha256, log=log)
         setup = make_setup(config, sets, layout and layout.mesh)
         results = Trainer(config, workdir, setup).run(stop_at_step)
     if compare_compressors and is_primary():
@@ -121,8 +125,12 @@ def train(
     return results
 
 
-def _on_these_devices(config: Config) -> tuple[Config, str, str]:
+def _on_these_devices(
+    config: Config, tokenizer: Tokenizer | None = None
+) -> tuple[Config, str, str]:
     """Returns the config with what data and devices decide, and dtype and kernel in words."""
+    if tokenizer is not None:
+        config = config_lib.with_vocab_size(config, tokenizer.vocab_size)
     config = resolve_vocab_size(config)
     check_platforms()
     dtype = explain_dtype(config.compute)
@@ -167,6 +175,8 @@ def _make_tasks(config: Config, tokenizer: Tokenizer) -> list[Task]:
 
 def _compare_compressors(config: Config, sets: TokenSets) -> dict[str, float]:
     tokens, *more = sets.val_tokens.values()
+    if not isinstance(tokens, TokenArray):  # examples are no text that could be compressed as one
+        return {}
     if config.eval.batches != -1 or len(tokens) >= _LONGEST_COMPRESSED or more:
         return {}
     scored = tokens.read(1, len(tokens) - 1)
@@ -190,7 +200,8 @@ def dry_run(config: Config) -> dict[str, Any]:
       UserError: if the mesh does not divide the batch or the model, or it is unset and no mesh does
         or is expected to fit.
     """
-    config, dtype, kernel = _on_these_devices(resolve_model(config))
+    config = resolve_model(config)
+    config, dtype, kernel = _on_these_devices(config, examples_tokenizer(config))
     layout = run_layout(config, jax.devices())
     mesh = mesh_lib.make_mesh(layout.mesh if layout else config.mesh)
     mesh_lib.check_batch(config.train, mesh)

@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpt2_jax.errors import UserError, did_you_mean
+from gpt2_jax.config.fields import parse_fields
+from gpt2_jax.errors import UserError, did_you_mean, shortened
 from gpt2_jax.prepare import engines
 from gpt2_jax.prepare.corpora import CORPORA, get_corpus
+from gpt2_jax.prepare.example_files import example_files, fixed_tokenizer
+from gpt2_jax.prepare.examples import prepare_examples
 from gpt2_jax.prepare.formats import describe_formats
-from gpt2_jax.prepare.inputs import read_inputs
+from gpt2_jax.prepare.inputs import input_files, read_inputs
 from gpt2_jax.prepare.prepare import prepare
 from gpt2_jax.tokenizers.tokenizer import PREPARE_CHOICES, Tokenizer
 
@@ -25,9 +28,11 @@ gpt2-jax prepare --corpus tinyshakespeare --tokenizer char --out runs/data/shake
 gpt2-jax prepare --input novels/ notes.txt --out runs/data/novels
 gpt2-jax prepare --input 'crawl/**/*.jsonl.gz' --text_field content --out runs/data/crawl
 gpt2-jax prepare --input hub:HuggingFaceFW/fineweb:sample-10BT --out runs/data/fineweb
+gpt2-jax prepare --format examples --input answers.jsonl --tokenizer gpt2 --out runs/data/answers
 gpt2-jax prepare --input laws/ --tokenizer downloads/german_gpt2 --out runs/data/laws
 gpt2-jax prepare --input /shared/text --engine ray --ray_address auto --out /shared/tokens"""
 
+_FIELDS = "prompt:prompt,answer:answer"
 _CORPORA = "; ".join(f"{corpus.name} ({corpus.description})" for corpus in CORPORA.values())
 
 
@@ -42,6 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"unless named; a file is {describe_formats()}",
     )
     parser.add_argument("--corpus", metavar="NAME", help=f"corpus, instead of --input: {_CORPORA}")
+    parser.add_argument(
+        "--format",
+        choices=("documents", "examples"),
+        default="documents",
+        help="what the lines of --input are: documents, or examples of prompts and answers, of "
+        "which a model learns the answers (default: documents); a folder with train.jsonl and "
+        "val.jsonl keeps its splits",
+    )
+    parser.add_argument(
+        "--fields",
+        metavar="NAMES",
+        help=f"fields of examples, such as prompt:question,answer:reply (default: {_FIELDS})",
+    )
     parser.add_argument(
         "--text_field",
         default="text",
@@ -94,6 +112,10 @@ def run(args: argparse.Namespace) -> int:
     """Prepares the data and prints a summary; returns the exit status."""
     if (args.input is None) == (args.corpus is None):
         raise UserError("give exactly one of --input PATH... or --corpus NAME")
+    if args.fields is not None and args.format != "examples":
+        raise UserError("--fields is for --format examples: add it, or omit the flag")
+    if args.format == "examples":
+        return _show(args, _prepare_examples(args))
     if args.corpus is not None:
         rows = {"--skip_invalid": args.skip_invalid, "--text_field": args.text_field != "text"}
         for flag in (flag for flag, given in rows.items() if given):
@@ -113,8 +135,44 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.input is not None:
         summary["input"] = corpus.description
+    return _show(args, summary)
+
+
+def _show(args: argparse.Namespace, summary: dict[str, Any]) -> int:
     print(json.dumps(summary) if args.json else _describe(summary))
     return 0
+
+
+def _prepare_examples(args: argparse.Namespace) -> dict[str, Any]:
+    """Prepares examples and returns the summary."""
+    unfit = {
+        f"--corpus {args.corpus}": args.corpus is not None,
+        f"--text_field {args.text_field}": args.text_field != "text",
+        "--skip_invalid": args.skip_invalid,
+    }
+    for flag in (flag for flag, given in unfit.items() if given):
+        raise UserError(f"{flag} does not apply to --format examples: omit it")
+    fields = parse_fields(args.fields or _FIELDS, "--fields")
+    name = shortened(f"--input {' '.join(args.input)}", 100)
+    files = None
+    if len(args.input) == 1 and Path(args.input[0]).is_dir():
+        files = example_files(args.input[0])
+    files = files or {"train": input_files(args.input)}
+    tokenizer = _read_tokenizer(args.tokenizer)
+    if isinstance(tokenizer, str):
+        tokenizer = fixed_tokenizer(tokenizer, name)
+    return prepare_examples(
+        files,
+        fields,
+        tokenizer,
+        args.out,
+        name=name,
+        val_fraction=args.val_fraction,
+        workers=args.workers,
+        engine=args.engine,
+        ray_address=args.ray_address,
+        log=lambda line: print(line, file=sys.stderr),
+    )
 
 
 def _read_tokenizer(name: str) -> str | Tokenizer:

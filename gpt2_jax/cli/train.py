@@ -144,9 +144,11 @@ def _comparison(results: dict[str, float]) -> str:
 def _note_missing_data(config: Config) -> None:
     """Prints a note if data that a run needs is missing; the report itself needs none."""
     from gpt2_jax.data.folders import require_folder
+    from gpt2_jax.prepare.example_files import example_files
 
     try:
         on_disk = [path for path in config.data.weights if not is_remote(path)]
+        on_disk = [path for path in on_disk if example_files(path) is None]
         missing = [path for path in on_disk if not resolve_path(path).is_dir()]
         for path in (path for path in missing if resolve_path(path).exists()):
             require_folder(path)  # which says that it is a file

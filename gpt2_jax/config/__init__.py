@@ -18,6 +18,7 @@ from ml_collections import config_dict
 from gpt2_jax.config import arguments
 from gpt2_jax.config.best import check_best
 from gpt2_jax.config.compute import ComputeConfig
+from gpt2_jax.config.fields import parse_fields
 from gpt2_jax.config.file import run_config_file, split_argument
 from gpt2_jax.config.hints import unknown_key
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
@@ -249,6 +250,7 @@ def _check_together(config: Config) -> None:
                 "--config.data.path=none"
             )
         parse_mixture(config.data.mixture)
+    parse_fields(config.data.fields)
     if model.d_model % model.num_heads:
         raise UserError(
             f"model.d_model={model.d_model} must be a multiple of model.num_heads={model.num_heads}"

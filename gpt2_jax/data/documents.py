@@ -1,4 +1,4 @@
-"""Batches in which the documents of a row are told apart."""
+"""Batches in which the documents of a row are told apart, or said to be one."""
 
 from __future__ import annotations
 
@@ -24,3 +24,22 @@ class IsolatedDocuments:
         batch = self._source.rows(step, row_indices)
         segments = np.cumsum(batch.inputs == self._first_token, axis=1, dtype=np.int32)
         return batch._replace(segments=segments)
+
+
+class OneDocument:
+    """Adds segments to the batches of another source, in which each row is one document.
+
+    They then fit a program for batches that have segments.
+    """
+
+    def __init__(self, source: BatchSource) -> None:
+        """Takes the source."""
+        self.batch_size, self.context_length = source.batch_size, source.context_length
+        self.weighted = source.weighted
+        self.segmented = True
+        self._source = source
+
+    def rows(self, step: int, row_indices: Sequence[int]) -> Batch:
+        """Returns the given rows of global batch `step`, as NumPy arrays."""
+        batch = self._source.rows(step, row_indices)
+        return batch._replace(segments=np.zeros(batch.inputs.shape, np.int32))

@@ -80,12 +80,12 @@ class TrainLoader:
         self._tokens.fill(zip(map(self.window_start, positions), windows, strict=True))
         return windows
 
-    def origins(self, step: int) -> list[tuple[str, int]]:
+    def origins(self, step: int) -> list[tuple[str, int | list[int]]]:
         """Returns (folder, first token in its train split) for every row of global batch `step`."""
         first = step * self.batch_size
         return [self.origin(first + row) for row in range(self.batch_size)]
 
-    def origin(self, position: int) -> tuple[str, int]:
+    def origin(self, position: int) -> tuple[str, int | list[int]]:
         """Returns (folder, first token) for the window drawn as number `position`."""
         return self._folder, self.window_start(position)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt2_jax.data.batch import Batch
+from gpt2_jax.data.example_batches import ExampleLoader
 from gpt2_jax.data.loader import TrainLoader
 from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.errors import UserError
@@ -21,15 +22,19 @@ class MixtureLoader:
     number alone, so a batch is a pure function of (seed, step) here too.
     """
 
-    weighted = False
-    segmented = False
-
-    def __init__(self, loaders: Sequence[TrainLoader], weights: Sequence[int]) -> None:
+    def __init__(
+        self,
+        loaders: Sequence[TrainLoader | ExampleLoader],
+        weights: Sequence[int],
+        first_token: int | None = None,
+    ) -> None:
         """Lays out a round.
 
         Args:
           loaders: one per set, all with the same batch size and context length.
           weights: windows of each set in a round, at least 1.
+          first_token: with which documents begin that are to be isolated; read only if one of the
+            sets has examples, because only then are there segments here.
 
         Raises:
           UserError: if the loaders differ in batch size or context length.
@@ -42,7 +47,9 @@ class MixtureLoader:
             raise UserError(
                 "all sets of a mixture must have the same batch size and context length"
             )
-        self._loaders, self._weights = loaders, weights
+        self._loaders, self._weights, self._first_token = loaders, weights, first_token
+        # With examples in one set, windows of the others need weights and segments as well.
+        self.weighted = self.segmented = any(each.segmented for each in loaders)
         self._sets = _spread(weights)
         is_set = self._sets[:, None] == np.arange(len(weights))
         # The number of each window of the round within its set.
@@ -53,13 +60,26 @@ class MixtureLoader:
         first = step * self.batch_size
         drawn = [self.draw(first + row) for row in row_indices]
         windows = np.empty((len(drawn), self.context_length + 1), TOKEN_DTYPE)
+        batches: list[tuple[list[int], Batch]] = []
         for number, loader in enumerate(self._loaders):
             of_set = [i for i, (which, _) in enumerate(drawn) if which == number]
-            windows[of_set] = loader.windows([drawn[i][1] for i in of_set])
-        return Batch(windows)
+            positions = [drawn[i][1] for i in of_set]
+            if isinstance(loader, TrainLoader):
+                windows[of_set] = loader.windows(positions)
+            else:
+                batches.append((of_set, loader.batch(positions)))
+        if not self.segmented:
+            return Batch(windows)
+        weights = np.ones((len(drawn), self.context_length), np.float32)
+        segments = np.zeros((len(drawn), self.context_length), np.int32)
+        if self._first_token is not None:
+            segments[:] = np.cumsum(windows[:, :-1] == self._first_token, axis=1)
+        for of_set, batch in batches:
+            windows[of_set], weights[of_set], segments[of_set] = batch
+        return Batch(windows, weights, segments)
 
-    def origins(self, step: int) -> list[tuple[str, int]]:
-        """Returns (folder, first token in its train split) for every row of global batch `step`."""
+    def origins(self, step: int) -> list[tuple[str, int | list[int]]]:
+        """Returns (folder, place in its train split) for every row of global batch `step`."""
         first = step * self.batch_size
         drawn = [self.draw(first + row) for row in range(self.batch_size)]
         return [self._loaders[which].origin(position) for which, position in drawn]

@@ -188,6 +188,9 @@ def fingerprint(*paths: str | Path) -> str:
         for split in SPLITS:
             for shard in meta["splits"].get(split, {}).get("shards", ()):
                 digest.update(f"{split} {shard['file']} {shard['sha256']}\n".encode())
+            # Of examples, where they begin matters as much as their tokens.
+            if index := meta["splits"].get(split, {}).get("index"):
+                digest.update(f"{split} {index['file']} {index['sha256']}\n".encode())
     else:
         listed = require_folder(folder)
         names = [name for files in _token_files(folder, listed).values() for name in files]

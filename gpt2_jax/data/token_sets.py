@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from gpt2_jax.config import Config, with_vocab_size
 from gpt2_jax.data.batch import BatchSource
 from gpt2_jax.data.documents import IsolatedDocuments
+from gpt2_jax.data.example_batches import ExampleLoader, Fitted, fit
+from gpt2_jax.data.examples import (
+    check_index_sums,
+    is_examples,
+    open_examples,
+    overlap_warning,
+)
 from gpt2_jax.data.folders import list_folder, require_folder
 from gpt2_jax.data.loader import EvalWindows, TrainLoader
 from gpt2_jax.data.meta import check_sha256, read_meta
@@ -34,8 +43,9 @@ class TokenSets:
     Attributes:
       tokenizer: the tokenizer of all of them.
       source: batches to train on.
-      origins: batch number -> (folder, first token in its train split) of each row.
-      val_tokens: folder -> its validation split.
+      origins: batch number -> (folder, first token in its train split) of each row; for a row of
+        examples their lines in place of the token.
+      val_tokens: folder -> its validation split: a stream of tokens, or examples.
       val_bytes: folder -> the bytes of text in that split, for folders whose meta.json says it.
       weights: how often each folder is drawn from.
       fingerprint: a hash that differs if the shards do.
@@ -43,8 +53,8 @@ class TokenSets:
 
     tokenizer: Tokenizer
     source: BatchSource
-    origins: Callable[[int], list[tuple[str, int]]]
-    val_tokens: dict[str, TokenArray]
+    origins: Callable[[int], list[tuple[str, int | list[int]]]]
+    val_tokens: dict[str, TokenArray | Fitted]
     val_bytes: dict[str, int]
     weights: list[int]
     fingerprint: str
@@ -65,7 +75,8 @@ def resolve_vocab_size(config: Config) -> Config:
     # planned on a machine that does not reach the bucket.
     paths = [path for path in _paths(config) if not (fixed and is_remote(path))]
     if paths := [path for path in paths if list_folder(path) is not None]:
-        return with_vocab_size(config, _tokenizer(config, paths).vocab_size)
+        tokenizer = _tokenizer(config, {path: path for path in paths})
+        return with_vocab_size(config, tokenizer.vocab_size)
     if not fixed:
         raise UserError(
             f"model.vocab_size is unset, and the vocabulary of data.tokenizer="
@@ -81,12 +92,17 @@ def _paths(config: Config) -> list[str]:
 
 
 def open_sets(
-    config: Config, *, check_sums: bool = False, log: Callable[[str], None] = lambda line: None
+    config: Config,
+    *,
+    examples: Mapping[str, Path] | None = None,
+    check_sums: bool = False,
+    log: Callable[[str], None] = lambda line: None,
 ) -> TokenSets:
     """Opens the folders that the config names.
 
     Args:
       config: with its `model.vocab_size` set.
+      examples: the folder of the tokens of each path that names files of examples.
       check_sums: whether to read every shard and compare its sha256 with meta.json's.
       log: called with a line of progress.
 
@@ -96,30 +112,85 @@ def open_sets(
       StorageError: if a bucket cannot be reached.
     """
     weights = config.data.weights
-    tokenizer = _tokenizer(config, list(weights))
+    # Path as the config names it -> the folder with its tokens.
+    folders = {path: str((examples or {}).get(path, path)) for path in weights}
+    tokenizer = _tokenizer(config, folders)
     _check_vocab_size(config, tokenizer, next(iter(weights)))
-    loaders = [_loader(config, path) for path in weights]
-    drawn = loaders[0] if len(loaders) == 1 else MixtureLoader(loaders, list(weights.values()))
+    opened = {path: _open(config, path, folder, tokenizer, log) for path, folder in folders.items()}
+    loaders = [each.loader for each in opened.values()]
+    isolate = config.data.isolate_documents
+    if isolate and tokenizer.eot is None:
+        raise UserError(
+            f"data.isolate_documents: the {tokenizer.name} tokenizer has no end of text to "
+            "separate documents by; prepare with byte or gpt2"
+        )
+    eot = tokenizer.eot if isolate else None
+    drawn = loaders[0] if len(loaders) == 1 else MixtureLoader(loaders, list(weights.values()), eot)
     source: BatchSource = drawn
-    if config.data.isolate_documents:
-        if tokenizer.eot is None:
-            raise UserError(
-                f"data.isolate_documents: the {tokenizer.name} tokenizer has no end of text to "
-                "separate documents by; prepare with byte or gpt2"
-            )
-        source = IsolatedDocuments(drawn, tokenizer.eot)
-    val_tokens = {path: _val_tokens(config, path) for path in weights}
+    if eot is not None and not drawn.segmented:
+        source = IsolatedDocuments(drawn, eot)
     if check_sums:  # the files are already open, so that every later read notices a change
-        _check_sums(list(weights), log)
+        _check_sums(folders, log)
     return TokenSets(
         tokenizer=tokenizer,
         source=source,
         origins=drawn.origins,
-        val_tokens=val_tokens,
-        val_bytes={path: size for path in weights if (size := _val_bytes(path)) is not None},
+        val_tokens={path: each.val for path, each in opened.items()},
+        val_bytes={path: each.val_bytes for path, each in opened.items() if each.val_bytes},
         weights=list(weights.values()),
-        fingerprint=fingerprint(*weights),
+        fingerprint=fingerprint(*folders.values()),
     )
+
+
+class _Opened(NamedTuple):
+    """Holds one folder of the data."""
+
+    loader: TrainLoader | ExampleLoader
+    val: TokenArray | Fitted
+    val_bytes: int | None = None
+
+
+def _open(
+    config: Config, path: str, folder: str, tokenizer: Tokenizer, log: Callable[[str], None]
+) -> _Opened:
+    if is_examples(read_meta(folder)):
+        return _Opened(*_open_examples(config, path, folder, tokenizer, log))
+    return _Opened(_loader(config, path), _val_tokens(config, path), _val_bytes(path))
+
+
+def _open_examples(
+    config: Config, path: str, folder: str, tokenizer: Tokenizer, log: Callable[[str], None]
+) -> tuple[ExampleLoader, Fitted]:
+    """Returns the batches and the validation split of examples, and says what does not fit."""
+    if config.eval.context_lengths:
+        raise UserError(
+            f"eval.context_lengths={config.eval.context_lengths}: {path} has examples, which are "
+            "no windows of one stream and are validated whole: unset it (empty)"
+        )
+    if tokenizer.eot is None:
+        raise UserError(f"{path}: the {tokenizer.name} tokenizer has no end of text")
+    splits = open_examples(folder, path, val_fraction=config.data.val_fraction)
+    train, val = (
+        fit(each, config.model.context_length, f"{path}, {split} split")
+        for split, each in zip(("train", "val"), splits, strict=True)
+    )
+    loader = ExampleLoader(
+        train,
+        batch_size=config.train.batch_size,
+        seed=config.train.seeds.data,
+        padding=tokenizer.eot,
+        folder=path,
+    )
+    log(
+        f"{path}: {len(train.numbers):,} examples to train on, in about {loader.rows_per_epoch:,} "
+        f"rows an epoch; {len(val.numbers):,} to validate on"
+    )
+    described = [each.describe(split) for split, each in (("train", train), ("val", val))]
+    for line in filter(None, described):
+        log(f"{path}: {line}")
+    if warning := overlap_warning(path, *splits):
+        log(warning)
+    return loader, val
 
 
 def _loader(config: Config, path: str) -> TrainLoader:
@@ -163,16 +234,18 @@ def _check_vocab_size(config: Config, tokenizer: Tokenizer, path: str) -> None:
         )
 
 
-def _check_sums(paths: Sequence[str], log: Callable[[str], None]) -> None:
-    metas = {path: meta for path in paths if (meta := read_meta(path)) is not None}
-    if without := [path for path in paths if path not in metas]:
+def _check_sums(folders: Mapping[str, str], log: Callable[[str], None]) -> None:
+    metas = {path: meta for path, at in folders.items() if (meta := read_meta(at)) is not None}
+    if without := [path for path in folders if path not in metas]:
         raise UserError(
             f"--check_sha256: {without[0]} has no meta.json with checksums of its shards; "
             "omit the flag, or make the shards with gpt2-jax prepare"
         )
     for path, meta in metas.items():
         log(f"comparing the sha256 of the shards in {path}")
-        check_sha256(path, meta)
+        check_sha256(folders[path], meta)
+        if is_examples(meta):
+            check_index_sums(folders[path], meta)
 
 
 @contextlib.contextmanager
@@ -184,13 +257,19 @@ def _naming(path: str) -> Iterator[None]:
         raise UserError(f"{path}: {error}") from None
 
 
-def _tokenizer(config: Config, paths: Sequence[str]) -> Tokenizer:
-    """Returns the tokenizer of all folders' shards, which must be the one the config names."""
-    first, *more = [_tokenizer_of(config, path) for path in paths]
-    for path, other in zip(paths[1:], more, strict=True):
+def _tokenizer(config: Config, folders: Mapping[str, str]) -> Tokenizer:
+    """Returns the tokenizer of all folders' shards, which must be the one the config names.
+
+    Args:
+      config: of the run.
+      folders: path as the config names it -> the folder with its tokens.
+    """
+    name, *names = folders
+    first, *more = [_tokenizer_of(config, folder) for folder in folders.values()]
+    for path, other in zip(names, more, strict=True):
         if other.to_dict() != first.to_dict():
             raise UserError(
-                f"data.mixture: {path} and {paths[0]} have {first.name} tokenizers of different "
+                f"data.mixture: {path} and {name} have {first.name} tokenizers of different "
                 "tokens: prepare both with --tokenizer byte or gpt2"
             )
     return first

@@ -13,7 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gpt2_jax.config import Config
-from gpt2_jax.data.documents import IsolatedDocuments
+from gpt2_jax.data.batch import BatchSource
+from gpt2_jax.data.documents import IsolatedDocuments, OneDocument
+from gpt2_jax.data.example_batches import ExampleRows, Fitted
 from gpt2_jax.data.loader import EvalWindows, device_batches
 from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.data.token_sets import TokenSets
@@ -37,16 +39,20 @@ class Perplexity:
     of the scored tokens, so that models with different tokenizers can be compared; the loss on
     end-of-text tokens counts although they stand for no bytes.
 
+    Of examples only answers and the ends of text after them are scored, in packed rows, as in
+    training. Their places in a row mean nothing, so that there is no loss by position.
+
     Attributes:
       num_batches: batches of a pass.
       num_windows: windows of a pass.
       bytes_per_token: UTF-8 bytes that a scored token stands for, on average.
+      by_position: whether there is a loss by position.
     """
 
     def __init__(
         self,
         config: Config,
-        tokens: TokenArray,
+        tokens: TokenArray | Fitted,
         tokenizer: Tokenizer,
         mesh: Mesh,
         rules: Rules,
@@ -55,12 +61,14 @@ class Perplexity:
         num_bytes: int | None = None,
         context_length: int | None = None,
         limit: int | None = None,
+        segmented: bool | None = None,
     ) -> None:
         """Compiles the evaluation step.
 
         Args:
           config: of the run.
-          tokens: the validation split; `eval.batches` limits how much of it is scored.
+          tokens: the validation split, a stream of tokens or the examples that fit the context;
+            `eval.batches` limits how much of it is scored.
           tokenizer: gives the bytes of each token.
           mesh, rules: how arrays are sharded.
           abstract_params: ShapeDtypeStructs with the shardings that the parameters will have.
@@ -70,9 +78,54 @@ class Perplexity:
           context_length: tokens of a window; by default the model's context. Whatever it is, the
             same tokens are scored.
           limit: windows to score; by default as `eval.batches` says.
+          segmented: whether the compiled step takes segments; by default as the tokens need it.
         """
         T = context_length or config.model.context_length
         batch_size = _rows_of_batch(config, T, batch_shards(mesh))
+        self._batches: BatchSource
+        if isinstance(tokens, Fitted):
+            self._take_examples(config, tokens, tokenizer, batch_size, limit)
+        else:
+            self._take_windows(config, tokens, tokenizer, batch_size, T, num_bytes, limit)
+        if segmented and not self._batches.segmented:
+            self._batches = OneDocument(self._batches)
+        self.by_position = not isinstance(tokens, Fitted)
+        self._sharding = batch_sharding(mesh)
+        self._eval_step = (
+            compiled._eval_step
+            if compiled
+            else compile_eval_step(
+                config,
+                batch_size,
+                mesh,
+                rules,
+                abstract_params,
+                T,
+                segmented=self._batches.segmented,
+            )
+        )
+
+    def _take_examples(
+        self, config: Config, val: Fitted, tokenizer: Tokenizer, batch_size: int, limit: int | None
+    ) -> None:
+        assert tokenizer.eot is not None, "examples end with it"
+        if limit is None and config.eval.batches >= 0:
+            limit = config.eval.batches * config.train.batch_size // config.train.accumulation_steps
+        rows = ExampleRows(val, batch_size=batch_size, padding=tokenizer.eot, limit=limit)
+        self._batches, self.num_batches, self.num_windows = rows, len(rows), rows.num_rows
+        count, size = rows.targets(tokenizer.byte_lengths())
+        self.bytes_per_token = size / max(count, 1)
+
+    def _take_windows(
+        self,
+        config: Config,
+        tokens: TokenArray,
+        tokenizer: Tokenizer,
+        batch_size: int,
+        T: int,
+        num_bytes: int | None,
+        limit: int | None,
+    ) -> None:
         most = _targets(config) if limit is None else limit * T
         windows = EvalWindows(tokens, batch_size=batch_size, context_length=T, limit=most)
         num_scored = windows.num_targets
@@ -88,12 +141,6 @@ class Perplexity:
             if tokenizer.eot is None:
                 raise ValueError(f"the {tokenizer.name} tokenizer has no end of text")
             self._batches = IsolatedDocuments(windows, tokenizer.eot)
-        self._sharding = batch_sharding(mesh)
-        self._eval_step = (
-            compiled._eval_step
-            if compiled
-            else compile_eval_step(config, batch_size, mesh, rules, abstract_params, T)
-        )
 
     def __call__(
         self, params: Any, tick: Callable[[], None]
@@ -103,7 +150,8 @@ class Perplexity:
         if found is not None:
             loss, loss_T = found
             yield from _numbers(loss, self.bytes_per_token)
-            yield BY_POSITION, loss_T
+            if self.by_position:
+                yield BY_POSITION, loss_T
 
     def losses(self, params: Any, tick: Callable[[], None]) -> tuple[float, np.ndarray] | None:
         """Returns nats per token of all and at each position, None if there is nothing to score.
@@ -158,7 +206,8 @@ class MixturePerplexity:
             yield f"eval/{name}/loss", loss
         per_token = [each.bytes_per_token for each in self._sets.values()]
         yield from _numbers(float(self._weights @ scored), float(self._weights @ per_token))
-        yield BY_POSITION, self._weights @ np.stack([loss_T for _, loss_T in known])
+        if all(each.by_position for each in self._sets.values()):
+            yield BY_POSITION, self._weights @ np.stack([loss_T for _, loss_T in known])
 
 
 def make_validation(
@@ -181,6 +230,7 @@ def make_validation(
       context_length, limit: see `Perplexity`.
     """
     evaluators: list[Perplexity] = []
+    examples = any(isinstance(tokens, Fitted) for tokens in sets.val_tokens.values())
     for path, tokens in sets.val_tokens.items():
         evaluators.append(
             Perplexity(
@@ -194,6 +244,7 @@ def make_validation(
                 num_bytes=sets.val_bytes.get(path),
                 context_length=context_length,
                 limit=limit,
+                segmented=examples or None,
             )
         )
     if len(evaluators) == 1:

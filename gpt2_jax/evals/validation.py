@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gpt2_jax.config import Config, MeshConfig
-from gpt2_jax.data.token_sets import TokenSets, open_sets
+from gpt2_jax.data.example_batches import Fitted
+from gpt2_jax.data.token_sets import TokenSets
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals.perplexity import (
     BY_POSITION,
@@ -21,6 +22,7 @@ from gpt2_jax.evals.perplexity import (
 from gpt2_jax.formats.model import ModelReader
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.prepare.example_files import open_data
 
 
 class ValidationAtLengths:
@@ -84,6 +86,13 @@ class ValidationSplit:
         if limit is None and reader.config.eval.batches == 0:
             raise UserError(f"{reader.path} has eval.batches=0: pass --limit N to score N windows")
         trained = reader.config.model.context_length
+        if context_length != trained and any(
+            isinstance(each, Fitted) for each in self._sets.val_tokens.values()
+        ):
+            raise UserError(
+                f"{reader.path} was trained on examples, which are no windows of one stream and "
+                f"are validated whole, in {trained} tokens: omit --context_length"
+            )
         self.name = "validation"
         if context_length != trained:
             self.name += f"_at_{context_length}"
@@ -91,6 +100,8 @@ class ValidationSplit:
             f"the validation split of {', '.join(self._sets.val_tokens)}, as training scores it, "
             f"windows of {context_length} tokens, no overlap"
         )
+        if any(isinstance(each, Fitted) for each in self._sets.val_tokens.values()):
+            self.protocol += "; of examples, their answers alone"
 
     def evaluate(
         self, params: Any, show: Callable[[int, int], None] = lambda done, total: None
@@ -140,7 +151,8 @@ def _open_sets(reader: ModelReader) -> TokenSets:
             f"{reader.path} does not name the data that it was trained on, and so has no "
             "validation split: name a run's workdir, or score texts with --text FILE"
         )
-    sets, trained_on = open_sets(config), reader.data_fingerprint
+    sets = open_data(config, tokenizer=reader.tokenizer)
+    trained_on = reader.data_fingerprint
     is_other = trained_on is not None and trained_on != sets.fingerprint
     if is_other or sets.tokenizer.to_dict() != reader.tokenizer.to_dict():
         raise UserError(

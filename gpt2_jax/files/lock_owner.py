@@ -66,7 +66,11 @@ class LockOwner:
         return f"process {self.pid} on host {self.host}, since {self.since}"
 
 
-def in_use_error(name: str, activity: str, owner: LockOwner) -> UserError:
+class InUse(UserError):
+    """Reports that another process has the lock of a folder."""
+
+
+def in_use_error(name: str, activity: str, owner: LockOwner) -> InUse:
     """Returns the error for a folder that another process has locked.
 
     Args:
@@ -74,7 +78,7 @@ def in_use_error(name: str, activity: str, owner: LockOwner) -> UserError:
       activity: what its owner does with it, such as "in use".
       owner: the process that has the lock.
     """
-    return UserError(
+    return InUse(
         f"{name} is {activity} by {owner}: wait for that process, stop it, or choose another folder"
     )
 

@@ -21,6 +21,7 @@ from gpt2_jax.planning.hlo import Program
 from gpt2_jax.planning.memory import Memory, state_bytes
 from gpt2_jax.planning.topology import Topology, captured_stderr
 from gpt2_jax.planning.transfers import Transfer
+from gpt2_jax.prepare.example_files import uses_examples
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.state import abstract_state
 from gpt2_jax.training.step import compile_train_step
@@ -86,8 +87,16 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep | DoesNotFi
     start = time.monotonic()
     try:
         with captured_stderr() as warnings:
+            examples = uses_examples(config)
             compiled = compile_train_step(
-                config, optimizer, mesh, rules, abstract, more_options=options
+                config,
+                optimizer,
+                mesh,
+                rules,
+                abstract,
+                weighted=examples,
+                segmented=examples or config.data.isolate_documents,
+                more_options=options,
             )
     except jax.errors.JaxRuntimeError as error:
         needed, available = _out_of_memory(error)

@@ -14,6 +14,7 @@ from gpt2_jax.model.trainable import trained_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules
+from gpt2_jax.prepare.example_files import uses_examples
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.state import TrainState, boxed_state, bytes_per_device, shard_state
 
@@ -77,7 +78,7 @@ def analytic_memory(config: Config, chip: Chip, num_devices: int) -> Memory:
     kernel = choose_on(config.model, config.compute, chip.compute_capability)
     if kernel == "reference":
         memory["activations"] += _score_bytes(config, mesh.shape)
-    elif kernel == "cudnn" and config.data.isolate_documents:
+    elif kernel == "cudnn" and (config.data.isolate_documents or uses_examples(config)):
         memory["activations"] += _mask_bytes(config, mesh.shape)
     needed, available = sum(memory.values()), chip.available_bytes
     return Memory(memory, needed, available, fits=needed <= available)

@@ -71,6 +71,21 @@ def read_inputs(
     return Corpus("files", " and ".join(described), work_items)
 
 
+def input_files(inputs: Sequence[str]) -> list[Path]:
+    """Returns the files that paths, folders and patterns stand for, each once.
+
+    Raises:
+      UserError: if one gives no file, or is a data set of the hub.
+    """
+    files: dict[Path, Path] = {}
+    for name in inputs:
+        if name.startswith(HUB):
+            raise UserError(f"--input {name}: examples are read from files *.jsonl: write them")
+        for path in _files(name):
+            files.setdefault(path.resolve(), path)
+    return list(files.values())
+
+
 def _refuse_settings_of_rows(text_field: str, skip_invalid: bool) -> None:
     """Raises UserError for a setting that has no effect on plain text."""
     given = ["--skip_invalid"] if skip_invalid else []

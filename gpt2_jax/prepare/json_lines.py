@@ -1,11 +1,11 @@
-"""Files of JSON lines: the text of each line's object is one document."""
+"""Files of JSON lines: the text of each line's object is one document, or all of it one example."""
 
 from __future__ import annotations
 
 import codecs
 import json
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 from gpt2_jax.errors import shortened
 from gpt2_jax.prepare.compression import open_file
@@ -22,14 +22,44 @@ def read(file_slice: Slice, tokenizer: Tokenizer, text_field: str) -> Iterator[P
 
     A line that is not an object with a string as its text field is yielded as an invalid row.
     """
+    yield from split_documents(_texts(file_slice, text_field), tokenizer)
+
+
+def _texts(file_slice: Slice, field: str) -> Iterator[tuple[str, str | InvalidRowError]]:
+    for line in read_objects(file_slice):
+        if line.problem is not None:
+            yield line.where, line.problem
+        elif line.values is not None:
+            yield line.where, _text_or_error(line.values, field)
+
+
+class Line(NamedTuple):
+    """Holds the object of a line, or what is wrong with the line; a blank line has neither."""
+
+    where: str
+    """Names the file and the line in messages."""
+    number: int
+    """The number of the line, from 1, among those that begin in the slice."""
+    values: dict[str, Any] | None = None
+    problem: InvalidRowError | None = None
+
+
+def read_objects(file_slice: Slice) -> Iterator[Line]:
+    """Yields the lines that begin in a range of bytes."""
     with open_file(file_slice.path, file_slice.compression) as file:
-        yield from split_documents(_lines(file, file_slice, text_field), tokenizer)
+        for where, number, content in _lines(file, file_slice):
+            try:
+                if isinstance(content, InvalidRowError):
+                    raise content
+                yield Line(where, number, _object(content) if content.strip() else None)
+            except InvalidRowError as error:
+                yield Line(where, number, problem=error)
 
 
 def _lines(
-    file: IO[bytes], file_slice: Slice, field: str
-) -> Iterator[tuple[str, str | InvalidRowError]]:
-    """Yields a name for messages and the text of each line that begins in the slice."""
+    file: IO[bytes], file_slice: Slice
+) -> Iterator[tuple[str, int, bytes | InvalidRowError]]:
+    """Yields a name for messages, a number and the bytes of each line that begins in the slice."""
     position, number = file_slice.start, 0
     if file_slice.start:
         # The line that contains the byte before the slice belongs to the slice before.
@@ -47,15 +77,12 @@ def _lines(
         position += len(line)
         if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
             position += _skip_line(file)
-            yield where, InvalidRowError(f"is longer than {_LONGEST_LINE >> 20} MiB: divide it")
+            problem = f"is longer than {_LONGEST_LINE >> 20} MiB: divide it"
+            yield where, number, InvalidRowError(problem)
             continue
         if first:  # some programs precede it with a mark
             line = line.removeprefix(codecs.BOM_UTF8)
-        if line.strip():
-            try:
-                yield where, _text(line, field)
-            except InvalidRowError as error:
-                yield where, error
+        yield where, number, line
 
 
 def _skip_line(file: IO[bytes]) -> int:
@@ -68,8 +95,8 @@ def _skip_line(file: IO[bytes]) -> int:
     return count
 
 
-def _text(line: bytes, field: str) -> str:
-    """Returns the text in a line's object; raises InvalidRowError if there is none."""
+def _object(line: bytes) -> dict[str, Any]:
+    """Returns a line's object; raises InvalidRowError if there is none."""
     if line.lstrip().startswith(b"["):
         raise InvalidRowError("begins a JSON array: write one object per line, as jq -c '.[]' does")
     try:
@@ -83,6 +110,18 @@ def _text(line: bytes, field: str) -> str:
         ) from None
     if not isinstance(values, dict):
         raise InvalidRowError(f"is {shortened(repr(values), 40)}: each line must be an object")
+    return values
+
+
+def _text_or_error(values: dict[str, Any], field: str) -> str | InvalidRowError:
+    """Returns the text in an object, or what is wrong with it."""
+    try:
+        return _text(values, field)
+    except InvalidRowError as error:
+        return error
+
+
+def _text(values: dict[str, Any], field: str) -> str:
     if field not in values:
         raise InvalidRowError(
             f"has no field {field!r} (its fields: {shortened(', '.join(values), 80)}); "

@@ -9,7 +9,6 @@ resumes.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import time
@@ -19,19 +18,17 @@ from typing import Any
 
 from gpt2_jax.data.meta import check_sha256, read_meta, write_meta
 from gpt2_jax.data.shard_file import MAX_VOCAB_SIZE
-from gpt2_jax.errors import StorageError, Terminated, UserError
-from gpt2_jax.files.disk_full import is_disk_full
+from gpt2_jax.errors import UserError
 from gpt2_jax.files.paths import local_path, replaceable_folder
 from gpt2_jax.prepare import encode
 from gpt2_jax.prepare.corpora import Corpus, documents_corpus
-from gpt2_jax.prepare.encode import ItemTotals
 from gpt2_jax.prepare.engines import Engine, open_engine
-from gpt2_jax.prepare.staging import Staging, open_staging
+from gpt2_jax.prepare.staging import open_staging
 from gpt2_jax.prepare.stream import TokenStream
+from gpt2_jax.prepare.tasks import encode_all, explained, in_order, joined_sha256
 from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, Document, WorkItem, item_key
 from gpt2_jax.tokenizers.tokenizer import Tokenizer, make_tokenizer, needs_characters
 
-_LOG_SECONDS = 5.0
 # The name in meta.json, by which data that was prepared earlier is recognized.
 _ITEM_BYTES_KEY = "part_bytes"
 _SKIPPED_KEY = "skipped_rows"
@@ -91,7 +88,7 @@ def prepare(
         "tokens_per_shard": tokens_per_shard,
         "corpus": corpus.name,
     }
-    meta = _check_free(out)
+    meta = check_free(out)
     already_prepared = meta is not None
     if not already_prepared:
         replaceable_folder(out, "--out")  # refused before anything is encoded
@@ -122,7 +119,7 @@ def _summary(
     }
 
 
-def _check_free(out: Path) -> dict[str, Any] | None:
+def check_free(out: Path) -> dict[str, Any] | None:
     """Returns the meta of prepared data in `out`, or None if `out` is missing or empty.
 
     Raises:
@@ -158,7 +155,7 @@ def _check_same(
     if not differing:
         items = list(corpus.work_items(source.get(_ITEM_BYTES_KEY, WORK_ITEM_BYTES)))
         task = functools.partial(encode.digest_item, tokenizer=json.dumps(meta["tokenizer"]))
-        if _joined_sha256(_in_order(engine, task, items)) != source.get("sha256"):
+        if joined_sha256(in_order(engine, task, items)) != source.get("sha256"):
             differing = ["text"]
     if differing:
         raise UserError(
@@ -179,55 +176,52 @@ def _make(
     """Encodes the work items, puts the shards in place and returns their meta."""
     several = len(items) > 1
     kept = "; encoded work items are kept" if several else ""
-    try:
-        with open_staging(out, keep=several) as staging:
-            if _check_free(out) is not None:  # another run was faster
-                raise UserError(
-                    f"--out {out} was prepared by another process meanwhile: choose another --out"
-                )
-            tokenizer = _tokenizer_for(chosen, items, engine)
-            described = json.dumps(tokenizer.to_dict())
-            totals = _encode(items, described, staging, engine, log)
-            skipped = sum(each.skipped for each in totals)
-            if not any(each.tokens for each in totals):
-                invalid = f"; all of its {skipped:,} rows were invalid" if skipped else ""
-                raise UserError(f"{_NO_TEXT}{invalid}")
-            keys = [item_key(item, described) for item in items]
-            stream = TokenStream(keys, totals, staging.encoded)
-            meta = {
-                "tokenizer": tokenizer.to_dict(),
-                "vocab_size": tokenizer.vocab_size,
-                "splits": stream.cut(
-                    staging.shards,
-                    engine,
-                    byte_lengths=tokenizer.byte_lengths(),
-                    val_fraction=settings["val_fraction"],
-                    tokens_per_shard=settings["tokens_per_shard"],
-                ),
-                "source": {
-                    "sha256": _joined_sha256([each.sha256 for each in totals]),
-                    **settings,
-                    **({_SKIPPED_KEY: skipped} if any(each.skip_invalid for each in items) else {}),
-                },
-            }
-            write_meta(staging.shards, meta)
-            os.replace(staging.shards, replaceable_folder(out, "--out"))
-    except OSError as error:
-        problem = f"cannot write --out {out} ({error.strerror})"
-        if is_disk_full(error):
-            remedy = "make room and run the same command again"
-            raise StorageError(f"{problem}: {remedy}{kept}") from None
-        raise UserError(f"{problem}: choose another --out") from None
-    except (KeyboardInterrupt, Terminated) as stop:
-        raise type(stop)(f"run the same command again to resume{kept}") from None
+    with (
+        explained(f"--out {out}", "choose another --out", kept),
+        open_staging(out, keep=several) as staging,
+    ):
+        if check_free(out) is not None:  # another run was faster
+            raise UserError(
+                f"--out {out} was prepared by another process meanwhile: choose another --out"
+            )
+        tokenizer = tokenizer_for(chosen, items, engine)
+        described = json.dumps(tokenizer.to_dict())
+        keys = [item_key(item, described) for item in items]
+        task = functools.partial(
+            encode.encode_item, tokenizer=described, folder=str(staging.encoded)
+        )
+        totals = encode_all(task, items, keys, staging, engine, log)
+        skipped = sum(each.skipped for each in totals)
+        if not any(each.tokens for each in totals):
+            invalid = f"; all of its {skipped:,} rows were invalid" if skipped else ""
+            raise UserError(f"{_NO_TEXT}{invalid}")
+        stream = TokenStream(keys, totals, staging.encoded)
+        meta = {
+            "tokenizer": tokenizer.to_dict(),
+            "vocab_size": tokenizer.vocab_size,
+            "splits": stream.cut(
+                staging.shards,
+                engine,
+                byte_lengths=tokenizer.byte_lengths(),
+                val_fraction=settings["val_fraction"],
+                tokens_per_shard=settings["tokens_per_shard"],
+            ),
+            "source": {
+                "sha256": joined_sha256([each.sha256 for each in totals]),
+                **settings,
+                **({_SKIPPED_KEY: skipped} if any(each.skip_invalid for each in items) else {}),
+            },
+        }
+        write_meta(staging.shards, meta)
+        os.replace(staging.shards, replaceable_folder(out, "--out"))
     return meta
 
 
-def _tokenizer_for(chosen: str | Tokenizer, items: Sequence[WorkItem], engine: Engine) -> Tokenizer:
+def tokenizer_for(chosen: str | Tokenizer, items: Sequence[WorkItem], engine: Engine) -> Tokenizer:
     """Returns the tokenizer, which may have to know the corpus's characters if only named."""
     characters = None
     if isinstance(chosen, str) and needs_characters(chosen):
-        of_items = _in_order(engine, encode.characters_of_item, items)
+        of_items = in_order(engine, encode.characters_of_item, items)
         characters = "".join(sorted(set().union(*of_items)))
         if not characters:
             raise UserError(_NO_TEXT)
@@ -238,41 +232,3 @@ def _tokenizer_for(chosen: str | Tokenizer, items: Sequence[WorkItem], engine: E
             f"{MAX_VOCAB_SIZE} to be stored in shards: use --tokenizer byte or gpt2"
         )
     return tokenizer
-
-
-def _encode(
-    items: Sequence[WorkItem],
-    tokenizer: str,
-    staging: Staging,
-    engine: Engine,
-    log: Callable[[str], None],
-) -> list[ItemTotals]:
-    """Encodes the items into the staging folder and returns the totals of all, in order."""
-    totals = [encode.read_totals(staging.encoded, item_key(item, tokenizer)) for item in items]
-    missing = [i for i, each in enumerate(totals) if each is None]
-    if len(missing) < len(items):
-        done = len(items) - len(missing)
-        log(f"resuming: {done} of {len(items)} work items are already encoded")
-    task = functools.partial(encode.encode_item, tokenizer=tokenizer, folder=str(staging.encoded))
-    began = last = time.monotonic()
-    tokens = 0
-    for count, (i, result) in enumerate(engine.map(task, [items[i] for i in missing]), 1):
-        totals[missing[i]] = result
-        tokens += result.tokens
-        if (now := time.monotonic()) - last > _LOG_SECONDS:
-            last, rate = now, tokens / (now - began)
-            done = len(items) - len(missing) + count
-            log(f"{done} of {len(items)} work items, {tokens:,} tokens ({rate:,.0f}/s)")
-    return [each for each in totals if each is not None]
-
-
-def _in_order(
-    engine: Engine, task: Callable[[WorkItem], str], items: Sequence[WorkItem]
-) -> list[str]:
-    """Runs a task for every item and returns the results in the order of the items."""
-    results = dict(engine.map(task, items))
-    return [results[i] for i in range(len(items))]
-
-
-def _joined_sha256(sums: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(sums).encode()).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,14 +98,29 @@ class TokenStream:
         bounds = {"train": (0, cut)}
         if val_fraction:
             bounds["val"] = (cut, len(self))
-        shards: list[Shard] = []
-        splits: dict[str, Any] = {}
         for split, (start, stop) in bounds.items():
             if start == stop:
                 raise UserError(
                     f"val_fraction={val_fraction:g} leaves no {split} tokens of the corpus's "
                     f"{len(self)}: choose another fraction, or give more text"
                 )
+        return self.write(folder, engine, bounds, byte_lengths, tokens_per_shard)
+
+    def write(
+        self,
+        folder: Path,
+        engine: Engine,
+        bounds: Mapping[str, tuple[int, int]],
+        byte_lengths: np.ndarray,
+        tokens_per_shard: int,
+    ) -> dict[str, Any]:
+        """Writes the shards of splits that are given as (first token, token after the last).
+
+        The other arguments and what is returned are those of `cut`.
+        """
+        shards: list[Shard] = []
+        splits: dict[str, Any] = {}
+        for split, (start, stop) in bounds.items():
             first_counts = self.counts(start, byte_lengths)
             last_counts = self.counts(stop, byte_lengths)
             # A document that the cut divides is counted in the split where it begins.

@@ -21,6 +21,14 @@ from gpt2_jax.tokenizers.tokenizer import Tokenizer
 WORK_ITEM_BYTES = 1 << 24
 
 
+class Identified(Protocol):
+    """What has an identity."""
+
+    def identity(self) -> Any:
+        """Returns plain values that change whenever the content may have changed."""
+        ...
+
+
 class WorkItem(Protocol):
     """One task's share of a corpus, which can be sent to other processes."""
 
@@ -123,20 +131,26 @@ def files_items(
     Raises:
       UserError: if a file cannot be read.
     """
+    for group in grouped_slices(files, item_bytes):
+        yield FilesItem(group, text_field, skip_invalid=skip_invalid)
+
+
+def grouped_slices(files: Sequence[Path], item_bytes: int) -> Iterator[tuple[Slice, ...]]:
+    """Yields the slices of consecutive files that make up each work item; see `files_items`."""
     group: list[Slice] = []
     size = 0
     for file in files:
         for file_slice, slice_bytes in slices_of(file, item_bytes):
             if group and size + slice_bytes > item_bytes:
-                yield FilesItem(tuple(group), text_field, skip_invalid=skip_invalid)
+                yield tuple(group)
                 group, size = [], 0
             group.append(file_slice)
             size += slice_bytes
     if group:
-        yield FilesItem(tuple(group), text_field, skip_invalid=skip_invalid)
+        yield tuple(group)
 
 
-def item_key(item: WorkItem, tokenizer: str) -> str:
+def item_key(item: Identified, tokenizer: str) -> str:
     """Returns the name of the files with an item's tokens, which depends on all that they do.
 
     Args:

@@ -46,7 +46,7 @@ class Setup:
     """
 
     source: BatchSource
-    origins: Callable[[int], list[tuple[str, int]]]
+    origins: Callable[[int], list[tuple[str, int | list[int]]]]
     make_evaluators: Callable[..., Sequence[Evaluator]]
     tokenizer: Mapping[str, Any]
     data_fingerprint: str
