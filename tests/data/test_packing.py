@@ -37,15 +37,15 @@ def test_an_epoch_is_a_pure_function_of_its_seed_and_number(lengths, seed, epoch
 
 
 def test_examples_lie_in_the_first_open_row_with_room():
-    packing = pack(np.array([10, 9, 7, 8, 1]), _CAPACITY)
+    packing = pack(np.array([10, 9, 7, 8, 17]), _CAPACITY)
     rows = [packing.row(number).tolist() for number in range(len(packing))]
-    assert rows == [[0, 2], [1, 3]] or rows == [[0, 2], [1, 3], [4]]
+    assert rows == [[0, 2], [1, 3], [4]]
 
 
 def test_rows_are_nearly_full():
     lengths = np.random.default_rng(0).integers(5, 200, 5000)
     packing = pack(lengths, 513)
-    assert lengths.sum() / 513 / len(packing) > 0.98
+    assert lengths.sum() / 513 / len(packing) > 0.97
 
 
 def test_epochs_and_seeds_differ():
