@@ -22,7 +22,7 @@ def _changed(config: Config, key: str) -> Config:
     elif knob.type is float:
         candidates += [value / 2, 0.5] if value is not None else [0.5]
     elif not knob.choices:
-        candidates = ["other", "other=1", "8", "eval/perplexity"]
+        candidates = ["other", "other=1", "8", "eval/perplexity", "prompt:question,answer:reply"]
     for other in candidates:
         if other != value:
             section, name = key.split(".")
@@ -44,6 +44,7 @@ def _may_change(key: str) -> bool:
         "train.total_steps",
         "train.init_from",
         "train.init_resize",
+        "train.init_model",
         "train.max_bad_steps",
         "train.patience",
         "train.hang_timeout",
