@@ -6,7 +6,17 @@ import json
 
 import pytest
 
-from tests.runs import NO_SAMPLE, arrays, finish, identical, lines, make_lab, start_group, train
+from tests.runs import (
+    NO_SAMPLE,
+    arrays,
+    finish,
+    identical,
+    lines,
+    make_lab,
+    once,
+    start_group,
+    train,
+)
 
 _FLAGS = (
     NO_SAMPLE,
@@ -29,8 +39,11 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(lab):
     """The run that nothing interrupted."""
-    train(lab, lab / "whole", *_FLAGS, devices=1)
-    return lab / "whole"
+
+    def make(workdir):
+        train(lab, workdir, *_FLAGS, devices=1)
+
+    return once(lab / "whole", make)
 
 
 def saved(workdir):
