@@ -147,7 +147,7 @@ def test_validation_is_nats_per_answer_token(axes):
     abstract = abstract_state(config, make_optimizer(config), mesh, rules).params
     params = jax.device_put(params_of(T), jax.tree.map(lambda leaf: leaf.sharding, abstract))
     val = fit(make_examples(pairs), T, "made")
-    evaluator = Perplexity(config, val, Tokenizer(), mesh, rules, abstract)
+    evaluator = Perplexity(config, val, EndingTokenizer(), mesh, rules, abstract)
     numbers = dict(evaluator(params, lambda: None))
     nats = sum(alone_by_hand_fast(pairs))
     tokens = sum(len(answer) + 1 for _, answer in pairs)
@@ -170,26 +170,35 @@ def alone_by_hand_fast(pairs):
     return [float(_alone()(params_of(16), packed(16, [pair]))) for pair in pairs]
 
 
+class EndingTokenizer(Tokenizer):
+    eot = EOT
+
+
 def example_setup(config, evaluators=()):
     fitted = fit(make_examples(random_pairs(101)), 16, "made")
     loader = ExampleLoader(fitted, batch_size=8, seed=config.train.seed, padding=EOT, folder="made")
     return make_setup(config, evaluators, source=loader, origins=loader.origins)
 
 
+def losses_of(folder, *configs):
+    """Trains in a folder, the first config for 5 steps if there are two; returns losses by step."""
+    stops = (None,) if len(configs) == 1 else (5, None)
+    for config, stop in zip(configs, stops, strict=True):
+        Trainer(config, folder, example_setup(config)).run(stop)
+    return {line["step"]: line["loss"] for line in lines(folder) if "loss" in line}
+
+
+CONFIG = make_config(eval__every=0, log__every=1)
+
+
 def test_a_resumed_run_has_the_losses_of_the_whole_to_the_bit(tmp_path):
-    config = make_config(eval__every=0, log__every=1)
-    Trainer(config, tmp_path / "whole", example_setup(config)).run()
-    for stop in (5, None):
-        Trainer(config, tmp_path / "halves", example_setup(config)).run(stop)
-    whole, halves = (
-        {line["step"]: line["loss"] for line in lines(tmp_path / name) if "loss" in line}
-        for name in ("whole", "halves")
-    )
+    whole = losses_of(tmp_path / "whole", CONFIG)
     assert len(whole) == 12
-    assert whole == halves
-    # On another mesh: the same batches.
+    assert losses_of(tmp_path / "halves", CONFIG, CONFIG) == whole
+
+
+@pytest.mark.slow
+def test_a_run_that_moves_to_another_mesh_keeps_its_batches(tmp_path):
+    whole = losses_of(tmp_path / "whole", CONFIG)
     other = make_config(eval__every=0, log__every=1, mesh__data=1, mesh__fsdp=4, mesh__tensor=2)
-    Trainer(config, tmp_path / "moved", example_setup(config)).run(5)
-    Trainer(other, tmp_path / "moved", example_setup(other)).run()
-    moved = {line["step"]: line["loss"] for line in lines(tmp_path / "moved") if "loss" in line}
-    assert moved == pytest.approx(whole, rel=1e-5)
+    assert losses_of(tmp_path / "moved", CONFIG, other) == pytest.approx(whole, rel=1e-5)
