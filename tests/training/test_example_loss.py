@@ -183,6 +183,7 @@ def losses_of(folder, *configs):
 CONFIG = make_config(eval__every=0, log__every=1)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_losses_of_the_whole_to_the_bit(tmp_path):
     whole = losses_of(tmp_path / "whole", CONFIG)
     assert len(whole) == 12
