@@ -14,7 +14,7 @@ import numpy as np
 from gpt2_jax.config import arguments
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats import load as load_lib
-from gpt2_jax.formats.load import Model
+from gpt2_jax.formats.model import Model
 from gpt2_jax.inference import generate as generate_lib
 from gpt2_jax.inference.generate import Sample
 from gpt2_jax.inference.sampling import SamplingOptions

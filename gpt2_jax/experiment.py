@@ -40,19 +40,21 @@ from gpt2_jax.model import attention_kernels
 from gpt2_jax.model.defaults import explain_dtype, with_dtype
 from gpt2_jax.model.flops import flops_per_token, num_params
 from gpt2_jax.model.lengths import at_length, params_at_length
+from gpt2_jax.model.trainable import num_trained_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
 from gpt2_jax.parallel.distributed import is_primary, report_lost_peers
 from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.planning.layout import run_layout
+from gpt2_jax.planning.memory import state_bytes
 from gpt2_jax.prepare.example_files import open_data
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.initial import read_initial
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.run import Evaluator, Setup
 from gpt2_jax.training.run_data import examples_tokenizer
-from gpt2_jax.training.state import abstract_state, bytes_per_device
+from gpt2_jax.training.state import abstract_state
 from gpt2_jax.training.trainer import Trainer
 from gpt2_jax.training.workdir import read_run_config
 
@@ -79,6 +81,7 @@ def train(
 
     Returns:
       `step`, where the run now stands, and the numbers of its last validation, such as `eval/loss`.
+      With `checkpoint.best`, also `best_step`, the best step that has a checkpoint.
       With `compare_compressors`, also `compared_bytes` and `<compressor> bits_per_byte`, unless the
       validation scores only a part of the text, or the text is a mixture or too long to compress.
 
@@ -187,11 +190,11 @@ def dry_run(config: Config) -> dict[str, Any]:
     """Returns the sizes of a run, computed from shapes alone.
 
     Returns:
-      {"parameters", "tokens_per_step", "total_tokens", "flops_per_step", "mesh": {axis: size},
-      "layout": the mesh in words and, on several TPUs or GPUs, how it came about, "dtype" and
-      "attention": the dtype and the kernel on the local devices, and why they are not others,
-      "memory_bytes": {kind: bytes per device}}. Gradients take as much memory as the parameters;
-      activations are not included.
+      {"parameters", "trained_parameters", "tokens_per_step", "total_tokens", "flops_per_step",
+      "mesh": {axis: size}, "layout": the mesh in words and, on several TPUs or GPUs, how it came
+      about, "dtype" and "attention": the dtype and the kernel on the local devices, and why they
+      are not others, "memory_bytes": {kind: bytes per device}}. Gradients take as
+      much memory as the parameters that are trained; activations are not included.
 
     Raises:
       UserError: if the mesh does not divide the batch or the model, or it is unset and no mesh does
@@ -205,6 +208,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     state = abstract_state(config, make_optimizer(config), mesh, Rules())
     return {
         "parameters": num_params(config.model),
+        "trained_parameters": num_trained_params(config),
         "tokens_per_step": config.tokens_per_step,
         "total_tokens": config.tokens_per_step * config.train.total_steps,
         "flops_per_step": flops_per_token(config.model) * config.tokens_per_step,
@@ -212,11 +216,7 @@ def dry_run(config: Config) -> dict[str, Any]:
         "layout": layout.text if layout else mesh_lib.axes_text(mesh_lib.describe(mesh)),
         "dtype": dtype,
         "attention": kernel,
-        "memory_bytes": {
-            "parameters": bytes_per_device(state.params),
-            "optimizer": bytes_per_device((state.opt_state, state.ema)),
-            "gradients": bytes_per_device(state.params),
-        },
+        "memory_bytes": state_bytes(config, state),
     }
 
 

@@ -3,14 +3,17 @@
 FAULT=PROCESS:NUMBER:KIND. KIND is a signal that the process sends itself while it makes the batch
 of that number, or `block`, with which that batch never comes. With `arrays` or `manifest` the disk
 is full when these are written for the checkpoint of that step; with `restore` the process is killed
-when it reads a checkpoint. FAULT_MET is a file that is created at the fault, so that it happens
-only once.
+when it reads a checkpoint. With the name of a function, as `MODULE.NAME`, it is killed when it
+calls this for the NUMBER-th time. FAULT_MET is a file that is created at the fault, so that it
+happens only once.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import errno
+import importlib
+import itertools
 import os
 import signal
 import threading
@@ -34,6 +37,20 @@ def cause(kind: str) -> None:
         wait_for_a_disk_that_never_answers()
     if kind in signal.Signals.__members__:
         os.kill(os.getpid(), signal.Signals[kind])
+
+
+def kill_before_call(number: int, name: str) -> None:
+    """Makes the process kill itself when it calls a function of a module for the number-th time."""
+    module_name, _, function_name = name.rpartition(".")
+    module = importlib.import_module(module_name)
+    function, calls = getattr(module, function_name), itertools.count(1)
+
+    def call(*args, **kwargs):
+        if next(calls) == number:
+            cause("SIGKILL")
+        return function(*args, **kwargs)
+
+    setattr(module, function_name, call)
 
 
 def arm() -> None:
@@ -73,6 +90,8 @@ def arm() -> None:
         commit.write_manifest = no_manifest
     elif kind == "arrays":
         ocp.StandardCheckpointHandler.async_save = no_arrays
+    elif "." in kind:
+        kill_before_call(int(number), kind)
     elif kind == "restore":
         store.CheckpointStore.restore = no_restore
     else:

@@ -60,6 +60,20 @@ def rename_damaged(folder: Path) -> Path:
     return renamed
 
 
+def mark_half_written(folder: Path) -> Path:
+    """Makes a committed step one that looks half written, so that it can be removed; returns it.
+
+    Raises:
+      OSError: if that is not possible.
+    """
+    if is_remote(folder):
+        (folder / _COMMITTED).unlink(missing_ok=True)
+        return folder
+    marked = folder.with_name(f"{folder.name}{_HALF_WRITTEN}-removed")
+    remove_tree(marked)  # what an interrupted removal has left
+    return folder.rename(marked)
+
+
 def check_space(directory: Path) -> None:
     """Writes and removes a small file, so that a full disk fails before a save begins.
 

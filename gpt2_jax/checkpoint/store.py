@@ -57,7 +57,7 @@ class CheckpointStore:
 
     Args:
       directory: made if it is missing, unless `read_only`.
-      keep: number of newest checkpoints to keep when another one is saved.
+      keep: number of newest checkpoints to keep when another one is saved; None keeps all.
       keep_every: checkpoints of steps that are multiples of this are kept as well; None keeps no
         others.
       lean: needs less memory besides the arrays while reading or writing, and takes a little
@@ -70,7 +70,7 @@ class CheckpointStore:
         self,
         directory: str | Path,
         *,
-        keep: int = 1,
+        keep: int | None = 1,
         keep_every: int | None = None,
         lean: bool = False,
         read_only: bool = False,

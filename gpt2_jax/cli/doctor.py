@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="M",
-        help="a run's workdir or the folder of one step, whose checkpoints are examined",
+        help="a run's workdir, the folder of one step, or RUN/checkpoints/best: what to examine",
     )
 
 
@@ -92,6 +92,8 @@ def _readable(report: dict[str, Any]) -> str:
     good = [step["step"] for step in report["steps"] if step["problem"] is None]
     none = "no step is good" if report["steps"] else "no step was saved yet, or all were removed"
     lines.append(f"the newest good step is {good[0]}" if good else none)
+    if best := report["best"]:
+        lines.append(f"the best step is {best['step']}: {best['metric']} {best['value']:.4f}")
     return "\n".join(lines)
 
 

@@ -167,8 +167,10 @@ def _readable(report: dict[str, Any]) -> str:
     memory = "  ".join(
         f"{kind} {size / 2**20:,.1f}" for kind, size in report["memory_bytes"].items()
     )
+    count, trained = report["parameters"], report["trained_parameters"]
+    frozen = "" if trained == count else f", {trained:,} of them trained"
     return (
-        f"parameters       {report['parameters']:,}\n"
+        f"parameters       {count:,}{frozen}\n"
         f"tokens per step  {report['tokens_per_step']:,}\n"
         f"total tokens     {report['total_tokens']:,}\n"
         f"FLOPs per step   {report['flops_per_step']:.3g} (6N + 6LTd per token)\n"

@@ -16,16 +16,19 @@ import ml_collections
 from ml_collections import config_dict
 
 from gpt2_jax.config import arguments
+from gpt2_jax.config.best import check_best
 from gpt2_jax.config.compute import ComputeConfig
 from gpt2_jax.config.fields import parse_fields
 from gpt2_jax.config.file import run_config_file, split_argument
 from gpt2_jax.config.hints import unknown_key
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
 from gpt2_jax.config.lengths import check_lengths
+from gpt2_jax.config.lora import check_trained
 from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.config.model import ACTIVATIONS, GATED_ACTIVATIONS, ModelConfig
 from gpt2_jax.config.mup import check_mup
 from gpt2_jax.config.outputs import CheckpointConfig, EvalConfig, LogConfig
+from gpt2_jax.config.rates import parse_multipliers
 from gpt2_jax.config.sections import (
     Config,
     DataConfig,
@@ -268,6 +271,7 @@ def _check_together(config: Config) -> None:
             "model.scale_attn_weights=true: unset one of them"
         )
     check_mup(model, config.optimizer)
+    check_trained(model, config.optimizer)
     if model.num_layers % (compute.scan_unroll or 1):
         raise UserError(
             f"compute.scan_unroll={compute.scan_unroll} must divide "
@@ -298,6 +302,8 @@ def _check_together(config: Config) -> None:
             f"--config.schedule.warmup_steps={max(train.total_steps // 10, 1)}"
         )
     check_lengths(config.eval.context_lengths, model)
+    check_best(config)
+    parse_multipliers(config.optimizer.rate_multipliers)
     axes = dataclasses.asdict(config.mesh)
     if list(axes.values()).count(-1) > 1 or 0 in axes.values():
         raise UserError(f"mesh axes must be positive, at most one of them -1, not {axes}")

@@ -19,7 +19,7 @@ from gpt2_jax.evals.perplexity import (
     Perplexity,
     make_validation,
 )
-from gpt2_jax.formats.load import ModelReader
+from gpt2_jax.formats.model import ModelReader
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.prepare.example_files import open_data

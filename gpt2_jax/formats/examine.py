@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gpt2_jax.checkpoint.best import RECORD, find_best
 from gpt2_jax.checkpoint.manifest import find_damage
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import UserError, error_text
 from gpt2_jax.files.paths import resolve_path
-from gpt2_jax.formats.load import is_foreign, locate
+from gpt2_jax.formats.load import is_foreign
+from gpt2_jax.formats.places import BEST, NEWEST, is_place, locate
 from gpt2_jax.parallel.platforms import check_platforms
 
 
@@ -17,29 +19,38 @@ def examine_run(model: str | Path) -> dict[str, Any]:
     """Reads every file of every step and compares it with the step's manifest; changes nothing.
 
     Args:
-      model: a run's workdir, its folder of checkpoints, or the folder of one step.
+      model: a run's workdir, its folder of checkpoints, the folder of one step, or a place such as
+        `RUN/checkpoints/best`.
 
     Returns:
-      {"folder", "steps": [{"step", "problem", "resumable"}], "others": [{"name", "what"}]}. Steps
-      are sorted newest first; `problem` is None for a good step, and `resumable` says whether it
-      has an optimizer state. `others` describes everything else in the folder.
+      {"folder", "steps": [{"step", "problem", "resumable"}], "others": [{"name", "what"}], "best":
+      {"metric", "step", "value"}}. Steps are sorted newest first; `problem` is None for a good
+      step, and `resumable` says whether it has an optimizer state. `others` describes everything
+      else in the folder, and `best` is None unless one of these steps is known to be the best.
 
     Raises:
       UserError: if the folder does not exist, or holds no checkpoints.
     """
     path = resolve_path(model, "--model")
-    if not path.exists():
+    if not path.exists() and not is_place(path):
         raise UserError(f"no model at {model}: name a run's workdir")
     if is_foreign(path):
         raise UserError(
             f"{path} holds a model in another program's format, which has no checkpoints to "
             "examine: name a run's workdir, or try the model with gpt2-jax sample --model"
         )
-    directory, step = locate(path)
+    directory, place = locate(path)
     check_platforms()
-    steps = CheckpointStore(directory, read_only=True).steps() if step is None else [step]
-    step_names = {str(step) for step in steps}
-    others = () if step is not None else sorted(directory.glob("*"), key=str)
+    saved = CheckpointStore(directory, read_only=True).steps()
+    best = find_best(directory, saved)
+    if place == BEST:
+        steps = [best.step] if best else []
+    elif place == NEWEST:
+        steps = saved[:1] if is_place(path) else saved
+    else:
+        steps = [int(place)]
+    others = sorted(directory.glob("*"), key=str) if place == NEWEST and not is_place(path) else ()
+    step_names = {RECORD, *(str(step) for step in steps)}
     return {
         "folder": str(directory),
         "steps": [_step(directory / str(step), step) for step in steps],
@@ -48,6 +59,7 @@ def examine_run(model: str | Path) -> dict[str, Any]:
             for other in others
             if other.name not in step_names
         ],
+        "best": best._asdict() if best and best.step in steps else None,
     }
 
 

@@ -189,18 +189,8 @@ def write(folder: Path, config: ModelConfig, params: Any, tokenizer: Tokenizer) 
       UserError: if the model has a feature that Hugging Face's GPT-2 does not have.
       StorageError: if the weights cannot be written, as on a full disk.
     """
-    for knob, value in _FIXED.items():
-        if getattr(config, knob) != value:
-            raise UserError(
-                f"model.{knob}={getattr(config, knob)} is not part of Hugging Face's GPT-2: only "
-                f"models with model.{knob}={value} can be exported"
-            )
+    check_exportable(config)
     ends = sorted(tokenizer.ends)
-    if config.is_gated:
-        raise UserError(
-            f"model.activation={config.activation} is not part of Hugging Face's GPT-2: only "
-            f"models with one of {', '.join(EXPORTED_ACTIVATIONS)} can be exported"
-        )
     eos = ends if len(ends) > 1 else ends[0] if ends else None
     end = {"bos_token_id": tokenizer.bos, "eos_token_id": eos}
     content = {
@@ -238,6 +228,21 @@ def write(folder: Path, config: ModelConfig, params: Any, tokenizer: Tokenizer) 
         raise StorageError(f"cannot write {folder / WEIGHTS}: {error}") from error
     # safetensors creates a file that only its owner may read.
     shutil.copymode(folder / "config.json", folder / WEIGHTS)
+
+
+def check_exportable(config: ModelConfig) -> None:
+    """Raises UserError if a model has a feature that Hugging Face's GPT-2 does not have."""
+    for knob, value in _FIXED.items():
+        if getattr(config, knob) != value:
+            raise UserError(
+                f"model.{knob}={getattr(config, knob)} is not part of Hugging Face's GPT-2: only "
+                f"models with model.{knob}={value} can be exported"
+            )
+    if config.is_gated:
+        raise UserError(
+            f"model.activation={config.activation} is not part of Hugging Face's GPT-2: only "
+            f"models with one of {', '.join(EXPORTED_ACTIVATIONS)} can be exported"
+        )
 
 
 def _name(path: tuple[str, ...], layer: int | None) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
+from gpt2_jax.model.lora import LORA_A, LORA_B
 
 # (path of a leaf, layer or None outside the blocks) -> the name of its tensor in a file.
 Naming = Callable[[tuple[str, ...], int | None], str]
@@ -126,6 +127,10 @@ def _leaf(path: tuple[str, ...], leaf: Any, config: ModelConfig) -> _Leaf:
     if path[-1] == "kernel":
         inputs = 2 if path[-3:-1] == ("attn", "c_proj") else 1  # heads and head width
         shape = (math.prod(shape[:inputs]), math.prod(shape[inputs:]))
+    elif path[-1] == LORA_A:  # the rank is its last axis, and the first of the other
+        shape = (math.prod(shape[:-1]), shape[-1])
+    elif path[-1] == LORA_B:
+        shape = (shape[0], math.prod(shape[1:]))
     else:
         shape = (math.prod(shape),)
     return _Leaf(path, shape, tuple(range(config.num_layers)))

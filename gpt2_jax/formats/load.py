@@ -1,7 +1,9 @@
 """Opens any model, whatever its format, with `load(M)` or `open_model(M)`.
 
-M is a run's workdir, the folder of one step, a folder in Hugging Face's format or of OpenAI's
-release, or the id of a model on the Hugging Face hub.
+M is a run's workdir, whose newest step is read, the folder of one step, `RUN/checkpoints/best` or
+`RUN/checkpoints/newest` (see `places.py`), a folder in Hugging Face's, PEFT's or OpenAI's format,
+or the id of a model on the Hugging Face hub. With adapters (LoRA), the model that they belong to is
+read, too.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from gpt2_jax import config as config_lib
+from gpt2_jax.checkpoint.best import read_best
 from gpt2_jax.checkpoint.manifest import NO_AVERAGE
 from gpt2_jax.checkpoint.newest import read_newest
 from gpt2_jax.checkpoint.store import CheckpointStore
@@ -23,10 +26,10 @@ from gpt2_jax.config import Config
 from gpt2_jax.errors import StorageError, UserError, print_stderr
 from gpt2_jax.files.extras import import_extra
 from gpt2_jax.files.lfs import refuse_lfs_pointers
-from gpt2_jax.files.paths import is_remote, resolve_path
-from gpt2_jax.formats import huggingface, openai
-from gpt2_jax.formats.pickles import NANOGPT_DOCS
-from gpt2_jax.model.build import abstract_params
+from gpt2_jax.files.paths import resolve_path
+from gpt2_jax.formats import base, huggingface, openai, peft
+from gpt2_jax.formats.model import Base, Model, ModelReader, StepParams
+from gpt2_jax.formats.places import BEST, NEWEST, is_place, locate
 from gpt2_jax.parallel.distributed import is_primary
 from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.tokenizers.ids import IdsTokenizer
@@ -38,64 +41,9 @@ _CONVERTED_WITHOUT = (
     "this checkpoint was made without a tokenizer: to have one, convert the original model again, "
     "from a folder with tokenizer files that can be read"
 )
-# Files and folders that only the workdir of a run has.
-_RUN_FILES = ("checkpoints", "saved_step", "metrics.jsonl")
 _HUB_FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model"]
 # Files of other programs' models that are read, each of which may be a pointer instead.
 _READ_FILES = (*_HUB_FILES, "*.bpe", "*.index", "*.data-*-of-*")
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """Holds a model as data: its parameters, its tokenizer, and the config that produced them.
-
-    Attributes:
-      config: the whole config of the run that made it; for a model from another program, only
-        `model`, `compute.dtype` and `data.tokenizer` differ from the defaults.
-      params: scanned parameters (`h` stacked over layers), float32.
-      tokenizer: the tokenizer it was trained with.
-      step: the training step of the parameters; 0 if it is unknown.
-      path: the folder it was read from.
-    """
-
-    config: Config
-    params: Any
-    tokenizer: Tokenizer
-    step: int
-    path: Path
-
-
-class StepParams(NamedTuple):
-    """Holds parameters as they were read, and the step and the folder that they were read from."""
-
-    params: Any
-    step: int
-    path: Path
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelReader:
-    """Describes a model whose parameters have not been read yet.
-
-    Attributes:
-      config, tokenizer, step, path: see `Model`.
-      read_params: reads the scanned parameters onto the shardings of a tree of ShapeDtypeStructs,
-        such as `abstract_params(config.model)`. They are of a newer step than `step` if a trainer
-        has removed that one meanwhile.
-      data_fingerprint: identifies the shards that it was trained on; None if that is unknown.
-    """
-
-    config: Config
-    tokenizer: Tokenizer
-    step: int
-    path: Path
-    read_params: Callable[[Any], StepParams]
-    data_fingerprint: str | None = None
-
-    def read(self) -> Model:
-        """Returns the model, with all of its parameters on the first device."""
-        params, step, path = self.read_params(abstract_params(self.config.model))
-        return Model(self.config, params, self.tokenizer, step, path)
 
 
 def load(model: str | Path, *, ema: bool = False) -> Model:
@@ -123,19 +71,25 @@ def open_model(model: str | Path, *, ema: bool = False) -> Iterator[ModelReader]
     """Opens a model as `load` does, but its parameters are read only on request, in the block."""
     path = _local(model)
     check_platforms()
-    if (format_ := _format_of(path)) is not None:
+    has_adapters = peft.recognizes(path)
+    if (format_ := _format_of(path)) is not None or has_adapters:
         if ema:
             raise UserError(
                 f"{path} is in another program's format, which has no average of the parameters: "
                 "use the parameters themselves, without --ema"
             )
-        yield _foreign(path, format_)
+        if has_adapters:
+            yield base.with_peft_base(path, open_model)
+        else:
+            yield _foreign(path, format_)
         return
     directory, step = locate(path)
     store = CheckpointStore(directory, lean=True, read_only=True, average=ema)
     with contextlib.closing(store):
         reader = _native(store, step)
-        yield _of_average(reader) if ema else reader
+        if ema:
+            reader = base.with_frozen(_of_average(reader), directory)
+        yield base.with_base(reader, open_model)
 
 
 def read_text_tokenizer(model: str | Path) -> Tokenizer:
@@ -164,12 +118,12 @@ def _note(line: str) -> None:
 
 
 def _format_of(path: Path) -> Any:
-    """Returns the module that reads a folder of another program; None for one of our own, or none.
+    """Returns the module that reads a model of another program; None for other folders.
 
     Raises:
       UserError: if a file is a pointer of Git LFS instead.
     """
-    if _is_native(path):
+    if _is_native(path) or peft.recognizes(path):
         return None
     refuse_lfs_pointers(path, _READ_FILES)
     return next((format_ for format_ in _FORMATS if format_.recognizes(path)), None)
@@ -201,44 +155,69 @@ def _of_average(reader: ModelReader) -> ModelReader:
     return dataclasses.replace(reader, read_params=read_params)
 
 
-def _native(store: CheckpointStore, step: int | None) -> ModelReader:
-    if step is None:
-        return _newest(store)
+def _native(store: CheckpointStore, step: int | str) -> ModelReader:
+    if step == NEWEST:
+        return _moving(store, read_newest, lambda step: None)
+    if step == BEST:
+        return _moving(store, read_best, lambda step: _check_good(store, step))
+    step = int(step)
+    _check_good(store, step)
     path = store.directory / str(step)
-    problem = store.damage(step)
+
+    def read_params(abstract: Any) -> StepParams:
+        return StepParams(store.restore_params(step, abstract), step, path)
+
+    config, tokenizer, fingerprint, of_adapters = _description(store, step)
+    return ModelReader(config, tokenizer, step, path, read_params, fingerprint, of_adapters)
+
+
+def _check_good(store: CheckpointStore, step: int) -> None:
+    """Raises the error of a step that is damaged or has no average of the parameters."""
+    path, problem = store.directory / str(step), store.damage(step)
     if problem == NO_AVERAGE:
         raise UserError(f"{path}: {problem}")
     if problem:
         raise StorageError(f"checkpoint {path} is damaged ({problem})")
 
+
+def _moving(
+    store: CheckpointStore, read: Callable[..., tuple[int, Any]], check: Callable[[int], None]
+) -> ModelReader:
+    """Returns a reader of a step that a trainer may replace by another and remove meanwhile.
+
+    Args:
+      store: the checkpoints of the run.
+      read: `read_newest` or `read_best`, which look up the step and its replacement.
+      check: checks a step that `read` has looked up.
+    """
+
+    def describe(step: int) -> tuple[Config, Tokenizer, str | None, Base | None]:
+        check(step)
+        return _description(store, step)
+
+    step, (config, tokenizer, fingerprint, of_adapters) = read(store, describe)
+
     def read_params(abstract: Any) -> StepParams:
-        return StepParams(store.restore_params(step, abstract), step, path)
-
-    config, tokenizer, fingerprint = _description(store, step)
-    return ModelReader(config, tokenizer, step, path, read_params, fingerprint)
-
-
-def _newest(store: CheckpointStore) -> ModelReader:
-    step, (config, tokenizer, fingerprint) = read_newest(
-        store, lambda step: _description(store, step)
-    )
-
-    def read_params(abstract: Any) -> StepParams:
-        now, params = read_newest(
-            store, lambda step: store.restore_params(step, abstract), known=step
-        )
+        now, params = read(store, lambda step: store.restore_params(step, abstract), known=step)
         return StepParams(params, now, store.directory / str(now))
 
     path = store.directory / str(step)
-    return ModelReader(config, tokenizer, step, path, read_params, fingerprint)
+    return ModelReader(config, tokenizer, step, path, read_params, fingerprint, of_adapters)
 
 
-def _description(store: CheckpointStore, step: int) -> tuple[Config, Tokenizer, str | None]:
-    """Returns the config, the tokenizer and the fingerprint of the data of a step."""
+def _description(
+    store: CheckpointStore, step: int
+) -> tuple[Config, Tokenizer, str | None, Base | None]:
+    """Returns config, tokenizer, the fingerprint of the data and the adapters' base of a step."""
     meta = store.meta(step)
     config, tokenizer = meta["config"], meta["tokenizer"]
-    fingerprint = meta.get("data_fingerprint")
-    return config_lib.from_dict(config), tokenizer_from_dict(tokenizer), fingerprint
+    of_adapters = Base(**meta["base"]) if meta.get("base") else None
+    return (
+        config_lib.from_dict(config),
+        tokenizer_from_dict(tokenizer),
+        meta.get("data_fingerprint"),
+        of_adapters,
+    )
 
 
 def write_native(folder: Path, model: Model) -> None:
@@ -266,7 +245,7 @@ def _local(model: str | Path) -> Path:
     if not str(model):
         raise UserError("the model's path is empty: name a run's workdir or another model")
     path = resolve_path(model)
-    if path.exists():
+    if path.exists() or is_place(path):
         return path
     problem = (
         f"no model at {model}: expected a run's workdir, a step's folder, or a folder in Hugging "
@@ -294,23 +273,4 @@ def is_foreign(path: Path) -> bool:
 
 
 def _is_native(path: Path) -> bool:
-    return (path / "checkpoints").is_dir() or (path / "params").is_dir()
-
-
-def locate(path: Path) -> tuple[Path, int | None]:
-    """Returns (folder of checkpoints, step or None for the newest) of a model in our own format."""
-    folder = path if is_remote(path) else path.resolve()  # the name of "." is empty
-    if any((folder / name).exists() for name in _RUN_FILES):
-        return folder / "checkpoints", None
-    if folder.name.isdigit() and (folder / "params").is_dir():
-        return folder.parent, int(folder.name)
-    if folder.name == "checkpoints":
-        return folder, None
-    if folder.suffix in (".pt", ".pth", ".bin"):
-        raise UserError(
-            f"{path} is a file, but a model is a folder; for nanoGPT's ckpt.pt see {NANOGPT_DOCS}"
-        )
-    raise UserError(
-        f"{path} is not a model: a run's workdir has a checkpoints/ folder, a step's folder is "
-        "named by its number, Hugging Face's has a config.json, and OpenAI's has an hparams.json"
-    )
+    return (path / "checkpoints").is_dir() or (path / "params").is_dir() or is_place(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpt2_jax.errors import UserError
 
-PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
+PICKLES = ("pytorch_model*.bin", "adapter_model*.bin", "*.pt", "*.pth")
 """The patterns of their names."""
 NANOGPT_DOCS = 'docs/formats.md, "nanoGPT\'s checkpoints"'
 """Where it is written how to convert nanoGPT's."""

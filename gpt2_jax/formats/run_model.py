@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from gpt2_jax.config import Config, ModelConfig
+from gpt2_jax.config.lora import check_has_base
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats.load import open_model
 
@@ -26,11 +27,12 @@ def resolve_model(config: Config, saved: Config | None = None) -> Config:
         that it started from may be gone; None for a new run.
 
     Raises:
-      UserError: for a knob of the model that is set to something else, or if `train.init_from` is
-        unset or not a model.
+      UserError: for a knob of the model that is set to something else, if `train.init_from` is not
+        a model, or if it is unset and needed.
       StorageError: if no checkpoint of it is good.
     """
     if not config.train.init_model:
+        check_has_base(config.model, config.train)
         return config
     if (name := config.train.init_from) is None:
         raise UserError(

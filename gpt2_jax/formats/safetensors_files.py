@@ -26,11 +26,17 @@ _DTYPES = ("F32", "F16", "BF16")  # each exact in float32
 class SafetensorsFiles:
     """Reads the tensors of a folder's safetensors files, by their names without the prefix."""
 
-    def __init__(self, folder: Path) -> None:
-        """Reads the headers; safetensors itself checks that they match the file."""
+    def __init__(self, folder: Path, only: str | None = None) -> None:
+        """Reads the headers; safetensors itself checks that they match the file.
+
+        Args:
+          folder: has the files.
+          only: the name of the only one to read; by default those of a whole model.
+        """
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._locations: dict[str, tuple[Path, str]] = {}
-        for path, indexed in weight_files(folder).items():
+        files = {folder / only: None} if only else weight_files(folder)
+        for path, indexed in files.items():
             with _opened(path) as file:
                 names = set(file.keys())
                 if indexed is not None and (missing := sorted(indexed - names)):

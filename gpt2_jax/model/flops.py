@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from gpt2_jax.config import ModelConfig
-from gpt2_jax.model import norms
+from gpt2_jax.model import lora, norms
 from gpt2_jax.model.positions import ENCODINGS
 from gpt2_jax.model.residual import NORM_POSITIONS, mix_num_params
 
 
 def num_params(config: ModelConfig, *, padded: bool = False) -> int:
-    """Returns the number of parameters; a tied embedding counts once.
+    """Returns the number of parameters, adapters included; a tied embedding counts once.
 
     Args:
       config: config of the model.
@@ -29,7 +29,7 @@ def num_params(config: ModelConfig, *, padded: bool = False) -> int:
     embeddings = tables * vocab * d_model + ENCODINGS[config.position].num_params(config)
     layer = attention + mlp + 2 * norm + mix_num_params(config)
     last_norm = norm if NORM_POSITIONS[config.norm_position].has_final else 0
-    return embeddings + config.num_layers * layer + last_norm
+    return embeddings + config.num_layers * layer + last_norm + lora.num_params(config)
 
 
 def flops_per_token(config: ModelConfig) -> float:
@@ -39,7 +39,8 @@ def flops_per_token(config: ModelConfig) -> float:
     computes nothing and is left out. Causal attention counts half of the T x T scores, and with a
     window of w only those inside it, w (2 T - w) / 2, although a kernel may compute all. nanoGPT's
     formula, 6 N + 12 L T d, reads 5-6 % higher on GPT-2. Relative positions compute a third product
-    of T x T pairs; N leaves out their table, which does nothing else.
+    of T x T pairs; N leaves out their table, which does nothing else. With adapters (LoRA), all
+    other parameters cost 4 instead of 6, because their gradients are not computed.
     """
     encoding = ENCODINGS[config.position]
     others = 0 if config.tie_embeddings else config.vocab_size * config.d_model
@@ -49,4 +50,5 @@ def flops_per_token(config: ModelConfig) -> float:
     products = 2 + encoding.score_products
     pairs = window * (2 * length - window)
     attention = 3 * products * config.num_layers * config.d_model * pairs // length
-    return 6 * (num_params(config) - others) + attention
+    frozen = num_params(lora.without_adapters(config)) - others if config.lora_rank else 0
+    return 6 * (num_params(config) - others) - 2 * frozen + attention

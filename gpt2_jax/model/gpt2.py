@@ -28,6 +28,7 @@ from gpt2_jax.model.dropout import Dropout
 from gpt2_jax.model.embedding import embed
 from gpt2_jax.model.layout import constrain
 from gpt2_jax.model.linear import PRODUCT, Linear
+from gpt2_jax.model.lora import adapter_of
 from gpt2_jax.model.mup import matrix_std, output_scale, scaled
 from gpt2_jax.model.norms import QK_NORMS, make_norm
 from gpt2_jax.model.positions import ENCODINGS, restarting_positions
@@ -72,9 +73,9 @@ class Attention(nn.Module):
         D, H, K = config.d_model, config.num_heads, config.head_dim
         dropout = Dropout(config.dropout, deterministic=not self.train)
 
-        axes = ("embed", None, "heads", "head_dim")
-        std = matrix_std(config, INIT_STD)
-        c_attn = Linear((D,), (3, H, K), axes, compute, std, config.bias, name="c_attn")
+        axes, std = ("embed", None, "heads", "head_dim"), matrix_std(config, INIT_STD)
+        lora = adapter_of(config, "attn.c_attn", train=self.train)
+        c_attn = Linear((D,), (3, H, K), axes, compute, std, config.bias, lora, name="c_attn")
         q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = split_qkv(c_attn(x_BxTxD), H)
         if first_v_BxTxHxK is not None and is_first is not None:
             first_v_BxTxHxK = jnp.where(is_first, v_BxTxHxK, first_v_BxTxHxK)
@@ -119,9 +120,9 @@ class Attention(nn.Module):
                 bias,
             )
             self.sow("intermediates", "attention", probs_BxHxTxS)
-        axes = ("heads", "head_dim", "embed")
-        std = residual_std(config)
-        c_proj = Linear((H, K), (D,), axes, compute, std, config.bias, name="c_proj")
+        axes, std = ("heads", "head_dim", "embed"), residual_std(config)
+        lora = adapter_of(config, "attn.c_proj", train=self.train)
+        c_proj = Linear((H, K), (D,), axes, compute, std, config.bias, lora, name="c_proj")
         return dropout(c_proj(y_BxTxHxK)), cache, first_v_BxTxHxK
 
 
@@ -140,7 +141,8 @@ class MLP(nn.Module):
         std = matrix_std(config, INIT_STD)
 
         def widened(name: str) -> jax.Array:
-            y = Linear((D,), (F,), ("embed", "mlp"), compute, std, bias, name=name)(x_BxTxD)
+            lora = adapter_of(config, f"mlp.{name}", train=self.train)
+            y = Linear((D,), (F,), ("embed", "mlp"), compute, std, bias, lora, name=name)(x_BxTxD)
             return constrain(y, ("batch", "length", "act_mlp"))
 
         h_BxTxF = widened("c_fc")
@@ -148,8 +150,9 @@ class MLP(nn.Module):
             h_BxTxF = gate(widened("c_gate")) * h_BxTxF
         else:
             h_BxTxF = make_activation(config.activation, plain=compute.plain)(h_BxTxF)
-        axes = ("mlp", "embed")
-        c_proj = Linear((F,), (D,), axes, compute, residual_std(config), bias, name="c_proj")
+        axes, std = ("mlp", "embed"), residual_std(config)
+        lora = adapter_of(config, "mlp.c_proj", train=self.train)
+        c_proj = Linear((F,), (D,), axes, compute, std, bias, lora, name="c_proj")
         return Dropout(config.dropout, deterministic=not self.train)(c_proj(h_BxTxF))
 
 

@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gpt2_jax.config import ComputeConfig
 from gpt2_jax.model.layout import Axes, constrain, gather, merged
+from gpt2_jax.model.lora import RANK_AXIS, Adapter, declare
 from gpt2_jax.model.products import ROUNDED, dot, dot_of_rows, rounded
 
 PRODUCT = "product"
@@ -30,6 +31,7 @@ class Linear(nn.Module):
       compute: gives the dtype and the precision of the product.
       std: deviation of the normal distribution that initializes W; b is initialized to 0.
       use_bias: whether there is a b.
+      adapter: what is added to the product (LoRA); None if nothing is.
     """
 
     inputs: tuple[int, ...]
@@ -38,6 +40,7 @@ class Linear(nn.Module):
     compute: ComputeConfig
     std: float
     use_bias: bool = True
+    adapter: Adapter | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -45,6 +48,7 @@ class Linear(nn.Module):
         kernel_init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
         kernel: Any = self.param("kernel", kernel_init, self.inputs + self.outputs, jnp.float32)
         bias = self._bias()
+        added = self._adapted(x)
         product = _plain_matmul if self.compute.plain else matmul
         num_inputs, axes = len(self.inputs), self.axes
         ins, outs = merged(axes[:num_inputs]), merged(axes[num_inputs:])
@@ -57,7 +61,26 @@ class Linear(nn.Module):
             num_inputs, axes = 1, ins + outs
         y: Any = product(x, kernel, num_inputs, axes, self.compute.matmul_precision)
         y = checkpoint_name(y, PRODUCT)
+        y = y if added is None else y + added
         return y if bias is None else y + bias.astype(self.compute.dtype)
+
+    def _adapted(self, x: jax.Array) -> jax.Array | None:
+        """Returns (alpha / r) (x A) B with the axes of x W; None without an adapter."""
+        if (adapter := self.adapter) is None:
+            return None
+        num_inputs, precision = len(self.inputs), self.compute.matmul_precision
+        a, b = declare(self, adapter, self.inputs, self.outputs, self.axes)
+        product = _plain_matmul if self.compute.plain else matmul
+        of_inputs, of_outputs = self.axes[:num_inputs], self.axes[num_inputs:]
+        x = adapter.dropped(x)
+        ins, outs = merged(of_inputs), merged(of_outputs)
+        if ins and outs:  # the kernel's axes are merged, too
+            x = x.reshape(*x.shape[: x.ndim - num_inputs], -1)
+            a, b = a.reshape(-1, adapter.rank), b.reshape(adapter.rank, -1)
+            num_inputs, of_inputs, of_outputs = 1, ins, outs
+        h: Any = product(x, a, num_inputs, (*of_inputs, RANK_AXIS), precision)
+        y: Any = product(h, b, 1, (RANK_AXIS, *of_outputs), precision)
+        return (adapter.alpha / adapter.rank) * y
 
     def _bias(self) -> jax.Array | None:
         """Declares b; None without one."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from gpt2_jax.config import ComputeConfig, ModelConfig
 from gpt2_jax.model.embedding import embed
+from gpt2_jax.model.lora import RANK_AXIS
 from gpt2_jax.model.relative import relative_scores
 
 _INIT_STD = 0.01  # as OpenAI's release code initializes wpe
@@ -138,9 +139,13 @@ ENCODINGS: dict[str, PositionEncoding] = {
 
 
 def unused_axes(config: ModelConfig) -> frozenset[str]:
-    """Returns the logical axes that only position encodings other than the model's have."""
+    """Returns the logical axes of parameters that only models of other configs have.
+
+    These are the axes of other position encodings and, without adapters, that of their rank.
+    """
     all_axes = {axis for encoding in ENCODINGS.values() for axis in encoding.axes}
-    return frozenset(all_axes - set(ENCODINGS[config.position].axes))
+    rank = set() if config.lora_rank else {RANK_AXIS}
+    return frozenset((all_axes - set(ENCODINGS[config.position].axes)) | rank)
 
 
 def restarting_positions(segments_BxT: jax.Array) -> jax.Array:

@@ -36,6 +36,7 @@ class Rules:
     mlp: MeshAxes = "tensor"
     vector: MeshAxes = None  # biases and norms: gathering them costs more than keeping them
     layers: MeshAxes = None
+    lora_rank: MeshAxes = None  # of adapters: too short to be worth dividing
     # Activations.
     batch: MeshAxes = BATCH_AXES
     length: MeshAxes = None

@@ -82,7 +82,7 @@ def compile_step(config: Config, topology: Topology) -> CompiledStep | DoesNotFi
     mesh_lib.check_batch(config.train, mesh)
     optimizer = make_optimizer(config)
     abstract = abstract_state(config, optimizer, mesh, rules)
-    state = state_bytes(abstract)
+    state = state_bytes(config, abstract)
     options = _PRINTABLE if topology.chip.name in _SPARSE_CORES else {}
     start = time.monotonic()
     try:

@@ -10,6 +10,7 @@ from gpt2_jax.config import Config, MeshConfig, ModelConfig
 from gpt2_jax.model.attention_kernels import choose_on
 from gpt2_jax.model.defaults import loss_positions
 from gpt2_jax.model.positions import ENCODINGS
+from gpt2_jax.model.trainable import trained_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.parallel.rules import Rules
@@ -50,13 +51,15 @@ class Memory:
     fits: bool
 
 
-def state_bytes(abstract: TrainState) -> dict[str, int]:
-    """Returns the bytes that a device holds of the state, and of gradients during a step."""
-    parameters = bytes_per_device(abstract.params)
+def state_bytes(config: Config, abstract: TrainState) -> dict[str, int]:
+    """Returns the bytes that a device holds of the state, and of gradients during a step.
+
+    Only the parameters that are trained have gradients and optimizer state.
+    """
     return {
-        "parameters": parameters,
+        "parameters": bytes_per_device(abstract.params),
         "optimizer": bytes_per_device((abstract.opt_state, abstract.ema)),
-        "gradients": parameters,
+        "gradients": bytes_per_device(trained_params(config, abstract.params)),
     }
 
 
@@ -104,7 +107,7 @@ def _boxed_state(config: Config) -> TrainState:
 @functools.cache
 def _state_bytes(config: Config, fsdp: int, tensor: int) -> Mapping[str, int]:
     mesh = mesh_lib.abstract_mesh(MeshConfig(1, fsdp, tensor), fsdp * tensor)
-    return state_bytes(shard_state(config, _boxed_state(config), mesh, Rules()))
+    return state_bytes(config, shard_state(config, _boxed_state(config), mesh, Rules()))
 
 
 def _score_bytes(config: Config, axis_sizes: Mapping[str, int]) -> int:

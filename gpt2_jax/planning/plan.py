@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from gpt2_jax.config import Config
 from gpt2_jax.model.flops import flops_per_token, num_params
+from gpt2_jax.model.trainable import num_trained_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import Chip
 from gpt2_jax.planning.aot import DoesNotFit, compile_step
@@ -70,6 +71,11 @@ class Plan:
     def parameters(self) -> int:
         """Returns the parameters of the model, without padding."""
         return num_params(self.config.model)
+
+    @property
+    def trained_parameters(self) -> int:
+        """Returns how many of them are trained: fewer if some are frozen."""
+        return num_trained_params(self.config)
 
     @property
     def flops_per_step(self) -> float:

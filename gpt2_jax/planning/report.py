@@ -35,6 +35,7 @@ def as_json(plan: Plan, dollars_per_chip_hour: float | None = None) -> dict[str,
         "accumulation_steps": config.train.accumulation_steps,
         "remat": config.compute.remat,
         "parameters": plan.parameters,
+        "trained_parameters": plan.trained_parameters,
         "total_steps": config.train.total_steps,
         "compile_seconds": plan.compile_seconds,
         "step_seconds": plan.step_seconds,
@@ -52,13 +53,20 @@ def as_json(plan: Plan, dollars_per_chip_hour: float | None = None) -> dict[str,
     }
 
 
+def _parameters(plan: Plan) -> str:
+    """Returns the number of parameters in words, and of those trained if they are fewer."""
+    count, trained = plan.parameters, plan.trained_parameters
+    text = f"{count:,} parameters"
+    return text if trained == count else f"{text}, {trained:,} of them trained"
+
+
 def as_text(plan: Plan, dollars_per_chip_hour: float | None = None) -> str:
     """Returns the whole plan as lines of text."""
     config = plan.config
     lines = [
         ("topology", f"{plan.topology}, {plan.devices} devices"),
         ("mesh", plan.layout),
-        ("model", f"{plan.parameters:,} parameters, remat {config.compute.remat}"),
+        ("model", f"{_parameters(plan)}, remat {config.compute.remat}"),
         (
             "batch",
             f"{config.tokens_per_step:,} tokens a step: {plan.rows_per_device} sequences a device, "

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from gpt2_jax.config import Config
 from gpt2_jax.model.flops import num_params
+from gpt2_jax.model.trainable import num_trained_params
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 NETWORK = "network"
@@ -73,12 +74,13 @@ def minimum_transfers(config: Config, axis_sizes: Mapping[str, int]) -> list[Tra
     width = 2 if config.compute.dtype == "bfloat16" else 4
     weights = num_params(config.model, padded=True) / tensor * width
     weights *= config.train.accumulation_steps
+    gradients = weights * num_trained_params(config) / num_params(config.model)
     tokens = config.tokens_per_step / (data * fsdp)
     activations = 4 * config.model.num_layers * tokens * config.model.d_model * width
     moved = [
         ("all-gather", "parameters", "fsdp", 2 * weights),
-        ("reduce-scatter", "gradients", "fsdp", weights),
-        ("all-reduce", "gradients", "data", weights / fsdp),
+        ("reduce-scatter", "gradients", "fsdp", gradients),
+        ("all-reduce", "gradients", "data", gradients / fsdp),
         ("all-reduce", "activations", "tensor", activations),
     ]
     return [

@@ -41,8 +41,9 @@ class Results:
     def write(self, points: Sequence[Point]) -> None:
         """Writes results.csv.
 
-        A point that diverged has the steps that it took, and no metrics, because the endpoint of a
-        run is its last step. Points that failed or wait have neither.
+        A point that diverged, or that `train.patience` may have ended, has the steps that it took.
+        One that diverged has no metrics, because the endpoint of a run is its last step. Points
+        that failed or wait have neither.
         """
         numbers = [self.scores(point) for point in points]
         metrics = sorted({name for each in numbers for name in each})
@@ -52,9 +53,9 @@ class Results:
         for point, each in zip(points, numbers, strict=True):
             state = self._folder.status(point.name).state
             steps: int | None = None
-            if state == DONE:
+            if state == DONE and not point.config.train.patience:
                 steps = point.config.train.total_steps
-            elif state == DIVERGED:
+            elif state in (DONE, DIVERGED):
                 steps = last_step(self._folder.workdir(point.name))
             tokens = None if steps is None else steps * point.config.tokens_per_step
             row = [point.name, point.stage, point.arm, point.seed, state, steps, tokens]

@@ -13,8 +13,9 @@ import jax
 from gpt2_jax.errors import NumbersWentBad, shortened
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.parallel.distributed import is_primary
+from gpt2_jax.training.gradient_norms import norms_by_name
 from gpt2_jax.training.run import Run
-from gpt2_jax.training.step import Metrics, norms_by_name
+from gpt2_jax.training.step import Metrics
 
 # Number of files to keep, those of the newest steps. Bad steps in a row share their parameters, so
 # that a few say as much as all of them, and a run that often goes bad does not fill the disk.

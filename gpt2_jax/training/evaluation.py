@@ -15,7 +15,7 @@ from gpt2_jax.training.metrics_file import last_evaluation
 from gpt2_jax.training.optimizer import updates_made
 from gpt2_jax.training.progress import Progress, decimals
 from gpt2_jax.training.run import Evaluator, Run
-from gpt2_jax.training.state import TrainState
+from gpt2_jax.training.state import TrainState, evaluated_average
 from gpt2_jax.training.trackers import Trackers
 from gpt2_jax.training.watchdog import Watchdog
 
@@ -92,8 +92,9 @@ class Evaluation:
                 else:
                     numbers[name] = value
         if state.ema is not None and int(updates_made(state.opt_state)):
+            average = evaluated_average(self._run.config, state)
             for evaluator in (self._evaluators or ())[:1]:
-                for name, value in evaluator(state.ema, tick):
+                for name, value in evaluator(average, tick):
                     if not isinstance(value, (str, np.ndarray)):
                         numbers[f"eval/ema_{name.removeprefix('eval/')}"] = value
         self.results = numbers

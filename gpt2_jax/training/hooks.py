@@ -15,13 +15,15 @@ import jax
 from gpt2_jax.parallel.distributed import on_every_host
 from gpt2_jax.parallel.malloc import return_freed_memory
 from gpt2_jax.training.bad_steps import BadSteps
+from gpt2_jax.training.best import BestStep
 from gpt2_jax.training.evaluation import Evaluation
 from gpt2_jax.training.goodput import Goodput
+from gpt2_jax.training.gradient_norms import norms_by_name
 from gpt2_jax.training.progress import Progress
 from gpt2_jax.training.run import Run
 from gpt2_jax.training.saving import Saver
 from gpt2_jax.training.state import TrainState
-from gpt2_jax.training.step import Metrics, norms_by_name
+from gpt2_jax.training.step import Metrics
 from gpt2_jax.training.throughput import Throughput
 from gpt2_jax.training.trackers import Trackers
 
@@ -65,6 +67,7 @@ def make_hooks(
     progress: Progress,
     saver: Saver,
     evaluation: Evaluation,
+    best: BestStep,
     throughput: Throughput,
     goodput: Goodput,
     stack: contextlib.ExitStack,
@@ -78,7 +81,7 @@ def make_hooks(
       missed_validation: whether the state at `start` has yet to be validated.
       trackers: where numbers go.
       progress: what the user sees.
-      saver, evaluation, throughput, goodput: what some of the hooks call.
+      saver, evaluation, best, throughput, goodput: what some of the hooks call.
       stack: closes what a hook has opened when the run ends, by an exception too.
     """
     config, last = run.config, (stop_at,)
@@ -113,6 +116,20 @@ def make_hooks(
             at=last,
             at_start=missed_validation,
             needs_state=True,
+        ),
+        *(
+            [
+                Hook(
+                    "best step",
+                    config.eval.every,
+                    best.after_validation(evaluation, saver),
+                    at=last,
+                    at_start=missed_validation,
+                    needs_state=True,
+                )
+            ]
+            if best.active
+            else []
         ),
         Hook(
             "memory",

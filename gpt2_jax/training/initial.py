@@ -8,8 +8,10 @@ import jax
 
 from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
+from gpt2_jax.formats.base import merged, read_base, refuse_adapters
 from gpt2_jax.formats.load import open_model
 from gpt2_jax.model.build import abstract_params
+from gpt2_jax.model.lora import without_adapters
 from gpt2_jax.model.positions import ENCODINGS
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
@@ -23,21 +25,30 @@ def read_initial(config: Config, name: str, tokenizer: Tokenizer, abstract: Any)
     """Reads the parameters of the model `name` onto the shardings of the run's abstract parameters.
 
     With `train.init_resize`, rows of positions and of the vocabulary that the config does not have
-    are dropped, and rows that the model does not have are initialized as in a new run.
+    are dropped, and rows that the model does not have are initialized as in a new run. A run that
+    trains adapters (`model.lora_rank`) reads their base, which must have all rows; any other run
+    reads a model with adapters merged.
 
     Args:
       config: the run's config.
       name: the model, as `train.init_from` names it.
       tokenizer: the tokenizer of the run's data, whose ids must mean the same as the model's.
-      abstract: shapes and shardings of the run's parameters.
+      abstract: shapes and shardings of the run's parameters, without adapters.
 
     Raises:
       UserError: for another architecture, tokenizer, or (without `train.init_resize`) size.
     """
+    where, adapts = f"train.init_from={name}", config.model.lora_rank > 0
     with open_model(name) as reader:
-        old, new = reader.config.model, config.model
-        _check(f"train.init_from={name}", old, new, config.train.init_resize)
-        _check_tokenizer(f"train.init_from={name}", reader.tokenizer, tokenizer)
+        if adapts:
+            refuse_adapters(where, reader.config.model)
+        reader = merged(reader)
+        old, new = reader.config.model, without_adapters(config.model)
+        _check(where, old, new, config.train.init_resize)
+        _check_tokenizer(where, reader.tokenizer, tokenizer)
+        if adapts:
+            _check_not_grown(where, old, new)
+            return read_base(reader, new, abstract)
         if old.context_length == new.context_length and _vocab_rows(old) == _vocab_rows(new):
             return reader.read_params(abstract).params
         stored = jax.tree.map(
@@ -88,6 +99,16 @@ def _check(where: str, old: ModelConfig, new: ModelConfig, may_resize: bool) -> 
             f"{where} has another size: {', '.join(differences.values())}; set the same size, or "
             "crop and grow the rows with --config.train.init_resize=true"
         )
+
+
+def _check_not_grown(where: str, old: ModelConfig, new: ModelConfig) -> None:
+    for name in _RESIZABLE:
+        if getattr(new, name) > getattr(old, name):
+            raise UserError(
+                f"model.{name}={getattr(new, name)} needs rows that {where} does not have, and "
+                f"adapters (LoRA) would never train them: set at most {getattr(old, name)}, or "
+                "model.lora_rank=0"
+            )
 
 
 def _check_tokenizer(where: str, theirs: Tokenizer, ours: Tokenizer) -> None:

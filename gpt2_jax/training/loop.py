@@ -38,15 +38,23 @@ class Loop:
         stop: StopRequest,
         watchdog: Watchdog,
         goodput: Goodput,
+        ended: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Takes what to call after the steps, and what can end them early."""
+        """Takes what to call after the steps, and what can end them early.
+
+        `ended` is asked after the hooks of a step, in every process alike; if it returns true, this
+        step is the last, and the hooks that are due after the last step are called.
+        """
         self._run, self._saver, self._stop = run, saver, stop
-        self._watchdog, self._goodput = watchdog, goodput
+        self._watchdog, self._goodput, self._ended = watchdog, goodput, ended
         self._on_metrics = [hook for hook in hooks if not hook.needs_state]
         self._on_state = [hook for hook in hooks if hook.needs_state]
 
-    def train(self, state: TrainState, stop_at: int) -> None:
+    def train(self, state: TrainState, stop_at: int) -> int:
         """Trains from `state` to step `stop_at`, and waits until the last save is committed.
+
+        Returns:
+          The last step, which is before `stop_at` if the run has ended early.
 
         Raises:
           Preempted: if the run was asked to stop, once the state is saved.
@@ -54,8 +62,8 @@ class Loop:
         step = int(state.step)
         try:
             self._call_on_state([hook for hook in self._on_state if hook.at_start], step, state)
-            if step >= stop_at:
-                return
+            if step >= stop_at or self._ended():
+                return step
             train_step = self._compile()
             numbers = step_numbers(self._run.config, self._run.mesh)
             sharding = batch_sharding(self._run.mesh)
@@ -83,9 +91,21 @@ class Loop:
                     if stopping:
                         raise Stopped
                     self._call_on_state(due, step, state)
+                    if self._ended():
+                        self._call_last(step, stop_at, state, metrics)
+                        break
         except Stopped:  # after a step, or in the middle of a validation
             self._save_and_end(step, state)
         self._finish_saving(step)
+        return step
+
+    def _call_last(self, step: int, stop_at: int, state: TrainState, metrics: Metrics) -> None:
+        """Calls the hooks of the last step for a step before it, but for those already called."""
+        for hook in self._on_metrics:
+            if stop_at in hook.at and not hook.due(step):
+                hook.function(step, metrics)
+        late = [hook for hook in self._on_state if stop_at in hook.at and not hook.due(step)]
+        self._call_on_state(late, step, state)
 
     def _compile(self) -> Callable[[TrainState, Any, StepNumbers], tuple[TrainState, Metrics]]:
         run = self._run

@@ -13,6 +13,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from gpt2_jax.model.lora import LORA_A, LORA_B
+
+# A of an adapter has the inputs of the kernel, B its outputs; the rank is one axis.
+_AXES_OF_A = {("attn", "c_proj"): ((-3, -2), (-1,))}  # [L, H, K, r]
+_AXES_OF_B = {("attn", "c_attn"): ((-4,), (-2, -1))}  # [L, r, 3, H, K]
+_AXES_OF_MATRIX = ((-2,), (-1,))  # [L, inputs, outputs]
 # (module, linear) -> the axes of its kernel to contract, and its new axes. Negative numbers serve
 # kernels with or without an axis of layers in front. All other axes count matrices.
 _AXES: dict[tuple[str, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -25,7 +31,9 @@ _AXES: dict[tuple[str, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 
 def matrix_axes(path: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Returns the axes of a parameter's (inputs, outputs), or None if it is no kernel of a block.
+    """Returns the axes of a parameter's (inputs, outputs), or None if it is no matrix of a block.
+
+    Matrices are kernels and the factors of adapters.
 
     Args:
       path: the parameter's path in the tree of parameters, as JAX gives it.
@@ -34,6 +42,9 @@ def matrix_axes(path: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[int, ...]
       ValueError: for a kernel whose axes are not known.
     """
     names = tuple(entry.key for entry in path if hasattr(entry, "key"))
+    if names[-1] in (LORA_A, LORA_B):
+        of_adapter = _AXES_OF_A if names[-1] == LORA_A else _AXES_OF_B
+        return of_adapter.get(names[-3:-1], _AXES_OF_MATRIX)
     if names[-1] != "kernel":
         return None
     if names[-3:-1] not in _AXES:

@@ -15,13 +15,15 @@ import numpy as np
 import optax
 
 from gpt2_jax.config import Config, OptimizerConfig, ScheduleConfig
+from gpt2_jax.model.lora import LORA_A, LORA_B
 from gpt2_jax.training.adafactor import adafactor_rule
 from gpt2_jax.training.muon import muon_rule
 from gpt2_jax.training.mup import matrix_rate, scale_matrices
+from gpt2_jax.training.rates import scale_by_multipliers
 
 # Matrices and embeddings decay; biases and the scales of norms never do. Names decide, because
 # stacked layers add an axis to every shape.
-_DECAYED = frozenset({"kernel", "wte", "wpe", "relative", "lm_head"})
+_DECAYED = frozenset({"kernel", "wte", "wpe", "relative", "lm_head", LORA_A, LORA_B})
 
 
 class Decay(NamedTuple):
@@ -138,8 +140,9 @@ def make_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
     """Returns the config's optimizer: clip by global norm, update rule, decay, learning rate.
 
     With muP, the rates of matrices are scaled before their decay is added, which is then the same
-    at every width, or after it without `optimizer.mup_independent_decay`. The `update` takes the
-    learning rate as the keyword argument `learning_rate`.
+    at every width, or after it without `optimizer.mup_independent_decay`. The factors of
+    `optimizer.rate_multipliers` come last, so that they scale the decay, too. The `update` takes
+    the learning rate as the keyword argument `learning_rate`.
     """
     optimizer = config.optimizer
     clip = optimizer.grad_clip
@@ -151,6 +154,8 @@ def make_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
     if (of_matrices := matrix_rate(config)) != 1:
         place = 1 if optimizer.mup_independent_decay else 2
         links.insert(place, scale_matrices(of_matrices))
+    if optimizer.rate_multipliers:
+        links.insert(-1, scale_by_multipliers(optimizer))
     return optax.chain(
         optax.clip_by_global_norm(clip) if clip else optax.identity(), optax.chain(*links)
     )

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from gpt2_jax.config import Config, MeshConfig
 from gpt2_jax.data.batch import BatchSource
+from gpt2_jax.formats.model import Base
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.state import TrainState
 
@@ -38,8 +39,8 @@ class Setup:
         every validation. The first, which gives the loss, also sees the average of the parameters.
       tokenizer: `Tokenizer.to_dict()`, stored with every checkpoint.
       data_fingerprint: a hash of the shards, which must be the same on resume.
-      read_params: (`train.init_from`, abstract parameters) -> the parameters of that model, on the
-        shardings of the abstract ones.
+      read_params: (`train.init_from`, abstract parameters without adapters) -> the parameters of
+        that model, on the shardings of the abstract ones.
       mesh: the axes to train on; by default those of the config. A config that leaves its mesh
         unset is saved so, and may get another mesh on resume.
     """
@@ -64,6 +65,7 @@ class Run:
       mesh, rules: the devices, and how arrays are sharded over them.
       optimizer: clipping, update rule, weight decay and learning rate.
       abstract: shapes, dtypes and shardings of the state.
+      base: the model whose adapters (LoRA) are trained; None without adapters.
     """
 
     config: Config
@@ -73,3 +75,4 @@ class Run:
     rules: Rules
     optimizer: optax.GradientTransformationExtraArgs
     abstract: TrainState
+    base: Base | None = None

@@ -13,7 +13,7 @@ from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.best_effort import warn_if_not_written
 from gpt2_jax.parallel.distributed import broadcast_from_primary, is_primary, run_on_primary
 from gpt2_jax.training.run import Run
-from gpt2_jax.training.state import TrainState, without_params
+from gpt2_jax.training.state import TrainState, stored_params, without_params
 from gpt2_jax.training.step import Metrics
 
 _SAVED = "saved_step"  # a file in the workdir with the step of the newest checkpoint
@@ -48,7 +48,11 @@ def check_none_lost(workdir: Path) -> None:
 
 
 class Saver:
-    """Saves a run's state; each save is written in the background while training continues."""
+    """Saves a run's state; each save is written in the background while training continues.
+
+    Attributes:
+      pending: the step that is being saved, or None.
+    """
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class Saver:
         self._run, self._store, self._warn, self._flush = run, store, warn, flush
         self._on_saved = on_saved
         self._clock, self._last_time = clock, clock()
-        self._pending: int | None = None  # the step that is being saved
+        self.pending: int | None = None
         self._failures: list[StorageError] = []  # in a row, up to now
 
     def save(self, step: int, state: TrainState) -> None:
@@ -90,12 +94,20 @@ class Saver:
             "tokenizer": dict(self._run.setup.tokenizer),
             "data_fingerprint": self._run.setup.data_fingerprint,
         }
+        if self._run.base is not None:
+            meta["base"] = self._run.base._asdict()
+        params = stored_params(self._run.config, state.params)
         try:
-            self._store.save(step, state.params, without_params(state), meta)
+            self._store.save(step, params, without_params(state), meta)
         except StorageError as error:
             self._failed(error)
         else:
-            self._pending = step
+            self.pending = step
+
+    def save_if_new(self, step: int, state: TrainState) -> None:
+        """Saves unless this step is saved already, or is being saved."""
+        if not broadcast_from_primary(int(step in (self.pending, *self._store.steps()))):
+            self.save(step, state)
 
     def save_if_time(self, step: int, state: TrainState) -> None:
         """Saves if `checkpoint.every_minutes` have passed since the last save.
@@ -108,7 +120,7 @@ class Saver:
 
     def poll(self, step: int, metrics: Metrics) -> None:
         """Notes the end of a save in the background, and removes what a failed one has written."""
-        if self._pending is not None and not self._store.saving():
+        if self.pending is not None and not self._store.saving():
             self._settle()
 
     def finish(self) -> None:
@@ -123,9 +135,9 @@ class Saver:
 
     def _settle(self, *, last: bool = False) -> None:
         """Waits until the save in progress is committed or has failed, and records which."""
-        if self._pending is None:
+        if self.pending is None:
             return
-        step, self._pending = self._pending, None
+        step, self.pending = self.pending, None
         try:
             self._store.wait()
         except StorageError as error:

@@ -14,9 +14,11 @@ from jax.sharding import AbstractMesh, Mesh
 from gpt2_jax.config import Config
 from gpt2_jax.model.build import boxed_params
 from gpt2_jax.model.positions import unused_axes
+from gpt2_jax.model.trainable import joined, names, split, trained_names, trained_params
 from gpt2_jax.parallel import rules as sharding_rules
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.guard import LossWindow, empty_window
+from gpt2_jax.training.rates import check_multipliers
 
 
 class TrainState(NamedTuple):
@@ -25,11 +27,12 @@ class TrainState(NamedTuple):
     Attributes:
       step: int32, batches consumed; it also advances when an update is skipped.
       params: the model's parameters, float32.
-      opt_state: optax's state; its own count advances only with applied updates.
+      opt_state: optax's state for the parameters that are trained (see `model/trainable.py`); its
+        own count advances only with applied updates.
       bad_steps: int32, the number of latest updates in a row that were skipped as not finite.
       loss_window: the losses that spikes are detected from; None if `train.spike_threshold` is 0.
-      ema: the average of the parameters after each update so far (see `updated_average`), or zeros
-        before the first; None if `optimizer.ema_decay` is 0.
+      ema: the average of the trained parameters after each update so far (see `updated_average`),
+        or zeros before the first; None if `optimizer.ema_decay` is 0.
     """
 
     step: jax.Array
@@ -46,9 +49,30 @@ def without_params(state: TrainState) -> dict[str, Any]:
     return {name: value for name, value in named if name != "params" and value is not None}
 
 
+def stored_params(config: Config, params: Any) -> Any:
+    """Returns what a checkpoint holds of the parameters: with LoRA the adapters alone."""
+    return trained_params(config, params) if config.model.lora_rank else params
+
+
+def without_stored(config: Config, params: Any) -> Any:
+    """Returns what a checkpoint of adapters does not hold: the parameters of their base."""
+    return split(params, trained_names(config, params))[1]
+
+
+def evaluated_average(config: Config, state: TrainState) -> Any:
+    """Returns the average with frozen parameters as they are, so that it can be evaluated."""
+    return joined(state.ema, split(state.params, trained_names(config, state.params))[1])
+
+
 def boxed_state(config: Config, optimizer: optax.GradientTransformation) -> TrainState:
-    """Returns shapes and dtypes of the state, with parameters boxed in their logical axis names."""
-    return jax.eval_shape(_initializer(config, optimizer), jax.random.key(0))
+    """Returns shapes and dtypes of the state, with parameters boxed in their logical axis names.
+
+    Raises:
+      UserError: for a pattern of `optimizer.rate_multipliers` without effect on this model.
+    """
+    state = jax.eval_shape(_initializer(config, optimizer), jax.random.key(0))
+    check_multipliers(config.optimizer, names(state.params))
+    return state
 
 
 def abstract_state(
@@ -60,7 +84,7 @@ def abstract_state(
     """Returns the state as ShapeDtypeStructs with shardings; nothing is computed.
 
     Raises:
-      UserError: for a dimension that the mesh does not divide.
+      UserError: for a dimension that the mesh does not divide, and what `boxed_state` raises.
     """
     return shard_state(config, boxed_state(config, optimizer), mesh, rules)
 
@@ -110,9 +134,10 @@ def _initializer(config: Config, optimizer: optax.GradientTransformation) -> Any
     def init(key: jax.Array) -> TrainState:
         params = boxed_params(config.model, key)
         zero = jnp.zeros((), jnp.int32)
-        opt_state = optimizer.init(params)
+        trained = trained_params(config, params)
+        opt_state = optimizer.init(trained)
         # Zeros, because two names for the same parameters could not both be donated to the step.
-        ema = optax.tree.zeros_like(params) if config.optimizer.ema_decay else None
+        ema = optax.tree.zeros_like(trained) if config.optimizer.ema_decay else None
         return TrainState(zero, params, opt_state, zero, empty_window(config.train), ema)
 
     return init

@@ -20,9 +20,11 @@ from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.model.lengths import at_length, params_at_length
 from gpt2_jax.model.loss import nats_by_position, plain_cross_entropy, weighted_cross_entropy
 from gpt2_jax.model.params import output_table
+from gpt2_jax.model.trainable import joined, split, trained_names
 from gpt2_jax.parallel.compiler_options import compiler_options
 from gpt2_jax.parallel.mesh import BATCH_AXES
 from gpt2_jax.parallel.rules import Rules, sharding_context
+from gpt2_jax.training.gradient_norms import squares_by_layer
 from gpt2_jax.training.guard import judge
 from gpt2_jax.training.optimizer import (
     ScheduleNumbers,
@@ -192,18 +194,6 @@ def abstract_batch(
     )
 
 
-def norms_by_name(norms: Mapping[str, Any]) -> dict[str, float]:
-    """Returns {`name` or `name/layer`: norm} of a step's `grad_norms`, scalars and [L] arrays."""
-    named: dict[str, float] = {}
-    for name, value in norms.items():
-        array = np.asarray(value)
-        if array.ndim == 0:
-            named[name] = float(array)
-        else:
-            named |= {f"{name.removeprefix('h/')}/{i}": float(x) for i, x in enumerate(array)}
-    return named
-
-
 def _train_step(
     config: Config, optimizer: optax.GradientTransformationExtraArgs
 ) -> Callable[[TrainState, Batch, StepNumbers], tuple[TrainState, Metrics]]:
@@ -215,13 +205,14 @@ def _train_step(
         # Dropout depends only on (seed, step), so that a resumed run draws the same masks.
         seed = jax.random.wrap_key_data(numbers.dropout_key, impl=config.compute.prng)
         key = jax.random.fold_in(seed, state.step)
+        trained, frozen = split(state.params, trained_names(config, state.params))
         loss_sum, grad_sum = _accumulated_gradient(
-            model, state.params, batch, key, config.train.accumulation_steps
+            model, trained, frozen, batch, key, config.train.accumulation_steps
         )
         weight = _weights(batch).sum()
         total_weight = jnp.where(weight > 0, weight, 1.0)  # no targets: no loss and no gradient
         loss = loss_sum / total_weight
-        squares = _squares_by_layer(grad_sum)
+        squares = squares_by_layer(grad_sum)
         grad_norm = jnp.sqrt(sum(jnp.sum(leaf) for leaf in squares.values())) / total_weight
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         accepted, loss_window, loss_limit = judge(config.train, state.loss_window, loss, finite)
@@ -229,12 +220,12 @@ def _train_step(
         count = updates_made(state.opt_state)
         rate = learning_rate(config.schedule, numbers.schedule, count)
         gradient = Gradient(grad_sum, total_weight, grad_norm, accepted)
-        params, opt_state = apply_update(
-            config, optimizer, state.params, state.opt_state, gradient, rate
+        trained, opt_state = apply_update(
+            config, optimizer, trained, state.opt_state, gradient, rate
         )
         next_state = TrainState(
             step=state.step + 1,
-            params=params,
+            params=joined(trained, frozen),
             opt_state=opt_state,
             bad_steps=jnp.where(finite, 0, state.bad_steps + 1),
             loss_window=loss_window,
@@ -242,7 +233,7 @@ def _train_step(
         )
         if state.ema is not None:
             decay, updates = config.optimizer.ema_decay, updates_made(opt_state)
-            ema = updated_average(decay, state.ema, params, updates, accepted)
+            ema = updated_average(decay, state.ema, trained, updates, accepted)
             next_state = next_state._replace(ema=ema)
         metrics = {
             "loss": loss,
@@ -258,20 +249,24 @@ def _train_step(
 
 
 def _accumulated_gradient(
-    model: GPT2, params: Any, batch: Batch, key: jax.Array, steps: int
+    model: GPT2, trained: Any, frozen: Any, batch: Batch, key: jax.Array, steps: int
 ) -> tuple[jax.Array, Any]:
     """Returns (weighted nats, their gradient), summed over microbatches and not yet divided."""
-    gradient = jax.value_and_grad(weighted_loss, argnums=1)
+
+    @jax.value_and_grad
+    def gradient(trained: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        return weighted_loss(model, joined(trained, frozen), batch, key)
+
     if steps == 1:
-        return gradient(model, params, batch, key)
+        return gradient(trained, batch, key)
 
     def add_microbatch(carry: Any, i: jax.Array) -> tuple[Any, None]:
         # Microbatch i takes every steps-th row, so that each device keeps its rows and none move.
         micro = jax.tree.map(lambda x: x.reshape(-1, steps, *x.shape[1:])[:, i], batch)
-        value = gradient(model, params, micro, jax.random.fold_in(key, i))
+        value = gradient(trained, micro, jax.random.fold_in(key, i))
         return jax.tree.map(jnp.add, carry, value), None
 
-    zeros = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params))
+    zeros = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, trained))
     total, _ = jax.lax.scan(add_microbatch, zeros, jnp.arange(steps))
     return total
 
@@ -313,13 +308,3 @@ def _weights(batch: Batch) -> jax.Array:
     if batch.weights is not None:
         return batch.weights
     return jnp.ones(batch.targets.shape, jnp.float32)
-
-
-def _squares_by_layer(grads: Any) -> dict[str, jax.Array]:
-    """Returns sums of squares by parameter name: [L] for stacked layers, and scalars otherwise."""
-    squares = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        axes = tuple(range(1, leaf.ndim)) if name.startswith("h/") else None
-        squares[name] = jnp.sum(jnp.square(leaf), axis=axes)
-    return squares

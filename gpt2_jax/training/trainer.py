@@ -17,7 +17,10 @@ from gpt2_jax.config import Config
 from gpt2_jax.errors import UserError
 from gpt2_jax.files.lock import lock_folder
 from gpt2_jax.files.paths import resolve_path
+from gpt2_jax.formats.base import check_same, fingerprint, lasting_name
+from gpt2_jax.formats.model import Base
 from gpt2_jax.model.flops import flops_per_token
+from gpt2_jax.model.trainable import joined
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.chips import chip_for
 from gpt2_jax.parallel.distributed import (
@@ -28,6 +31,7 @@ from gpt2_jax.parallel.distributed import (
 )
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.parallel.stop import StopRequest
+from gpt2_jax.training.best import BestStep
 from gpt2_jax.training.evaluation import Evaluation
 from gpt2_jax.training.goodput import Goodput
 from gpt2_jax.training.hooks import make_hooks
@@ -37,7 +41,14 @@ from gpt2_jax.training.progress import Progress
 from gpt2_jax.training.rewind import check_rates_so_far
 from gpt2_jax.training.run import Run, Setup
 from gpt2_jax.training.saving import Saver, check_none_lost, note_saved
-from gpt2_jax.training.state import TrainState, abstract_state, init_state, without_params
+from gpt2_jax.training.state import (
+    TrainState,
+    abstract_state,
+    init_state,
+    stored_params,
+    without_params,
+    without_stored,
+)
 from gpt2_jax.training.throughput import Throughput
 from gpt2_jax.training.trackers import Trackers, open_trackers
 from gpt2_jax.training.watchdog import Watchdog
@@ -73,18 +84,24 @@ class Trainer:
         mesh_lib.check_batch(config.train, mesh)
         optimizer = make_optimizer(config)
         abstract = abstract_state(config, optimizer, mesh, rules)
-        self.constants = Run(config, folder, setup, mesh, rules, optimizer, abstract)
-        self._initial_params = None
         steps = CheckpointStore(folder / "checkpoints", read_only=True).steps()
         has_saved = broadcast_from_primary(len(steps)) > 0
-        if config.train.init_from and not has_saved:
-            self._initial_params = setup.read_params(config.train.init_from, abstract.params)
+        self._initial_params, base = None, None
+        name, adapts = config.train.init_from, config.model.lora_rank > 0
+        if name and (adapts or not has_saved):  # no checkpoint has the base of adapters
+            wanted = without_stored(config, abstract.params) if adapts else abstract.params
+            self._initial_params = setup.read_params(name, wanted)
+            if adapts:
+                found = fingerprint(self._initial_params, config.model)
+                base = Base(lasting_name(name), found)
+        self.constants = Run(config, folder, setup, mesh, rules, optimizer, abstract, base)
 
     def run(self, stop_at_step: int | None = None) -> dict[str, float]:
         """Trains to the end, or to `stop_at_step`.
 
         Returns:
-          `step`, where the run now stands, and the last validation's numbers.
+          `step`, where the run now stands, and the last validation's numbers; with
+          `checkpoint.best`, also `best_step`.
 
         Raises:
           UserError: if another trainer is using the workdir, or has trained there on other data.
@@ -116,15 +133,20 @@ class Trainer:
                 trackers = self._open_trackers(start)
                 stack.callback(trackers.close)
                 progress = stack.enter_context(Progress(total, start, enabled=is_primary()))
-                saver = Saver(
-                    run, store, progress.message, trackers.flush, on_saved=stop.note_saved
-                )
+                best = BestStep(run, store, start)
+
+                def on_saved(step: int) -> None:
+                    stop.note_saved(step)
+                    best.settle()
+
+                saver = Saver(run, store, progress.message, trackers.flush, on_saved=on_saved)
                 evaluation = Evaluation(run, trackers, progress, stop, watchdog)
                 missed_validation = evaluation.missed(start, stop_at)
             if start >= stop_at:
                 status = "done" if start == total else "nothing to do up to --stop_at_step"
                 progress.message(f"{status}: {run.workdir} is at step {start} of {total}")
-            if start < stop_at or missed_validation:
+            if (start < stop_at and not best.ended) or missed_validation:
+                best.forget()
                 progress.message(f"from step {start} to {stop_at}: compiling")
                 watchdog.report("compiling")
                 with goodput.measuring("compilation"):
@@ -138,23 +160,41 @@ class Trainer:
                 progress=progress,
                 saver=saver,
                 evaluation=evaluation,
+                best=best,
                 throughput=_throughput(run, goodput),
                 goodput=goodput,
                 stack=stack,
             )
-            Loop(run, hooks, saver, stop, watchdog, goodput).train(state, stop_at)
-            if start < stop_at < total:
-                progress.message(
-                    f"saved at step {stop_at} of {total}, as --stop_at_step asks; run the command "
-                    "without it to continue"
-                )
-            return {"step": max(start, stop_at), **evaluation.results}
+            loop = Loop(run, hooks, saver, stop, watchdog, goodput, ended=lambda: best.ended)
+            step = loop.train(state, stop_at)
+            if is_primary():
+                self._say_how_it_ended(progress, best, start, step)
+            return {"step": step, **evaluation.results, **best.result()}
+
+    def _say_how_it_ended(self, progress: Progress, best: BestStep, start: int, step: int) -> None:
+        """Shows why the run stands at `step`, which this start has trained to from `start`."""
+        total = self.constants.config.train.total_steps
+        early = best.ended and step < total
+        if early and step == start:
+            progress.message(
+                f"done: {self.constants.workdir} ended at step {step} of {total}, because "
+                f"{best.why_ended()}; a larger train.patience goes on"
+            )
+        elif early:
+            progress.message(f"ended at step {step} of {total}: {best.why_ended()}")
+        elif start < step < total:
+            progress.message(
+                f"saved at step {step} of {total}, as --stop_at_step asks; run the command "
+                "without it to continue"
+            )
+        if best.active and (early or step == total):
+            progress.message(best.summary(step))
 
     def _open_store(self) -> CheckpointStore:
         checkpoint = self.constants.config.checkpoint
         return CheckpointStore(
             self.constants.workdir / "checkpoints",
-            keep=checkpoint.keep,
+            keep=None if checkpoint.best else checkpoint.keep,  # `BestStep` removes steps itself
             keep_every=checkpoint.keep_every,
         )
 
@@ -177,12 +217,16 @@ class Trainer:
             self._check_continues(store.meta(step))
             note_saved(run.workdir, step)  # in case the start that saved it was killed before
             shapes = run.abstract
-            params, rest = store.restore(step, shapes.params, without_params(shapes))
+            stored = stored_params(run.config, shapes.params)
+            params, rest = store.restore(step, stored, without_params(shapes))
+            if run.base is not None:
+                params = joined(params, self._initial_params)
             return shapes._replace(params=params, **rest)
         check_none_lost(run.workdir)
         state = init_state(run.config, run.optimizer, run.abstract)
         if self._initial_params is not None:
-            state = state._replace(params=self._initial_params)
+            new = stored_params(run.config, state.params) if run.base else {}
+            state = state._replace(params=joined(new, self._initial_params))
         return state
 
     def _check_continues(self, meta: Mapping[str, Any]) -> None:
@@ -195,6 +239,9 @@ class Trainer:
                 f"{run.workdir} was trained with: its ids mean other text; restore the data, or "
                 "choose another --workdir"
             )
+        if run.base is not None and meta.get("base"):
+            name = f"train.init_from={run.config.train.init_from}"
+            check_same(Base(**meta["base"]), run.base.fingerprint, str(run.workdir), name)
         saved = config_lib.from_dict(meta["config"])
         config_lib.check_resume(saved, run.config, run.workdir)
         # Folders may have moved, so the shards are compared by their fingerprint.

@@ -18,6 +18,7 @@ from gpt2_jax.config import Config, OptimizerConfig
 from gpt2_jax.model.mup import scaled
 from gpt2_jax.training.mup import matrix_rate, rate_factors
 from gpt2_jax.training.optimizer import decay_mask
+from gpt2_jax.training.rates import rate_multipliers
 
 
 class Gradient(NamedTuple):
@@ -108,16 +109,19 @@ def adamw_update(
     mu = jax.tree.map(lambda m, g: old1 * m + new1 * g, adam.mu, grads)
     nu = jax.tree.map(lambda v, g: old2 * v + new2 * jnp.square(g), adam.nu, grads)
 
-    def moved(p: jax.Array, m: jax.Array, v: jax.Array, decays: bool, factor: float) -> jax.Array:
-        of_decay = 1.0 if config.mup_independent_decay else factor
+    def moved(
+        p: jax.Array, m: jax.Array, v: jax.Array, decays: bool, of_mup: float, multiplier: float
+    ) -> jax.Array:
+        factor = of_mup * multiplier
+        of_decay = multiplier if config.mup_independent_decay else factor
         kept = p * (1 - scaled(step, of_decay) * config.weight_decay) if decays else p
         return kept - scaled(pace, factor) * m / (jnp.sqrt(v) * root + config.epsilon)
 
     counted = jax.tree.map(
         lambda leaf: leaf + accepted.astype(leaf.dtype) if leaf.ndim == 0 else leaf, opt_state
     )
-    factors = rate_factors(params, of_matrices)
-    new_params = jax.tree.map(moved, params, mu, nu, decay_mask(params), factors)
+    factors = rate_factors(params, of_matrices), rate_multipliers(config, params)
+    new_params = jax.tree.map(moved, params, mu, nu, decay_mask(params), *factors)
     return new_params, optax.tree.set(counted, mu=mu, nu=nu)
 
 

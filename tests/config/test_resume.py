@@ -22,7 +22,7 @@ def _changed(config: Config, key: str) -> Config:
     elif knob.type is float:
         candidates += [value / 2, 0.5] if value is not None else [0.5]
     elif not knob.choices:
-        candidates = ["other", "other=1", "8"]
+        candidates = ["other", "other=1", "8", "eval/perplexity", "prompt:question,answer:reply"]
     for other in candidates:
         if other != value:
             section, name = key.split(".")
@@ -44,7 +44,9 @@ def _may_change(key: str) -> bool:
         "train.total_steps",
         "train.init_from",
         "train.init_resize",
+        "train.init_model",
         "train.max_bad_steps",
+        "train.patience",
         "train.hang_timeout",
         "schedule.allow_rewind",
     )
@@ -56,7 +58,11 @@ def _may_change(key: str) -> bool:
 )
 def test_only_what_the_run_computes_is_fixed_on_resume(key: str) -> None:
     model = {"num_layers": 4, "mup_base_width": 256}  # some knobs need a base width
-    saved = from_dict({"model": model, "train": {"batch_size": 64}})
+    best = {"best": "eval/loss"}  # others need to know which step is the best
+    train = {"batch_size": 64}
+    if key == "model.lora_rank":  # which needs a model to start from, and excludes muP
+        model, train = {"num_layers": 4}, {"batch_size": 64, "init_from": "base"}
+    saved = from_dict({"model": model, "train": train, "checkpoint": best})
     new = _changed(saved, key)
     if _may_change(key):
         check_resume(saved, new, "w")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,7 +64,7 @@ def test_rows_of_all_epochs_have_numbers_and_can_be_asked_for_in_any_order():
     rows = [forwards.row(number).tolist() for number in range(sum(counts))]
     begin = 0
     for count in counts:
-        assert sorted(itertools.chain(*rows[begin : begin + count])) == list(range(50))
+        assert sorted(i for row in rows[begin : begin + count] for i in row) == list(range(50))
         begin += count
     backwards = Epochs(lengths, _CAPACITY, 3)
     assert [backwards.row(n).tolist() for n in reversed(range(len(rows)))] == rows[::-1]

@@ -192,9 +192,9 @@ def test_no_variant_leaves_anything_in_the_program_of_another(tiny, tokens, nois
 
 
 def test_axes_of_other_encodings_are_unused(tiny):
-    assert unused_axes(tiny().config) == {"distance"}
-    assert unused_axes(tiny(position="relative").config) == {"position"}
-    assert unused_axes(tiny(position="rotary").config) == {"position", "distance"}
+    assert unused_axes(tiny().config) == {"distance", "lora_rank"}
+    assert unused_axes(tiny(position="relative").config) == {"position", "lora_rank"}
+    assert unused_axes(tiny(position="rotary").config) == {"position", "distance", "lora_rank"}
 
 
 def test_positions_restart_at_every_segment():

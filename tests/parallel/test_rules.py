@@ -83,11 +83,12 @@ def test_a_rule_that_no_parameter_uses_raises():
 def test_an_axis_that_a_variant_does_without_must_be_named_unused():
     mesh = make_mesh(MeshConfig(2, 2, 2))
     rotary = boxed_params(dataclasses.replace(_MODEL, position="rotary"))
-    with pytest.raises(ValueError, match=r"match no parameter: \['distance', 'position'\]"):
+    every = r"\['distance', 'lora_rank', 'position'\]"
+    with pytest.raises(ValueError, match=f"match no parameter: {every}"):
         shardings(rotary, mesh, Rules())
     with pytest.raises(ValueError, match=r"match no parameter: \['position'\]"):
-        shardings(rotary, mesh, Rules(), unused={"mlp", "distance"})
-    unused = {"position", "distance"}
+        shardings(rotary, mesh, Rules(), unused={"mlp", "distance", "lora_rank"})
+    unused = {"position", "distance", "lora_rank"}
     placed = shardings(rotary, mesh, Rules(), unused=unused)
     default = shardings(boxed_params(), mesh, Rules(), unused=unused)  # used all the same
     assert default.pop("wpe").spec == PartitionSpec(None, "fsdp")

@@ -124,7 +124,7 @@ def test_at_the_base_width_the_step_is_that_of_the_standard_parametrization(knob
 def test_the_state_takes_the_memory_it_takes_without_mup():
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     standard, mup = (
-        state_bytes(abstract_state(config, make_optimizer(config), mesh, Rules()))
+        state_bytes(config, abstract_state(config, make_optimizer(config), mesh, Rules()))
         for config in (make_config(), mup_config())
     )
     assert mup == standard
