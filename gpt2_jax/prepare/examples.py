@@ -11,7 +11,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ from gpt2_jax.prepare.example_lines import (
     encode_examples,
     read_index,
 )
-from gpt2_jax.prepare.prepare import check_free
+from gpt2_jax.prepare.prepare import check_free, put_in_place
 from gpt2_jax.prepare.staging import Staging, open_staging
 from gpt2_jax.prepare.stream import TokenStream
 from gpt2_jax.prepare.tasks import encode_all, explained, in_order, joined_sha256
@@ -214,7 +213,7 @@ def _make(
             },
         }
         write_meta(staging.shards, meta)
-        os.replace(staging.shards, replaceable_folder(out, "--out"))
+        put_in_place(staging, out)
     return meta
 
 

@@ -23,7 +23,7 @@ from gpt2_jax.files.paths import local_path, replaceable_folder
 from gpt2_jax.prepare import encode
 from gpt2_jax.prepare.corpora import Corpus, documents_corpus
 from gpt2_jax.prepare.engines import Engine, open_engine
-from gpt2_jax.prepare.staging import open_staging
+from gpt2_jax.prepare.staging import Staging, open_staging
 from gpt2_jax.prepare.stream import TokenStream
 from gpt2_jax.prepare.tasks import encode_all, explained, in_order, joined_sha256
 from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, Document, WorkItem, item_key
@@ -213,8 +213,18 @@ def _make(
             },
         }
         write_meta(staging.shards, meta)
-        os.replace(staging.shards, replaceable_folder(out, "--out"))
+        put_in_place(staging, out)
     return meta
+
+
+def put_in_place(staging: Staging, out: Path) -> None:
+    """Makes the finished shards the folder `out`, in one step.
+
+    Raises:
+      UserError: if no folder can be moved there.
+      OSError: if it cannot be written.
+    """
+    os.replace(staging.shards, replaceable_folder(out, "--out"))
 
 
 def tokenizer_for(chosen: str | Tokenizer, items: Sequence[WorkItem], engine: Engine) -> Tokenizer:

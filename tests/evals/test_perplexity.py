@@ -168,6 +168,8 @@ def test_losses_by_position_are_means_over_windows(axes):
 class _Fixed:
     bytes_per_token, num_batches, num_windows = 1.0, 1, 1
 
+    by_position = True
+
     def __init__(self, loss, loss_T):
         self._found = loss, np.array(loss_T)
 

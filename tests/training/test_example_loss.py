@@ -58,15 +58,19 @@ def nats_of(config, batch, params):
 
 def alone_by_hand(T, prompt, answer):
     """Nats of an answer and its end, from the logits of the example alone."""
-    config = made_config(T)
-    tokens = np.array([[*prompt, *answer, EOT]])
-    hidden, _ = build_model(config.model, config.compute).apply(
-        {"params": params_of(T)}, jnp.asarray(tokens[:, :-1])
-    )
-    logits = np.asarray(hidden @ params_of(T)["wte"].T, np.float64)[0, :, :V]
+    tokens = np.array([*prompt, *answer, EOT])
+    inputs = np.zeros((1, T), np.int32)  # what follows the example changes nothing before it
+    inputs[0, : len(tokens) - 1] = tokens[:-1]
+    logits = np.asarray(logits_of(T)(params_of(T), inputs), np.float64)[0, :, :V]
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    first = len(prompt) - 1
-    return -sum(logs[i, tokens[0, i + 1]] for i in range(first, tokens.shape[1] - 1))
+    return -sum(logs[i, tokens[i + 1]] for i in range(len(prompt) - 1, len(tokens) - 1))
+
+
+@functools.cache
+def logits_of(T):
+    config = made_config(T)
+    model = build_model(config.model, config.compute)
+    return jax.jit(lambda p, tokens: model.apply({"params": p}, tokens)[0] @ p["wte"].T)
 
 
 def test_the_loss_is_that_of_answers_and_ends_by_hand():
@@ -79,6 +83,7 @@ def test_the_loss_is_that_of_answers_and_ends_by_hand():
 @pytest.mark.parametrize("kernel", ["reference", "cpu", "splash"])
 def test_packed_examples_have_the_losses_they_have_alone(kernel, monkeypatch):
     T = 128 if kernel == "splash" else 16
+    by_hand = [alone_by_hand(T, *pair) for pair in PAIRS[:2]]
     if kernel == "splash":  # as plain operations, because there is no TPU
         attend = functools.partial(splash_attention, interpret=True)
         monkeypatch.setitem(
@@ -108,7 +113,6 @@ def test_packed_examples_have_the_losses_they_have_alone(kernel, monkeypatch):
     first, second = nats_3xT[0, : ends[0]].sum(), nats_3xT[0, ends[0] :].sum()
     assert first == pytest.approx(nats_3xT[1].sum(), rel=1e-5)
     assert second == pytest.approx(nats_3xT[2].sum(), rel=1e-5)
-    by_hand = [alone_by_hand(T, *pair) for pair in PAIRS[:2]]
     assert [first, second] == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -147,9 +151,9 @@ def test_validation_is_nats_per_answer_token(axes):
     abstract = abstract_state(config, make_optimizer(config), mesh, rules).params
     params = jax.device_put(params_of(T), jax.tree.map(lambda leaf: leaf.sharding, abstract))
     val = fit(make_examples(pairs), T, "made")
-    evaluator = Perplexity(config, val, Tokenizer(), mesh, rules, abstract)
+    evaluator = Perplexity(config, val, EndingTokenizer(), mesh, rules, abstract)
     numbers = dict(evaluator(params, lambda: None))
-    nats = sum(alone_by_hand_fast(pairs))
+    nats = sum(alone_by_hand(T, *pair) for pair in pairs)
     tokens = sum(len(answer) + 1 for _, answer in pairs)
     assert set(numbers) == {"eval/loss", "eval/perplexity", "eval/bits_per_byte"}
     assert numbers["eval/loss"] == pytest.approx(nats / tokens, rel=1e-5)
@@ -158,16 +162,8 @@ def test_validation_is_nats_per_answer_token(axes):
     assert numbers["eval/bits_per_byte"] == pytest.approx(nats / np.log(2) / size, rel=1e-5)
 
 
-@functools.cache
-def _alone():
-    config = made_config(16)
-    model = build_model(config.model, config.compute)
-    return jax.jit(lambda p, b: weighted_loss(model, p, b, cross_entropy=nats_by_position).sum())
-
-
-def alone_by_hand_fast(pairs):
-    """Nats of each example in a row of its own, which other tests compare with those by hand."""
-    return [float(_alone()(params_of(16), packed(16, [pair]))) for pair in pairs]
+class EndingTokenizer(Tokenizer):
+    eot = EOT
 
 
 def example_setup(config, evaluators=()):
@@ -176,20 +172,26 @@ def example_setup(config, evaluators=()):
     return make_setup(config, evaluators, source=loader, origins=loader.origins)
 
 
+def losses_of(folder, *configs):
+    """Trains in a folder, the first config for 5 steps if there are two; returns losses by step."""
+    stops = (None,) if len(configs) == 1 else (5, None)
+    for config, stop in zip(configs, stops, strict=True):
+        Trainer(config, folder, example_setup(config)).run(stop)
+    return {line["step"]: line["loss"] for line in lines(folder) if "loss" in line}
+
+
+CONFIG = make_config(eval__every=0, log__every=1)
+
+
+@pytest.mark.slow
 def test_a_resumed_run_has_the_losses_of_the_whole_to_the_bit(tmp_path):
-    config = make_config(eval__every=0, log__every=1)
-    Trainer(config, tmp_path / "whole", example_setup(config)).run()
-    for stop in (5, None):
-        Trainer(config, tmp_path / "halves", example_setup(config)).run(stop)
-    whole, halves = (
-        {line["step"]: line["loss"] for line in lines(tmp_path / name) if "loss" in line}
-        for name in ("whole", "halves")
-    )
+    whole = losses_of(tmp_path / "whole", CONFIG)
     assert len(whole) == 12
-    assert whole == halves
-    # On another mesh: the same batches.
+    assert losses_of(tmp_path / "halves", CONFIG, CONFIG) == whole
+
+
+@pytest.mark.slow
+def test_a_run_that_moves_to_another_mesh_keeps_its_batches(tmp_path):
+    whole = losses_of(tmp_path / "whole", CONFIG)
     other = make_config(eval__every=0, log__every=1, mesh__data=1, mesh__fsdp=4, mesh__tensor=2)
-    Trainer(config, tmp_path / "moved", example_setup(config)).run(5)
-    Trainer(other, tmp_path / "moved", example_setup(other)).run()
-    moved = {line["step"]: line["loss"] for line in lines(tmp_path / "moved") if "loss" in line}
-    assert moved == pytest.approx(whole, rel=1e-5)
+    assert losses_of(tmp_path / "moved", CONFIG, other) == pytest.approx(whole, rel=1e-5)
