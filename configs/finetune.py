@@ -4,7 +4,7 @@ Command:
   gpt2-jax train --config configs/finetune.py --workdir runs/tuned \
     --config.train.init_from=M --config.data.path=FILE.jsonl
 Hardware: 2 CPU cores for a model of a million parameters; one GPU of 16 GB for gpt2.
-Time: 2 minutes on 2 CPU cores for the model of configs/quickstart.py.
+Time: 2 to 7 minutes on 2 CPU cores for the model of configs/quickstart.py.
 Expected loss: depends on the examples; near 0 nats per answer token where the answer follows from
   the prompt, as in experiments/finetuning/reversed_words.py.
 """

@@ -4,8 +4,9 @@ Command:
   gpt2-jax train --config configs/finetune_lora.py --workdir runs/adapted \
     --config.train.init_from=M --config.data.path=FILE.jsonl
 Hardware: 2 CPU cores for a model of a million parameters; one GPU of 8 GB for gpt2.
-Time: 3 minutes on 2 CPU cores for the model of configs/quickstart.py.
-Expected loss: that of configs/finetune.py within 5 % where rank 8 suffices.
+Time: 3 to 10 minutes on 2 CPU cores for the model of configs/quickstart.py.
+Expected loss: 0.004 nats per answer token on the words of experiments/finetuning/reversed_words.py,
+  where configs/finetune.py ends at 0.0001; both answer every word.
 """
 
 from gpt2_jax.config import default
