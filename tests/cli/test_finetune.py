@@ -84,6 +84,7 @@ def test_one_command_tunes_a_model_of_any_format(
         assert _train("finetune") == 0
 
 
+@pytest.mark.slow
 def test_adapters_of_a_run_are_tuned_sampled_merged_and_exported(
     house: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

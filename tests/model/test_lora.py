@@ -82,7 +82,7 @@ def test_an_adapter_of_zeros_changes_no_logit():
     assert abs(logits(MODEL, params) - logits(plain, base)).max() > 0.1
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("plain", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("targets", [EVERY, "mlp.c_gate,attn.c_attn"])
 def test_merged_weights_give_the_same_logits(targets, plain):
     gated = "swiglu" if "gate" in targets else "gelu_new"
@@ -121,7 +121,14 @@ def test_decoding_with_a_cache_equals_a_pass_without():
     np.testing.assert_allclose(cached, logits(MODEL, params), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("axes", [(1, 8, 1), (2, 2, 2), (1, 2, 4)])
+@pytest.mark.parametrize(
+    "axes",
+    [
+        pytest.param((1, 8, 1), marks=pytest.mark.slow),
+        (2, 2, 2),
+        pytest.param((1, 2, 4), marks=pytest.mark.slow),
+    ],
+)
 def test_eight_devices_give_the_logits_and_gradients_of_one(axes):
     params = noisy(MODEL)
     model = build_model(MODEL, COMPUTE)
@@ -139,7 +146,7 @@ def test_eight_devices_give_the_logits_and_gradients_of_one(axes):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), sharded, grads)
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("remat", [pytest.param("dots", marks=pytest.mark.slow), "full"])
 def test_dropout_acts_in_training_alone_and_remat_changes_nothing(remat):
     config = dataclasses.replace(MODEL, lora_dropout=0.5)
     params, rngs = noisy(MODEL), {"dropout": jax.random.key(3)}

@@ -17,8 +17,8 @@ _GIB, _MIB = 2**30, 2**20
 _KEYS = (
     "topology chip devices mesh method fits memory_bytes needed_bytes available_bytes collectives "
     "traffic_ratio rematerializations flops_per_step tokens_per_step rows_per_device "
-    "accumulation_steps remat parameters total_steps compile_seconds step_seconds exposed_seconds "
-    "kernel_peak tokens_per_second mfu days chip_hours"
+    "accumulation_steps remat parameters trained_parameters total_steps compile_seconds "
+    "step_seconds exposed_seconds kernel_peak tokens_per_second mfu days chip_hours"
 )
 _AXES = {"data": 4, "fsdp": 4, "tensor": 1}
 _STATE = {"parameters": 4 * _GIB, "optimizer": 8 * _GIB, "gradients": 4 * _GIB}

@@ -95,7 +95,7 @@ def live(folder, config, values, moments):
         shutil.rmtree(half_written)
     store = Store(directory, moments)
     setup = types.SimpleNamespace(tokenizer={}, data_fingerprint="")
-    run = types.SimpleNamespace(config=config, workdir=folder, setup=setup)
+    run = types.SimpleNamespace(config=config, workdir=folder, setup=setup, base=None)
     start, total = max(store.steps(), default=0), config.train.total_steps
     _drop_lines_after(folder / "metrics.jsonl", start)
     best = BestStep(run, store, start)

@@ -18,6 +18,7 @@ from gpt2_jax.config import from_dict, to_dict
 from gpt2_jax.errors import UserError
 from gpt2_jax.experiment import dry_run
 from gpt2_jax.formats.load import load
+from gpt2_jax.formats.run_model import resolve_model
 from gpt2_jax.model import lora
 from gpt2_jax.model.trainable import names
 from gpt2_jax.tokenizers.byte import ByteTokenizer
@@ -121,6 +122,7 @@ def test_the_model_is_read_with_its_base(home):
     assert model.base and model.base.name == str((folder / "base").resolve())
 
 
+@pytest.mark.slow
 def test_another_mesh_gives_the_same_within_1e_5(home):
     folder, seen = home
     config = configured(folder / "base", mesh__data=2, mesh__fsdp=2, mesh__tensor=2)
@@ -186,7 +188,6 @@ def test_a_run_with_adapters_continues_merged_and_is_no_base(home):
     ("changes", "words"),
     [
         ({"optimizer__freeze": "wte"}, "optimizer.freeze=wte has no effect with model.lora_rank=2"),
-        ({"train__init_from": None}, "name it with --config.train.init_from=M"),
         ({"model__mup_base_width": 16}, "model.mup_base_width=16 exclude each other"),
         ({"model__lora_rank": 33}, "must be at most model.d_model=32"),
         ({"model__lora_alpha": 0.0}, "model.lora_alpha=0 multiplies"),
@@ -203,6 +204,11 @@ def test_knobs_that_do_not_fit_are_refused(changes, words):
         values[section][name] = value
     with pytest.raises(UserError, match=re.escape(words)):
         from_dict(values)
+
+
+def test_adapters_need_a_model_once_the_run_starts():
+    with pytest.raises(UserError, match=r"name it with --config\.train\.init_from=M"):
+        resolve_model(make_config(**LORA, **SHORT))
 
 
 def test_a_shorter_context_is_cut_and_a_longer_one_refused(home):

@@ -86,6 +86,7 @@ def test_the_first_pattern_that_matches_counts():
     assert factors["wte"] == factors["ln_f/scale"] == factors["h/attn/c_proj/kernel"] == 4
 
 
+@pytest.mark.slow
 def test_factors_of_one_change_nothing_in_the_step():
     standard, ones, other = (
         # The links of the chain have numbers in the names of the arguments.

@@ -61,7 +61,9 @@ class FakeStore:
 def make_saver(workdir, store, clock=None, on_saved=lambda step: None, **changes):
     messages, flushes = [], []
     setup = types.SimpleNamespace(tokenizer={"name": "byte"}, data_fingerprint="first")
-    run = types.SimpleNamespace(config=make_config(**changes), workdir=workdir, setup=setup)
+    run = types.SimpleNamespace(
+        config=make_config(**changes), workdir=workdir, setup=setup, base=None
+    )
     saver = Saver(
         run,
         store,
