@@ -23,6 +23,7 @@ from gpt2_jax.model.activations import GATES, make_activation
 from gpt2_jax.model.attention import layer_scales, reference_attention, split_qkv
 from gpt2_jax.model.attention_kernels import choose, fused_attention
 from gpt2_jax.model.cache import KVCache, LayerCache, append
+from gpt2_jax.model.cached_attention import cached_attention
 from gpt2_jax.model.defaults import layers_per_iteration
 from gpt2_jax.model.dropout import Dropout
 from gpt2_jax.model.embedding import embed
@@ -87,8 +88,16 @@ class Attention(nn.Module):
             q_BxTxHxK, k_BxTxHxK = (rotate(x, positions_BxT) for x in (q_BxTxHxK, k_BxTxHxK))
         if layer_scale is not None:
             q_BxTxHxK = (q_BxTxHxK * layer_scale).astype(q_BxTxHxK.dtype)
-        kernel = "reference" if cache is not None else choose(config, compute)
-        if kernel != "reference":
+        score_bias = encoding.score_bias
+        if cache is not None:
+            cache = append(cache, (k_BxTxHxK, v_BxTxHxK), slots_BxT[:, 0])
+            S = cache[0].shape[2]
+            bias = score_bias and score_bias(self, q_BxTxHxK, slots_BxT, S)
+            scale, window = config.score_scale, config.attention_window
+            y_BxTxHxK = cached_attention(
+                q_BxTxHxK, *cache, slots_BxT, scale, compute.matmul_precision, window, bias
+            )
+        elif (kernel := choose(config, compute)) != "reference":
             y_BxTxHxK = fused_attention(
                 q_BxTxHxK,
                 k_BxTxHxK,
@@ -100,16 +109,11 @@ class Attention(nn.Module):
                 config.attention_window,
             )
         else:
-            k_BxSxHxK, v_BxSxHxK = k_BxTxHxK, v_BxTxHxK
-            if cache is not None:
-                cache = append(cache, (k_BxTxHxK, v_BxTxHxK), slots_BxT[:, 0])
-                k_BxSxHxK, v_BxSxHxK = cache
-            S, score_bias = k_BxSxHxK.shape[1], encoding.score_bias
-            bias = score_bias and score_bias(self, q_BxTxHxK, slots_BxT, S)
+            bias = score_bias and score_bias(self, q_BxTxHxK, slots_BxT, x_BxTxD.shape[1])
             y_BxTxHxK, probs_BxHxTxS = reference_attention(
                 q_BxTxHxK,
-                k_BxSxHxK,
-                v_BxSxHxK,
+                k_BxTxHxK,
+                v_BxTxHxK,
                 slots_BxT,
                 segments_BxT,
                 config.score_scale,
