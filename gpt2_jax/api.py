@@ -16,8 +16,8 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.formats import load as load_lib
 from gpt2_jax.formats.load import Model
 from gpt2_jax.inference import generate as generate_lib
-from gpt2_jax.inference.generate import Sample
 from gpt2_jax.inference.sampling import SamplingOptions
+from gpt2_jax.inference.text import Sample
 from gpt2_jax.model import lengths
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.gpt2 import GPT2

@@ -312,15 +312,15 @@ class GPT2(nn.Module):
     def unembed(self, hidden_BxTxD: jax.Array) -> jax.Array:
         """Returns float32 logits [B, T, vocab_size] of hidden states, without padded rows."""
         table = self.wte if self.config.tie_embeddings else self.lm_head
-        table_VxD = table.astype(self.compute.dtype)[: self.config.vocab_size]
         logits_BxTxV = jnp.einsum(
             "btd,vd->btv",
             hidden_BxTxD,
-            table_VxD,
+            table.astype(self.compute.dtype),
             precision=self.compute.matmul_precision,
             preferred_element_type=jnp.float32,
         )
-        return capped(logits_BxTxV, self.config.logit_softcap)
+        # Padded rows are dropped from the logits: to cut the table, XLA would copy it every time.
+        return capped(logits_BxTxV[..., : self.config.vocab_size], self.config.logit_softcap)
 
     def _embed(self, tokens_BxT: jax.Array, positions_BxT: jax.Array) -> jax.Array:
         x_BxTxD = embed(self.wte, tokens_BxT, ("vocab", "embed"), self.compute)

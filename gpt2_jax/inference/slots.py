@@ -1,0 +1,340 @@
+"""The device's side of generation: rows of a batch (slots) that texts enter and leave one by one.
+
+A text is prefilled alone, in chunks of one size, into a cache of one row; `insert` copies that row
+into a slot and draws the first token; `decode_block` draws up to `BLOCK` tokens for every slot in
+use. What a slot draws depends on nothing in the others: all shapes are fixed, attention goes over
+blocks whose number changes no bit, and each row has its own options and its own noise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gpt2_jax.inference.penalties import History, Penalties
+from gpt2_jax.inference.sampling import MOST_BIASES, MOST_ENDS, Settings, draw
+from gpt2_jax.model.cache import KVCache, init_cache
+from gpt2_jax.model.gpt2 import GPT2
+
+BLOCK = 16
+"""The most tokens that a slot draws in one call of the host."""
+MOST_LOGPROBS = 20
+"""How many of the most probable tokens are reported with their log-probabilities, at most."""
+NONE = -1
+"""Stands in place of a token where none was drawn."""
+
+
+class Slots(NamedTuple):
+    """Holds the state of all slots; programs take it over and return the next one.
+
+    Attributes:
+      cache: keys and values of the tokens that the model has read.
+      pending_B: int32, the last token drawn, which the model has not read yet.
+      active_B: bool, whether the slot goes on.
+      remaining_B: int32, tokens it may still draw.
+      drawn_B: int32, tokens it has drawn.
+      settings: how it draws.
+      history: its tokens, prompt and pending token included.
+    """
+
+    cache: KVCache
+    pending_B: Any
+    active_B: Any
+    remaining_B: Any
+    drawn_B: Any
+    settings: Settings
+    history: History
+
+
+class Row(NamedTuple):
+    """Holds what a text brings into its slot, besides its keys and values.
+
+    Attributes:
+      tokens_S: int32, its tokens, padded to the number of slots of the cache.
+      length: int32, how many they are.
+      prompt_length: int32, how many of them are the prompt.
+      remaining: int32, tokens to draw, at least 1.
+      drawn: int32, tokens drawn before, by which the noise goes on.
+      settings: how it draws, without the axis B.
+    """
+
+    tokens_S: Any
+    length: Any
+    prompt_length: Any
+    remaining: Any
+    drawn: Any
+    settings: Settings
+
+
+class Drawn(NamedTuple):
+    """Holds tokens and, if they are asked for, the model's own log-probabilities.
+
+    Attributes:
+      tokens: int32, [B] or [B, n]; `NONE` where a slot drew none.
+      logprobs: float32 of the same shape, before penalties, biases and temperature; None unless
+        asked for.
+      top_ids, top_logprobs: the most probable tokens, with a further axis of `MOST_LOGPROBS`.
+    """
+
+    tokens: Any
+    logprobs: Any = None
+    top_ids: Any = None
+    top_logprobs: Any = None
+
+
+def empty_slots(model: GPT2, num_rows: int, num_slots: int) -> Slots:
+    """Returns slots of which none is in use.
+
+    Args:
+      model: a module of `build_decoder`.
+      num_rows: B, how many texts are generated at a time.
+      num_slots: S, the most tokens of a text, prompt included.
+    """
+    B, V = num_rows, model.config.vocab_size
+    zeros = functools.partial(jnp.zeros, B)
+    penalties = Penalties(
+        presence_B=zeros(jnp.float32),
+        frequency_B=zeros(jnp.float32),
+        repetition_B=jnp.ones(B, jnp.float32),
+        ngram_B=zeros(jnp.int32),
+        bias_ids_BxN=jnp.full((B, MOST_BIASES), NONE, jnp.int32),
+        biases_BxN=jnp.zeros((B, MOST_BIASES), jnp.float32),
+    )
+    settings = Settings(
+        temperature_B=zeros(jnp.float32),
+        top_k_B=zeros(jnp.int32),
+        top_p_B=jnp.ones(B, jnp.float32),
+        min_p_B=zeros(jnp.float32),
+        penalties=penalties,
+        ends_BxE=jnp.full((B, MOST_ENDS), NONE, jnp.int32),
+        keys_Bx2=jnp.zeros((B, 2), jnp.uint32),
+    )
+    history = History(
+        tokens_BxS=jnp.zeros((B, num_slots), jnp.int32),
+        lengths_B=zeros(jnp.int32),
+        counts_BxV=jnp.zeros((B, V), jnp.int32),
+        in_prompt_BxV=jnp.zeros((B, V), bool),
+    )
+    return Slots(
+        cache=empty_cache(model, B, num_slots),
+        pending_B=zeros(jnp.int32),
+        active_B=zeros(bool),
+        remaining_B=zeros(jnp.int32),
+        drawn_B=zeros(jnp.int32),
+        settings=settings,
+        history=history,
+    )
+
+
+def empty_cache(model: GPT2, num_rows: int, num_slots: int) -> KVCache:
+    """Returns a cache of so many slots, which may be more than the context, for padding."""
+    room = dataclasses.replace(model.config, context_length=num_slots)
+    return init_cache(room, model.compute.dtype, num_rows, num_slots)
+
+
+@functools.partial(jax.jit, static_argnames="model", donate_argnames="staged")
+def prefill_chunk(
+    model: GPT2,
+    params: Any,
+    staged: KVCache,
+    tokens_1xC: jax.Array,
+    start: jax.Array,
+    count: jax.Array,
+) -> tuple[KVCache, jax.Array]:
+    """Reads the next chunk of a text: returns (its cache, the hidden state [1, D] of its last token).
+
+    Args:
+      model, params: see `decode_block`.
+      staged: a cache of one row with the chunks before.
+      tokens_1xC: the chunk, padded at its end.
+      start: tokens before it.
+      count: tokens in it without padding.
+    """
+    staged = staged._replace(lengths=start[None])
+    hidden_1xCxD, staged = model.apply({"params": params}, tokens_1xC, staged)
+    last_1xD = jax.lax.dynamic_index_in_dim(hidden_1xCxD, count - 1, axis=1, keepdims=False)
+    return staged, last_1xD
+
+
+@functools.partial(jax.jit, static_argnames="model", donate_argnames="staged")
+def prefill_chunk_with_logprobs(
+    model: GPT2,
+    params: Any,
+    staged: KVCache,
+    tokens_1xC: jax.Array,
+    start: jax.Array,
+    count: jax.Array,
+    targets_1xC: jax.Array,
+) -> tuple[KVCache, jax.Array, Drawn]:
+    """Does what `prefill_chunk` does, and returns the log-probabilities of the targets, [1, C]."""
+    staged = staged._replace(lengths=start[None])
+    hidden: Any
+    hidden, staged = model.apply({"params": params}, tokens_1xC, staged)
+    logits: Any = model.apply({"params": params}, hidden, method=GPT2.unembed)
+    found = _with_logprobs(logits[0], targets_1xC[0])
+    last_1xD = jax.lax.dynamic_index_in_dim(hidden, count - 1, axis=1, keepdims=False)
+    return staged, last_1xD, jax.tree.map(lambda leaf: leaf[None], found)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("model", "logprobs", "continued"), donate_argnames="slots"
+)
+def insert(
+    model: GPT2,
+    params: Any,
+    slots: Slots,
+    staged: KVCache,
+    last_1xD: jax.Array,
+    row: Row,
+    index: jax.Array,
+    *,
+    logprobs: bool = False,
+    continued: bool = False,
+) -> tuple[Slots, Drawn]:
+    """Puts a prefilled text into a slot and draws its next token: (slots, the token, [1]).
+
+    Args:
+      model, params: see `decode_block`.
+      slots: the state, whose slot `index` is overwritten as a whole.
+      staged: the text's cache, of one row.
+      last_1xD: the hidden state of its last token.
+      row: the rest.
+      index: the slot.
+      logprobs: whether to return log-probabilities.
+      continued: whether the slot's own text goes on, with fewer of its tokens; counts of what it
+        has generated, and what was in its prompt, then stay as they are.
+    """
+    S, V = row.tokens_S.shape[0], model.config.vocab_size
+    if continued:
+        counts_V, in_prompt_V = (
+            array[index] for array in (slots.history.counts_BxV, slots.history.in_prompt_BxV)
+        )
+    else:
+        at_S = jnp.arange(S)
+        in_prompt_V = _marked(row.tokens_S, at_S < row.prompt_length, V) > 0
+        counts_V = _marked(row.tokens_S, (at_S >= row.prompt_length) & (at_S < row.length), V)
+    history = History(row.tokens_S, row.length, counts_V, in_prompt_V)
+    alone = Slots(
+        cache=KVCache(staged.layers, row.length[None] - 1),
+        pending_B=jnp.zeros(1, jnp.int32),
+        active_B=jnp.ones(1, bool),
+        remaining_B=row.remaining[None],
+        drawn_B=row.drawn[None],
+        settings=jax.tree.map(lambda leaf: leaf[None], row.settings),
+        history=jax.tree.map(lambda leaf: leaf[None], history),
+    )
+    logits: Any = model.apply({"params": params}, last_1xD[:, None], method=GPT2.unembed)
+    alone, drawn = _draw(alone, logits[:, 0], logprobs)
+
+    def put(array: jax.Array, new: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(array, new.astype(array.dtype), index, axis=0)
+
+    return jax.tree.map(put, slots, alone), drawn
+
+
+@functools.partial(jax.jit, static_argnames=("model", "logprobs"), donate_argnames="slots")
+def decode_block(
+    model: GPT2, params: Any, slots: Slots, count: jax.Array, *, logprobs: bool = False
+) -> tuple[Slots, Drawn]:
+    """Draws up to `count` tokens, at most `BLOCK`, in every slot in use: (slots, tokens [B, BLOCK]).
+
+    It ends early when no slot goes on.
+
+    Args:
+      model: a module of `build_decoder`.
+      params: parameters of `generate.decode_params`.
+      slots: the state.
+      count: int32.
+      logprobs: whether to return log-probabilities.
+    """
+
+    def go_on(carry: Any) -> jax.Array:
+        i, slots, _ = carry
+        return (i < count) & slots.active_B.any()
+
+    def step(carry: Any) -> Any:
+        i, slots, block = carry
+        # Slots that are not in use read a token of no text at the beginning of their row.
+        lengths_B = jnp.where(slots.active_B, slots.history.lengths_B - 1, 0)
+        cache = slots.cache._replace(lengths=lengths_B)
+        logits: Any
+        logits, cache = model.apply(
+            {"params": params}, slots.pending_B[:, None], cache, method=GPT2.logits
+        )
+        slots, drawn = _draw(slots._replace(cache=cache), logits[:, 0], logprobs)
+        block = jax.tree.map(
+            lambda array, new: jax.lax.dynamic_update_index_in_dim(array, new, i, axis=1),
+            block,
+            drawn,
+        )
+        return i + 1, slots, block
+
+    B = slots.pending_B.shape[0]
+    block = Drawn(jnp.full((B, BLOCK), NONE, jnp.int32))
+    if logprobs:
+        top = (B, BLOCK, min(MOST_LOGPROBS, model.config.vocab_size))
+        block = Drawn(
+            block.tokens,
+            jnp.zeros((B, BLOCK), jnp.float32),
+            jnp.zeros(top, jnp.int32),
+            jnp.zeros(top, jnp.float32),
+        )
+    _, slots, block = jax.lax.while_loop(go_on, step, (jnp.int32(0), slots, block))
+    return slots, block
+
+
+@functools.partial(jax.jit, donate_argnames="slots")
+def release(slots: Slots, index: jax.Array) -> Slots:
+    """Returns the slots with one that goes on no more."""
+    return slots._replace(active_B=slots.active_B.at[index].set(False))
+
+
+def _draw(slots: Slots, logits_BxV: jax.Array, logprobs: bool) -> tuple[Slots, Drawn]:
+    """Draws the next token of every slot that goes on."""
+    history, active_B = slots.history, slots.active_B
+    token_B = draw(logits_BxV, slots.settings, history, slots.drawn_B)
+    rows_B = jnp.arange(len(token_B))
+
+    def counted(counts_BxV: jax.Array) -> jax.Array:
+        return counts_BxV.at[rows_B, token_B].add(active_B.astype(jnp.int32))
+
+    S = history.tokens_BxS.shape[1]
+    at_B = jnp.where(active_B, history.lengths_B, S)  # beyond the end nothing is written
+    history = History(
+        tokens_BxS=history.tokens_BxS.at[rows_B, at_B].set(token_B, mode="drop"),
+        lengths_B=history.lengths_B + active_B,
+        counts_BxV=jax.lax.cond(
+            slots.settings.penalties.counting, counted, lambda x: x, history.counts_BxV
+        ),
+        in_prompt_BxV=history.in_prompt_BxV,
+    )
+    remaining_B = slots.remaining_B - active_B
+    ended_B = (token_B[:, None] == slots.settings.ends_BxE).any(-1) | (remaining_B <= 0)
+    shown_B = jnp.where(active_B, token_B, NONE)
+    drawn = _with_logprobs(logits_BxV, token_B) if logprobs else Drawn(shown_B)
+    slots = slots._replace(
+        pending_B=token_B,
+        active_B=active_B & ~ended_B,
+        remaining_B=remaining_B,
+        drawn_B=slots.drawn_B + active_B,
+        history=history,
+    )
+    return slots, drawn._replace(tokens=shown_B)
+
+
+def _with_logprobs(logits_NxV: jax.Array, tokens_N: jax.Array) -> Drawn:
+    """Returns the tokens with their log-probabilities and those of the most probable tokens."""
+    logprobs_NxV = jax.nn.log_softmax(logits_NxV)
+    chosen_N = jnp.take_along_axis(logprobs_NxV, tokens_N[:, None], axis=-1)[:, 0]
+    top_NxM, ids_NxM = jax.lax.top_k(logprobs_NxV, min(MOST_LOGPROBS, logits_NxV.shape[-1]))
+    return Drawn(tokens_N, chosen_N, ids_NxM, top_NxM)
+
+
+def _marked(tokens_S: jax.Array, chosen_S: jax.Array, size: int) -> jax.Array:
+    """Returns how often each id is among the chosen tokens, int32 [V]."""
+    ids_S = jnp.where(chosen_S, tokens_S, size)
+    return jnp.zeros(size, jnp.int32).at[ids_S].add(1, mode="drop")
