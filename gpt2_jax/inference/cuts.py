@@ -46,7 +46,8 @@ def kept(
 
 def _ordered(x: jax.Array) -> jax.Array:
     """Returns uint32 that are ordered as the floats are."""
-    bits = jax.lax.bitcast_convert_type(x + 0.0, jnp.uint32)  # which makes -0 equal to 0
+    # -0 equals 0; adding 0 would say so, too, if XLA did not remove it.
+    bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.uint32)
     negative = bits >> 31 == 1
     return jnp.where(negative, ~bits, bits | jnp.uint32(1 << 31))
 

@@ -13,85 +13,48 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from gpt2_jax.errors import UserError
 from gpt2_jax.inference import slots as device
-from gpt2_jax.inference.sampling import SamplingOptions, settings_of
-from gpt2_jax.inference.slots import BLOCK, NONE, Drawn, Row
-from gpt2_jax.inference.text import TextStream
+from gpt2_jax.inference.prefill import CHUNKS, Chunks, Drawn, empty_cache, prefill_chunk
+from gpt2_jax.inference.requests import Choice, Logprobs, Request, listed
+from gpt2_jax.inference.sampling import settings_of
+from gpt2_jax.inference.slots import BLOCK, Row
 from gpt2_jax.model import lengths
 from gpt2_jax.model.cached_attention import BLOCK as SLOTS_OF_BLOCK
 from gpt2_jax.model.gpt2 import GPT2
-from gpt2_jax.parallel.distributed import on_every_host
 from gpt2_jax.parallel.rules import Rules, sharding_context
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
-# Sizes that a last chunk is padded to, of a longest of `_CHUNK` tokens.
-_CHUNKS = (16, 32, 64, 128)
-_CHUNK = _CHUNKS[-1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """Asks for one text, or several choices of the same prompt.
-
-    Attributes:
-      prompt: token ids, at least one.
-      max_new_tokens: the most tokens to draw for each choice, at least 1.
-      options: how they are drawn.
-      stop: strings that end a text and are not part of it.
-      seed: 64 bits; the same seed, prompt and options give the same texts at equal slots.
-      num_choices: how many texts to generate; their noise is independent.
-      first_choice: the number of the first of them, which is a part of the seed.
-      logprobs: whether to keep log-probabilities of the tokens drawn.
-      slide: whether a text that fills its slot goes on behind the last half of its tokens.
-    """
-
-    prompt: Sequence[int]
-    max_new_tokens: int
-    options: SamplingOptions = SamplingOptions()
-    stop: Sequence[str] = ()
-    seed: int = 0
-    num_choices: int = 1
-    first_choice: int = 0
-    logprobs: bool = False
-    slide: bool = False
-
-
-class Choice:
-    """Holds one text while it grows.
-
-    Attributes:
-      request, index: what asked for it, and its number among the choices.
-      stream: its text.
-      tokens: the ids that were drawn.
-      logprobs: of each token (log-probability, [(id, log-probability)] of the most probable ones).
-      unread: text that nobody has taken yet; whoever reads it empties it.
-      finished: whether it ended, or was cancelled.
-    """
-
-    def __init__(self, request: Request, index: int, stream: TextStream) -> None:
-        self.request, self.index, self.stream = request, index, stream
-        self.tokens: list[int] = []
-        self.logprobs: list[tuple[float, list[tuple[int, float]]]] = []
-        self.unread = ""
-        self.finished = False
+_CHUNK = CHUNKS[-1]
+_SHORT_BLOCK = BLOCK // 4
+_MOST_PREFILLS = 4
+"""How many prompts are read in turns, and have a cache of their own until they are in a slot."""
 
 
 @dataclasses.dataclass(eq=False)
 class _Prefill:
-    """Holds a text that is being read: its tokens, its cache, and who waits for it."""
+    """Holds a text that is being read, and who waits for it.
+
+    Attributes:
+      choices: those that go on behind it and are not in a slot yet.
+      tokens, chunks: the text.
+      drawn: how many of the tokens were drawn.
+      cache, last_1xD: what the chunks so far have given.
+      slot: of a text that goes on in its slot.
+      found: (log-probabilities of a chunk's targets, chunks of which they are) until they are read.
+    """
 
     choices: collections.deque[Choice]
-    tokens: Sequence[int]
+    tokens: list[int]
+    chunks: Chunks
     drawn: int
     cache: Any
-    slot: int | None = None  # of a text that goes on in its slot
-    done: int = 0
+    slot: int | None = None
     last_1xD: Any = None
+    found: list[tuple[Drawn, int, int]] = dataclasses.field(default_factory=list)
 
 
 class Engine:
@@ -107,7 +70,6 @@ class Engine:
         max_length: int | None = None,
         fill_first: bool = False,
         mesh: Mesh | None = None,
-        rules: Rules | None = None,
     ) -> None:
         """Makes the slots; programs are compiled when they first run.
 
@@ -115,54 +77,34 @@ class Engine:
           model: a module of `build_decoder`.
           params: parameters of `generate.decode_params`.
           tokenizer: of the model.
-          num_slots: how many texts are generated at a time. Bits of a text depend on it.
+          num_slots: how many texts are generated at a time, at least 1. Bits of a text depend on
+            it.
           max_length: the most tokens of a text, prompt included; by default the context.
           fill_first: whether all free slots are filled before the next block, which takes a list of
             texts the least time in all; otherwise a prompt delays the other texts by one chunk.
-          mesh, rules: where the parameters are, if they are sharded.
+          mesh: over which the parameters are sharded, if they are: by `Rules`. Heads of the cache
+            are divided over its axis `tensor`; rows are not divided.
 
         Raises:
           UserError: for a length that the model cannot compute.
         """
         self._model, self._params, self._tokenizer = model, params, tokenizer
-        self._mesh, self._rules, self._fill_first = mesh, rules or Rules(), fill_first
-        length = max_length or model.config.context_length
+        self._mesh, self._fill_first = mesh, fill_first
+        length = model.config.context_length if max_length is None else max_length
         if length > model.config.longest:
             raise UserError(f"max_length={length} exceeds {lengths.limit(model.config)}")
         self.max_length = length
         self._room = length if length <= _CHUNK else -(-length // SLOTS_OF_BLOCK) * SLOTS_OF_BLOCK
-        self._num_slots = num_slots
         self._texts: list[Choice | None] = [None] * num_slots
         self._waiting: collections.deque[list[Choice]] = collections.deque()
         self._prefills: collections.deque[_Prefill] = collections.deque()
-        self._unread: collections.deque[tuple[list[Choice | None], Drawn, int]] = (
-            collections.deque()
-        )
+        # Each of these waits for a result of the device, and hands it to the texts.
+        self._unread: collections.deque[Callable[[], None]] = collections.deque()
         self._slots = self._run(device.empty_slots, model, num_slots, self._room)
 
     def check(self, request: Request) -> None:
-        """Checks a request against the model.
-
-        Raises:
-          UserError: for an empty prompt, ids beyond the vocabulary, or too many tokens.
-        """
-        V = self._model.config.vocab_size
-        options = request.options
-        ids = [*request.prompt, *options.stop_token_ids, *(i for i, _ in options.logit_bias)]
-        if not request.prompt:
-            raise UserError("the prompt has no token")
-        if wrong := [token for token in ids if not 0 <= token < V]:
-            raise UserError(f"token id {wrong[0]} is not in the vocabulary of {V}")
-        if request.max_new_tokens < 1:
-            raise UserError(f"max_new_tokens must be at least 1, not {request.max_new_tokens}")
-        longest = len(request.prompt) + (1 if request.slide else request.max_new_tokens)
-        if longest > self.max_length:
-            raise UserError(
-                f"prompt of {len(request.prompt)} tokens + max_new_tokens="
-                f"{request.max_new_tokens} exceed {self.max_length} tokens; shorten the prompt or "
-                "lower max_new_tokens"
-            )
-        settings_of(options, self._tokenizer.ends, request.seed)
+        """Raises UserError for a request that this engine cannot run, as `Request.check` does."""
+        request.check(self._model.config.vocab_size, self.max_length, self._tokenizer.ends)
 
     def submit(self, request: Request) -> list[Choice]:
         """Queues a request and returns its choices, which grow with each `step`.
@@ -171,110 +113,133 @@ class Engine:
           UserError: as `check` does.
         """
         self.check(request)
-        ends = {*request.options.stop_token_ids}
-        if not request.options.ignore_eos:
-            ends |= {*self._tokenizer.ends}
-        choices = [
-            Choice(
-                request, request.first_choice + i, TextStream(self._tokenizer, request.stop, ends)
-            )
-            for i in range(request.num_choices)
-        ]
-        self._waiting.append(choices)
+        numbers = range(request.first_choice, request.first_choice + request.num_choices)
+        choices = [Choice(request, number, self._tokenizer) for number in numbers]
+        self._waiting.append(list(choices))
         return choices
 
     def cancel(self, choice: Choice) -> None:
-        """Ends a text; its slot is free for the next one."""
+        """Ends a text, wherever it is; its slot is free for the next one."""
         if choice.finished:
             return
         choice.finished = True
         if choice in self._texts:
             self._free(self._texts.index(choice))
+        for group in self._waiting:
+            if choice in group:
+                group.remove(choice)
+                if not group:
+                    self._waiting.remove(group)
+                return
 
     @property
     def busy(self) -> bool:
         """Returns whether any text is waiting, growing or still to be read."""
         return bool(self._waiting or self._prefills or self._unread or any(self._texts))
 
+    @property
+    def num_waiting(self) -> int:
+        """Returns how many texts are not in a slot yet."""
+        reading = sum(len(p.choices) for p in self._prefills if p.slot is None)
+        return reading + sum(map(len, self._waiting))
+
+    @property
+    def num_running(self) -> int:
+        """Returns how many texts are in a slot."""
+        return len(self._texts) - self._texts.count(None)
+
     def step(self) -> None:
         """Takes the texts further by a chunk and a block, as the top of this file says."""
         self._admit()
         self._prefill()
-        while self._fill_first and any(p.slot is None and p.choices for p in self._prefills):
-            if None not in self._texts:
-                break
+        while self._fill_first and None in self._texts and self.num_waiting:
             self._admit()
             self._prefill()
-        started = any(text is not None for text in self._texts)
+        started = any(self._texts)
         if started:
             self._decode()
         while len(self._unread) > (1 if started else 0):
-            self._read()
+            self._unread.popleft()()
 
     def _admit(self) -> None:
-        """Begins to read the next prompt if there is a slot for it."""
-        reserved = sum(
-            len([c for c in prefill.choices if not c.finished]) if prefill.slot is None else 0
-            for prefill in self._prefills
-        )
-        while self._waiting and self._texts.count(None) > reserved:
-            choices = [c for c in self._waiting.popleft() if not c.finished]
-            if choices:
-                self._prefills.append(self._begin(choices, choices[0].request.prompt, drawn=0))
-                reserved += len(choices)
+        """Begins to read the next prompts for which there are slots."""
+        reserved = sum(len(p.choices) for p in self._prefills if p.slot is None)
+        while (
+            self._waiting
+            and self._texts.count(None) > reserved
+            and len(self._prefills) < _MOST_PREFILLS
+        ):
+            choices = self._waiting.popleft()
+            self._prefills.append(self._begin(choices, choices[0].request.prompt, drawn=0))
+            reserved += len(choices)
 
     def _begin(
         self, choices: Iterable[Choice], tokens: Sequence[int], drawn: int, slot: int | None = None
     ) -> _Prefill:
-        cache = self._run(device.empty_cache, self._model, 1, self._room)
-        return _Prefill(collections.deque(choices), list(tokens), drawn, cache, slot)
+        cache = self._run(empty_cache, self._model, 1, self._room)
+        chunks = Chunks([*tokens], self._room)
+        return _Prefill(collections.deque(choices), [*tokens], chunks, drawn, cache, slot)
 
     def _prefill(self) -> None:
         """Reads one chunk of the prompt whose turn it is, and fills free slots from those read."""
         for prefill in list(self._prefills):
-            while prefill.choices and prefill.choices[0].finished:
-                prefill.choices.popleft()
-            if not prefill.choices:
+            remaining = [choice for choice in prefill.choices if not choice.finished]
+            prefill.choices = collections.deque(remaining)
+            if not remaining:
                 self._prefills.remove(prefill)
-        pending = [p for p in self._prefills if p.last_1xD is None or p.done < len(p.tokens)]
-        if pending:
-            prefill = pending[0]
+        reading = [prefill for prefill in self._prefills if not prefill.chunks.finished]
+        if reading:
+            prefill = reading[0]
             self._prefills.remove(prefill)
             self._prefills.append(prefill)  # round robin
             self._read_chunk(prefill)
-        for prefill in [p for p in self._prefills if p.done == len(p.tokens)]:
+        for prefill in [prefill for prefill in self._prefills if prefill.chunks.finished]:
             self._insert_all(prefill)
 
     def _read_chunk(self, prefill: _Prefill) -> None:
-        part = prefill.tokens[prefill.done : prefill.done + min(_CHUNK, self._room)]
-        size = min(next(size for size in _CHUNKS if size >= len(part)), self._room)
-        # The padding of a last chunk must not reach beyond the cache, where it would be moved.
-        start = min(prefill.done, self._room - size)
-        part = prefill.tokens[start : prefill.done + len(part)]
-        chunk = np.zeros((1, size), np.int32)
-        chunk[0, : len(part)] = part
-        prefill.cache, prefill.last_1xD = self._run(
-            device.prefill_chunk,
+        request = prefill.choices[0].request
+        logprobs = request.prompt_logprobs and prefill.slot is None
+        done = prefill.chunks.done
+        chunk, targets, start, count = prefill.chunks.next()
+        prefill.cache, prefill.last_1xD, found = self._run(
+            prefill_chunk,
             self._model,
             self._params,
             prefill.cache,
-            jnp.asarray(chunk),
-            jnp.int32(start),
-            jnp.int32(len(part)),
+            chunk,
+            targets,
+            np.int32(start),
+            np.int32(count),
+            logprobs=logprobs,
         )
-        prefill.done = start + len(part)
+        if logprobs:
+            prefill.found.append((found, done - start, count))
+        if logprobs and prefill.chunks.finished:
+            choices = list(prefill.choices)
+            self._unread.append(lambda: self._take_prompt(choices, prefill.found))
+
+    def _take_prompt(self, choices: Sequence[Choice], found: list[tuple[Drawn, int, int]]) -> None:
+        """Waits for the log-probabilities of a prompt, and hands them to its choices."""
+        logprobs: list[Logprobs] = []
+        for drawn, first, count in found:
+            # Tokens before the first of a last chunk were in the chunk before.
+            logprobs += listed(drawn.on_host().row(0), count)[first:]
+        for choice in choices:
+            if not choice.finished:
+                choice.take_prompt(logprobs[:-1])  # behind the last token nothing is known
 
     def _insert_all(self, prefill: _Prefill) -> None:
         """Puts the choices of a prompt that was read into free slots, as many as there are."""
         while prefill.choices:
             slot = prefill.slot
+            if prefill.choices[0].request.max_new_tokens == 0:
+                prefill.choices.popleft()
+                continue
             if slot is None:
                 if None not in self._texts:
                     return
                 slot = self._texts.index(None)
-            choice = prefill.choices.popleft()
-            if not choice.finished:
-                self._insert(prefill, choice, slot)
+            self._insert(prefill, prefill.choices.popleft(), slot)
         self._prefills.remove(prefill)
 
     def _insert(self, prefill: _Prefill, choice: Choice, slot: int) -> None:
@@ -289,7 +254,8 @@ class Engine:
             # A slot has room for as many tokens; the last of them is drawn and not read.
             remaining=np.int32(min(left, self.max_length - count)),
             drawn=np.int32(prefill.drawn),
-            settings=settings_of(request.options, self._tokenizer.ends, request.seed, choice.index),
+            choice=np.uint32(choice.index),
+            settings=settings_of(request.options, self._tokenizer.ends, request.seed),
         )
         self._slots, drawn = self._run(
             device.insert,
@@ -299,58 +265,44 @@ class Engine:
             prefill.cache,
             prefill.last_1xD,
             row,
-            jnp.int32(slot),
+            np.int32(slot),
             logprobs=request.logprobs,
             continued=prefill.slot is not None,
         )
         self._texts[slot] = choice
-        self._unread.append(([choice], drawn, slot))
+        self._unread.append(lambda: self._take_drawn([choice], drawn, slot))
 
     def _decode(self) -> None:
         logprobs = any(text is not None and text.request.logprobs for text in self._texts)
         # Few tokens at a time while a prompt is read, so that its text starts soon.
-        count = BLOCK // 4 if self._prefills else BLOCK
+        reading = any(not prefill.chunks.finished for prefill in self._prefills)
         self._slots, drawn = self._run(
             device.decode_block,
             self._model,
             self._params,
             self._slots,
-            jnp.int32(count),
+            np.int32(_SHORT_BLOCK if reading else BLOCK),
             logprobs=logprobs,
         )
-        self._unread.append((list(self._texts), drawn, 0))
+        texts = list(self._texts)
+        self._unread.append(lambda: self._take_drawn(texts, drawn, 0))
 
-    def _read(self) -> None:
-        """Waits for the oldest results, and hands their tokens to the texts."""
-        texts, drawn, first_slot = self._unread.popleft()
-        arrays = [None if array is None else on_every_host(array) for array in drawn]
+    def _take_drawn(self, texts: Sequence[Choice | None], drawn: Drawn, first_slot: int) -> None:
+        """Waits for tokens, and hands them to the texts."""
+        block = drawn.on_host()
         for i, choice in enumerate(texts):
-            if choice is not None and not choice.finished:
-                row = Drawn(*(None if array is None else array[i] for array in arrays))
-                self._take(choice, row, first_slot + i)
-
-    def _take(self, choice: Choice, row: Drawn, slot: int) -> None:
-        tokens = np.atleast_1d(row.tokens)
-        tokens = tokens[tokens != NONE].tolist()
-        if choice.request.logprobs:
-            choice.logprobs += _listed(row, len(tokens))
-        choice.tokens += tokens
-        choice.unread += choice.stream.push(tokens)
-        total = len(choice.request.prompt) + len(choice.tokens)
-        if choice.stream.sample is None and len(choice.tokens) < choice.request.max_new_tokens:
-            if tokens and self._is_full(choice, total):
+            if choice is None or choice.finished:
+                continue
+            count, slot = choice.take(block.row(i)), first_slot + i
+            if choice.finished:
+                self._free(slot)
+            elif count and self._is_full(choice):
                 self._slide(choice, slot)
-            return
-        choice.unread += choice.stream.finish()
-        choice.finished = True
-        if self._texts[slot] is choice:
-            self._free(slot)
 
-    def _is_full(self, choice: Choice, total: int) -> bool:
+    def _is_full(self, choice: Choice) -> bool:
         """Returns whether the slot has no room for the text's next token."""
-        half = self.max_length // 2
-        over = total - self.max_length
-        return choice.request.slide and over >= 0 and over % (self.max_length - half) == 0
+        over = len(choice.request.prompt) + len(choice.tokens) - self.max_length
+        return choice.request.slide and over >= 0 and over % -(-self.max_length // 2) == 0
 
     def _slide(self, choice: Choice, slot: int) -> None:
         """Reads the last half of a text again, so that it goes on in its slot."""
@@ -359,22 +311,11 @@ class Engine:
 
     def _free(self, slot: int) -> None:
         self._texts[slot] = None
-        self._slots = self._run(device.release, self._slots, jnp.int32(slot))
+        self._slots = self._run(device.release, self._slots, np.int32(slot))
 
     def _run(self, program: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if self._mesh is None:
             return program(*arguments, **options)
-        with sharding_context(self._mesh, self._rules):
+        # Rows come and go one by one, so that they are not divided.
+        with sharding_context(self._mesh, Rules(batch=None)):
             return program(*arguments, **options)
-
-
-def _listed(row: Drawn, count: int) -> list[tuple[float, list[tuple[int, float]]]]:
-    """Returns the log-probabilities of the first tokens of a row as plain numbers."""
-    logprobs = np.atleast_1d(row.logprobs)[:count]
-    size = np.shape(row.top_ids)[-1]
-    ids = np.reshape(row.top_ids, (-1, size))[:count]
-    tops = np.reshape(row.top_logprobs, (-1, size))[:count]
-    return [
-        (float(logprob), list(zip(row_ids.tolist(), map(float, row_tops), strict=True)))
-        for logprob, row_ids, row_tops in zip(logprobs, ids, tops, strict=True)
-    ]

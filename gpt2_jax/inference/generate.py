@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpt2_jax.config import ModelConfig, arguments
-from gpt2_jax.errors import UserError
-from gpt2_jax.inference.engine import Choice, Engine, Request
+from gpt2_jax.errors import UserError, short_repr
+from gpt2_jax.inference.engine import Engine
+from gpt2_jax.inference.requests import Choice, Request
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.inference.text import Sample
 from gpt2_jax.model import lengths
@@ -18,6 +20,8 @@ from gpt2_jax.model.params import cast, unstack
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
+CONTEXT_OVERFLOW = ("error", "slide")
+"""What can happen to a text that grows beyond what the model can compute."""
 _SMALLEST_BUCKET = 16
 MOST_SLOTS = 32
 """How many texts are generated at a time at most, by default: more wait for a slot."""
@@ -51,10 +55,11 @@ def generate_tokens(
         compute, which is the context only if positions end there.
     """
     tokenizer = IdsTokenizer(model.config.vocab_size, "tokens are asked for")
-    choices = _submitted(model, params, tokenizer, prompts, max_new_tokens, options, (), seed)
-    for _ in _stepping(*choices):
+    wanted = Request((), max_new_tokens, options, seed=seed)
+    engine, choices = _submitted(model, params, tokenizer, prompts, wanted)
+    for _ in _stepping(engine, choices):
         pass
-    return np.array([choice.tokens for choice in choices[1]], np.int32)
+    return np.array([choice.tokens for choice in choices], np.int32)
 
 
 def generate(
@@ -68,6 +73,7 @@ def generate(
     stop: Sequence[str] = (),
     seed: int = 0,
     num_slots: int | None = None,
+    context_overflow: str = "error",
 ) -> Iterator[list[tuple[str, Sample | None]]]:
     """Returns an iterator over each prompt's (new text, Sample or None), block by block.
 
@@ -90,6 +96,8 @@ def generate(
       seed: the same seed gives the same samples; from 0 to 2^32 - 1.
       num_slots: how many texts are generated at a time; by default as many as prompts, up to
         `MOST_SLOTS`. Bits of a text depend on it, and on nothing else that is generated with it.
+      context_overflow: what happens to a text for which the model has no more positions: "error"
+        refuses the request, "slide" reads the last half of the text again and goes on behind it.
 
     Raises:
       UserError: if a prompt is too long, or an option has a wrong type or value.
@@ -98,6 +106,13 @@ def generate(
         raise UserError(f"options must be SamplingOptions(...), not {type(options).__name__}")
     stop = arguments.texts("stop", stop, example="['\\n\\n']")
     seed = arguments.integer("seed", seed, low=0, high=arguments.LARGEST_SEED)
+    if num_slots is not None:
+        num_slots = arguments.integer("num_slots", num_slots, low=1, high=arguments.MOST_SAMPLES)
+    if context_overflow not in CONTEXT_OVERFLOW:
+        raise UserError(
+            f"context_overflow must be {' or '.join(CONTEXT_OVERFLOW)}, not "
+            f"{short_repr(context_overflow)}"
+        )
     encoded = [
         encode_prompt(tokenizer, prompt) if isinstance(prompt, str) else prompt
         for prompt in prompts
@@ -113,10 +128,8 @@ def generate(
                 f"a prompt of {longest} tokens leaves no room in the model's context of "
                 f"{model.config.context_length}: shorten it{more}"
             )
-    submitted = _submitted(
-        model, params, tokenizer, encoded, max_new_tokens, options, stop, seed, num_slots
-    )
-    return _stepping(*submitted)
+    wanted = Request((), max_new_tokens, options, stop, seed, slide=context_overflow == "slide")
+    return _stepping(*_submitted(model, params, tokenizer, encoded, wanted, num_slots))
 
 
 def _submitted(
@@ -124,34 +137,35 @@ def _submitted(
     params: Any,
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    options: SamplingOptions,
-    stop: Sequence[str],
-    seed: int,
+    wanted: Request,
     num_slots: int | None = None,
 ) -> tuple[Engine, list[Choice]]:
-    """Returns an engine that was given the prompts, and their texts in order."""
-    longest = max(map(len, prompts))
-    check_length(model.config, longest, max_new_tokens)
-    size = bucket(longest + max_new_tokens, model.config.longest)
-    slots = num_slots or min(len(prompts), MOST_SLOTS)
-    engine = Engine(model, params, tokenizer, num_slots=slots, max_length=size, fill_first=True)
+    """Returns an engine that was given the prompts, and their texts in order.
+
+    Args:
+      model, params, tokenizer, prompts, num_slots: see `generate`.
+      wanted: what every prompt asks for.
+    """
+    longest, new = max(map(len, prompts)), wanted.max_new_tokens
+    # A text that slides needs room for its prompt and one more token.
+    check_length(model.config, longest, min(new, 1) if wanted.slide else new)
+    engine = Engine(
+        model,
+        params,
+        tokenizer,
+        num_slots=num_slots or min(len(prompts), MOST_SLOTS),
+        max_length=bucket(longest + new, model.config.longest),
+        fill_first=True,
+    )
     choices: list[Choice] = []
     while len(choices) < len(prompts):
         first, prompt = len(choices), prompts[len(choices)]
         count = 1  # equal prompts in a row are read once
         while first + count < len(prompts) and [*prompts[first + count]] == [*prompt]:
             count += 1
-        request = Request(
-            prompt,
-            max_new_tokens,
-            options,
-            stop,
-            seed,
-            num_choices=count,
-            first_choice=first,
+        choices += engine.submit(
+            dataclasses.replace(wanted, prompt=prompt, num_choices=count, first_choice=first)
         )
-        choices += engine.submit(request)
     return engine, choices
 
 

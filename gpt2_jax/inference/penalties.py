@@ -97,6 +97,8 @@ def _without_ngrams(logits_BxV: jax.Array, ngram_B: jax.Array, history: History)
         return match_BxS & (equal_BxS | (j >= ngram_B)[:, None])
 
     inside_BxS = (slots_S < lengths_B[:, None]) & (slots_S >= (ngram_B - 1)[:, None])
-    match_BxS = jax.lax.fori_loop(1, ngram_B.max(), matching, inside_BxS & (ngram_B > 0)[:, None])
+    # An n-gram longer than the row has occurred nowhere: `inside_BxS` says so.
+    most = jnp.minimum(ngram_B.max(), S)
+    match_BxS = jax.lax.fori_loop(1, most, matching, inside_BxS & (ngram_B > 0)[:, None])
     ids_BxS = jnp.where(match_BxS, tokens_BxS, logits_BxV.shape[1])
     return logits_BxV.at[jnp.arange(B)[:, None], ids_BxS].set(-jnp.inf, mode="drop")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -80,10 +80,7 @@ class SamplingOptions:
             "no_repeat_ngram_size": min(ngram, 2**31 - 1),
             "ignore_eos": arguments.boolean("ignore_eos", self.ignore_eos),
             "logit_bias": _checked_biases(self.logit_bias),
-            "stop_token_ids": tuple(
-                arguments.integer(f"stop_token_ids[{i}]", token, low=0)
-                for i, token in enumerate(self.stop_token_ids)
-            ),
+            "stop_token_ids": _checked_ids(self.stop_token_ids),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -98,8 +95,19 @@ _RANGES = {
 }
 
 
+def _checked_ids(value: Any) -> tuple[int, ...]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Collection):
+        raise UserError(f"stop_token_ids must be a list of token ids, not {short_repr(value)}")
+    return tuple(
+        arguments.integer(f"stop_token_ids[{i}]", token, low=0) for i, token in enumerate(value)
+    )
+
+
 def _checked_biases(value: Any) -> tuple[tuple[int, float], ...]:
-    pairs = dict(value) if isinstance(value, tuple) else value
+    is_pairs = isinstance(value, (tuple, list)) and all(
+        isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in value
+    )
+    pairs = dict(value) if is_pairs else value
     biases = arguments.mapping("logit_bias", pairs, example="{50256: -100}")
     if len(biases) > MOST_BIASES:
         raise UserError(f"logit_bias must name at most {MOST_BIASES} ids, not {len(biases)}")
@@ -119,7 +127,8 @@ class Settings(NamedTuple):
       temperature_B, top_k_B, top_p_B, min_p_B: see `SamplingOptions`.
       penalties: see `Penalties`.
       ends_BxE: int32, ids that end the row; -1 for none.
-      keys_Bx2: uint32, the data of the key that each row draws from.
+      keys_Bx2: uint32, the data of the key that each row draws from; of `settings_of` the seed,
+        which `key_of_choice` turns into the key.
     """
 
     temperature_B: Any
@@ -131,16 +140,13 @@ class Settings(NamedTuple):
     keys_Bx2: Any
 
 
-def settings_of(
-    options: SamplingOptions, ends: Sequence[int], seed: int, choice: int = 0
-) -> Settings:
+def settings_of(options: SamplingOptions, ends: Collection[int], seed: int) -> Settings:
     """Returns the settings of one row, NumPy arrays without the axis B.
 
     Args:
       options: how it draws.
       ends: the tokenizer's ids that end a text.
-      seed: 64 bits; the same seed and choice give the same draws.
-      choice: the number of the row among those of one prompt.
+      seed: 64 bits.
 
     Raises:
       UserError: if more ids than `MOST_ENDS` end it.
@@ -164,7 +170,7 @@ def settings_of(
         np.float32(options.min_p),
         penalties,
         _padded(ids, MOST_ENDS, np.int32, -1),
-        _key(seed, choice),
+        np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32),
     )
 
 
@@ -174,16 +180,10 @@ def _padded(values: Sequence[float], size: int, dtype: Any, padding: float) -> n
     return array
 
 
-def _key(seed: int, choice: int) -> np.ndarray:
-    """Returns the data of fold_in(key(seed), choice) for a seed of 64 bits, uint32 [2]."""
-    words = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
-    return np.asarray(_folded(jnp.asarray(words), jnp.uint32(choice)))
-
-
-@jax.jit
-def _folded(key_2: jax.Array, number: jax.Array) -> jax.Array:
-    key = jax.random.wrap_key_data(key_2, impl="threefry2x32")
-    return jax.random.key_data(jax.random.fold_in(key, number))
+def key_of_choice(seed_2: jax.Array, choice: jax.Array) -> jax.Array:
+    """Returns the data of the key of one choice among those of a seed, uint32 [2]."""
+    key = jax.random.wrap_key_data(seed_2, impl="threefry2x32")
+    return jax.random.key_data(jax.random.fold_in(key, choice))
 
 
 def draw(
@@ -191,8 +191,8 @@ def draw(
 ) -> jax.Array:
     """Returns the next token of each row, int32 [B].
 
-    A row's token depends on nothing of the other rows. It is the argmax of logits / T + noise,
-    whose noise follows from (seed, choice, `drawn`) in the order of the vocabulary (Gumbel's trick).
+    A row's token depends on nothing of the other rows. It is the argmax of logits / T + noise
+    (Gumbel's trick), and the noise follows from (seed, choice, `drawn`) in the vocabulary's order.
 
     Args:
       logits_BxV: float32, without padded rows.
@@ -204,9 +204,8 @@ def draw(
     greedy_B = first_argmax(logits_BxV)
 
     def sampled(logits_BxV: jax.Array) -> jax.Array:
-        temperature_Bx1 = jnp.where(settings.temperature_B == 0, 1.0, settings.temperature_B)[
-            :, None
-        ]
+        divided_B = settings.temperature_B > 0
+        temperature_Bx1 = jnp.where(divided_B, settings.temperature_B, 1.0)[:, None]
         largest_Bx1 = jnp.maximum(logits_BxV.max(-1, keepdims=True), jnp.finfo(jnp.float32).min)
         scaled_BxV = (logits_BxV - largest_Bx1) / temperature_Bx1
         cuts = settings.top_k_B, settings.top_p_B, settings.min_p_B

@@ -8,22 +8,27 @@ blocks whose number changes no bit, and each row has its own options and its own
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gpt2_jax.inference.penalties import History, Penalties
-from gpt2_jax.inference.sampling import MOST_BIASES, MOST_ENDS, Settings, draw
-from gpt2_jax.model.cache import KVCache, init_cache
+from gpt2_jax.inference.penalties import History
+from gpt2_jax.inference.prefill import (
+    MOST_LOGPROBS,
+    Drawn,
+    empty_cache,
+    replicated,
+    sharded,
+    with_logprobs,
+)
+from gpt2_jax.inference.sampling import SamplingOptions, Settings, draw, key_of_choice, settings_of
+from gpt2_jax.model.cache import KVCache
 from gpt2_jax.model.gpt2 import GPT2
 
 BLOCK = 16
 """The most tokens that a slot draws in one call of the host."""
-MOST_LOGPROBS = 20
-"""How many of the most probable tokens are reported with their log-probabilities, at most."""
 NONE = -1
 """Stands in place of a token where none was drawn."""
 
@@ -59,7 +64,8 @@ class Row(NamedTuple):
       prompt_length: int32, how many of them are the prompt.
       remaining: int32, tokens to draw, at least 1.
       drawn: int32, tokens drawn before, by which the noise goes on.
-      settings: how it draws, without the axis B.
+      choice: uint32, its number among the choices of its seed.
+      settings: of `settings_of`.
     """
 
     tokens_S: Any
@@ -67,25 +73,11 @@ class Row(NamedTuple):
     prompt_length: Any
     remaining: Any
     drawn: Any
+    choice: Any
     settings: Settings
 
 
-class Drawn(NamedTuple):
-    """Holds tokens and, if they are asked for, the model's own log-probabilities.
-
-    Attributes:
-      tokens: int32, [B] or [B, n]; `NONE` where a slot drew none.
-      logprobs: float32 of the same shape, before penalties, biases and temperature; None unless
-        asked for.
-      top_ids, top_logprobs: the most probable tokens, with a further axis of `MOST_LOGPROBS`.
-    """
-
-    tokens: Any
-    logprobs: Any = None
-    top_ids: Any = None
-    top_logprobs: Any = None
-
-
+@functools.partial(jax.jit, static_argnames=("model", "num_rows", "num_slots"))
 def empty_slots(model: GPT2, num_rows: int, num_slots: int) -> Slots:
     """Returns slots of which none is in use.
 
@@ -95,89 +87,28 @@ def empty_slots(model: GPT2, num_rows: int, num_slots: int) -> Slots:
       num_slots: S, the most tokens of a text, prompt included.
     """
     B, V = num_rows, model.config.vocab_size
-    zeros = functools.partial(jnp.zeros, B)
-    penalties = Penalties(
-        presence_B=zeros(jnp.float32),
-        frequency_B=zeros(jnp.float32),
-        repetition_B=jnp.ones(B, jnp.float32),
-        ngram_B=zeros(jnp.int32),
-        bias_ids_BxN=jnp.full((B, MOST_BIASES), NONE, jnp.int32),
-        biases_BxN=jnp.zeros((B, MOST_BIASES), jnp.float32),
-    )
-    settings = Settings(
-        temperature_B=zeros(jnp.float32),
-        top_k_B=zeros(jnp.int32),
-        top_p_B=jnp.ones(B, jnp.float32),
-        min_p_B=zeros(jnp.float32),
-        penalties=penalties,
-        ends_BxE=jnp.full((B, MOST_ENDS), NONE, jnp.int32),
-        keys_Bx2=jnp.zeros((B, 2), jnp.uint32),
-    )
+    settings = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (B, *leaf.shape)), _neutral())
     history = History(
         tokens_BxS=jnp.zeros((B, num_slots), jnp.int32),
-        lengths_B=zeros(jnp.int32),
+        lengths_B=jnp.zeros(B, jnp.int32),
         counts_BxV=jnp.zeros((B, V), jnp.int32),
         in_prompt_BxV=jnp.zeros((B, V), bool),
     )
-    return Slots(
+    slots = Slots(
         cache=empty_cache(model, B, num_slots),
-        pending_B=zeros(jnp.int32),
-        active_B=zeros(bool),
-        remaining_B=zeros(jnp.int32),
-        drawn_B=zeros(jnp.int32),
+        pending_B=jnp.zeros(B, jnp.int32),
+        active_B=jnp.zeros(B, bool),
+        remaining_B=jnp.zeros(B, jnp.int32),
+        drawn_B=jnp.zeros(B, jnp.int32),
         settings=settings,
         history=history,
     )
+    return _laid_out(slots)
 
 
-def empty_cache(model: GPT2, num_rows: int, num_slots: int) -> KVCache:
-    """Returns a cache of so many slots, which may be more than the context, for padding."""
-    room = dataclasses.replace(model.config, context_length=num_slots)
-    return init_cache(room, model.compute.dtype, num_rows, num_slots)
-
-
-@functools.partial(jax.jit, static_argnames="model", donate_argnames="staged")
-def prefill_chunk(
-    model: GPT2,
-    params: Any,
-    staged: KVCache,
-    tokens_1xC: jax.Array,
-    start: jax.Array,
-    count: jax.Array,
-) -> tuple[KVCache, jax.Array]:
-    """Reads the next chunk of a text: returns (its cache, the hidden state [1, D] of its last token).
-
-    Args:
-      model, params: see `decode_block`.
-      staged: a cache of one row with the chunks before.
-      tokens_1xC: the chunk, padded at its end.
-      start: tokens before it.
-      count: tokens in it without padding.
-    """
-    staged = staged._replace(lengths=start[None])
-    hidden_1xCxD, staged = model.apply({"params": params}, tokens_1xC, staged)
-    last_1xD = jax.lax.dynamic_index_in_dim(hidden_1xCxD, count - 1, axis=1, keepdims=False)
-    return staged, last_1xD
-
-
-@functools.partial(jax.jit, static_argnames="model", donate_argnames="staged")
-def prefill_chunk_with_logprobs(
-    model: GPT2,
-    params: Any,
-    staged: KVCache,
-    tokens_1xC: jax.Array,
-    start: jax.Array,
-    count: jax.Array,
-    targets_1xC: jax.Array,
-) -> tuple[KVCache, jax.Array, Drawn]:
-    """Does what `prefill_chunk` does, and returns the log-probabilities of the targets, [1, C]."""
-    staged = staged._replace(lengths=start[None])
-    hidden: Any
-    hidden, staged = model.apply({"params": params}, tokens_1xC, staged)
-    logits: Any = model.apply({"params": params}, hidden, method=GPT2.unembed)
-    found = _with_logprobs(logits[0], targets_1xC[0])
-    last_1xD = jax.lax.dynamic_index_in_dim(hidden, count - 1, axis=1, keepdims=False)
-    return staged, last_1xD, jax.tree.map(lambda leaf: leaf[None], found)
+def _neutral() -> Settings:
+    """Returns the settings of a row for which nothing is to be computed."""
+    return jax.tree.map(jnp.asarray, settings_of(SamplingOptions(temperature=0), (), 0))
 
 
 @functools.partial(
@@ -209,6 +140,8 @@ def insert(
         has generated, and what was in its prompt, then stay as they are.
     """
     S, V = row.tokens_S.shape[0], model.config.vocab_size
+    key_2 = key_of_choice(row.settings.keys_Bx2, row.choice)
+    settings = row.settings._replace(keys_Bx2=key_2)
     if continued:
         counts_V, in_prompt_V = (
             array[index] for array in (slots.history.counts_BxV, slots.history.in_prompt_BxV)
@@ -224,23 +157,20 @@ def insert(
         active_B=jnp.ones(1, bool),
         remaining_B=row.remaining[None],
         drawn_B=row.drawn[None],
-        settings=jax.tree.map(lambda leaf: leaf[None], row.settings),
+        settings=jax.tree.map(lambda leaf: leaf[None], settings),
         history=jax.tree.map(lambda leaf: leaf[None], history),
     )
     logits: Any = model.apply({"params": params}, last_1xD[:, None], method=GPT2.unembed)
     alone, drawn = _draw(alone, logits[:, 0], logprobs)
 
-    def put(array: jax.Array, new: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(array, new.astype(array.dtype), index, axis=0)
-
-    return jax.tree.map(put, slots, alone), drawn
+    return _laid_out(_put(slots, alone, index)), replicated(drawn)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "logprobs"), donate_argnames="slots")
 def decode_block(
     model: GPT2, params: Any, slots: Slots, count: jax.Array, *, logprobs: bool = False
 ) -> tuple[Slots, Drawn]:
-    """Draws up to `count` tokens, at most `BLOCK`, in every slot in use: (slots, tokens [B, BLOCK]).
+    """Draws up to `count` tokens in every slot in use: (slots, tokens [B, BLOCK]).
 
     It ends early when no slot goes on.
 
@@ -248,7 +178,7 @@ def decode_block(
       model: a module of `build_decoder`.
       params: parameters of `generate.decode_params`.
       slots: the state.
-      count: int32.
+      count: int32, at most `BLOCK`.
       logprobs: whether to return log-probabilities.
     """
 
@@ -284,13 +214,35 @@ def decode_block(
             jnp.zeros(top, jnp.float32),
         )
     _, slots, block = jax.lax.while_loop(go_on, step, (jnp.int32(0), slots, block))
-    return slots, block
+    return _laid_out(slots), replicated(block)
 
 
 @functools.partial(jax.jit, donate_argnames="slots")
 def release(slots: Slots, index: jax.Array) -> Slots:
-    """Returns the slots with one that goes on no more."""
-    return slots._replace(active_B=slots.active_B.at[index].set(False))
+    """Returns the slots with one that goes on no more, and costs nothing but its forward pass."""
+    neutral = jax.tree.map(lambda leaf: leaf[None], _neutral())
+    slots = slots._replace(
+        active_B=slots.active_B.at[index].set(False),
+        settings=_put(slots.settings, neutral, index),
+    )
+    return _laid_out(slots)
+
+
+def _put(arrays: Any, row: Any, index: jax.Array) -> Any:
+    """Returns a tree of arrays with one row of each overwritten."""
+
+    def put(array: jax.Array, new: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(array, new.astype(array.dtype), index, axis=0)
+
+    return jax.tree.map(put, arrays, row)
+
+
+def _laid_out(slots: Slots) -> Slots:
+    """Returns the slots with every array where the mesh in force, if there is one, has it.
+
+    XLA would otherwise choose, and each choice of its own would compile the next program again.
+    """
+    return replicated(slots._replace(cache=None))._replace(cache=sharded(slots.cache))
 
 
 def _draw(slots: Slots, logits_BxV: jax.Array, logprobs: bool) -> tuple[Slots, Drawn]:
@@ -315,7 +267,7 @@ def _draw(slots: Slots, logits_BxV: jax.Array, logprobs: bool) -> tuple[Slots, D
     remaining_B = slots.remaining_B - active_B
     ended_B = (token_B[:, None] == slots.settings.ends_BxE).any(-1) | (remaining_B <= 0)
     shown_B = jnp.where(active_B, token_B, NONE)
-    drawn = _with_logprobs(logits_BxV, token_B) if logprobs else Drawn(shown_B)
+    drawn = with_logprobs(logits_BxV, token_B) if logprobs else Drawn(shown_B)
     slots = slots._replace(
         pending_B=token_B,
         active_B=active_B & ~ended_B,
@@ -324,14 +276,6 @@ def _draw(slots: Slots, logits_BxV: jax.Array, logprobs: bool) -> tuple[Slots, D
         history=history,
     )
     return slots, drawn._replace(tokens=shown_B)
-
-
-def _with_logprobs(logits_NxV: jax.Array, tokens_N: jax.Array) -> Drawn:
-    """Returns the tokens with their log-probabilities and those of the most probable tokens."""
-    logprobs_NxV = jax.nn.log_softmax(logits_NxV)
-    chosen_N = jnp.take_along_axis(logprobs_NxV, tokens_N[:, None], axis=-1)[:, 0]
-    top_NxM, ids_NxM = jax.lax.top_k(logprobs_NxV, min(MOST_LOGPROBS, logits_NxV.shape[-1]))
-    return Drawn(tokens_N, chosen_N, ids_NxM, top_NxM)
 
 
 def _marked(tokens_S: jax.Array, chosen_S: jax.Array, size: int) -> jax.Array:
