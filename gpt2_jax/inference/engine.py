@@ -42,7 +42,7 @@ class _Prefill:
       choices: those that go on behind it and are not in a slot yet.
       tokens, chunks: the text.
       drawn: how many of the tokens were drawn.
-      cache, last_1xD: what the chunks so far have given.
+      cache: of the chunks so far.
       slot: of a text that goes on in its slot.
       found: (log-probabilities of a chunk's targets, chunks of which they are) until they are read.
     """
@@ -53,8 +53,7 @@ class _Prefill:
     drawn: int
     cache: Any
     slot: int | None = None
-    last_1xD: Any = None
-    found: list[tuple[Drawn, int, int]] = dataclasses.field(default_factory=list)
+    found: list[tuple[Drawn, int, int]] | None = dataclasses.field(default_factory=list)
 
 
 class Engine:
@@ -100,6 +99,7 @@ class Engine:
         self._prefills: collections.deque[_Prefill] = collections.deque()
         # Each of these waits for a result of the device, and hands it to the texts.
         self._unread: collections.deque[Callable[[], None]] = collections.deque()
+        self._inserted = False
         self._slots = self._run(device.empty_slots, model, num_slots, self._room)
 
     def check(self, request: Request) -> None:
@@ -194,6 +194,7 @@ class Engine:
             self._prefills.append(prefill)  # round robin
             self._read_chunk(prefill)
         for prefill in [prefill for prefill in self._prefills if prefill.chunks.finished]:
+            self._report(prefill)
             self._insert_all(prefill)
 
     def _read_chunk(self, prefill: _Prefill) -> None:
@@ -201,7 +202,7 @@ class Engine:
         logprobs = request.prompt_logprobs and prefill.slot is None
         done = prefill.chunks.done
         chunk, targets, start, count = prefill.chunks.next()
-        prefill.cache, prefill.last_1xD, found = self._run(
+        prefill.cache, found = self._run(
             prefill_chunk,
             self._model,
             self._params,
@@ -209,14 +210,10 @@ class Engine:
             chunk,
             targets,
             np.int32(start),
-            np.int32(count),
             logprobs=logprobs,
         )
-        if logprobs:
+        if logprobs and prefill.found is not None:
             prefill.found.append((found, done - start, count))
-        if logprobs and prefill.chunks.finished:
-            choices = list(prefill.choices)
-            self._unread.append(lambda: self._take_prompt(choices, prefill.found))
 
     def _take_prompt(self, choices: Sequence[Choice], found: list[tuple[Drawn, int, int]]) -> None:
         """Waits for the log-probabilities of a prompt, and hands them to its choices."""
@@ -226,7 +223,14 @@ class Engine:
             logprobs += listed(drawn.on_host().row(0), count)[first:]
         for choice in choices:
             if not choice.finished:
-                choice.take_prompt(logprobs[:-1])  # behind the last token nothing is known
+                choice.take_prompt(logprobs)
+
+    def _report(self, prefill: _Prefill) -> None:
+        """Has the log-probabilities of a prompt read, if they are asked for, once."""
+        if prefill.choices[0].request.prompt_logprobs and prefill.found is not None:
+            choices, found, prefill.found = list(prefill.choices), prefill.found, None
+            if prefill.slot is None:
+                self._unread.append(lambda: self._take_prompt(choices, found))
 
     def _insert_all(self, prefill: _Prefill) -> None:
         """Puts the choices of a prompt that was read into free slots, as many as there are."""
@@ -250,50 +254,47 @@ class Engine:
         row = Row(
             tokens_S=tokens,
             length=np.int32(count),
-            prompt_length=np.int32(count - prefill.drawn),
             # A slot has room for as many tokens; the last of them is drawn and not read.
             remaining=np.int32(min(left, self.max_length - count)),
             drawn=np.int32(prefill.drawn),
             choice=np.uint32(choice.index),
             settings=settings_of(request.options, self._tokenizer.ends, request.seed),
         )
-        self._slots, drawn = self._run(
+        self._slots = self._run(
             device.insert,
-            self._model,
-            self._params,
             self._slots,
             prefill.cache,
-            prefill.last_1xD,
             row,
             np.int32(slot),
-            logprobs=request.logprobs,
             continued=prefill.slot is not None,
         )
         self._texts[slot] = choice
-        self._unread.append(lambda: self._take_drawn([choice], drawn, slot))
+        self._inserted = True
 
     def _decode(self) -> None:
         logprobs = any(text is not None and text.request.logprobs for text in self._texts)
-        # Few tokens at a time while a prompt is read, so that its text starts soon.
+        # A new text shows its first token at once; few at a time while another prompt is read.
         reading = any(not prefill.chunks.finished for prefill in self._prefills)
+        count = 1 if self._inserted else _SHORT_BLOCK if reading else BLOCK
+        self._inserted = False
         self._slots, drawn = self._run(
             device.decode_block,
             self._model,
             self._params,
             self._slots,
-            np.int32(_SHORT_BLOCK if reading else BLOCK),
+            np.int32(count),
             logprobs=logprobs,
         )
         texts = list(self._texts)
-        self._unread.append(lambda: self._take_drawn(texts, drawn, 0))
+        self._unread.append(lambda: self._take_drawn(texts, drawn))
 
-    def _take_drawn(self, texts: Sequence[Choice | None], drawn: Drawn, first_slot: int) -> None:
+    def _take_drawn(self, texts: Sequence[Choice | None], drawn: Drawn) -> None:
         """Waits for tokens, and hands them to the texts."""
         block = drawn.on_host()
-        for i, choice in enumerate(texts):
+        for slot, choice in enumerate(texts):
             if choice is None or choice.finished:
                 continue
-            count, slot = choice.take(block.row(i)), first_slot + i
+            count = choice.take(block.row(slot))
             if choice.finished:
                 self._free(slot)
             elif count and self._is_full(choice):

@@ -60,11 +60,10 @@ def prefill_chunk(
     tokens_1xC: jax.Array,
     targets_1xC: jax.Array,
     start: jax.Array,
-    count: jax.Array,
     *,
     logprobs: bool = False,
-) -> tuple[KVCache, jax.Array, Drawn | None]:
-    """Reads the next chunk of a text.
+) -> tuple[KVCache, Drawn | None]:
+    """Reads the next chunk of a text: returns (its cache, log-probabilities [1, C] or None).
 
     Args:
       model: a module of `build_decoder`.
@@ -73,22 +72,18 @@ def prefill_chunk(
       tokens_1xC: the chunk, padded at its end.
       targets_1xC: the token behind each of them.
       start: tokens before it.
-      count: tokens in it without padding.
       logprobs: whether to return the log-probabilities of the targets.
-
-    Returns:
-      (the cache, the hidden state [1, D] of the last token, log-probabilities [1, C] or None).
     """
-    staged = staged._replace(lengths=start[None])
-    hidden: Any
-    hidden, staged = model.apply({"params": params}, tokens_1xC, staged)
-    last_1xD = jax.lax.dynamic_index_in_dim(hidden, count - 1, axis=1, keepdims=False)
+    filled: Any
+    hidden, filled = model.apply(
+        {"params": params}, tokens_1xC, staged._replace(lengths=start[None])
+    )
     found = None
     if logprobs:
         logits: Any = model.apply({"params": params}, hidden, method=GPT2.unembed)
         found = with_logprobs(logits[0], targets_1xC[0])
         found = replicated(jax.tree.map(lambda leaf: leaf[None], found))
-    return sharded(staged), replicated(last_1xD), found
+    return sharded(filled), found
 
 
 def with_logprobs(logits_NxV: jax.Array, tokens_N: jax.Array) -> Drawn:
@@ -112,7 +107,11 @@ def replicated(tree: Any) -> Any:
 
 
 class Chunks:
-    """Hands out the chunks of one text."""
+    """Hands out the chunks of one text, without its last token.
+
+    Attributes:
+      done: how many tokens were handed out.
+    """
 
     def __init__(self, tokens: list[int], room: int) -> None:
         """Starts before the first chunk.
@@ -126,18 +125,17 @@ class Chunks:
     @property
     def finished(self) -> bool:
         """Returns whether there is no further chunk."""
-        return self.done == len(self._tokens)
+        return self.done == len(self._tokens) - 1
 
     def next(self) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Returns the next chunk: (tokens [1, C], targets [1, C], tokens before it, in it)."""
-        end = min(self.done + min(CHUNKS[-1], self._room), len(self._tokens))
+        end = min(self.done + min(CHUNKS[-1], self._room), len(self._tokens) - 1)
         count = end - self.done
         size = min(next(size for size in CHUNKS if size >= count), self._room)
         # The padding of a last chunk must not reach beyond the cache, where it would be moved.
         start = min(self.done, self._room - size)
         chunk, targets = np.zeros((2, 1, size), np.int32)
         chunk[0, : end - start] = self._tokens[start:end]
-        following = self._tokens[start + 1 : end + 1]
-        targets[0, : len(following)] = following
+        targets[0, : end - start] = self._tokens[start + 1 : end + 1]
         self.done = end
         return chunk, targets, start, end - start

@@ -1,9 +1,10 @@
 """The device's side of generation: rows of a batch (slots) that texts enter and leave one by one.
 
-A text is prefilled alone, in chunks of one size, into a cache of one row; `insert` copies that row
-into a slot and draws the first token; `decode_block` draws up to `BLOCK` tokens for every slot in
-use. What a slot draws depends on nothing in the others: all shapes are fixed, attention goes over
-blocks whose number changes no bit, and each row has its own options and its own noise.
+A text is prefilled alone, all but its last token, into a cache of one row; `insert` copies that row
+into a slot; `decode_block` reads the last token of every slot in use and draws the next one, up to
+`BLOCK` times. So the first token is drawn like any other, and the last one is never read. What a
+slot draws depends on nothing in the others: all shapes are fixed, attention goes over blocks whose
+number changes no bit, and each row has its own options and its own noise.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Slots(NamedTuple):
 
     Attributes:
       cache: keys and values of the tokens that the model has read.
-      pending_B: int32, the last token drawn, which the model has not read yet.
+      pending_B: int32, the last token, which the model has not read yet.
       active_B: bool, whether the slot goes on.
       remaining_B: int32, tokens it may still draw.
       drawn_B: int32, tokens it has drawn.
@@ -61,7 +62,6 @@ class Row(NamedTuple):
     Attributes:
       tokens_S: int32, its tokens, padded to the number of slots of the cache.
       length: int32, how many they are.
-      prompt_length: int32, how many of them are the prompt.
       remaining: int32, tokens to draw, at least 1.
       drawn: int32, tokens drawn before, by which the noise goes on.
       choice: uint32, its number among the choices of its seed.
@@ -70,7 +70,6 @@ class Row(NamedTuple):
 
     tokens_S: Any
     length: Any
-    prompt_length: Any
     remaining: Any
     drawn: Any
     choice: Any
@@ -111,59 +110,41 @@ def _neutral() -> Settings:
     return jax.tree.map(jnp.asarray, settings_of(SamplingOptions(temperature=0), (), 0))
 
 
-@functools.partial(
-    jax.jit, static_argnames=("model", "logprobs", "continued"), donate_argnames="slots"
-)
+@functools.partial(jax.jit, static_argnames="continued", donate_argnames="slots")
 def insert(
-    model: GPT2,
-    params: Any,
-    slots: Slots,
-    staged: KVCache,
-    last_1xD: jax.Array,
-    row: Row,
-    index: jax.Array,
-    *,
-    logprobs: bool = False,
-    continued: bool = False,
-) -> tuple[Slots, Drawn]:
-    """Puts a prefilled text into a slot and draws its next token: (slots, the token, [1]).
+    slots: Slots, staged: KVCache, row: Row, index: jax.Array, *, continued: bool = False
+) -> Slots:
+    """Puts a text into a slot; the next `decode_block` reads its last token first.
 
     Args:
-      model, params: see `decode_block`.
       slots: the state, whose slot `index` is overwritten as a whole.
-      staged: the text's cache, of one row.
-      last_1xD: the hidden state of its last token.
+      staged: the cache of the text's other tokens, of one row.
       row: the rest.
       index: the slot.
-      logprobs: whether to return log-probabilities.
       continued: whether the slot's own text goes on, with fewer of its tokens; counts of what it
         has generated, and what was in its prompt, then stay as they are.
     """
-    S, V = row.tokens_S.shape[0], model.config.vocab_size
-    key_2 = key_of_choice(row.settings.keys_Bx2, row.choice)
-    settings = row.settings._replace(keys_Bx2=key_2)
+    V = slots.history.counts_BxV.shape[1]
     if continued:
-        counts_V, in_prompt_V = (
-            array[index] for array in (slots.history.counts_BxV, slots.history.in_prompt_BxV)
-        )
+        counts_V, in_prompt_V = slots.history.counts_BxV[index], slots.history.in_prompt_BxV[index]
     else:
-        at_S = jnp.arange(S)
-        in_prompt_V = _marked(row.tokens_S, at_S < row.prompt_length, V) > 0
-        counts_V = _marked(row.tokens_S, (at_S >= row.prompt_length) & (at_S < row.length), V)
-    history = History(row.tokens_S, row.length, counts_V, in_prompt_V)
-    alone = Slots(
-        cache=KVCache(staged.layers, row.length[None] - 1),
-        pending_B=jnp.zeros(1, jnp.int32),
-        active_B=jnp.ones(1, bool),
-        remaining_B=row.remaining[None],
-        drawn_B=row.drawn[None],
-        settings=jax.tree.map(lambda leaf: leaf[None], settings),
-        history=jax.tree.map(lambda leaf: leaf[None], history),
+        inside_S = jnp.arange(row.tokens_S.shape[0]) < row.length
+        ids_S = jnp.where(inside_S, row.tokens_S, V)  # beyond the end nothing is written
+        in_prompt_V = jnp.zeros(V, bool).at[ids_S].set(True, mode="drop")
+        counts_V = jnp.zeros(V, jnp.int32)
+    key_2 = key_of_choice(row.settings.keys_Bx2, row.choice)
+    values = Slots(
+        cache=None,  # pyright: ignore[reportArgumentType]
+        pending_B=row.tokens_S[row.length - 1],
+        active_B=jnp.bool_(True),
+        remaining_B=row.remaining,
+        drawn_B=row.drawn,
+        settings=row.settings._replace(keys_Bx2=key_2),
+        history=History(row.tokens_S, row.length, counts_V, in_prompt_V),
     )
-    logits: Any = model.apply({"params": params}, last_1xD[:, None], method=GPT2.unembed)
-    alone, drawn = _draw(alone, logits[:, 0], logprobs)
-
-    return _laid_out(_put(slots, alone, index)), replicated(drawn)
+    alone = jax.tree.map(lambda leaf: leaf[None], values)
+    alone = alone._replace(cache=KVCache(staged.layers, row.length[None] - 1))
+    return _laid_out(_put(slots, alone, index))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "logprobs"), donate_argnames="slots")
@@ -276,9 +257,3 @@ def _draw(slots: Slots, logits_BxV: jax.Array, logprobs: bool) -> tuple[Slots, D
         history=history,
     )
     return slots, drawn._replace(tokens=shown_B)
-
-
-def _marked(tokens_S: jax.Array, chosen_S: jax.Array, size: int) -> jax.Array:
-    """Returns how often each id is among the chosen tokens, int32 [V]."""
-    ids_S = jnp.where(chosen_S, tokens_S, size)
-    return jnp.zeros(size, jnp.int32).at[ids_S].add(1, mode="drop")
