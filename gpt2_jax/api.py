@@ -87,6 +87,8 @@ class LanguageModel:
         options: SamplingOptions = SamplingOptions(),
         stop: Sequence[str] = (),
         seed: int = 0,
+        num_slots: int | None = None,
+        context_overflow: str = "error",
     ) -> list[Sample]:
         """Returns `num_samples` continuations of a prompt.
 
@@ -98,6 +100,10 @@ class LanguageModel:
           options: how each token is drawn.
           stop: strings that end a sample and are not part of it.
           seed: the same seed gives the same samples; from 0 to 2^32 - 1.
+          num_slots: how many samples are generated at a time; by default all, up to 32. Bits of a
+            sample depend on it.
+          context_overflow: what happens to a text for which the model has no more positions:
+            "error" refuses it at once, "slide" reads the last half of the text again and goes on.
 
         Raises:
           UserError: if the prompt is too long, has an id that is not in the vocabulary or is a
@@ -114,6 +120,8 @@ class LanguageModel:
             options=options,
             stop=strings,
             seed=seed,
+            num_slots=num_slots,
+            context_overflow=context_overflow,
         )
 
     def stream(
@@ -124,6 +132,8 @@ class LanguageModel:
         options: SamplingOptions = SamplingOptions(),
         stop: Sequence[str] = (),
         seed: int = 0,
+        num_slots: int | None = None,
+        context_overflow: str = "error",
     ) -> Iterator[str]:
         """Returns an iterator over the pieces of one sample's text, as it is generated.
 
@@ -139,6 +149,8 @@ class LanguageModel:
             options=options,
             stop=strings,
             seed=seed,
+            num_slots=num_slots,
+            context_overflow=context_overflow,
         )
         return (text for ((text, _),) in pieces if text)
 
