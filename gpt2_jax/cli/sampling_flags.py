@@ -42,7 +42,7 @@ _FLAGS = (
         float,
         1.0,
         "X",
-        "divide by X positive logits of tokens in the text so far, multiply negative ones, up to 10",
+        "divide positive logits of tokens in the text by X, multiply negative ones, up to 10",
     ),
     (
         "no_repeat_ngram_size",

@@ -60,11 +60,19 @@ class Request:
           UserError: for an empty prompt, ids beyond the vocabulary, or too many tokens.
         """
         options, count = self.options, len(self.prompt)
-        ids = [*self.prompt, *options.stop_token_ids, *dict(options.logit_bias)]
         if not count:
             raise UserError("the prompt has no token")
-        if wrong := [token for token in ids if not 0 <= token < vocab_size]:
-            raise UserError(f"token id {wrong[0]} is not in the vocabulary: 0 to {vocab_size - 1}")
+        ids = {
+            "the prompt": self.prompt,
+            "stop_token_ids": options.stop_token_ids,
+            "logit_bias": dict(options.logit_bias),
+        }
+        for name, tokens in ids.items():
+            if wrong := [token for token in tokens if not 0 <= token < vocab_size]:
+                raise UserError(
+                    f"token id {wrong[0]} of {name} is not in the vocabulary: ids must be from 0 "
+                    f"to {vocab_size - 1}"
+                )
         if self.max_new_tokens < (0 if self.prompt_logprobs else 1):
             raise UserError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
         if self.num_choices < 1:
