@@ -125,12 +125,14 @@ class Engine:
         choice.finished = True
         if choice in self._texts:
             self._free(self._texts.index(choice))
-        for group in self._waiting:
-            if choice in group:
-                group.remove(choice)
-                if not group:
-                    self._waiting.remove(group)
-                return
+        for group in [group for group in self._waiting if choice in group]:
+            group.remove(choice)
+            if not group:
+                self._waiting.remove(group)
+        for prefill in [prefill for prefill in self._prefills if choice in prefill.choices]:
+            prefill.choices.remove(choice)
+            if not prefill.choices:
+                self._prefills.remove(prefill)
 
     @property
     def busy(self) -> bool:
@@ -182,11 +184,6 @@ class Engine:
 
     def _prefill(self) -> None:
         """Reads one chunk of the prompt whose turn it is, and fills free slots from those read."""
-        for prefill in list(self._prefills):
-            remaining = [choice for choice in prefill.choices if not choice.finished]
-            prefill.choices = collections.deque(remaining)
-            if not remaining:
-                self._prefills.remove(prefill)
         reading = [prefill for prefill in self._prefills if not prefill.chunks.finished]
         if reading:
             prefill = reading[0]
