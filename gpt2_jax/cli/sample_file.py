@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,6 @@ def run(model: Any, prompts: list[dict[str, Any]], out: str, settings: Mapping[s
                 result = {**line, "samples": [vars(sample) for sample in found]}
                 file.write(json.dumps(result).encode() + b"\n")
                 file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
         raise UserError(f"cannot write --out {out}: {error.strerror}") from error
     print(f"{out} has the results of {len(prompts)} prompts, {done} of them from an earlier start")
