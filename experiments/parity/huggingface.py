@@ -143,8 +143,7 @@ def _greedy(theirs: Any, config: ModelConfig, params: Any, ids: torch.Tensor) ->
     prompts = [ids[0, :length].tolist() for length in _PROMPTS]
     options = SamplingOptions(temperature=0)
     decoder = build_decoder(config, COMPUTE)
-    blocks = generate_tokens(decoder, decode_params(decoder, params), prompts, GREEDY, options)
-    cached = np.concatenate(list(blocks), axis=1)
+    cached = generate_tokens(decoder, decode_params(decoder, params), prompts, GREEDY, options)
     return {
         "greedy_identical": bool((cached == expected).all()),
         "greedy_without_cache_identical": bool(

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from gpt2_jax.cli import EMA_HELP, MODEL_HELP, compilation_cache
+from gpt2_jax.cli import EMA_HELP, MODEL_HELP, compilation_cache, sample_file, sampling_flags
 from gpt2_jax.config.arguments import LARGEST_SEED, MOST_SAMPLES
 from gpt2_jax.errors import UserError, short_repr
 from gpt2_jax.files.lfs import refuse_lfs_pointer
@@ -19,6 +19,9 @@ gpt2-jax sample --model runs/quickstart
 gpt2-jax sample --model runs/quickstart --prompt "def " --num_samples 3 --temperature 0.8 --top_k 50
 gpt2-jax sample --model runs/quickstart --prompt "import " --stop ":" --json
 gpt2-jax sample --model downloads/protein_model --prompt_tokens 5,8,13
+gpt2-jax sample --model runs/quickstart --repetition_penalty 1.2 --logit_bias 256=-100
+gpt2-jax sample --model runs/quickstart --max_new_tokens 3000 --context_overflow slide
+gpt2-jax sample --model runs/quickstart --prompts prompts.jsonl --out results.jsonl
 gpt2-jax sample --model runs/quickstart --interactive"""
 
 
@@ -35,7 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the token ids to continue, such as 1,2,3; for models without a tokenizer too",
     )
     source.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help='a file of prompts, one JSON object per line: {"prompt": TEXT} or {"prompt_tokens": '
+        "[IDS]}; needs --out",
+    )
+    source.add_argument(
         "--interactive", action="store_true", help="read prompts from standard input, one per line"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where the results of --prompts go, in order: each line with its samples. If there is "
+        "such a file, the same command goes on behind its last whole line",
     )
     parser.add_argument(
         "--num_samples", type=int, default=1, metavar="N", help="how many samples; default: 1"
@@ -48,26 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model.position=learned allows no more",
     )
     parser.add_argument(
-        "--temperature",
-        type=float,
-        default=1.0,
-        metavar="T",
-        help="0 is greedy decoding; default: 1",
+        "--context_overflow",
+        choices=("error", "slide"),
+        default="error",
+        help="when the model has no more positions: refuse the request, or read the last half of "
+        "the text again and go on; default: error",
     )
-    parser.add_argument(
-        "--top_k",
-        type=int,
-        default=0,
-        metavar="K",
-        help="sample from the K most probable tokens; 0: from all; default: 0",
-    )
-    parser.add_argument(
-        "--top_p",
-        type=float,
-        default=1.0,
-        metavar="P",
-        help="sample from the fewest tokens whose probability reaches P; default: 1",
-    )
+    sampling_flags.add_arguments(parser)
     parser.add_argument(
         "--stop",
         action="append",
@@ -83,6 +85,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the same seed gives the same text; default: 0",
     )
     parser.add_argument(
+        "--slots",
+        type=int,
+        metavar="N",
+        help="how many samples to generate at a time, on which the last bits of a text depend: "
+        "those of a server with as many slots give its text again; default: all, up to 32, and 8 "
+        "with --prompts",
+    )
+    parser.add_argument(
         "--stream", action="store_true", help="print text while it is generated (one sample)"
     )
     compilation_cache.add_argument(parser)
@@ -93,12 +103,16 @@ def run(args: argparse.Namespace) -> int:
     """Generates the samples and returns the exit status."""
     _check(args)
     from gpt2_jax import api
-    from gpt2_jax.inference.sampling import SamplingOptions
 
-    options = SamplingOptions(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
+    options = sampling_flags.options(args)
     prompt = _read_prompt(args)
+    prompts = None if args.prompts is None else sample_file.read(args.prompts)
     compilation_cache.apply(args)
     model = api.load(args.model, ema=args.ema)
+    if prompts is not None:
+        settings = _settings(args, options) | {"num_samples": args.num_samples}
+        sample_file.run(model, prompts, args.out, settings)
+        return 0
     if args.interactive:
         return _converse(model, args, options)
     _answer(model, prompt, args, options)
@@ -113,10 +127,19 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.stream and args.json:
         raise UserError("--stream and --json exclude each other")
+    if (args.prompts is None) != (args.out is None):
+        raise UserError(
+            "--prompts and --out need each other: prompts are read from one file, and "
+            "results written to the other"
+        )
+    if args.prompts is not None and (args.stream or args.json):
+        raise UserError("--prompts writes JSON lines to --out: remove --stream and --json")
     if args.stream and args.num_samples > 1:
         raise UserError(
             f"--stream shows one sample: remove it, or --num_samples={args.num_samples}"
         )
+    if args.slots is not None and not 1 <= args.slots <= MOST_SAMPLES:
+        raise UserError(f"--slots must be between 1 and {MOST_SAMPLES}, not {args.slots}")
     if not 0 <= args.seed <= LARGEST_SEED:
         raise UserError(f"--seed must be between 0 and {LARGEST_SEED}, not {args.seed}")
     if "" in args.stop:
@@ -177,16 +200,22 @@ def _converse(model: Any, args: argparse.Namespace, options: Any) -> int:
             print("\ninterrupted; Ctrl-D ends", file=sys.stderr)
 
 
-def _answer(model: Any, prompt: str | list[int], args: argparse.Namespace, options: Any) -> None:
-    shown = prompt if isinstance(prompt, str) else model.tokenizer.decode(model.token_ids(prompt))
-    if not model.takes_text:
-        shown = shown.lstrip()  # every id is printed after a space
-    settings: dict[str, Any] = {
+def _settings(args: argparse.Namespace, options: Any) -> dict[str, Any]:
+    return {
         "max_new_tokens": args.max_new_tokens,
         "options": options,
         "stop": args.stop,
         "seed": args.seed,
+        "num_slots": args.slots,
+        "context_overflow": args.context_overflow,
     }
+
+
+def _answer(model: Any, prompt: str | list[int], args: argparse.Namespace, options: Any) -> None:
+    shown = prompt if isinstance(prompt, str) else model.tokenizer.decode(model.token_ids(prompt))
+    if not model.takes_text:
+        shown = shown.lstrip()  # every id is printed after a space
+    settings = _settings(args, options)
     if args.stream:
         # The first piece is generated before anything is printed, so that errors come first.
         pieces = model.stream(prompt, **settings)

@@ -17,9 +17,9 @@ MAX_GEN_TOKS = 256
 
 _SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingOptions))
 # Settings without effect if the most probable token is taken.
-_DRAWING = {"top_k", "top_p"}
+_DRAWING = {"top_k", "top_p", "min_p"}
 # Settings of transformers' `generate` that tasks use, with the value that changes nothing.
-_NEUTRAL = {"num_beams": 1, "repetition_penalty": 1}
+_NEUTRAL = {"num_beams": 1}
 # Limits of `batch_size=auto`.
 _CACHE_BYTES = 2 << 30
 _MAX_ROWS = 64

@@ -265,6 +265,7 @@ class GPT2JaxLM(_TemplateLM):
             options=settings.options,
             stop=settings.stop,
             seed=int(seed[0]),
+            num_slots=len(prompts),
         )
         # The samples' own texts end at the stop string that begins first, whatever its order.
         ids = [

@@ -1,47 +1,30 @@
-"""Generates text: prefill, then a jitted loop over blocks of tokens with a static cache.
-
-Shapes are padded to powers of two, so that many prompts share a few compiled programs.
-"""
+"""Generates text for a list of prompts, all at the same time, on an engine of as many slots."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gpt2_jax.config import ModelConfig, arguments
-from gpt2_jax.errors import UserError
-from gpt2_jax.inference.sampling import SamplingOptions, sample
+from gpt2_jax.errors import UserError, short_repr
+from gpt2_jax.inference.engine import Engine
+from gpt2_jax.inference.requests import Choice, Request
+from gpt2_jax.inference.sampling import SamplingOptions
+from gpt2_jax.inference.text import Sample
 from gpt2_jax.model import lengths
-from gpt2_jax.model.cache import KVCache, init_cache
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.model.params import cast, unstack
-from gpt2_jax.parallel.distributed import on_every_host
-from gpt2_jax.tokenizers.streaming import StreamDecoder
+from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
+CONTEXT_OVERFLOW = ("error", "slide")
+"""What can happen to a text that grows beyond what the model can compute."""
 _SMALLEST_BUCKET = 16
-_BLOCK = 16  # tokens per call from the host: fewer stream more smoothly, more run faster
-
-
-@dataclasses.dataclass
-class Sample:
-    """Holds one generated text.
-
-    Attributes:
-      text: the text after the prompt, without the stop string that ended it.
-      tokens: the generated ids, including those of an end of text or the stop string.
-      finish_reason: "stop" (end of text or a stop string) or "length".
-    """
-
-    text: str
-    tokens: list[int]
-    finish_reason: str
+MOST_SLOTS = 32
+"""How many texts are generated at a time at most, by default: more wait for a slot."""
 
 
 def decode_params(model: GPT2, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,8 +39,8 @@ def generate_tokens(
     max_new_tokens: int,
     options: SamplingOptions = SamplingOptions(),
     seed: int = 0,
-) -> Iterator[np.ndarray]:
-    """Yields int32 [B, n] blocks of new tokens, max_new_tokens columns in total.
+) -> np.ndarray:
+    """Returns new tokens for each prompt, int32 [B, max_new_tokens]; no token ends a row.
 
     Args:
       model: a module of `build_decoder`.
@@ -71,23 +54,12 @@ def generate_tokens(
       UserError: if the longest prompt and max_new_tokens together exceed what the model can
         compute, which is the context only if positions end there.
     """
-    longest = max(map(len, prompts))
-    check_length(model.config, longest, max_new_tokens)
-    limit = model.config.longest
-    padded = np.zeros((len(prompts), bucket(longest, limit)), np.int32)
-    for row, prompt in zip(padded, prompts, strict=True):
-        row[: len(prompt)] = prompt
-    lengths = jnp.asarray([len(prompt) for prompt in prompts], jnp.int32)
-    num_slots = bucket(max(longest + max_new_tokens, padded.shape[1]), limit)
-
-    key = jax.random.key(seed)
-    cache, logits = _prefill(model, params, jnp.asarray(padded), lengths, num_slots)
-    for start in range(0, max_new_tokens, _BLOCK):
-        count = min(_BLOCK, max_new_tokens - start)
-        cache, logits, block = _decode_block(
-            model, params, options, cache, logits, key, jnp.int32(start), jnp.int32(count)
-        )
-        yield on_every_host(block)[:, :count]
+    tokenizer = IdsTokenizer(model.config.vocab_size, "tokens are asked for")
+    wanted = Request((), max_new_tokens, options, seed=seed)
+    engine, choices = _submitted(model, params, tokenizer, prompts, wanted)
+    for _ in _stepping(engine, choices):
+        pass
+    return np.array([choice.tokens for choice in choices], np.int32)
 
 
 def generate(
@@ -100,6 +72,8 @@ def generate(
     options: SamplingOptions = SamplingOptions(),
     stop: Sequence[str] = (),
     seed: int = 0,
+    num_slots: int | None = None,
+    context_overflow: str = "error",
 ) -> Iterator[list[tuple[str, Sample | None]]]:
     """Returns an iterator over each prompt's (new text, Sample or None), block by block.
 
@@ -120,6 +94,10 @@ def generate(
       options: how each token is drawn.
       stop: strings that end a sample and are not part of it.
       seed: the same seed gives the same samples; from 0 to 2^32 - 1.
+      num_slots: how many texts are generated at a time; by default as many as prompts, up to
+        `MOST_SLOTS`. Bits of a text depend on it, and on nothing else that is generated with it.
+      context_overflow: what happens to a text for which the model has no more positions: "error"
+        refuses the request, "slide" reads the last half of the text again and goes on behind it.
 
     Raises:
       UserError: if a prompt is too long, or an option has a wrong type or value.
@@ -128,35 +106,65 @@ def generate(
         raise UserError(f"options must be SamplingOptions(...), not {type(options).__name__}")
     stop = arguments.texts("stop", stop, example="['\\n\\n']")
     seed = arguments.integer("seed", seed, low=0, high=arguments.LARGEST_SEED)
+    if num_slots is not None:
+        num_slots = arguments.integer("num_slots", num_slots, low=1, high=arguments.MOST_SAMPLES)
+    slide = check_overflow(context_overflow)
     encoded = [
         encode_prompt(tokenizer, prompt) if isinstance(prompt, str) else prompt
         for prompt in prompts
     ]
     longest = max(map(len, encoded))
-    if max_new_tokens is not None:
-        max_new_tokens = arguments.integer("max_new_tokens", max_new_tokens, low=1)
-        check_length(model.config, longest, max_new_tokens)
-    else:
-        max_new_tokens = model.config.context_length - longest
-        if max_new_tokens < 1:
-            more = "" if model.config.longest <= longest else ", or set max_new_tokens to exceed it"
-            raise UserError(
-                f"a prompt of {longest} tokens leaves no room in the model's context of "
-                f"{model.config.context_length}: shorten it{more}"
-            )
-    rows = [_Row(tokenizer, stop) for _ in prompts]
-    blocks = generate_tokens(model, params, encoded, max_new_tokens, options, seed)
-    return _pieces(rows, blocks)
+    new = new_tokens(model.config, longest, max_new_tokens)
+    wanted = Request((), new, options, stop, seed, slide=slide)
+    return _stepping(*_submitted(model, params, tokenizer, encoded, wanted, num_slots))
 
 
-def _pieces(
-    rows: list[_Row], blocks: Iterator[np.ndarray]
+def _submitted(
+    model: GPT2,
+    params: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    wanted: Request,
+    num_slots: int | None = None,
+) -> tuple[Engine, list[Choice]]:
+    """Returns an engine that was given the prompts, and their texts in order.
+
+    Args:
+      model, params, tokenizer, prompts, num_slots: see `generate`.
+      wanted: what every prompt asks for.
+    """
+    longest, new = max(map(len, prompts)), wanted.max_new_tokens
+    # A text that slides needs room for its prompt and one more token.
+    check_length(model.config, longest, min(new, 1) if wanted.slide else new)
+    engine = Engine(
+        model,
+        params,
+        tokenizer,
+        num_slots=num_slots or min(len(prompts), MOST_SLOTS),
+        max_length=bucket(longest + new, model.config.longest),
+        fill_first=True,
+    )
+    choices: list[Choice] = []
+    while len(choices) < len(prompts):
+        first, prompt = len(choices), prompts[len(choices)]
+        count = 1  # equal prompts in a row are read once
+        while first + count < len(prompts) and [*prompts[first + count]] == [*prompt]:
+            count += 1
+        choices += engine.submit(
+            dataclasses.replace(wanted, prompt=prompt, num_choices=count, first_choice=first)
+        )
+    return engine, choices
+
+
+def _stepping(
+    engine: Engine, choices: Sequence[Choice]
 ) -> Iterator[list[tuple[str, Sample | None]]]:
-    for block in blocks:
-        yield [(row.push(tokens), row.sample) for row, tokens in zip(rows, block, strict=True)]
-        if all(row.sample for row in rows):
-            return
-    yield [(row.finish(), row.sample) for row in rows]
+    while not all(choice.finished for choice in choices):
+        engine.step()
+        pieces = [(choice.unread, choice.stream.sample) for choice in choices]
+        for choice in choices:
+            choice.unread = ""
+        yield pieces
 
 
 def generate_text(
@@ -180,6 +188,36 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return tokenizer.encode("\n") if tokenizer.bos is None else [tokenizer.bos]
 
 
+def new_tokens(config: ModelConfig, prompt_tokens: int, max_new_tokens: int | None) -> int:
+    """Returns how many tokens to generate: by default, as many as the context has room for.
+
+    Raises:
+      UserError: for a number below 1, or if there is no room.
+    """
+    if max_new_tokens is not None:
+        return arguments.integer("max_new_tokens", max_new_tokens, low=1)
+    room = config.context_length - prompt_tokens
+    if room < 1:
+        more = "" if config.longest <= prompt_tokens else ", or set max_new_tokens to exceed it"
+        raise UserError(
+            f"a prompt of {prompt_tokens} tokens leaves no room in the model's context of "
+            f"{config.context_length}: shorten it{more}"
+        )
+    return room
+
+
+def check_overflow(value: str) -> bool:
+    """Returns whether `context_overflow` is "slide".
+
+    Raises:
+      UserError: if it is not "error" either.
+    """
+    if value not in CONTEXT_OVERFLOW:
+        names = " or ".join(CONTEXT_OVERFLOW)
+        raise UserError(f"context_overflow must be {names}, not {short_repr(value)}")
+    return value == "slide"
+
+
 def check_length(config: ModelConfig, prompt_tokens: int, max_new_tokens: int) -> None:
     """Checks that the model can compute a prompt and its continuation.
 
@@ -201,89 +239,3 @@ def bucket(length: int, limit: int) -> int:
     while size < length:
         size *= 2
     return min(size, limit)
-
-
-class _Row:
-    """Turns the tokens of one sample into certain text, and decides when it ends."""
-
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
-        self._ends, self._stop = tokenizer.ends, [text for text in stop if text]
-        self._decoder = StreamDecoder(tokenizer)
-        self._tokens: list[int] = []
-        self._text, self._emitted = "", 0
-        self.sample: Sample | None = None
-
-    def push(self, tokens: Sequence[int]) -> str:
-        """Takes the next tokens and returns the text that became certain."""
-        for token in map(int, tokens):
-            if self.sample:
-                return ""
-            self._tokens.append(token)
-            if token in self._ends:
-                return self._end("stop", len(self._text))
-            before = len(self._text)
-            self._text += self._decoder.push(token)
-            # A stop string that ends here may have begun up to its length earlier.
-            starts = [self._text.find(s, max(0, before - len(s) + 1)) for s in self._stop]
-            if matches := [start for start in starts if start >= 0]:
-                return self._end("stop", min(matches))
-        return self._emit(len(self._text) - self._held_back())
-
-    def finish(self) -> str:
-        """Ends the row because there is no more room; returns the text still held back."""
-        if self.sample:
-            return ""
-        self._text += self._decoder.finish()
-        return self._end("length", len(self._text))
-
-    def _end(self, reason: str, length: int) -> str:
-        self.sample = Sample(self._text[:length], self._tokens, reason)
-        return self._emit(length)
-
-    def _emit(self, end: int) -> str:
-        piece, self._emitted = self._text[self._emitted : end], max(end, self._emitted)
-        return piece
-
-    def _held_back(self) -> int:
-        """Returns the number of characters at the end that may begin a stop string."""
-        starts = [stop[:n] for stop in self._stop for n in range(1, len(stop))]
-        return max((len(start) for start in starts if self._text.endswith(start)), default=0)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "num_slots"))
-def _prefill(
-    model: GPT2, params: Any, tokens_BxP: jax.Array, lengths_B: jax.Array, num_slots: int
-) -> tuple[KVCache, jax.Array]:
-    """Returns (the cache with the prompts, logits [B, V] after each prompt's last token)."""
-    cache: Any = init_cache(model.config, model.compute.dtype, tokens_BxP.shape[0], num_slots)
-    hidden_BxPxD, cache = model.apply({"params": params}, tokens_BxP, cache)
-    last_BxD = jnp.take_along_axis(hidden_BxPxD, (lengths_B - 1)[:, None, None], axis=1)
-    logits: Any = model.apply({"params": params}, last_BxD, method=GPT2.unembed)
-    # Slots past a row's length hold its padding, which is masked now and overwritten later.
-    return cache._replace(lengths=lengths_B), logits[:, 0]
-
-
-@functools.partial(jax.jit, static_argnames=("model", "options"), donate_argnames=("cache",))
-def _decode_block(
-    model: GPT2,
-    params: Any,
-    options: SamplingOptions,
-    cache: KVCache,
-    logits_BxV: jax.Array,
-    key: jax.Array,
-    start: jax.Array,
-    count: jax.Array,
-) -> tuple[KVCache, jax.Array, jax.Array]:
-    """Draws `count` tokens per row: (cache, logits after them, tokens [B, _BLOCK] zero-padded)."""
-
-    def draw(i: jax.Array, carry: Any) -> Any:
-        cache, logits_BxV, block = carry
-        token_B = sample(logits_BxV, jax.random.fold_in(key, start + i), options)
-        block = jax.lax.dynamic_update_slice_in_dim(block, token_B[:, None], i, axis=1)
-        logits_Bx1xV, cache = model.apply(
-            {"params": params}, token_B[:, None], cache, method=GPT2.logits
-        )
-        return cache, logits_Bx1xV[:, 0], block
-
-    block = jnp.zeros((logits_BxV.shape[0], _BLOCK), jnp.int32)
-    return jax.lax.fori_loop(0, count, draw, (cache, logits_BxV, block))

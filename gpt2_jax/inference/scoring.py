@@ -228,7 +228,7 @@ def _likelihoods(
         empty: Any = init_cache(room, model.compute.dtype, B, stacked=True)
         filled: Any = model.apply({"params": params}, prefixes_BxP, empty)[1]
         keys_and_values = jax.tree.map(
-            lambda x_LxBxSxHxK: jnp.repeat(x_LxBxSxHxK, G, axis=1), filled.layers
+            lambda x_LxBxHxSxK: jnp.repeat(x_LxBxHxSxK, G, axis=1), filled.layers
         )
         # These lengths mask the padding that prefixes have left in further slots.
         cache = KVCache(keys_and_values, jnp.repeat(lengths_B, G))

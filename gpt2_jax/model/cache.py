@@ -23,7 +23,8 @@ class KVCache(NamedTuple):
     tokens overwrite them.
 
     Attributes:
-      layers: (keys, values) of each layer, both [B, S, H, K]; or one stacked pair, [L, B, S, H, K].
+      layers: (keys, values) of each layer, both [B, H, S, K], so that the slots of a head lie side
+        by side; or one stacked pair, [L, B, H, S, K].
       lengths: [B] int32, number of tokens that each row holds.
     """
 
@@ -65,7 +66,7 @@ def init_cache(
     num_slots = config.context_length if num_slots is None else num_slots
     if not 1 <= num_slots <= config.longest:
         raise ValueError(f"num_slots={num_slots} must be in 1..{config.longest}")
-    shape = (batch_size, num_slots, config.num_heads, config.head_dim)
+    shape = (batch_size, config.num_heads, num_slots, config.head_dim)
     if stacked:
         shape = (config.num_layers, *shape)
 
@@ -81,7 +82,7 @@ def append(layer: LayerCache, new: LayerCache, lengths_B: jax.Array) -> LayerCac
     """Writes T new keys and values behind those that each row holds; there must be room.
 
     Args:
-      layer: (keys, values) of one layer, [B, S, H, K].
+      layer: (keys, values) of one layer, [B, H, S, K].
       new: the new (keys, values), [B, T, H, K].
       lengths_B: number of slots in use before the write.
 
@@ -89,11 +90,11 @@ def append(layer: LayerCache, new: LayerCache, lengths_B: jax.Array) -> LayerCac
       The layer's (keys, values), the new ones in slots lengths..lengths+T-1 of each row.
     """
 
-    def write(slots_SxHxK: jax.Array, new_TxHxK: jax.Array, start: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(slots_SxHxK, new_TxHxK, start, axis=0)
+    def write(slots_HxSxK: jax.Array, new_HxTxK: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(slots_HxSxK, new_HxTxK, start, axis=1)
 
     keys, values = (
-        jax.vmap(write)(held, fresh.astype(held.dtype), lengths_B)
+        jax.vmap(write)(held, jnp.swapaxes(fresh, 1, 2).astype(held.dtype), lengths_B)
         for held, fresh in zip(layer, new, strict=True)
     )
     return keys, values

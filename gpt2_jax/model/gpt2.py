@@ -23,6 +23,7 @@ from gpt2_jax.model.activations import GATES, make_activation
 from gpt2_jax.model.attention import layer_scales, reference_attention, split_qkv
 from gpt2_jax.model.attention_kernels import choose, fused_attention
 from gpt2_jax.model.cache import KVCache, LayerCache, append
+from gpt2_jax.model.cached_attention import cached_attention
 from gpt2_jax.model.defaults import layers_per_iteration
 from gpt2_jax.model.dropout import Dropout
 from gpt2_jax.model.embedding import embed
@@ -88,36 +89,20 @@ class Attention(nn.Module):
             q_BxTxHxK, k_BxTxHxK = (rotate(x, positions_BxT) for x in (q_BxTxHxK, k_BxTxHxK))
         if layer_scale is not None:
             q_BxTxHxK = (q_BxTxHxK * layer_scale).astype(q_BxTxHxK.dtype)
-        kernel = "reference" if cache is not None else choose(config, compute)
-        if kernel != "reference":
-            y_BxTxHxK = fused_attention(
-                q_BxTxHxK,
-                k_BxTxHxK,
-                v_BxTxHxK,
-                segments_BxT,
-                config.score_scale,
-                kernel,
-                compute.matmul_precision,
-                config.attention_window,
+        qkv, precision = (q_BxTxHxK, k_BxTxHxK, v_BxTxHxK), compute.matmul_precision
+        scale, window, score_bias = config.score_scale, config.attention_window, encoding.score_bias
+        if cache is not None:
+            cache = append(cache, (k_BxTxHxK, v_BxTxHxK), slots_BxT[:, 0])
+            bias = score_bias and score_bias(self, q_BxTxHxK, slots_BxT, cache[0].shape[2])
+            y_BxTxHxK = cached_attention(
+                q_BxTxHxK, *cache, slots_BxT, scale, precision, window, bias
             )
+        elif (kernel := choose(config, compute)) != "reference":
+            y_BxTxHxK = fused_attention(*qkv, segments_BxT, scale, kernel, precision, window)
         else:
-            k_BxSxHxK, v_BxSxHxK = k_BxTxHxK, v_BxTxHxK
-            if cache is not None:
-                cache = append(cache, (k_BxTxHxK, v_BxTxHxK), slots_BxT[:, 0])
-                k_BxSxHxK, v_BxSxHxK = cache
-            S, score_bias = k_BxSxHxK.shape[1], encoding.score_bias
-            bias = score_bias and score_bias(self, q_BxTxHxK, slots_BxT, S)
+            bias = score_bias and score_bias(self, q_BxTxHxK, slots_BxT, x_BxTxD.shape[1])
             y_BxTxHxK, probs_BxHxTxS = reference_attention(
-                q_BxTxHxK,
-                k_BxSxHxK,
-                v_BxSxHxK,
-                slots_BxT,
-                segments_BxT,
-                config.score_scale,
-                dropout,
-                compute.matmul_precision,
-                config.attention_window,
-                bias,
+                *qkv, slots_BxT, segments_BxT, scale, dropout, precision, window, bias
             )
             self.sow("intermediates", "attention", probs_BxHxTxS)
         axes, std = ("heads", "head_dim", "embed"), residual_std(config)
@@ -311,15 +296,15 @@ class GPT2(nn.Module):
     def unembed(self, hidden_BxTxD: jax.Array) -> jax.Array:
         """Returns float32 logits [B, T, vocab_size] of hidden states, without padded rows."""
         table = self.wte if self.config.tie_embeddings else self.lm_head
-        table_VxD = table.astype(self.compute.dtype)[: self.config.vocab_size]
         logits_BxTxV = jnp.einsum(
             "btd,vd->btv",
             hidden_BxTxD,
-            table_VxD,
+            table.astype(self.compute.dtype),
             precision=self.compute.matmul_precision,
             preferred_element_type=jnp.float32,
         )
-        return capped(logits_BxTxV, self.config.logit_softcap)
+        # Padded rows are dropped from the logits: to cut the table, XLA would copy it every time.
+        return capped(logits_BxTxV[..., : self.config.vocab_size], self.config.logit_softcap)
 
     def _embed(self, tokens_BxT: jax.Array, positions_BxT: jax.Array) -> jax.Array:
         x_BxTxD = embed(self.wte, tokens_BxT, ("vocab", "embed"), self.compute)

@@ -105,6 +105,54 @@ def test_temperature_top_k_and_top_p_reach_the_sampler(
     assert _document(capsys, *words) != greedy
 
 
+def test_min_p_penalties_biases_and_ends_reach_the_sampler(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--model", model, "--prompt", "ab", "--max_new_tokens", "30")
+
+    def tokens(*flags: str) -> list[int]:
+        return _document(capsys, *words, *flags)["samples"][0]["tokens"]
+
+    greedy, drawn = tokens("--temperature", "0"), tokens()
+    assert tokens("--min_p", "1") == greedy
+    for flag, value in (
+        ("--presence_penalty", "2"),
+        ("--frequency_penalty", "2"),
+        ("--repetition_penalty", "5"),
+    ):
+        assert len({*tokens(flag, value, "--temperature", "0.3")}) > 25, flag
+    once = tokens("--temperature", "0", "--no_repeat_ngram_size", "1")
+    assert len({*once, 97, 98}) == 32
+    assert tokens("--logit_bias", "65=100", "--logit_bias", "256=-100") == [65] * 30
+    assert tokens("--logit_bias", "256=100") == [256]
+    assert tokens("--logit_bias", "256=100", "--ignore_eos") == [256] * 30
+    assert tokens("--slots", "1") == drawn
+
+
+def test_slots_decide_how_many_are_generated_at_a_time_and_not_which(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--model", model, "--prompt", "ab", "--num_samples", "3", "--max_new_tokens", "20")
+    assert _document(capsys, *words, "--slots", "2") == _document(capsys, *words)
+
+
+def test_a_text_slides_beyond_the_context_only_if_told_to(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--model", model, "--prompt", "abc", "--temperature", "0", "--ignore_eos")
+    slide = ("--context_overflow", "slide")
+    plain = _document(capsys, *words)["samples"][0]["tokens"]
+    assert len(plain) == 29
+    assert _document(capsys, *words, *slide)["samples"][0]["tokens"] == plain
+    (sample,) = _document(capsys, *words, *slide, "--max_new_tokens", "70")["samples"]
+    assert sample["tokens"][:29] == plain
+    assert len(sample["tokens"]) == 70
+    # Once the text has filled the context, its last half is a prompt of its own.
+    ids = ",".join(map(str, plain[-16:]))
+    words = (*words[:2], *words[4:], "--prompt_tokens", ids)
+    assert _document(capsys, *words)["samples"][0]["tokens"] == sample["tokens"][29:45]
+
+
 def test_a_prompt_file_is_read_to_the_byte(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,13 +40,15 @@ def test_sampling_keeps_what_it_is_told() -> None:
     assert options(do_sample=True, temperature=0.0) == _GREEDY
     wanted = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
     assert options(do_sample=True, **wanted) == SamplingOptions(**wanted)
+    wanted = {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3}
+    assert options(**wanted, min_p=0.1) == SamplingOptions(temperature=0, **wanted)
     with pytest.raises(UserError, match="top_k must be"):
         options(do_sample=True, top_k=-1)
 
 
 @pytest.mark.lm_eval
 def test_settings_that_generation_lacks_are_named() -> None:
-    for wanted in ({"num_beams": 4}, {"max_length": 20}, {"repetition_penalty": 1.2}):
+    for wanted in ({"num_beams": 4}, {"max_length": 20}, {"length_penalty": 1.2}):
         with pytest.raises(UserError, match=f"no setting {next(iter(wanted))}; it has: until"):
             parse({"max_gen_toks": 4, **wanted}, 100, "")
     for wanted, count in (({}, 256), ({"max_gen_toks": 100}, 100), ({"max_gen_toks": 0}, 0)):

@@ -17,8 +17,8 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.evals import harness
 from gpt2_jax.evals.harness import GPT2JaxLM
 from gpt2_jax.inference.batching import Request
-from gpt2_jax.inference.generate import Sample
 from gpt2_jax.inference.scoring import Likelihood, Scorer, windows
+from gpt2_jax.inference.text import Sample
 from gpt2_jax.tokenizers.bpe import GPT2Tokenizer
 from tests.evals.plain_forwards import EOT, LENGTH, logits_after, needs_lm_eval, plain, requests
 from tests.inference.tiny import make_run, tiny_config

@@ -10,7 +10,7 @@ import pytest
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import harness
 from gpt2_jax.evals.harness import GPT2JaxLM
-from gpt2_jax.inference.generate import Sample
+from gpt2_jax.inference.text import Sample
 from gpt2_jax.tokenizers.char import CharTokenizer
 from tests.evals.plain_forwards import EOT, LENGTH, needs_lm_eval, plain_greedy, requests
 from tests.inference.tiny import make_run, tiny_config

@@ -23,6 +23,8 @@ from gpt2_jax.inference.generate import (
     generate_text,
     generate_tokens,
 )
+from gpt2_jax.inference.prefill import Drawn
+from gpt2_jax.inference.requests import Choice, Request
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.model.build import build_decoder, build_model
 from gpt2_jax.tokenizers.byte import ByteTokenizer
@@ -48,8 +50,7 @@ def params(scanned: Any) -> dict[str, Any]:
 
 
 def _tokens(params: Any, prompts: Sequence[Sequence[int]], count: int, **options: Any) -> Any:
-    blocks = list(generate_tokens(_MODEL, params, prompts, count, **options))
-    return np.concatenate(blocks, axis=1)
+    return generate_tokens(_MODEL, params, prompts, count, **options)
 
 
 @functools.cache
@@ -100,11 +101,11 @@ def test_what_pads_a_prompt_is_never_seen(params: Any) -> None:
     np.testing.assert_array_equal(alone[:42], beside)
 
 
-def test_blocks_have_as_many_columns_as_asked_for(params: Any) -> None:
+def test_there_are_as_many_tokens_as_asked_for(params: Any) -> None:
     for count in (1, 16, 17):
-        blocks = list(generate_tokens(_MODEL, params, [[1] * (65 - count)], count))
-        assert sum(block.shape[1] for block in blocks) == count
-        assert all(block.dtype == np.int32 for block in blocks)
+        tokens = _tokens(params, [[1] * (65 - count)], count)
+        assert tokens.shape == (1, count)
+        assert tokens.dtype == np.int32
 
 
 def test_fewer_tokens_are_the_first_of_more(params: Any) -> None:
@@ -151,7 +152,7 @@ def test_decode_params_are_unrolled_in_the_compute_dtype_but_for_norms(scanned: 
 
 def test_more_than_the_context_is_refused_with_both_counts(params: Any) -> None:
     with pytest.raises(UserError) as error:
-        list(generate_tokens(_MODEL, params, [[1] * 60], 13))
+        generate_tokens(_MODEL, params, [[1] * 60], 13)
     message = str(error.value)
     assert all(part in message for part in ("60 tokens", "max_new_tokens=13", "context of 72"))
     assert "\n" not in message
@@ -190,8 +191,7 @@ def test_only_learned_positions_end_generation_at_the_context(position: str) -> 
     decoder, scanned = build_decoder(config.model, config.compute), noisy_params(config)
     decoding = decode_params(decoder, scanned)
     prompts = _prompts(6, 20, 3)  # the first is longer than the context by itself
-    blocks = list(generate_tokens(decoder, decoding, prompts, 24, options=_GREEDY))
-    new = np.concatenate(blocks, axis=1)
+    new = generate_tokens(decoder, decoding, prompts, 24, options=_GREEDY)
     whole = np.zeros((2, 44), np.int32)
     for row, prompt, tokens in zip(whole, prompts, new, strict=True):
         row[: len(prompt) + 24] = [*prompt, *tokens]
@@ -255,40 +255,42 @@ def test_a_char_tokenizer_without_a_newline_says_what_to_do() -> None:
 # Streams.
 
 
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes generation say given rows, two tokens at a time; counts `.blocks` asked for."""
+class _Script:
+    """Stands for an engine that says given rows, two tokens a step."""
 
-    class Script:
-        rows: list[list[int]]
-        blocks = 0
+    def __init__(self, *rows: Sequence[int]) -> None:
+        self._rows, self._choices, self.steps = [[*row] for row in rows], list[Choice](), 0
 
-        def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            array = np.array(self.rows, np.int32)
-            for start in range(0, array.shape[1], 2):
-                self.blocks += 1
-                yield array[:, start : start + 2]
+    def submit(self, request: Request) -> list[Choice]:
+        choices = [Choice(request, i, _BYTES) for i in range(request.num_choices)]
+        self._choices += choices
+        return choices
 
-    script = Script()
-    monkeypatch.setattr(generate_lib, "generate_tokens", script)
-    return script
+    def step(self) -> None:
+        self.steps += 1
+        for i, choice in enumerate(self._choices):
+            if not choice.finished:
+                choice.take(Drawn(np.array(self._rows[i][:2], np.int32)))
+            self._rows[i] = self._rows[i][2:]
 
 
-def test_pieces_of_every_row_join_to_its_sample(scripted: Any) -> None:
-    scripted.rows = [[*b"abEND..."], [*b"abcEN", 256, *b".."], [*b"abcdefEN"]]
+def test_pieces_of_every_row_join_to_its_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = _Script(b"abEND...", [*b"abcEN", 256, *b".."], b"abcdefEN")
+    monkeypatch.setattr(generate_lib, "Engine", lambda *_, **__: script)
     texts, samples = ["", "", ""], []
-    for pieces in generate(_MODEL, {}, _BYTES, ["x"] * 3, stop=["END"]):
+    for pieces in generate(_MODEL, {}, _BYTES, ["x"] * 3, stop=["END"], max_new_tokens=8):
         texts = [text + piece for text, (piece, _) in zip(texts, pieces, strict=True)]
         samples = [sample for _, sample in pieces]
     assert texts == [sample.text for sample in samples] == ["ab", "abcEN", "abcdefEN"]
     assert [sample.finish_reason for sample in samples] == ["stop", "stop", "length"]
-    assert scripted.blocks == 4
+    assert script.steps == 4
 
 
-def test_generation_ends_as_soon_as_every_row_has(scripted: Any) -> None:
-    scripted.rows = [[97, 256, *b"......"], [256, *b"......."]]
+def test_generation_ends_as_soon_as_every_row_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = _Script([97, 256, *b"......"], [256, *b"......."])
+    monkeypatch.setattr(generate_lib, "Engine", lambda *_, **__: script)
     samples = generate_text(_MODEL, {}, _BYTES, ["x", "y"])
-    assert scripted.blocks == 1
+    assert script.steps == 1
     assert [(sample.text, sample.tokens) for sample in samples] == [("a", [97, 256]), ("", [256])]
 
 

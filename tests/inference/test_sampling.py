@@ -1,64 +1,57 @@
-"""Sampling against a plain NumPy reading of its definition, and against expected frequencies."""
+"""Sampling against expected frequencies: each row by its own options and its own noise."""
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gpt2_jax.errors import UserError
-from gpt2_jax.inference.sampling import SamplingOptions, kept_logits, sample
+from gpt2_jax.inference.penalties import History
+from gpt2_jax.inference.sampling import (
+    MOST_ENDS,
+    SamplingOptions,
+    Settings,
+    draw,
+    key_of_choice,
+    settings_of,
+)
+from tests.inference.plain_sampling import expected as _expected
 
-# Far enough apart that float32 and float64 agree on who crosses p.
 _LOGITS = np.array([0.5, 2.0, -1.0, 1.0, 2.0, 0.0, -3.0, 1.5], np.float32)
 _DRAWS = 20_000
 
-# One program for each set of options, as the decoder has it; dispatched one by one, the operations
-# take longer to compile.
-_sample = jax.jit(sample, static_argnames="options")
+# Options are data, so that every number of rows is one program.
+_draw = jax.jit(draw)
+_keys = jax.jit(jax.vmap(key_of_choice, in_axes=(None, 0)))
 
 
-def _expected(logits: np.ndarray, options: SamplingOptions) -> np.ndarray:
-    """The distribution [V] the options describe, one token at a time in float64."""
-    scaled = [float(x) / options.temperature for x in logits]
-    # Most probable first; of equals, the lowest id.
-    order = sorted(range(len(scaled)), key=lambda i: (-scaled[i], i))
-    order = order[: options.top_k or len(order)]
-    weights = [math.exp(scaled[i] - scaled[order[0]]) for i in order]
-    total = sum(weights)
-    kept: dict[int, float] = {}
-    reached = 0.0
-    for i, weight in zip(order, weights, strict=True):
-        if kept and options.top_p < 1 and reached >= options.top_p:
-            break
-        kept[i] = weight
-        reached += weight / total
-    result = np.zeros(len(logits))
-    for i, weight in kept.items():
-        result[i] = weight / sum(kept.values())
-    return result
+def _settings(options: SamplingOptions, rows: int, seed: int = 0) -> Settings:
+    """Returns equal settings for rows that are choices 0, 1, ... of one seed."""
+    one = settings_of(options, (), seed)
+    many = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (rows, *leaf.shape)), one)
+    return many._replace(keys_Bx2=_keys(one.keys_Bx2, jnp.arange(rows, dtype=jnp.uint32)))
 
 
-def _kept(logits: np.ndarray, options: SamplingOptions) -> np.ndarray:
-    """The distribution [V] of `kept_logits`."""
-    kept, ids = kept_logits(jnp.asarray(logits)[None], options)
-    result = np.zeros(len(logits))
-    result[np.asarray(ids[0])] = np.asarray(jax.nn.softmax(kept[0]))
-    return result
+def _sampled(logits: Any, settings: Settings, drawn: int | np.ndarray = 0) -> np.ndarray:
+    B, V = logits.shape
+    zeros = np.zeros(B, np.int32)
+    history = History(zeros[:, None], zeros, np.zeros((B, V), np.int32), np.zeros((B, V), bool))
+    tokens = np.asarray(_draw(logits, settings, history, zeros + np.int32(drawn)))
+    assert tokens.dtype == np.int32
+    return tokens
 
 
 @functools.cache
 def _frequencies(options: SamplingOptions, seed: int = 0) -> np.ndarray:
     """Returns how often each token of _LOGITS is drawn, [V], in _DRAWS rows of one call."""
-    rows = jnp.broadcast_to(jnp.asarray(_LOGITS), (_DRAWS, len(_LOGITS)))
-    tokens = np.asarray(_sample(rows, jax.random.key(seed), options))
-    assert tokens.dtype == np.int32
+    rows = np.broadcast_to(_LOGITS, (_DRAWS, len(_LOGITS)))
+    tokens = _sampled(rows, _settings(options, _DRAWS, seed))
     return np.bincount(tokens, minlength=len(_LOGITS)) / _DRAWS
 
 
@@ -74,6 +67,7 @@ def _frequencies(options: SamplingOptions, seed: int = 0) -> np.ndarray:
         SamplingOptions(top_k=4, top_p=0.8),
         SamplingOptions(temperature=1.7, top_k=6, top_p=0.95),
         SamplingOptions(top_k=1000),
+        SamplingOptions(min_p=0.3),
     ],
     ids=str,
 )
@@ -106,7 +100,7 @@ def test_temperature_zero_is_the_argmax_and_ties_go_to_the_lowest_id() -> None:
     ):
         assert _frequencies(options)[1] == 1.0  # tokens 1 and 4 tie
     rows = np.random.default_rng(0).normal(size=(64, 11)).astype(np.float32)
-    greedy = sample(jnp.asarray(rows), jax.random.key(0), SamplingOptions(temperature=0.0))
+    greedy = _sampled(rows, _settings(SamplingOptions(temperature=0.0), 64))
     np.testing.assert_array_equal(greedy, rows.argmax(-1))
 
 
@@ -116,64 +110,56 @@ def test_a_small_temperature_comes_close_to_the_argmax_without_overflow() -> Non
     assert 0.45 < drawn[1] < 0.55
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 7, 8, 9, 50])
-def test_top_k_keeps_exactly_k_even_of_equals(k: int) -> None:
-    for logits in (_LOGITS, np.zeros(8, np.float32)):
-        kept = np.flatnonzero(_kept(logits, SamplingOptions(top_k=k)))
-        assert len(kept) == min(k, 8)
-        order = sorted(range(8), key=lambda i: (-logits[i], i))
-        assert sorted(order[:k]) == kept.tolist()
-
-
 def test_top_k_of_one_is_greedy() -> None:
     assert _frequencies(SamplingOptions(top_k=1, temperature=5.0))[1] == 1.0
 
 
-def _of(*probabilities: float) -> np.ndarray:
-    return np.log(np.array(probabilities)).astype(np.float32)
-
-
-@pytest.mark.parametrize(
-    ("p", "kept"),
-    [(0.0, 1), (0.1, 1), (0.49, 1), (0.51, 2), (0.79, 2), (0.81, 3), (0.96, 4), (1.0, 4)],
-)
-def test_top_p_keeps_the_token_that_crosses_p(p: float, kept: int) -> None:
-    probs = _of(0.5, 0.3, 0.15, 0.05)
-    assert np.count_nonzero(_kept(probs, SamplingOptions(top_p=p))) == kept
-
-
-def test_top_p_counts_after_temperature() -> None:
-    # At temperature 2: 0.379, 0.294, 0.207, 0.120 (square roots, renormalized).
-    logits = _of(0.5, 0.3, 0.15, 0.05)
-    assert np.count_nonzero(_kept(logits, SamplingOptions(temperature=2.0, top_p=0.6))) == 2
-    assert np.count_nonzero(_kept(logits, SamplingOptions(temperature=2.0, top_p=0.7))) == 3
-    assert np.count_nonzero(_kept(logits, SamplingOptions(temperature=1.0, top_p=0.7))) == 2
-    assert np.count_nonzero(_kept(logits, SamplingOptions(temperature=0.25, top_p=0.7))) == 1
-
-
-def test_top_p_counts_after_top_k_renormalized() -> None:
-    # Of the top two, 0.5 and 0.3, the first holds 0.625: enough for 0.6, where 0.5 is not.
-    logits = _of(0.5, 0.3, 0.15, 0.05)
-    assert np.count_nonzero(_kept(logits, SamplingOptions(top_k=2, top_p=0.6))) == 1
-    assert np.count_nonzero(_kept(logits, SamplingOptions(top_p=0.6))) == 2
-    assert np.count_nonzero(_kept(logits, SamplingOptions(top_k=2, top_p=0.65))) == 2
-
-
-def test_top_p_of_zero_is_greedy_and_of_one_keeps_the_rarest() -> None:
+def test_top_p_of_zero_is_greedy() -> None:
     assert _frequencies(SamplingOptions(top_p=0.0))[1] == 1.0
-    # Sums of float32 probabilities reach 1 before the rarest token comes.
-    logits = np.concatenate([np.zeros(1000), [-40.0]]).astype(np.float32)
-    kept, _ = kept_logits(jnp.asarray(logits)[None], SamplingOptions(top_p=1.0, top_k=1001))
-    assert np.isfinite(kept).all()
 
 
-def test_rows_draw_independently_and_keys_decide() -> None:
-    rows = jnp.zeros((512, 97))
+def test_rows_draw_independently_and_seeds_decide() -> None:
+    rows = np.zeros((512, 97), np.float32)
     for options in (SamplingOptions(), SamplingOptions(top_k=50)):
-        once, again = (_sample(rows, jax.random.key(3), options) for _ in range(2))
+        once, again = (_sampled(rows, _settings(options, 512, 3)) for _ in range(2))
         np.testing.assert_array_equal(once, again)
-        assert len(set(np.asarray(once).tolist())) > 20
-        assert (np.asarray(_sample(rows, jax.random.key(4), options)) != np.asarray(once)).any()
+        assert len(set(once.tolist())) > 20
+        for other in (4, 3 + 2**32, 3 - 2**63):
+            assert (_sampled(rows, _settings(options, 512, other)) != once).mean() > 0.5
+        assert (_sampled(rows, _settings(options, 512, 3), drawn=1) != once).mean() > 0.5
+
+
+def test_a_row_draws_the_same_in_any_place_beside_any_others() -> None:
+    """What a row draws follows from its logits, options, key and count alone."""
+    rng = np.random.default_rng(0)
+    options = [
+        SamplingOptions(),
+        SamplingOptions(0.7, top_k=5, logit_bias={3: 2.0}),
+        SamplingOptions(1.3, top_p=0.8, min_p=0.05),
+        SamplingOptions(temperature=0),
+    ]
+    logits = rng.normal(0, 2, (4, 97)).astype(np.float32)
+    counts = np.array([0, 5, 9, 1], np.int32)
+    alone = [settings_of(o, (), 11 * i) for i, o in enumerate(options)]
+
+    def drawn(order: list[int]) -> list[int]:
+        settings = jax.tree.map(lambda *leaves: np.stack(leaves), *(alone[i] for i in order))
+        return _sampled(logits[order], settings, counts[order]).tolist()
+
+    together = drawn([0, 1, 2, 3])
+    assert drawn([3, 1, 0, 2]) == [together[i] for i in (3, 1, 0, 2)]
+    for i in range(4):
+        assert drawn([i]) == [together[i]]
+        assert drawn([2, i, i]) == [together[2], together[i], together[i]]
+
+
+def test_at_most_so_many_ids_end_a_text() -> None:
+    ends = settings_of(SamplingOptions(stop_token_ids=[5, 3]), {7, 3}, 0).ends_BxE
+    assert ends.tolist() == [3, 5, 7, *[-1] * (MOST_ENDS - 3)]
+    ends = settings_of(SamplingOptions(stop_token_ids=[5], ignore_eos=True), {7}, 0).ends_BxE
+    assert ends.tolist() == [5, *[-1] * (MOST_ENDS - 1)]
+    with pytest.raises(UserError, match="at most 16 ids can end a text, not 17"):
+        settings_of(SamplingOptions(stop_token_ids=range(16)), {16}, 0)
 
 
 @pytest.mark.parametrize(
@@ -189,11 +175,25 @@ def test_rows_draw_independently_and_keys_decide() -> None:
         ({"top_p": 1.1}, "top_p must be between 0 and 1, not 1.1"),
         ({"top_p": math.nan}, "top_p must be"),
         ({"top_p": math.inf}, "top_p must be"),
+        ({"min_p": 1.5}, "min_p must be between 0 and 1, not 1.5"),
+        ({"presence_penalty": 2.5}, "presence_penalty must be between -2 and 2, not 2.5"),
+        ({"frequency_penalty": -3}, "frequency_penalty must be between -2 and 2, not -3"),
+        ({"repetition_penalty": 0}, "repetition_penalty must be above 0, not 0"),
+        ({"repetition_penalty": 11}, "repetition_penalty must be between 0 and 10, not 11"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size must be at least 0, not -1"),
+        ({"logit_bias": {1: 101}}, "logit_bias[1] must be between -100 and 100, not 101"),
+        ({"logit_bias": {-1: 1}}, "a token of logit_bias must be at least 0, not -1"),
+        ({"logit_bias": {"1": 1}}, "a token of logit_bias must be an integer"),
+        ({"logit_bias": [1, 2]}, "logit_bias must be a mapping such as {50256: -100}"),
+        ({"logit_bias": dict.fromkeys(range(257), 1.0)}, "at most 256 ids, not 257"),
+        ({"stop_token_ids": 5}, "stop_token_ids must be a list of token ids, not 5"),
+        ({"stop_token_ids": [True]}, "stop_token_ids[0] must be an integer"),
+        ({"ignore_eos": "yes"}, "ignore_eos must be True or False"),
     ],
 )
-def test_options_out_of_range_are_refused(values: dict[str, float], message: str) -> None:
+def test_options_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
-        SamplingOptions(**values)  # type: ignore[arg-type]
+        SamplingOptions(**values)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -204,26 +204,7 @@ def test_options_at_the_ends_of_their_ranges_are_taken() -> None:
         assert (options.temperature, options.top_k, options.top_p) == values
 
 
-# One compiled shape: eager calls would take most of the time.
-_V = 12
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(
-    # Integers, so that ties are frequent.
-    logits=st.lists(st.integers(-6, 6), min_size=_V, max_size=_V),
-    temperature=st.sampled_from([0.25, 0.7, 1.0, 3.0]),
-    top_k=st.sampled_from([0, 1, 3, _V, _V + 5]),
-    # Not a sum that a few equal tokens reach exactly, where rounding decides.
-    top_p=st.sampled_from([0.0, 0.1234, 0.4567, 0.7123, 0.9871, 1.0]),
-)
-def test_what_is_kept_is_what_plain_numpy_keeps(
-    logits: list[int], temperature: float, top_k: int, top_p: float
-) -> None:
-    options = SamplingOptions(temperature, top_k, top_p)
-    array = np.array(logits, np.float32)
-    expected, got = _expected(array, options), _kept(array, options)
-    np.testing.assert_array_equal(got > 0, expected > 0)
-    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-7)
-    token = int(sample(jnp.asarray(array)[None], jax.random.key(0), options)[0])
-    assert expected[token] > 0
+def test_options_have_a_hash_whatever_their_biases_came_as() -> None:
+    same = [SamplingOptions(logit_bias=bias) for bias in ({2: 1, 1: 3}, ((1, 3.0), (2, 1.0)))]
+    assert len({*same}) == 1
+    assert dict(same[0].logit_bias) == {1: 3.0, 2: 1.0}

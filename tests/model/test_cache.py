@@ -110,7 +110,7 @@ def test_what_padding_left_behind_is_never_seen(setting):
     cache, _ = prefill(setting)
     loud = jax.tree.map(
         lambda slots: jnp.where(
-            jnp.arange(16)[None, :, None, None] < _LENGTHS[:, None, None, None], slots, 1e4
+            jnp.arange(16)[:, None] < _LENGTHS[:, None, None, None], slots, 1e4
         ),
         cache.layers,
     )
@@ -125,7 +125,7 @@ def test_every_buffer_of_a_cache_is_its_own_and_in_the_compute_dtype(tiny):
     cache = empty_cache(tiny(dtype="bfloat16"), 2, 8)
     buffers = jax.tree.leaves(cache.layers)
     assert len({buffer.unsafe_buffer_pointer() for buffer in buffers}) == 4
-    assert {(buffer.shape, buffer.dtype.name) for buffer in buffers} == {((2, 8, 4, 8), "bfloat16")}
+    assert {(buffer.shape, buffer.dtype.name) for buffer in buffers} == {((2, 4, 8, 8), "bfloat16")}
     assert cache.lengths.tolist() == [0, 0]
 
 

@@ -14,9 +14,8 @@ import pytest
 from gpt2_jax import api
 from gpt2_jax.config import ComputeConfig, Config, ModelConfig, ScheduleConfig, TrainConfig
 from gpt2_jax.data.batch import Batch
-from gpt2_jax.inference import generate, scoring
+from gpt2_jax.inference import prefill, scoring, slots
 from gpt2_jax.inference.generate import decode_params
-from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.model import attention_kernels
 from gpt2_jax.model.build import abstract_params, build_decoder, build_model
 from gpt2_jax.parallel.mesh import make_mesh
@@ -79,10 +78,9 @@ def _programs(config, monkeypatch):
     rules, decoder = Rules(), build_decoder(config.model, config.compute)
     params = jax.eval_shape(lambda p: decode_params(decoder, p), abstract_params(config.model))
     tokens, lengths = jnp.zeros((2, 8), jnp.int32), jnp.full(2, 8, jnp.int32)
-    cache, logits = jax.eval_shape(
-        lambda p: generate._prefill(decoder, p, tokens, lengths, 16), params
-    )
-    options = (SamplingOptions(), cache, logits, jax.random.key(0), jnp.int32(0), jnp.int32(4))
+    staged = jax.eval_shape(lambda: prefill.empty_cache(decoder, 1, 16))
+    rows = jax.eval_shape(lambda: slots.empty_slots(decoder, 2, 16))
+    chunk = (staged, tokens[:1], tokens[:1], jnp.int32(0))
     scorer = build_decoder(config.model, config.compute, scanned=True)
     pairs = jnp.zeros((2, 1, 4), jnp.int32)
     scored = (rules, tokens, lengths, pairs, pairs, None)
@@ -91,8 +89,8 @@ def _programs(config, monkeypatch):
     programs = {
         "train": step.compile_train_step(config, optimizer, mesh, rules, state),
         "eval": step.compile_eval_step(config, 4, mesh, rules, state.params),
-        "prefill": generate._prefill.lower(decoder, params, tokens, lengths, 16),
-        "decode": generate._decode_block.lower(decoder, params, *options),
+        "prefill": prefill.prefill_chunk.lower(decoder, params, *chunk, logprobs=True),
+        "decode": slots.decode_block.lower(decoder, params, rows, jnp.int32(4)),
         "score": likelihoods,
         "logits": api._logits.lower(decoder, params, tokens),
         "maps": api._attention_maps.lower(decoder, params, tokens[:1]),

@@ -1,0 +1,319 @@
+"""Generates many texts at a time: prefills them one by one, and decodes all in the same programs.
+
+The engine is driven by calls of `step`, from one thread. A finite list of texts and a queue that
+never ends are the same to it. Each step prefills at most one chunk of one text, starts one block of
+tokens for all texts that are in a slot, and reads the block before: so the device computes while
+the host turns tokens into text, and a long prompt delays the others by no more than a chunk.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.inference import slots as device
+from gpt2_jax.inference.prefill import CHUNKS, Chunks, Drawn, empty_cache, prefill_chunk
+from gpt2_jax.inference.requests import Choice, Logprobs, Request, listed
+from gpt2_jax.inference.sampling import settings_of
+from gpt2_jax.inference.slots import BLOCK, Row
+from gpt2_jax.model import lengths
+from gpt2_jax.model.cached_attention import BLOCK as SLOTS_OF_BLOCK
+from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.parallel.rules import Rules, sharding_context
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
+
+_CHUNK = CHUNKS[-1]
+_SHORT_BLOCK = BLOCK // 4
+_MOST_PREFILLS = 4
+"""How many prompts are read in turns, and have a cache of their own until they are in a slot."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Prefill:
+    """Holds a text that is being read, and who waits for it.
+
+    Attributes:
+      choices: those that go on behind it and are not in a slot yet.
+      tokens, chunks: the text.
+      drawn: how many of the tokens were drawn.
+      cache: of the chunks so far.
+      slot: of a text that goes on in its slot.
+      found: (log-probabilities of a chunk's targets, chunks of which they are) until they are read.
+    """
+
+    choices: collections.deque[Choice]
+    tokens: list[int]
+    chunks: Chunks
+    drawn: int
+    cache: Any
+    slot: int | None = None
+    found: list[tuple[Drawn, int, int]] | None = dataclasses.field(default_factory=list)
+
+
+class Engine:
+    """Runs texts through the slots of one model."""
+
+    def __init__(
+        self,
+        model: GPT2,
+        params: Any,
+        tokenizer: Tokenizer,
+        *,
+        num_slots: int,
+        max_length: int | None = None,
+        fill_first: bool = False,
+        mesh: Mesh | None = None,
+    ) -> None:
+        """Makes the slots; programs are compiled when they first run.
+
+        Args:
+          model: a module of `build_decoder`.
+          params: parameters of `generate.decode_params`.
+          tokenizer: of the model.
+          num_slots: how many texts are generated at a time, at least 1. Bits of a text depend on
+            it.
+          max_length: the most tokens of a text, prompt included; by default the context.
+          fill_first: whether all free slots are filled before the next block, which takes a list of
+            texts the least time in all; otherwise a prompt delays the other texts by one chunk.
+          mesh: over which the parameters are sharded, if they are: by `Rules`. Heads of the cache
+            are divided over its axis `tensor`; rows are not divided.
+
+        Raises:
+          UserError: for a length that the model cannot compute.
+        """
+        self._model, self._params, self._tokenizer = model, params, tokenizer
+        self._mesh, self._fill_first = mesh, fill_first
+        length = model.config.context_length if max_length is None else max_length
+        if length > model.config.longest:
+            raise UserError(f"max_length={length} exceeds {lengths.limit(model.config)}")
+        self.max_length = length
+        self._room = length if length <= _CHUNK else -(-length // SLOTS_OF_BLOCK) * SLOTS_OF_BLOCK
+        self._texts: list[Choice | None] = [None] * num_slots
+        self._waiting: collections.deque[list[Choice]] = collections.deque()
+        self._prefills: collections.deque[_Prefill] = collections.deque()
+        # Each of these waits for a result of the device, and hands it to the texts.
+        self._unread: collections.deque[Callable[[], None]] = collections.deque()
+        self._inserted = False
+        self._slots = self._run(device.empty_slots, model, num_slots, self._room)
+
+    def check(self, request: Request) -> None:
+        """Raises UserError for a request that this engine cannot run, as `Request.check` does."""
+        request.check(self._model.config.vocab_size, self.max_length, self._tokenizer.ends)
+
+    def submit(self, request: Request) -> list[Choice]:
+        """Queues a request and returns its choices, which grow with each `step`.
+
+        Raises:
+          UserError: as `check` does.
+        """
+        self.check(request)
+        numbers = range(request.first_choice, request.first_choice + request.num_choices)
+        choices = [Choice(request, number, self._tokenizer) for number in numbers]
+        self._waiting.append(list(choices))
+        return choices
+
+    def cancel(self, choice: Choice) -> None:
+        """Ends a text, wherever it is; its slot is free for the next one."""
+        if choice.finished:
+            return
+        choice.finished = True
+        if choice in self._texts:
+            self._free(self._texts.index(choice))
+        for group in [group for group in self._waiting if choice in group]:
+            group.remove(choice)
+            if not group:
+                self._waiting.remove(group)
+        for prefill in [prefill for prefill in self._prefills if choice in prefill.choices]:
+            prefill.choices.remove(choice)
+            if not prefill.choices:
+                self._prefills.remove(prefill)
+
+    @property
+    def busy(self) -> bool:
+        """Returns whether any text is waiting, growing or still to be read."""
+        return bool(self._waiting or self._prefills or self._unread or any(self._texts))
+
+    @property
+    def num_waiting(self) -> int:
+        """Returns how many texts are not in a slot yet."""
+        reading = sum(len(p.choices) for p in self._prefills if p.slot is None)
+        return reading + sum(map(len, self._waiting))
+
+    @property
+    def num_running(self) -> int:
+        """Returns how many texts are in a slot."""
+        return len(self._texts) - self._texts.count(None)
+
+    def step(self) -> None:
+        """Takes the texts further by a chunk and a block, as the top of this file says."""
+        self._admit()
+        self._prefill()
+        while self._fill_first and None in self._texts and self.num_waiting:
+            self._admit()
+            self._prefill()
+        started = any(self._texts)
+        if started:
+            self._decode()
+        while len(self._unread) > (1 if started else 0):
+            self._unread.popleft()()
+
+    def _admit(self) -> None:
+        """Begins to read the next prompts for which there are slots."""
+        reserved = sum(len(p.choices) for p in self._prefills if p.slot is None)
+        while (
+            self._waiting
+            and self._texts.count(None) > reserved
+            and len(self._prefills) < _MOST_PREFILLS
+        ):
+            choices = self._waiting.popleft()
+            self._prefills.append(self._begin(choices, choices[0].request.prompt, drawn=0))
+            reserved += len(choices)
+
+    def _begin(
+        self, choices: Iterable[Choice], tokens: Sequence[int], drawn: int, slot: int | None = None
+    ) -> _Prefill:
+        cache = self._run(empty_cache, self._model, 1, self._room)
+        chunks = Chunks([*tokens], self._room)
+        return _Prefill(collections.deque(choices), [*tokens], chunks, drawn, cache, slot)
+
+    def _prefill(self) -> None:
+        """Reads one chunk of the prompt whose turn it is, and fills free slots from those read."""
+        reading = [prefill for prefill in self._prefills if not prefill.chunks.finished]
+        if reading:
+            prefill = reading[0]
+            self._prefills.remove(prefill)
+            self._prefills.append(prefill)  # round robin
+            self._read_chunk(prefill)
+        for prefill in [prefill for prefill in self._prefills if prefill.chunks.finished]:
+            self._report(prefill)
+            self._insert_all(prefill)
+
+    def _read_chunk(self, prefill: _Prefill) -> None:
+        request = prefill.choices[0].request
+        logprobs = request.prompt_logprobs and prefill.slot is None
+        done = prefill.chunks.done
+        chunk, targets, start, count = prefill.chunks.next()
+        prefill.cache, found = self._run(
+            prefill_chunk,
+            self._model,
+            self._params,
+            prefill.cache,
+            chunk,
+            targets,
+            np.int32(start),
+            logprobs=logprobs,
+        )
+        if logprobs and prefill.found is not None:
+            prefill.found.append((found, done - start, count))
+
+    def _take_prompt(self, choices: Sequence[Choice], found: list[tuple[Drawn, int, int]]) -> None:
+        """Waits for the log-probabilities of a prompt, and hands them to its choices."""
+        logprobs: list[Logprobs] = []
+        for drawn, first, count in found:
+            # Tokens before the first of a last chunk were in the chunk before.
+            logprobs += listed(drawn.on_host().row(0), count)[first:]
+        for choice in choices:
+            if not choice.finished:
+                choice.take_prompt(logprobs)
+
+    def _report(self, prefill: _Prefill) -> None:
+        """Has the log-probabilities of a prompt read, if they are asked for, once."""
+        if prefill.choices[0].request.prompt_logprobs and prefill.found is not None:
+            choices, found, prefill.found = list(prefill.choices), prefill.found, None
+            if prefill.slot is None:
+                self._unread.append(lambda: self._take_prompt(choices, found))
+
+    def _insert_all(self, prefill: _Prefill) -> None:
+        """Puts the choices of a prompt that was read into free slots, as many as there are."""
+        while prefill.choices:
+            slot = prefill.slot
+            if prefill.choices[0].request.max_new_tokens == 0:
+                prefill.choices.popleft()
+                continue
+            if slot is None:
+                if None not in self._texts:
+                    return
+                slot = self._texts.index(None)
+            self._insert(prefill, prefill.choices.popleft(), slot)
+        self._prefills.remove(prefill)
+
+    def _insert(self, prefill: _Prefill, choice: Choice, slot: int) -> None:
+        request, count = choice.request, len(prefill.tokens)
+        tokens = np.zeros(self._room, np.int32)
+        tokens[:count] = prefill.tokens
+        left = request.max_new_tokens - prefill.drawn
+        row = Row(
+            tokens_S=tokens,
+            length=np.int32(count),
+            # A slot has room for as many tokens; the last of them is drawn and not read.
+            remaining=np.int32(min(left, self.max_length - count)),
+            drawn=np.int32(prefill.drawn),
+            choice=np.uint32(choice.index),
+            settings=settings_of(request.options, self._tokenizer.ends, request.seed),
+        )
+        self._slots = self._run(
+            device.insert,
+            self._slots,
+            prefill.cache,
+            row,
+            np.int32(slot),
+            continued=prefill.slot is not None,
+        )
+        self._texts[slot] = choice
+        self._inserted = True
+
+    def _decode(self) -> None:
+        logprobs = any(text is not None and text.request.logprobs for text in self._texts)
+        # A new text shows its first token at once; few at a time while another prompt is read.
+        reading = any(not prefill.chunks.finished for prefill in self._prefills)
+        count = 1 if self._inserted else _SHORT_BLOCK if reading else BLOCK
+        self._inserted = False
+        self._slots, drawn = self._run(
+            device.decode_block,
+            self._model,
+            self._params,
+            self._slots,
+            np.int32(count),
+            logprobs=logprobs,
+        )
+        texts = list(self._texts)
+        self._unread.append(lambda: self._take_drawn(texts, drawn))
+
+    def _take_drawn(self, texts: Sequence[Choice | None], drawn: Drawn) -> None:
+        """Waits for tokens, and hands them to the texts."""
+        block = drawn.on_host()
+        for slot, choice in enumerate(texts):
+            if choice is None or choice.finished:
+                continue
+            count = choice.take(block.row(slot))
+            if choice.finished:
+                self._free(slot)
+            elif count and self._is_full(choice):
+                self._slide(choice, slot)
+
+    def _is_full(self, choice: Choice) -> bool:
+        """Returns whether the slot has no room for the text's next token."""
+        over = len(choice.request.prompt) + len(choice.tokens) - self.max_length
+        return choice.request.slide and over >= 0 and over % -(-self.max_length // 2) == 0
+
+    def _slide(self, choice: Choice, slot: int) -> None:
+        """Reads the last half of a text again, so that it goes on in its slot."""
+        text = [*choice.request.prompt, *choice.tokens][-(self.max_length // 2) :]
+        self._prefills.append(self._begin([choice], text, len(choice.tokens), slot))
+
+    def _free(self, slot: int) -> None:
+        self._texts[slot] = None
+        self._slots = self._run(device.release, self._slots, np.int32(slot))
+
+    def _run(self, program: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        if self._mesh is None:
+            return program(*arguments, **options)
+        # Rows come and go one by one, so that they are not divided.
+        with sharding_context(self._mesh, Rules(batch=None)):
+            return program(*arguments, **options)
