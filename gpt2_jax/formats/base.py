@@ -26,6 +26,7 @@ from gpt2_jax.errors import StorageError, UserError
 from gpt2_jax.files.paths import is_remote, resolve_path
 from gpt2_jax.formats import peft
 from gpt2_jax.formats.model import Base, Model, ModelReader, StepParams
+from gpt2_jax.formats.places import is_place
 from gpt2_jax.model import lora
 from gpt2_jax.model.build import abstract_params
 from gpt2_jax.model.trainable import joined, names, split, trained_names
@@ -38,7 +39,9 @@ OpenModel = Callable[[str], contextlib.AbstractContextManager[ModelReader]]
 def lasting_name(name: str) -> str:
     """Returns a model's name as it will still be valid in another folder: an absolute path."""
     path = resolve_path(name)
-    return str(path) if is_remote(path) or not path.exists() else str(path.resolve())
+    if is_remote(path) or not (path.exists() or is_place(path)):
+        return str(path)
+    return str(path.resolve())
 
 
 def fingerprint(params: Any, config: ModelConfig) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.config.lora import check_has_base
 from gpt2_jax.errors import UserError
@@ -48,7 +49,9 @@ def resolve_model(config: Config, saved: Config | None = None) -> Config:
     _refuse_others(name, config.model, model, own)
     kept = {field: getattr(config.model, field) for field in own}
     data = dataclasses.replace(config.data, tokenizer=tokenizer)
-    return dataclasses.replace(config, model=dataclasses.replace(model, **kept), data=data)
+    resolved = dataclasses.replace(config, model=dataclasses.replace(model, **kept), data=data)
+    # Knobs are checked against each other again, now that the model is known.
+    return config_lib.from_dict(config_lib.to_dict(resolved))
 
 
 def _refuse_others(name: str, given: ModelConfig, model: ModelConfig, own: tuple[str, ...]) -> None:

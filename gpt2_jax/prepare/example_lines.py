@@ -68,7 +68,7 @@ def parse_example(line: Line, fields: Fields) -> Example:
         values = line.values
         if line.problem is not None or values is None:
             raise line.problem or InvalidRowError("is blank")
-        if fields.answer not in values and TEXT_FIELD in values:
+        if TEXT_FIELD in values and TEXT_FIELD not in fields and not {*fields} & {*values}:
             text = checked_text(values[TEXT_FIELD], TEXT_FIELD)
             if not text:
                 raise InvalidRowError(f"has an empty {TEXT_FIELD!r}, with nothing to learn")

@@ -71,7 +71,8 @@ def boxed_state(config: Config, optimizer: optax.GradientTransformation) -> Trai
       UserError: for a pattern of `optimizer.rate_multipliers` without effect on this model.
     """
     state = jax.eval_shape(_initializer(config, optimizer), jax.random.key(0))
-    check_multipliers(config.optimizer, names(state.params))
+    trained = trained_names(config, state.params)
+    check_multipliers(config.optimizer, sorted(trained or names(state.params)))
     return state
 
 

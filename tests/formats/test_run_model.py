@@ -77,3 +77,12 @@ def test_a_run_resumes_without_the_model_that_it_started_from(tmp_path: Path, mo
 def test_it_needs_a_model() -> None:
     with pytest.raises(UserError, match=r"--config\.train\.init_from=M"):
         resolve_model(_config(None))
+
+
+def test_knobs_are_checked_against_the_model_that_is_found(model: Path) -> None:
+    config = _config(model)
+    lengths = dataclasses.replace(config.eval, context_lengths="512")
+    with pytest.raises(UserError, match="context_lengths=512"):
+        resolve_model(dataclasses.replace(config, eval=lengths))
+    with pytest.raises(UserError, match=r"at most model\.d_model=32"):
+        resolve_model(_config(model, lora_rank=64))
