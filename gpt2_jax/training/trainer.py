@@ -250,9 +250,8 @@ class Trainer:
         if before != now:
             raise UserError(
                 f"the data of {_data(run.config)} (fingerprint {now[:12]}) are not those that "
-                f"{run.workdir} was trained on, of {_data(saved)} then (fingerprint "
-                f"{before[:12]}): restore them, name where they are now, or choose another "
-                "--workdir"
+                f"{run.workdir} was trained on, {_data(saved)} (fingerprint {before[:12]}): "
+                "restore those, name where they are now, or choose another --workdir"
             )
         check_rates_so_far(saved, run.config, meta["step"], run.workdir)
 
