@@ -18,14 +18,13 @@ import jax
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config, MeshConfig, arguments
-from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.data.token_sets import TokenSets, resolve_vocab_size
 from gpt2_jax.errors import UserError, print_stderr
-from gpt2_jax.evals import sources
-from gpt2_jax.evals.compression import compressed_bits_per_byte
+from gpt2_jax.evals import compression, sources
 from gpt2_jax.evals.language_modeling import Corpus, LanguageModeling, count_words
 from gpt2_jax.evals.perplexity import make_validation
 from gpt2_jax.evals.registry import make_task
+from gpt2_jax.evals.reported import check_best_is_reported
 from gpt2_jax.evals.results import write_results
 from gpt2_jax.evals.run import Show, TaskEvaluator, evaluate_and_keep, model_digest
 from gpt2_jax.evals.samples import make_sampler
@@ -57,9 +56,6 @@ from gpt2_jax.training.run_data import examples_tokenizer
 from gpt2_jax.training.state import abstract_state
 from gpt2_jax.training.trainer import Trainer
 from gpt2_jax.training.workdir import read_run_config
-
-# xz compresses about a megabyte per second, so longer texts are not compared.
-_LONGEST_COMPRESSED = 16 << 20
 
 
 def train(
@@ -121,7 +117,7 @@ def train(
         setup = make_setup(config, sets, layout and layout.mesh)
         results = Trainer(config, workdir, setup).run(stop_at_step)
     if compare_compressors and is_primary():
-        results |= _compare_compressors(config, sets)
+        results |= compression.of_validation(config, sets)
     return results
 
 
@@ -141,6 +137,7 @@ def _on_these_devices(
 def make_setup(config: Config, sets: TokenSets, mesh: MeshConfig | None = None) -> Setup:
     """Returns what a `Trainer` needs for a config: batches, evaluators, and initial parameters."""
     tasks = _make_tasks(config, sets.tokenizer)
+    check_best_is_reported(config, sets.val_tokens, [task.name for task in tasks])
 
     def make_evaluators(abstract_params: Any, mesh: Any, rules: Any) -> Sequence[Evaluator]:
         evaluators: list[Evaluator] = [
@@ -171,19 +168,6 @@ def _make_tasks(config: Config, tokenizer: Tokenizer) -> list[Task]:
         local_path(config.eval.data or "", "eval.data"), tokenizer, config.model.context_length
     )
     return [make_task(name, setting) for name in sources.select_of_config(config)]
-
-
-def _compare_compressors(config: Config, sets: TokenSets) -> dict[str, float]:
-    tokens, *more = sets.val_tokens.values()
-    if not isinstance(tokens, TokenArray):  # examples are no text that could be compressed as one
-        return {}
-    if config.eval.batches != -1 or len(tokens) >= _LONGEST_COMPRESSED or more:
-        return {}
-    scored = tokens.read(1, len(tokens) - 1)
-    text = sets.tokenizer.decode_bytes(scored[scored != sets.tokenizer.eot])
-    bits = compressed_bits_per_byte(text)
-    figures = {f"{name} bits_per_byte": value for name, value in bits.items()}
-    return {"compared_bytes": len(text), **figures}
 
 
 def dry_run(config: Config) -> dict[str, Any]:

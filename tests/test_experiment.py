@@ -15,6 +15,7 @@ from gpt2_jax.cli.main import main
 from gpt2_jax.config import MeshConfig, load_config
 from gpt2_jax.data.token_sets import open_sets
 from gpt2_jax.errors import UserError
+from gpt2_jax.evals import compression
 from gpt2_jax.planning.layout import Layout
 from gpt2_jax.prepare.prepare import prepare
 from gpt2_jax.prepare.work_items import Document
@@ -201,7 +202,7 @@ def test_dry_run_equals_the_command_and_needs_no_data(lab, capsys):
 def test_only_a_whole_text_of_one_folder_is_compared_with_compressors(lab):
     def compare(*overrides):
         config = make_config(lab, *overrides)
-        return experiment._compare_compressors(config, open_sets(config))
+        return compression.of_validation(config, open_sets(config))
 
     assert "compared_bytes" in compare()
     assert compare("eval.batches=1") == {}

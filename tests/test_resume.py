@@ -134,7 +134,7 @@ def test_other_data_under_a_run_is_refused(lab, whole, capfd):
     config.write_text(config.read_text().replace(str(lab / "data"), str(lab / "other")))
     assert train_here(lab, workdir, f"--config.data.path={lab / 'other'}") == 2
     errors = capfd.readouterr().err
-    assert "shards in data.path" in errors and len(errors.strip().splitlines()) == 1
+    assert "the data of data.path" in errors and len(errors.strip().splitlines()) == 1
 
 
 @pytest.mark.slow

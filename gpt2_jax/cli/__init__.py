@@ -1,8 +1,8 @@
 """Implements the console command `gpt2-jax`: each verb parses flags and calls one function."""
 
 MODEL_HELP = (
-    "a run's workdir, the folder of one step, a folder in Hugging Face's or OpenAI's format, or "
-    "the id of a model on the Hugging Face hub"
+    "a run's workdir, the folder of one step, RUN/checkpoints/best, a folder in Hugging Face's, "
+    "OpenAI's or PEFT's format, or the id of a model on the Hugging Face hub"
 )
 EMA_HELP = (
     "use the average of the parameters in their place, which a run with optimizer.ema_decay keeps"

@@ -155,7 +155,7 @@ def _prepare_examples(args: argparse.Namespace) -> dict[str, Any]:
     fields = parse_fields(args.fields or _FIELDS, "--fields")
     name = shortened(f"--input {' '.join(args.input)}", 100)
     files = None
-    if len(args.input) == 1 and Path(args.input[0]).is_dir():
+    if len(args.input) == 1 and Path(args.input[0], "train.jsonl").is_file():
         files = example_files(args.input[0])
     files = files or {"train": input_files(args.input)}
     tokenizer = _read_tokenizer(args.tokenizer)

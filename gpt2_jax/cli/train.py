@@ -148,13 +148,16 @@ def _note_missing_data(config: Config) -> None:
 
     try:
         on_disk = [path for path in config.data.weights if not is_remote(path)]
-        on_disk = [path for path in on_disk if example_files(path) is None]
+        unread = [path for path in on_disk if example_files(path) is not None]
+        on_disk = [path for path in on_disk if path not in unread]
         missing = [path for path in on_disk if not resolve_path(path).is_dir()]
         for path in (path for path in missing if resolve_path(path).exists()):
             require_folder(path)  # which says that it is a file
     except UserError as error:
         print(f"note: {error}", file=sys.stderr)
         return
+    if unread:
+        print(f"note: {', '.join(unread)}: not read in a dry run", file=sys.stderr)
     if missing:
         print(
             f"note: no data folder {', '.join(missing)}: make it with gpt2-jax prepare, or name "

@@ -96,11 +96,11 @@ def check_best(config: Config) -> None:
 
 
 def check_reported(goal: Goal, numbers: Collection[str]) -> None:
-    """Checks that a validation has reported the number of `checkpoint.best`.
+    """Checks that validations report the number of `checkpoint.best`.
 
     Args:
       goal: what `parse_best` has returned.
-      numbers: the names of all numbers of the validation.
+      numbers: the names of all numbers that they report.
 
     Raises:
       UserError: listing these names.
@@ -109,6 +109,6 @@ def check_reported(goal: Goal, numbers: Collection[str]) -> None:
         return
     listed = ", ".join(sorted(numbers)) or "no numbers"
     raise UserError(
-        f"{_KNOB}: the validation reports no {goal.name}, but {listed}"
-        f"{did_you_mean(goal.name, numbers)}; set another and run the command again to go on"
+        f"{_KNOB}: validations report no {goal.name}, but {listed}: set one of these"
+        f"{did_you_mean(goal.name, numbers)}"
     )

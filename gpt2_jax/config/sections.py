@@ -65,7 +65,7 @@ class DataConfig:
         if self.path is None:
             raise UserError(
                 "data.path is not set: name a folder of token shards with --config.data.path=DIR "
-                "(`gpt2-jax prepare` makes one)"
+                "(`gpt2-jax prepare` makes one), or a .jsonl file of examples"
             )
         return {self.path: 1}
 

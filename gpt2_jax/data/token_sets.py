@@ -301,6 +301,12 @@ def _tokenizer_of(config: Config, path: str) -> Tokenizer:
     if meta is None:  # shards of other programs do not name their tokenizer
         return make_tokenizer(config.data.tokenizer)
     tokenizer = tokenizer_from_dict(meta["tokenizer"])
+    if tokenizer.name != config.data.tokenizer and config.train.init_model:
+        raise UserError(
+            f"{path} was prepared with the tokenizer {tokenizer.name}, but that of train.init_from="
+            f"{config.train.init_from} is {config.data.tokenizer}: prepare it with --tokenizer "
+            f"{config.train.init_from}"
+        )
     if tokenizer.name != config.data.tokenizer:
         raise UserError(
             f"data.tokenizer={config.data.tokenizer}, but {path} was prepared with "

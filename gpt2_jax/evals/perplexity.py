@@ -249,7 +249,7 @@ def make_validation(
         )
     if len(evaluators) == 1:
         return evaluators[0]
-    names = _short_names(list(sets.val_tokens))
+    names = short_names(list(sets.val_tokens))
     return MixturePerplexity(dict(zip(names, evaluators, strict=True)), sets.weights)
 
 
@@ -272,7 +272,7 @@ def _targets(config: Config) -> int | None:
     return config.eval.batches * rows * config.model.context_length
 
 
-def _short_names(paths: Sequence[str]) -> list[str]:
+def short_names(paths: Sequence[str]) -> list[str]:
     """Returns the folders' own names, or the whole paths if two folders share a name."""
     names = [Path(path).name for path in paths]
     return names if len(set(names)) == len(names) else list(paths)

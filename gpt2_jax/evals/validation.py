@@ -156,7 +156,7 @@ def _open_sets(reader: ModelReader) -> TokenSets:
     is_other = trained_on is not None and trained_on != sets.fingerprint
     if is_other or sets.tokenizer.to_dict() != reader.tokenizer.to_dict():
         raise UserError(
-            f"the shards in {', '.join(config.data.weights)} are not those that {reader.path} was "
+            f"the data of {', '.join(config.data.weights)} are not those that {reader.path} was "
             "trained on: restore them, or score texts with --text FILE"
         )
     return sets

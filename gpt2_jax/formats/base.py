@@ -36,12 +36,16 @@ from gpt2_jax.parallel.distributed import on_every_host
 OpenModel = Callable[[str], contextlib.AbstractContextManager[ModelReader]]
 
 
-def lasting_name(name: str) -> str:
-    """Returns a model's name as it will still be valid in another folder: an absolute path."""
+def lasting_name(name: str, open_model: OpenModel) -> str:
+    """Returns what a model's name means now: an absolute path, of a run that of one step.
+
+    The id of a model on the hub stays as it is.
+    """
     path = resolve_path(name)
-    if is_remote(path) or not (path.exists() or is_place(path)):
-        return str(path)
-    return str(path.resolve())
+    if not (is_remote(path) or path.exists() or is_place(path)):
+        return name
+    with open_model(name) as reader:
+        return str(reader.path if is_remote(reader.path) else reader.path.resolve())
 
 
 def fingerprint(params: Any, config: ModelConfig) -> str:
@@ -220,8 +224,8 @@ def check_same(base: Base, found: str, where: str, read_from: str) -> None:
     if found != base.fingerprint:
         raise UserError(
             f"{read_from} (fingerprint {found[:12]}) is not the base that the adapters in {where} "
-            f"were trained on, which was {base.name} (fingerprint {base.fingerprint[:12]}): "
-            "restore that model"
+            f"were trained on, which was {base.name} (fingerprint {base.fingerprint[:12]}) then: "
+            "restore that model, or name a copy of it as train.init_from"
         )
 
 
@@ -233,21 +237,24 @@ def _read_checked(
     given = config.train.init_from
     if given and not is_remote(name) and Path(name).is_absolute() and not Path(name).exists():
         name = given if resolve_path(given).exists() else name
-    with _opened(open_model, name, where) as reader:
+    advice = "; if it has moved, resume the run with its new place as train.init_from"
+    with _opened(open_model, name, where, advice) as reader:
         params = read_base(reader, lora.without_adapters(config.model), abstract)
     check_same(base, fingerprint(params, config.model), str(where), name)
     return params
 
 
 @contextlib.contextmanager
-def _opened(open_model: OpenModel, name: str, where: Path) -> Iterator[ModelReader]:
+def _opened(
+    open_model: OpenModel, name: str, where: Path, advice: str = ""
+) -> Iterator[ModelReader]:
     """Opens the base of the adapters in a folder."""
     with contextlib.ExitStack() as stack:
         try:
             reader = stack.enter_context(open_model(name))
         except (UserError, StorageError) as error:
             raise type(error)(
-                f"the base {name} of the adapters in {where} cannot be read: {error}"
+                f"the base {name} of the adapters in {where} cannot be read: {error}{advice}"
             ) from error
         refuse_adapters(f"the base {name} of the adapters in {where}", reader.config.model)
         yield reader

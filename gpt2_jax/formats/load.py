@@ -249,7 +249,7 @@ def _local(model: str | Path) -> Path:
         return path
     problem = (
         f"no model at {model}: expected a run's workdir, a step's folder, or a folder in Hugging "
-        "Face's or OpenAI's format"
+        "Face's, OpenAI's or PEFT's format"
     )
     if not _HUB_ID.fullmatch(str(model)):
         raise UserError(problem)

@@ -35,6 +35,12 @@ _EMBEDDINGS = ("wte", "wpe", "lm_head")
 # Key -> (the values that change nothing, what the key asks for).
 _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "bias": (("none", None), "trained biases"),
+    # Others, such as pissa, change the weights of the base, too.
+    "init_lora_weights": (
+        (True, False, None, "gaussian", "eva", "orthogonal"),
+        "a base with other weights",
+    ),
+    "revision": ((None, "main"), "a version of the base"),
     "use_dora": ((False, None), "DoRA"),
     "use_qalora": ((False, None), "QA-LoRA"),
     "modules_to_save": ((None, []), "modules that are trained as a whole"),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gpt2_jax.config import Config
+from gpt2_jax.config import Config, DataConfig
 from gpt2_jax.config.fields import Fields, parse_fields
 from gpt2_jax.data.examples import is_examples
 from gpt2_jax.data.folders import list_folder
@@ -33,6 +33,8 @@ from gpt2_jax.tokenizers.tokenizer import (
 _VERSION = 1
 _CACHE = "GPT2_JAX_EXAMPLES"
 _JSONL = re.compile(r".*\.jsonl(\.\w+)?")
+# Names by which other programs call a validation split.
+_MEANT_AS_VAL = frozenset({"valid.jsonl", "validation.jsonl", "dev.jsonl", "eval.jsonl"})
 _POLL_SECONDS = 0.1
 
 
@@ -66,6 +68,8 @@ def example_files(name: str) -> dict[str, list[Path]] | None:
             f"{name} has no train.jsonl, but {lines[0]}: name the file itself, {name}/{lines[0]}, "
             "or rename it"
         )
+    if "val.jsonl" not in lines and (others := _MEANT_AS_VAL & {*lines}):
+        raise UserError(f"{name}: rename {min(others)} to val.jsonl, which validates")
     splits = [split for split in ("train", "val") if f"{split}.jsonl" in lines]
     return {split: [resolve_path(name) / f"{split}.jsonl"] for split in splits}
 
@@ -128,6 +132,7 @@ def open_data(
     """
     found = {path: files for path in config.data.weights if (files := example_files(path))}
     folders: dict[str, Path] = {}
+    _check_fields(config, [path for path in config.data.weights if path not in found])
     if found:
         shards = [path for path in config.data.weights if path not in found]
         chosen = tokenizer or _tokenizer(config, next(iter(found)), shards)
@@ -135,6 +140,28 @@ def open_data(
         for path, files in found.items():
             folders[path] = _cached(path, files, fields, chosen, log)
     return open_sets(config, examples=folders, check_sums=check_sums, log=log)
+
+
+def _check_fields(config: Config, prepared: list[str]) -> None:
+    """Refuses fields that a folder of tokens was not made with, where they have no effect."""
+    fields = config.data.fields
+    if fields == DataConfig().fields:
+        return
+    for path in prepared:
+        if is_examples(meta := read_meta(path)) and meta is not None:
+            made_with = meta["source"]["fields"]
+            if made_with != str(parse_fields(fields)):
+                raise UserError(
+                    f"data.fields={fields}, but {path} was prepared with {made_with}: leave "
+                    "data.fields unset, or prepare it again with --fields"
+                )
+    if len(prepared) == len(config.data.weights) and not any(
+        is_examples(read_meta(path)) for path in prepared
+    ):
+        raise UserError(
+            f"data.fields={fields} has no effect, because {', '.join(prepared)} has no examples: "
+            "unset it, or name a .jsonl file as data.path"
+        )
 
 
 def _tokenizer(config: Config, name: str, shards: list[str]) -> Tokenizer:
@@ -184,6 +211,7 @@ def _cached(
             with lock_folder(cache / f".{folder.name}.lock", name, activity="being tokenized"):
                 if _is_complete(folder):
                     break
+                remove_tree(folder)  # which is damaged, or not there
                 log(f"tokenizing {name} into {folder}")
                 prepare_examples(
                     files, fields, tokenizer, folder, name=name, place=place, val_fraction=0.0
@@ -205,11 +233,10 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Returns whether the folder is there; what is damaged is removed, to be made again."""
+    """Returns whether the folder is there, and not damaged."""
     try:
         return read_meta(folder) is not None
     except UserError:
-        remove_tree(folder)
         return False
 
 

@@ -118,10 +118,7 @@ def encode_examples(item: ExamplesItem, *, tokenizer: str, folder: str) -> ItemT
             joined = np.concatenate([prompt, answer, end]).astype(TOKEN_DTYPE, copy=False)
             file.write(joined.data)
             tokens += len(joined)
-            for text in example:
-                content = text.encode("utf-8")
-                size += len(content)
-                summed.update(len(content).to_bytes(8, "little") + content)
+            size += _add(summed, example)
     index = np.array(records, INDEX)
     write_file(Path(folder, f"{name}.index"), index.tobytes())
     totals = ItemTotals(tokens, size, len(index), summed.hexdigest())
@@ -134,10 +131,16 @@ def digest_examples(item: ExamplesItem) -> str:
     """Returns the sha256 that `encode_examples` would give, without encoding."""
     summed = hashlib.sha256()
     for _, example in _examples(item, []):
-        for text in example:
-            content = text.encode("utf-8")
-            summed.update(len(content).to_bytes(8, "little") + content)
+        _add(summed, example)
     return summed.hexdigest()
+
+
+def _add(summed: Any, example: Example) -> int:
+    """Adds the texts of an example to a sum, each after its length; returns their bytes."""
+    contents = [text.encode("utf-8") for text in example]
+    for content in contents:
+        summed.update(len(content).to_bytes(8, "little") + content)
+    return sum(map(len, contents))
 
 
 def read_index(folder: Path, name: str) -> tuple[np.ndarray, list[SliceLines]]:

@@ -32,7 +32,7 @@ from gpt2_jax.prepare.example_lines import (
     encode_examples,
     read_index,
 )
-from gpt2_jax.prepare.prepare import check_free, put_in_place
+from gpt2_jax.prepare.prepare import check_free, put_in_place, summarized
 from gpt2_jax.prepare.staging import Staging, open_staging
 from gpt2_jax.prepare.stream import TokenStream
 from gpt2_jax.prepare.tasks import encode_all, explained, in_order, joined_sha256
@@ -113,17 +113,7 @@ def prepare_examples(
             meta = _make(items, tokenizer, out, name, place, settings, running, log)
         else:
             _check_same(meta, items, tokenizer, out, settings, running)
-    kept = ("tokens", "bytes", "documents")
-    splits = meta["splits"].items()
-    return {
-        "out": str(out),
-        "tokenizer": meta["tokenizer"]["name"],
-        "vocab_size": meta["vocab_size"],
-        "splits": {split: {key: values[key] for key in kept} for split, values in splits},
-        "skipped_rows": 0,
-        "already_prepared": already_prepared,
-        "seconds": round(time.monotonic() - began, 2),
-    }
+    return summarized(out, meta, already_prepared, time.monotonic() - began)
 
 
 def check_tokenizer(tokenizer: Tokenizer, name: str) -> None:
@@ -250,7 +240,10 @@ def _bounds(
       UserError: if there are too few examples.
     """
     if not train:
-        raise UserError(f"{name} has no examples: each line must be a JSON object with the fields")
+        raise UserError(
+            f"{name} has no examples: each line must be a JSON object such as "
+            '{"prompt": "1 + 1 = ", "answer": "2"}'
+        )
     if has_val:
         if train == total:
             raise UserError(f"{name}: val.jsonl has no examples: fill it, or remove it")

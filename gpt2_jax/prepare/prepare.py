@@ -99,12 +99,13 @@ def prepare(
             meta = _make(items, tokenizer, out, settings, running, log)
         else:
             _check_same(meta, corpus, tokenizer, out, settings, running)
-    return _summary(out, meta, already_prepared, time.monotonic() - began)
+    return summarized(out, meta, already_prepared, time.monotonic() - began)
 
 
-def _summary(
+def summarized(
     out: Path, meta: Mapping[str, Any], already_prepared: bool, seconds: float
 ) -> dict[str, Any]:
+    """Returns what `prepare` returns of a folder with this meta.json."""
     kept = ("tokens", "bytes", "documents")
     return {
         "out": str(out),

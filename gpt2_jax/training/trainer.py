@@ -18,6 +18,7 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.files.lock import lock_folder
 from gpt2_jax.files.paths import resolve_path
 from gpt2_jax.formats.base import check_same, fingerprint, lasting_name
+from gpt2_jax.formats.load import open_model
 from gpt2_jax.formats.model import Base
 from gpt2_jax.model.flops import flops_per_token
 from gpt2_jax.model.trainable import joined
@@ -93,7 +94,7 @@ class Trainer:
             self._initial_params = setup.read_params(name, wanted)
             if adapts:
                 found = fingerprint(self._initial_params, config.model)
-                base = Base(lasting_name(name), found)
+                base = Base(lasting_name(name, open_model), found)
         self.constants = Run(config, folder, setup, mesh, rules, optimizer, abstract, base)
 
     def run(self, stop_at_step: int | None = None) -> dict[str, float]:
@@ -248,9 +249,9 @@ class Trainer:
         before, now = meta["data_fingerprint"], run.setup.data_fingerprint
         if before != now:
             raise UserError(
-                f"the shards in {_data(run.config)} (fingerprint {now[:12]}) are not those that "
-                f"{run.workdir} was trained on, which were in {_data(saved)} (fingerprint "
-                f"{before[:12]}): name the folder that has them now, or choose another --workdir"
+                f"the data of {_data(run.config)} (fingerprint {now[:12]}) are not those that "
+                f"{run.workdir} was trained on, {_data(saved)} (fingerprint {before[:12]}): "
+                "restore those, name where they are now, or choose another --workdir"
             )
         check_rates_so_far(saved, run.config, meta["step"], run.workdir)
 

@@ -37,6 +37,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
         (_LINE + b'{"prompt": "p", "answer": null}\n', "line 2, has None as 'answer'"),
         (_LINE + b'{"prompt": "p", "answer": ""}\n', "line 2, has an empty answer"),
         (_LINE + b'{"text": ""}\n', "line 2, has an empty 'text'"),
+        (_LINE + b'{"text": "t", "prompt": "p"}\n', "line 2, has no field 'answer'"),
         (_LINE + b'{"prompt": "\xff", "answer": ""}\n', "line 2, is not UTF-8 at its byte 12"),
         (b"version https://git-lfs.github.com/spec/v1\noid x\n", "is a Git LFS pointer"),
         (b'{"prompt": "p", "answer": "%s"}\n' % (b"a" * 99) * 9, "no example fits"),
@@ -73,6 +74,11 @@ def _refused_after_notes(house: Path, capsys: pytest.CaptureFixture[str], *words
     [
         ((*TRAIN, "--config.data.path=gone.jsonl"), "there is no file of examples gone.jsonl"),
         ((*TRAIN, "--config.data.path=other"), "other has no train.jsonl, but test.jsonl"),
+        ((*TRAIN, "--config.data.path=valid"), "valid: rename valid.jsonl to val.jsonl"),
+        (
+            (*TRAIN, "--config.data.path=data", "--config.data.fields=prompt:a,answer:b"),
+            "has no effect, because data has no examples",
+        ),
         ((*TRAIN, "--config.data.fields=question"), "data.fields='question'"),
         ((*TRAIN, "--config.data.fields=prompt:a"), "does not name the field of the answer"),
         ((*TRAIN, "--config.data.fields=prompt:a,answer:a"), "names one field as prompt and"),
@@ -97,9 +103,20 @@ def test_mistakes_are_refused(
     Path("qa.jsonl").write_bytes(_GOOD)
     Path("other").mkdir()
     Path("other", "test.jsonl").write_bytes(_GOOD)
+    Path("valid").mkdir()
+    for name in ("train", "valid"):
+        Path("valid", f"{name}.jsonl").write_bytes(_GOOD)
     if "--config.data.path" not in " ".join(words) and words[0] == "train":
         words = (*words, "--config.data.path=qa.jsonl")
     assert message in refused(house, capsys, *words)
+
+
+def test_a_number_that_is_not_reported_is_refused_before_training(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("qa.jsonl").write_bytes(_GOOD)
+    words = (*TRAIN, "--config.data.path=qa.jsonl", "--config.checkpoint.best=eval/los")
+    assert "validations report no eval/los" in _refused_after_notes(house, capsys, *words)
 
 
 def test_lengths_are_refused_after_the_file_was_read(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt2_jax.cli.main import main
 from gpt2_jax.config import from_dict
 from gpt2_jax.config.fields import parse_fields
 from gpt2_jax.data.examples import open_examples
@@ -117,6 +118,13 @@ def test_the_same_again_is_already_prepared_and_others_are_refused():
         prepare_examples(files, parse_fields("prompt:q,answer:b"), GPT2, "out", name="f")
 
 
+def test_fields_that_a_prepared_folder_was_not_made_with_are_refused():
+    make()
+    with pytest.raises(UserError, match=r"was prepared with prompt:q,answer:a"):
+        open_data(config_of("out", fields="prompt:x,answer:y"))
+    assert open_data(config_of("out")).tokenizer.name == "gpt2"
+
+
 def config_of(path, **data):
     values = {"data": {"path": path, "fields": str(FIELDS), "tokenizer": "gpt2"} | data}
     values |= {"model": {"vocab_size": 50257, "context_length": 32}, "train": {"batch_size": 4}}
@@ -191,3 +199,12 @@ def test_a_tokenizer_without_an_end_of_text_is_refused():
         prepare_examples({"train": [Path(path)]}, FIELDS, char, "out", name="f")
     with pytest.raises(UserError, match=r"data.tokenizer=bpe comes with a model"):
         open_data(config_of(path, tokenizer="bpe"))
+
+
+def test_a_folder_of_parts_is_all_of_its_files(capsys):
+    for name in ("a", "b"):
+        write(f"parts/{name}.jsonl", questions(10))
+    words = ("--format", "examples", "--fields", str(FIELDS), "--out", "out", "--json")
+    assert main(["prepare", *words, "--input", "parts"]) == 0
+    splits = json.loads(capsys.readouterr().out)["splits"]
+    assert sum(split["documents"] for split in splits.values()) == 20

@@ -101,7 +101,7 @@ def test_a_checkpoint_holds_adapters_their_state_and_the_name_of_the_base(home):
         sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(store._stored(6, "rest"))]
     assert 2 * ADAPTERS <= sum(sizes) <= 2 * ADAPTERS + 8
     meta = json.loads((step / "meta" / "metadata").read_text())
-    assert meta["base"]["name"] == str((folder / "base").resolve())
+    assert meta["base"]["name"] == str((folder / "base" / "checkpoints" / "2").resolve())
     assert re.fullmatch("[0-9a-f]{64}", meta["base"]["fingerprint"])
 
 
@@ -119,7 +119,7 @@ def test_the_model_is_read_with_its_base(home):
     model = load(folder / "whole")
     jax.tree.map(np.testing.assert_array_equal, model.params, seen["whole"][-1])
     assert model.config.model.lora_rank == 2
-    assert model.base and model.base.name == str((folder / "base").resolve())
+    assert model.base and model.base.name == str((folder / "base" / "checkpoints" / "2").resolve())
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_a_missing_or_changed_base_is_one_line(home, tmp_path, capsys):
     base.rename(moved)
     assert main(["sample", "--model", str(tmp_path / "run"), "--max_new_tokens", "1"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"the base {base.resolve()} of the adapters in" in error
+    assert f"the base {base.resolve()}/checkpoints/2 of the adapters in" in error
     write_base(base, seed=1)
     assert main(["sample", "--model", str(tmp_path / "run"), "--max_new_tokens", "1"]) == 2
     assert "is not the base that the adapters in" in capsys.readouterr().err

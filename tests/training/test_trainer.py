@@ -65,7 +65,7 @@ def test_stop_at_step_saves_and_evaluates_there(tmp_path, capfd):
     Trainer(moved, tmp_path, make_setup(moved)).run(stop_at_step=3)
     assert json.loads((tmp_path / "config.json").read_text())["data"]["path"] == "/moved/elsewhere"
     both = (
-        r"in data\.path=/moved/elsewhere \(fingerprint second\) .* trained on, which were in "
+        r"the data of data\.path=/moved/elsewhere \(fingerprint second\) .* trained on, "
         rf"data\.path={config.data.path} \(fingerprint first\)"
     )
     with pytest.raises(UserError, match=both):
