@@ -15,6 +15,7 @@ from gpt2_jax.config import arguments
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats import load as load_lib
 from gpt2_jax.formats.load import Model
+from gpt2_jax.inference import bulk
 from gpt2_jax.inference import generate as generate_lib
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.inference.text import Sample
@@ -124,6 +125,40 @@ class LanguageModel:
             context_overflow=context_overflow,
         )
 
+    def generate_many(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        num_samples: int = 1,
+        max_new_tokens: int | None = None,
+        options: SamplingOptions = SamplingOptions(),
+        stop: Sequence[str] = (),
+        seed: int = 0,
+        num_slots: int | None = None,
+        context_overflow: str = "error",
+        start: int = 0,
+    ) -> Iterator[list[Sample]]:
+        """Returns an iterator over the samples of each prompt, in the order of the prompts.
+
+        Takes the arguments of `generate`, and checks them at once. `num_slots` is 8 by default;
+        prompts before `start` are skipped, which changes nothing for the others.
+        """
+        count = arguments.integer("num_samples", num_samples, low=1, high=arguments.MOST_SAMPLES)
+        return bulk.generate_many(
+            self._decoder,
+            self.params,
+            self.tokenizer,
+            [self.token_ids(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)],
+            num_samples=count,
+            max_new_tokens=max_new_tokens,
+            options=options,
+            stop=self._stops(stop),
+            seed=arguments.integer("seed", seed, low=0, high=arguments.LARGEST_SEED),
+            num_slots=num_slots,
+            context_overflow=context_overflow,
+            start=arguments.integer("start", start, low=0),
+        )
+
     def stream(
         self,
         prompt: str | Sequence[int] = "",
@@ -209,10 +244,14 @@ class LanguageModel:
         self, prompt: str | Sequence[int], stop: Sequence[str]
     ) -> tuple[list[int], list[str]]:
         """Returns the ids of a prompt and the stop strings, which an iterator gives only once."""
+        strings = self._stops(stop)
+        return self.token_ids(prompt, "prompt"), strings
+
+    def _stops(self, stop: Sequence[str]) -> list[str]:
         strings = arguments.texts("stop", stop, example="['\\n\\n']")
         if strings and isinstance(self.tokenizer, IdsTokenizer):
             raise UserError(f"stop needs a model of text, not of ids: {self.tokenizer.reason}")
-        return self.token_ids(prompt, "prompt"), strings
+        return strings
 
     def _encode(self, name: str, text: str | Sequence[int]) -> list[int]:
         tokens = self.token_ids(text, name)

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from gpt2_jax.cli import EMA_HELP, MODEL_HELP, compilation_cache, sampling_flags
+from gpt2_jax.cli import EMA_HELP, MODEL_HELP, compilation_cache, sample_file, sampling_flags
 from gpt2_jax.config.arguments import LARGEST_SEED, MOST_SAMPLES
 from gpt2_jax.errors import UserError, short_repr
 from gpt2_jax.files.lfs import refuse_lfs_pointer
@@ -21,6 +21,7 @@ gpt2-jax sample --model runs/quickstart --prompt "import " --stop ":" --json
 gpt2-jax sample --model downloads/protein_model --prompt_tokens 5,8,13
 gpt2-jax sample --model runs/quickstart --repetition_penalty 1.2 --logit_bias 256=-100
 gpt2-jax sample --model runs/quickstart --max_new_tokens 3000 --context_overflow slide
+gpt2-jax sample --model runs/quickstart --prompts prompts.jsonl --out results.jsonl
 gpt2-jax sample --model runs/quickstart --interactive"""
 
 
@@ -37,7 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the token ids to continue, such as 1,2,3; for models without a tokenizer too",
     )
     source.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help='a file of prompts, one JSON object per line: {"prompt": TEXT} or {"prompt_tokens": '
+        "[IDS]}; needs --out",
+    )
+    source.add_argument(
         "--interactive", action="store_true", help="read prompts from standard input, one per line"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where the results of --prompts go, in order: each line with its samples. If there is "
+        "such a file, the same command goes on behind its last whole line",
     )
     parser.add_argument(
         "--num_samples", type=int, default=1, metavar="N", help="how many samples; default: 1"
@@ -76,7 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="how many samples to generate at a time, on which the last bits of a text depend: "
-        "those of a server with as many slots give its text again; default: all, up to 32",
+        "those of a server with as many slots give its text again; default: all, up to 32, and 8 "
+        "with --prompts",
     )
     parser.add_argument(
         "--stream", action="store_true", help="print text while it is generated (one sample)"
@@ -92,8 +106,13 @@ def run(args: argparse.Namespace) -> int:
 
     options = sampling_flags.options(args)
     prompt = _read_prompt(args)
+    prompts = None if args.prompts is None else sample_file.read(args.prompts)
     compilation_cache.apply(args)
     model = api.load(args.model, ema=args.ema)
+    if prompts is not None:
+        settings = _settings(args, options) | {"num_samples": args.num_samples}
+        sample_file.run(model, prompts, args.out, settings)
+        return 0
     if args.interactive:
         return _converse(model, args, options)
     _answer(model, prompt, args, options)
@@ -108,6 +127,13 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.stream and args.json:
         raise UserError("--stream and --json exclude each other")
+    if (args.prompts is None) != (args.out is None):
+        raise UserError(
+            "--prompts and --out need each other: prompts are read from one file, and "
+            "results written to the other"
+        )
+    if args.prompts is not None and (args.stream or args.json):
+        raise UserError("--prompts writes JSON lines to --out: remove --stream and --json")
     if args.stream and args.num_samples > 1:
         raise UserError(
             f"--stream shows one sample: remove it, or --num_samples={args.num_samples}"
@@ -174,11 +200,8 @@ def _converse(model: Any, args: argparse.Namespace, options: Any) -> int:
             print("\ninterrupted; Ctrl-D ends", file=sys.stderr)
 
 
-def _answer(model: Any, prompt: str | list[int], args: argparse.Namespace, options: Any) -> None:
-    shown = prompt if isinstance(prompt, str) else model.tokenizer.decode(model.token_ids(prompt))
-    if not model.takes_text:
-        shown = shown.lstrip()  # every id is printed after a space
-    settings: dict[str, Any] = {
+def _settings(args: argparse.Namespace, options: Any) -> dict[str, Any]:
+    return {
         "max_new_tokens": args.max_new_tokens,
         "options": options,
         "stop": args.stop,
@@ -186,6 +209,13 @@ def _answer(model: Any, prompt: str | list[int], args: argparse.Namespace, optio
         "num_slots": args.slots,
         "context_overflow": args.context_overflow,
     }
+
+
+def _answer(model: Any, prompt: str | list[int], args: argparse.Namespace, options: Any) -> None:
+    shown = prompt if isinstance(prompt, str) else model.tokenizer.decode(model.token_ids(prompt))
+    if not model.takes_text:
+        shown = shown.lstrip()  # every id is printed after a space
+    settings = _settings(args, options)
     if args.stream:
         # The first piece is generated before anything is printed, so that errors come first.
         pieces = model.stream(prompt, **settings)

@@ -15,7 +15,7 @@ from typing import Any
 from gpt2_jax.errors import UserError, short_repr
 
 # Limits that the command line and the Python API share.
-MOST_SAMPLES = 10_000  # all are generated together, and each has a cache
+MOST_SAMPLES = 10_000  # of one call, which holds all of them until the last is finished
 LARGEST_SEED = 2**32 - 1  # JAX takes 32 bits of a seed: larger ones would repeat others
 
 

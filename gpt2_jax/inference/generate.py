@@ -108,27 +108,14 @@ def generate(
     seed = arguments.integer("seed", seed, low=0, high=arguments.LARGEST_SEED)
     if num_slots is not None:
         num_slots = arguments.integer("num_slots", num_slots, low=1, high=arguments.MOST_SAMPLES)
-    if context_overflow not in CONTEXT_OVERFLOW:
-        raise UserError(
-            f"context_overflow must be {' or '.join(CONTEXT_OVERFLOW)}, not "
-            f"{short_repr(context_overflow)}"
-        )
+    slide = check_overflow(context_overflow)
     encoded = [
         encode_prompt(tokenizer, prompt) if isinstance(prompt, str) else prompt
         for prompt in prompts
     ]
     longest = max(map(len, encoded))
-    if max_new_tokens is not None:
-        max_new_tokens = arguments.integer("max_new_tokens", max_new_tokens, low=1)
-    else:
-        max_new_tokens = model.config.context_length - longest
-        if max_new_tokens < 1:
-            more = "" if model.config.longest <= longest else ", or set max_new_tokens to exceed it"
-            raise UserError(
-                f"a prompt of {longest} tokens leaves no room in the model's context of "
-                f"{model.config.context_length}: shorten it{more}"
-            )
-    wanted = Request((), max_new_tokens, options, stop, seed, slide=context_overflow == "slide")
+    new = new_tokens(model.config, longest, max_new_tokens)
+    wanted = Request((), new, options, stop, seed, slide=slide)
     return _stepping(*_submitted(model, params, tokenizer, encoded, wanted, num_slots))
 
 
@@ -199,6 +186,36 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     if prompt:
         return tokenizer.encode(prompt)
     return tokenizer.encode("\n") if tokenizer.bos is None else [tokenizer.bos]
+
+
+def new_tokens(config: ModelConfig, prompt_tokens: int, max_new_tokens: int | None) -> int:
+    """Returns how many tokens to generate: by default, as many as the context has room for.
+
+    Raises:
+      UserError: for a number below 1, or if there is no room.
+    """
+    if max_new_tokens is not None:
+        return arguments.integer("max_new_tokens", max_new_tokens, low=1)
+    room = config.context_length - prompt_tokens
+    if room < 1:
+        more = "" if config.longest <= prompt_tokens else ", or set max_new_tokens to exceed it"
+        raise UserError(
+            f"a prompt of {prompt_tokens} tokens leaves no room in the model's context of "
+            f"{config.context_length}: shorten it{more}"
+        )
+    return room
+
+
+def check_overflow(value: str) -> bool:
+    """Returns whether `context_overflow` is "slide".
+
+    Raises:
+      UserError: if it is not "error" either.
+    """
+    if value not in CONTEXT_OVERFLOW:
+        names = " or ".join(CONTEXT_OVERFLOW)
+        raise UserError(f"context_overflow must be {names}, not {short_repr(value)}")
+    return value == "slide"
 
 
 def check_length(config: ModelConfig, prompt_tokens: int, max_new_tokens: int) -> None:

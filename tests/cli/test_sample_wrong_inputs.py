@@ -39,7 +39,7 @@ _SAMPLE = ("sample", "--model", "run", "--max_new_tokens", "4")
         ((*_SAMPLE[1:], "--no_repeat_ngram_size", "-1"), "no_repeat_ngram_size must be at least 0"),
         ((*_SAMPLE[1:], "--logit_bias", "3"), "--logit_bias must be ID=BIAS such as 256=-100"),
         ((*_SAMPLE[1:], "--logit_bias", "a=3"), "--logit_bias must be ID=BIAS"),
-        ((*_SAMPLE[1:], "--logit_bias", "-1=3"), "--logit_bias must be ID=BIAS"),
+        ((*_SAMPLE[1:], "--logit_bias=-1=3"), "--logit_bias must be ID=BIAS"),
         ((*_SAMPLE[1:], "--logit_bias", "1=x"), "--logit_bias must be ID=BIAS"),
         ((*_SAMPLE[1:], "--logit_bias", "1=nan"), "logit_bias[1] must be finite"),
         ((*_SAMPLE[1:], "--logit_bias", "1=200"), "logit_bias[1] must be between -100 and 100"),

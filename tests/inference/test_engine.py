@@ -20,6 +20,7 @@ from gpt2_jax.inference.requests import Choice, Request
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.model.build import build_decoder, build_model
 from gpt2_jax.tokenizers.byte import ByteTokenizer
+from tests.inference.engine_runs import finish, ids, run, said
 from tests.inference.tiny import noisy_params, tiny_config
 
 _CONTEXT, _SLOTS = 200, 3
@@ -45,28 +46,6 @@ def engine(params: Any) -> Engine:
     return Engine(_MODEL, params, _BYTES, num_slots=_SLOTS)
 
 
-def _finish(engine: Engine, *choices: Choice) -> None:
-    for _ in range(1000):
-        if all(choice.finished for choice in choices) and not engine.busy:
-            return
-        engine.step()
-    raise AssertionError("the engine does not come to an end")
-
-
-def _run(engine: Engine, request: Request) -> Choice:
-    (choice,) = engine.submit(request)
-    _finish(engine, choice)
-    return choice
-
-
-def _said(choice: Choice) -> tuple[Any, ...]:
-    return choice.tokens, choice.logprobs, choice.prompt_logprobs, choice.stream.sample
-
-
-def _ids(seed: int, length: int) -> list[int]:
-    return np.random.default_rng(seed).integers(0, 256, length).tolist()
-
-
 def _logits(scanned: Any, text: Sequence[int]) -> np.ndarray:
     """Logits [T, V] of a text by the model of training: scanned, without a cache."""
     padded = np.zeros((1, _CONTEXT), np.int32)
@@ -82,22 +61,22 @@ def _forward() -> Any:
 
 # Prompts of one token, of one chunk and of two, with texts that go through two blocks of attention.
 _MIXED = [
-    Request(_ids(0, 1), 40, SamplingOptions(0.8, top_k=50), seed=1, logprobs=True),
-    Request(_ids(1, 140), 30, SamplingOptions(top_p=0.9, min_p=0.01), seed=2),
-    Request(_ids(2, 5), 33, _GREEDY, logprobs=True),
-    Request(_ids(3, 9), 20, SamplingOptions(presence_penalty=1, frequency_penalty=0.5), seed=2**63),
+    Request(ids(0, 1), 40, SamplingOptions(0.8, top_k=50), seed=1, logprobs=True),
+    Request(ids(1, 140), 30, SamplingOptions(top_p=0.9, min_p=0.01), seed=2),
+    Request(ids(2, 5), 33, _GREEDY, logprobs=True),
+    Request(ids(3, 9), 20, SamplingOptions(presence_penalty=1, frequency_penalty=0.5), seed=2**63),
     Request(
-        _ids(4, 12),
+        ids(4, 12),
         36,
         SamplingOptions(0.7, repetition_penalty=1.5, no_repeat_ngram_size=2, logit_bias={9: 4.0}),
         seed=-7,
     ),
-    Request(_ids(5, 135), 17, seed=3, logprobs=True, prompt_logprobs=True),
+    Request(ids(5, 135), 17, seed=3, logprobs=True, prompt_logprobs=True),
 ]
 
 
 def test_a_text_is_the_same_to_the_bit_alone_and_with_any_mates(params: Any) -> None:
-    alone = [_said(_run(Engine(_MODEL, params, _BYTES, num_slots=_SLOTS), r)) for r in _MIXED]
+    alone = [said(run(Engine(_MODEL, params, _BYTES, num_slots=_SLOTS), r)) for r in _MIXED]
     assert len({tuple(tokens) for tokens, *_ in alone}) == len(_MIXED)
     for seed in range(5):
         rng = np.random.default_rng(seed)
@@ -107,25 +86,25 @@ def test_a_text_is_the_same_to_the_bit_alone_and_with_any_mates(params: Any) -> 
             (choices[number],) = engine.submit(_MIXED[number])
             for _ in range(rng.integers(0, 4)):
                 engine.step()
-        _finish(engine, *choices.values())
+        finish(engine, *choices.values())
         for number, expected in enumerate(alone):
-            assert _said(choices[number]) == expected, (seed, number)
+            assert said(choices[number]) == expected, (seed, number)
 
 
 def test_greedy_tokens_are_the_argmax_of_full_uncached_forwards(
     scanned: Any, engine: Engine
 ) -> None:
-    for prompt in (_ids(6, 1), _ids(6, 140), _ids(7, 129)):
-        choice = _run(engine, Request(prompt, 40, _GREEDY))
+    for prompt in (ids(6, 1), ids(6, 140), ids(7, 129)):
+        choice = run(engine, Request(prompt, 40, _GREEDY))
         best = _logits(scanned, [*prompt, *choice.tokens]).argmax(-1)
         assert best[len(prompt) - 1 : -1].tolist() == choice.tokens
 
 
 def test_log_probabilities_are_the_models_own(scanned: Any, engine: Engine) -> None:
     options = SamplingOptions(0.5, top_p=0.2, logit_bias={7: 3, 8: -100}, presence_penalty=2)
-    prompt = _ids(8, 137)
+    prompt = ids(8, 137)
     request = Request(prompt, 20, options, logprobs=True, prompt_logprobs=True)
-    choice = _run(engine, request)
+    choice = run(engine, request)
     text = [*prompt, *choice.tokens]
     own = np.asarray(jax.nn.log_softmax(jnp.asarray(_logits(scanned, text))))
     assert choice.prompt_logprobs[0] is None
@@ -143,11 +122,11 @@ def test_log_probabilities_are_the_models_own(scanned: Any, engine: Engine) -> N
 
 def test_a_prompt_can_be_scored_without_drawing(engine: Engine) -> None:
     for length in (1, 20):
-        prompt = _ids(9, length)
+        prompt = ids(9, length)
         request = Request(prompt, 0, prompt_logprobs=True, num_choices=2)
         choices = engine.submit(request)
-        _finish(engine, *choices)
-        full = _run(engine, Request(prompt, 3, prompt_logprobs=True))
+        finish(engine, *choices)
+        full = run(engine, Request(prompt, 3, prompt_logprobs=True))
         for choice in choices:
             assert choice.tokens == []
             assert choice.prompt_logprobs == full.prompt_logprobs
@@ -156,24 +135,24 @@ def test_a_prompt_can_be_scored_without_drawing(engine: Engine) -> None:
 
 
 def test_choices_of_one_prompt_are_numbered_and_may_be_more_than_the_slots(engine: Engine) -> None:
-    choices = engine.submit(Request(_ids(10, 8), 20, seed=4, num_choices=_SLOTS + 4))
-    _finish(engine, *choices)
+    choices = engine.submit(Request(ids(10, 8), 20, seed=4, num_choices=_SLOTS + 4))
+    finish(engine, *choices)
     assert len({tuple(choice.tokens) for choice in choices}) == _SLOTS + 4
     for number in (0, 2, _SLOTS + 3):
-        single = _run(engine, Request(_ids(10, 8), 20, seed=4, first_choice=number))
+        single = run(engine, Request(ids(10, 8), 20, seed=4, first_choice=number))
         assert single.tokens == choices[number].tokens
 
 
 def test_cancelled_texts_leave_at_once_and_change_nothing_for_the_others(engine: Engine) -> None:
-    kept = Request(_ids(11, 6), 60, seed=5)
-    expected = _said(_run(engine, kept))
+    kept = Request(ids(11, 6), 60, seed=5)
+    expected = said(run(engine, kept))
     (stays,) = engine.submit(kept)
     engine.step()
-    first, second = engine.submit(Request(_ids(12, 5), 100, num_choices=2))
+    first, second = engine.submit(Request(ids(12, 5), 100, num_choices=2))
     engine.step()
     engine.step()
     assert engine.num_running == 3
-    (queued,) = engine.submit(Request(_ids(13, 140), 50))
+    (queued,) = engine.submit(Request(ids(13, 140), 50))
     engine.step()
     assert engine.num_waiting == 1
     engine.cancel(queued)
@@ -181,28 +160,28 @@ def test_cancelled_texts_leave_at_once_and_change_nothing_for_the_others(engine:
     assert engine.num_waiting == 0
     engine.cancel(first)  # while it decodes
     assert engine.num_running == 2
-    (read,) = engine.submit(Request(_ids(14, 140), 50))
+    (read,) = engine.submit(Request(ids(14, 140), 50))
     engine.step()  # its first chunk of two
     assert engine.num_waiting == 1
     engine.cancel(read)
-    (after,) = engine.submit(Request(_ids(15, 3), 10, seed=6))
+    (after,) = engine.submit(Request(ids(15, 3), 10, seed=6))
     engine.step()
     assert engine.num_running == 3
     engine.cancel(second)
-    _finish(engine, stays, after)
-    assert _said(stays) == expected
+    finish(engine, stays, after)
+    assert said(stays) == expected
     assert not any(choice.stream.sample for choice in (queued, first, read, second))
-    assert _said(after) == _said(_run(engine, Request(_ids(15, 3), 10, seed=6)))
+    assert said(after) == said(run(engine, Request(ids(15, 3), 10, seed=6)))
     assert engine.num_running == engine.num_waiting == 0
 
 
 def test_a_stop_string_cuts_tokens_and_log_probabilities_where_it_ends(engine: Engine) -> None:
-    request = Request(_ids(16, 4), 40, SamplingOptions(logit_bias=_PRINTABLE), logprobs=True)
-    whole = _run(engine, request)
+    request = Request(ids(16, 4), 40, SamplingOptions(logit_bias=_PRINTABLE), logprobs=True)
+    whole = run(engine, request)
     text = bytes(whole.tokens).decode()
     stop = text[19:22]
     at = text.index(stop)
-    choice = _run(engine, dataclasses.replace(request, stop=[stop]))
+    choice = run(engine, dataclasses.replace(request, stop=[stop]))
     assert choice.stream.sample is not None
     assert choice.stream.sample.finish_reason == "stop"
     assert choice.stream.sample.text == choice.unread == text[:at]
@@ -216,7 +195,7 @@ _PRINTABLE = {i: 100.0 for i in range(32, 127)}
 def test_end_of_text_and_stop_ids_end_a_text_unless_ignored(engine: Engine) -> None:
     def ended(**options: Any) -> tuple[list[int], str]:
         wanted = SamplingOptions(temperature=0, **options)
-        sample = _run(engine, Request([65], 6, wanted)).stream.sample
+        sample = run(engine, Request([65], 6, wanted)).stream.sample
         assert sample is not None
         return sample.tokens, sample.finish_reason
 
@@ -264,12 +243,12 @@ def test_nothing_is_compiled_after_the_first_run(params: Any, compilations: list
     def everything(seed: int) -> None:
         engine = Engine(_MODEL, params, _BYTES, num_slots=_SLOTS)
         requests = [
-            Request(_ids(seed, length), 20 + seed, options, seed=seed, logprobs=logprobs)
+            Request(ids(seed, length), 20 + seed, options, seed=seed, logprobs=logprobs)
             for length in (3, 130)
             for options in (_GREEDY, SamplingOptions(top_k=seed, logit_bias={seed: 1.0}))
             for logprobs in (False, True)
         ]
-        for request in (*requests, Request(_ids(seed, 9), 9, num_choices=seed)):
+        for request in (*requests, Request(ids(seed, 9), 9, num_choices=seed)):
             engine.submit(request)
         while engine.busy:
             engine.step()
@@ -282,56 +261,3 @@ def test_nothing_is_compiled_after_the_first_run(params: Any, compilations: list
     for seed in (3, 4):
         everything(seed)
     assert not compilations
-
-
-# Beyond the context.
-
-_SMALL = tiny_config(context_length=24)
-
-
-@pytest.fixture(scope="module")
-def small() -> Any:
-    decoder = build_decoder(_SMALL.model, _SMALL.compute)
-    params = decode_params(decoder, noisy_params(_SMALL))
-    return lambda: Engine(decoder, params, _BYTES, num_slots=_SLOTS)
-
-
-def test_each_half_window_of_a_sliding_text_is_that_of_a_fresh_prefill(small: Any) -> None:
-    engine = small()
-    prompt = _ids(17, 7)
-    (choice, other) = engine.submit(
-        Request(prompt, 17 + 12 + 12 + 5, _GREEDY, slide=True, num_choices=2)
-    )
-    (mate,) = engine.submit(Request(_ids(18, 3), 20, seed=9))
-    _finish(engine, choice, other, mate)
-    text = [*prompt, *choice.tokens]
-    assert len(text) == 24 + 12 + 12 + 5
-    assert other.tokens == choice.tokens
-    for end, count in ((24, 12), (36, 12), (48, 5)):
-        fresh = _run(small(), Request(text[end - 12 : end], count, _GREEDY))
-        assert fresh.tokens == text[end : end + count]
-
-
-def test_a_sliding_text_goes_on_with_its_noise_counts_and_log_probabilities(small: Any) -> None:
-    options = SamplingOptions(0.5, presence_penalty=2, frequency_penalty=2)
-    engine = small()
-    request = Request(_ids(19, 20), 60, options, slide=True, seed=1, logprobs=True)
-    choice = _run(engine, request)
-    assert len(choice.tokens) == len(choice.logprobs) == 60
-    assert len({*choice.tokens}) > 40, "the penalties of tokens that are out of sight are lost"
-    mates = [engine.submit(dataclasses.replace(request, seed=seed))[0] for seed in (2, 1, 3, 4)]
-    _finish(engine, *mates)
-    assert _said(mates[1]) == _said(choice)
-
-
-def test_a_sliding_text_can_be_cancelled_while_it_is_read_again(small: Any) -> None:
-    engine = small()
-    (choice,) = engine.submit(Request(_ids(20, 22), 60, slide=True))
-    while len(choice.tokens) < 2:
-        engine.step()
-    assert len(choice.tokens) == 2
-    engine.cancel(choice)
-    assert engine.num_running == 0
-    expected = _said(_run(small(), Request(_ids(21, 5), 19, seed=2)))
-    assert _said(_run(engine, Request(_ids(21, 5), 19, seed=2))) == expected
-    assert len(choice.tokens) == 2

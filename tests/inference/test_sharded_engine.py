@@ -20,7 +20,7 @@ from gpt2_jax.parallel.rules import Rules, shardings
 from gpt2_jax.tokenizers.byte import ByteTokenizer
 from tests.inference.tiny import noisy_params, tiny_config
 
-_CONFIG = tiny_config(num_layers=1)
+_CONFIG = tiny_config(num_layers=1, scan_unroll=1)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 2), pytest.param((2, 2, 2), marks=pytest.mark.slow)])
