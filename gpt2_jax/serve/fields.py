@@ -90,9 +90,7 @@ def parse(fields: Sequence[Field], body: Mapping[str, Any], *, lenient: bool) ->
     for field in fields:
         value = body.get(field.name)
         if value is None and field.required:
-            raise ApiError(
-                400, f"{field.name} is missing", param=field.name, code="missing_field"
-            )
+            raise ApiError(400, f"{field.name} is missing", param=field.name, code="missing_field")
         values[field.name] = field.default if value is None else field.check(field.name, value)
     return values
 
@@ -214,8 +212,11 @@ def texts_or_ids(*, alone: bool) -> dict[str, Any]:
         if alone and type(value) is str:
             return [value]
         if type(value) is not list or not value:
-            raise wrong(name, f"{name} must be a text, token ids, or a list of them that is not "
-                        f"empty, not {_kind(value)}")
+            raise wrong(
+                name,
+                f"{name} must be a text, token ids, or a list of them that is not "
+                f"empty, not {_kind(value)}",
+            )
         if alone and all(type(item) is int for item in value):
             return [value]
         kinds = {type(item) for item in value}

@@ -62,6 +62,7 @@ class Served:
       fingerprint: of all that bits of a text depend on, beside the request.
       created: in seconds since 1970.
       path: the folder that it was read from.
+      longest_token: the most characters of a token.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Served:
     fingerprint: str
     created: int
     path: Path
+    longest_token: int
 
 
 def named_models(words: Sequence[str]) -> dict[str, str]:
@@ -130,19 +132,37 @@ def served(name: str, model: load_lib.Model, limits: Limits, metrics: Metrics) -
         f"slots{limits.num_slots}-length{worker.max_length}-{dtype}-{jax.default_backend()}-"
         f"jax{jax.__version__}-{digest}"
     )
-    with contextlib.suppress(OSError):
-        return Served(name, model.tokenizer, TokenNames(model.tokenizer), worker, fingerprint,
-                      int(model.path.stat().st_mtime), model.path)
-    return Served(name, model.tokenizer, TokenNames(model.tokenizer), worker, fingerprint,
-                  int(time.time()), model.path)
+    return Served(
+        name,
+        model.tokenizer,
+        TokenNames(model.tokenizer),
+        worker,
+        fingerprint,
+        _created(model.path),
+        model.path,
+        _longest_token(model.tokenizer),
+    )
+
+
+def _created(path: Path) -> int:
+    try:
+        return int(path.stat().st_mtime)
+    except OSError:  # it is in a bucket, or was removed meanwhile
+        return int(time.time())
+
+
+def _longest_token(tokenizer: Tokenizer) -> int:
+    """Returns the most characters that a token stands for; of ids, which have no text, 1."""
+    try:
+        return max(1, int(tokenizer.byte_lengths().max()))
+    except UserError:
+        return 1
 
 
 class Models:
     """Finds models by name, and loads saved steps of runs when they are first asked for."""
 
-    def __init__(
-        self, named: Sequence[Served], limits: Limits, metrics: Metrics
-    ) -> None:
+    def __init__(self, named: Sequence[Served], limits: Limits, metrics: Metrics) -> None:
         """Takes the models named at the start, of which the first is the default one.
 
         Args:

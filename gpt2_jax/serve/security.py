@@ -159,6 +159,8 @@ async def read_body(headers: Any, receive: Any, seconds: float = BODY_SECONDS) -
                     return bytes(body)
     except TimeoutError:
         raise ApiError(
-            408, f"the body did not arrive within {seconds:g} seconds", code="body_timeout",
+            408,
+            f"the body did not arrive within {seconds:g} seconds",
+            code="body_timeout",
             headers={"Connection": "close"},
         ) from None

@@ -57,8 +57,9 @@ def warm_start(engine: Engine) -> None:
     sizes = {min(size + 1, longest - 1) for size in CHUNKS} | {max(1, longest - 1)}
     for size in sorted(size for size in sizes if size > 0):
         for logprobs in (False, True):
-            _run(engine, Request([0] * size, 1, options, logprobs=logprobs,
-                                 prompt_logprobs=logprobs))
+            _run(
+                engine, Request([0] * size, 1, options, logprobs=logprobs, prompt_logprobs=logprobs)
+            )
     _run(engine, Request([0] * longest, 0, options, prompt_logprobs=True))
     if longest > 2:
         _run(engine, Request([0] * (longest - 1), 3, options, slide=True))

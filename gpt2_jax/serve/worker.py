@@ -210,9 +210,7 @@ class Worker:
     def _wait(self) -> bool:
         """Waits until there is something to do and obeys; returns False if it is to stop."""
         with self._changed:
-            while not (
-                self._stopping or self._cancelled or len(self._queue) or self._engine.busy
-            ):
+            while not (self._stopping or self._cancelled or len(self._queue) or self._engine.busy):
                 self._changed.wait()
             cancelled, self._cancelled = self._cancelled, []
             self._expire()
