@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="how many saved steps of a run, asked for as NAME@STEP, are kept in memory; default: 1",
+        help="how many saved steps of a run, asked for as NAME@STEP, stay in memory; default: 1",
     )
     parser.add_argument(
         "--allowed_host",

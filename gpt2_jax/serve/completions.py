@@ -38,7 +38,7 @@ FIELDS = (
     Field("top_p", "Keep the fewest tokens of this probability.", **f.number(0, 1), default=1.0),
     Field("top_k", "Keep so many tokens; 0 and -1 keep all.", **f.integer(-1), default=0),
     Field(
-        "min_p", "Keep tokens this times as probable as the best.", **f.number(0, 1), default=0.0
+        "min_p", "Keep tokens so probable beside the best.", **f.number(0, 1), default=0.0
     ),
     Field(
         "presence_penalty", "Subtract from tokens generated before.", **f.number(-2, 2), default=0.0
@@ -57,7 +57,7 @@ FIELDS = (
     Field("stream", "Answer in server-sent events.", **f.boolean(), default=False),
     Field("stream_options", "Only with stream.", **f.nested(_STREAM_OPTIONS)),
     Field(
-        "stop", "Strings that end a text and are not part of it.", **f.stop_strings(), default=[]
+        "stop", "Strings that end a text, without them.", **f.stop_strings(), default=[]
     ),
     Field("seed", "Repeats an answer; the one used is returned.", **f.seed()),
     Field("best_of", "Must equal n.", **f.integer(1, f.MOST_CHOICES)),
@@ -209,7 +209,7 @@ def check_range(model: Served, name: str, tokens: Sequence[int]) -> None:
 
 def _check_ids(model: Served, request: Request) -> None:
     check_range(model, "stop_token_ids", request.options.stop_token_ids)
-    check_range(model, "logit_bias", [token for token, _ in request.options.logit_bias])
+    check_range(model, "logit_bias", [*dict(request.options.logit_bias)])
 
 
 def _check_length(model: Served, request: Request) -> None:

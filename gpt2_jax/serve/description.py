@@ -77,7 +77,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         usage=_or_null(_USAGE),
     ),
     "ScoreRequest": object_schema(scores.FIELDS),
-    "Scores": _object(**_HEAD, scores=_list(_SCORE), usage=_USAGE),
+    "Scores": _object((), **_HEAD, scores=_list(_SCORE), usage=_USAGE),
     "TokenizeRequest": object_schema(tokenization.TOKENIZE_FIELDS),
     "Tokens": _object(tokens=_list(_INTEGER), count=_INTEGER, max_model_len=_INTEGER),
     "DetokenizeRequest": object_schema(tokenization.DETOKENIZE_FIELDS),

@@ -31,7 +31,7 @@ class Metrics:
             "num_requests_running": "Texts in a slot.",
             "num_requests_waiting": "Prompts and texts that wait for a slot.",
             "kv_cache_usage_perc": "Slots in use, 1 means all.",
-            "compilations": "Programs compiled since the warm start; should stay 0.",
+            "compilations_total": "Programs compiled since the warm start; should stay 0.",
         }
         self._gauges = {name: self._make(Gauge, name, text) for name, text in gauges.items()}
         counters = {
@@ -96,7 +96,7 @@ class Metrics:
             self._gauges["num_requests_waiting"].labels(name).set(worker.num_waiting)
             used = worker.num_running / worker.num_slots
             self._gauges["kv_cache_usage_perc"].labels(name).set(used)
-            self._gauges["compilations"].labels(name).set(worker.compilations.count)
+            self._gauges["compilations_total"].labels(name).set(worker.compilations.count)
         return generate_latest(self._registry)
 
 

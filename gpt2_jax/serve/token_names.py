@@ -35,7 +35,7 @@ class TokenNames:
         self.name = functools.lru_cache(maxsize=None)(self._name)
 
     def _name(self, token: int) -> str:
-        """Returns a token's text; `bytes:\\xNN` for bytes that are no text by themselves."""
+        r"""Returns a token's text; `bytes:\xNN` for bytes that are no text by themselves."""
         if token in self._of_special:
             return self._of_special[token]
         data = self._tokenizer.decode_bytes([token])
