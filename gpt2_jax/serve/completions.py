@@ -37,9 +37,7 @@ FIELDS = (
     Field("temperature", "0 is greedy.", **f.number(0, 2), default=1.0),
     Field("top_p", "Keep the fewest tokens of this probability.", **f.number(0, 1), default=1.0),
     Field("top_k", "Keep so many tokens; 0 and -1 keep all.", **f.integer(-1), default=0),
-    Field(
-        "min_p", "Keep tokens so probable beside the best.", **f.number(0, 1), default=0.0
-    ),
+    Field("min_p", "Keep tokens so probable beside the best.", **f.number(0, 1), default=0.0),
     Field(
         "presence_penalty", "Subtract from tokens generated before.", **f.number(-2, 2), default=0.0
     ),
@@ -56,9 +54,7 @@ FIELDS = (
     Field("echo", "Begin the text with the prompt.", **f.boolean(), default=False),
     Field("stream", "Answer in server-sent events.", **f.boolean(), default=False),
     Field("stream_options", "Only with stream.", **f.nested(_STREAM_OPTIONS)),
-    Field(
-        "stop", "Strings that end a text, without them.", **f.stop_strings(), default=[]
-    ),
+    Field("stop", "Strings that end a text, without them.", **f.stop_strings(), default=[]),
     Field("seed", "Repeats an answer; the one used is returned.", **f.seed()),
     Field("best_of", "Must equal n.", **f.integer(1, f.MOST_CHOICES)),
     Field("suffix", "Must be null.", **f.refused("is not supported: a text can only go on")),

@@ -14,9 +14,7 @@ from gpt2_jax.tokenizers.vocabulary import END_OF_TEXT
 
 TOKENIZE_FIELDS = (
     Field("model", "One of /v1/models; by default the first.", **f.string()),
-    Field(
-        "prompt", "A text, with names of special tokens.", **f.string(), required=True
-    ),
+    Field("prompt", "A text, with names of special tokens.", **f.string(), required=True),
     Field("add_special_tokens", "Changes nothing: none are added.", **f.boolean(), default=True),
 )
 """The fields of `/tokenize`."""

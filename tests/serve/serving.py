@@ -18,13 +18,36 @@ from gpt2_jax.serve.metrics import Metrics
 from gpt2_jax.serve.models import Limits, Models
 from gpt2_jax.serve.server import Server
 from gpt2_jax.serve.worker import State
-from gpt2_jax.tokenizers.byte import ByteTokenizer
+from gpt2_jax.tokenizers.bpe import BPETokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
+from gpt2_jax.tokenizers.vocabulary import END_OF_TEXT, Vocabulary
 from tests.inference.tiny import noisy_params, tiny_config
 
-CONTEXT = 96
+CONTEXT = 32
 SLOTS = 4
-EOT = 256
+# Bytes have their own ids, and some tokens are more, or parts of a character.
+PIECES = (b"ab", b"cd", b"cde f", b"\xf0\x9f", b"\x98\x80")
+AB, CD, CDE_F, EMOJI_1, EMOJI_2 = range(256, 256 + len(PIECES))
+EOT = 256 + len(PIECES)
+
+
+def pieces_tokenizer() -> BPETokenizer:
+    ranks = {bytes([i]): i for i in range(256)}
+    ranks |= {piece: 256 + i for i, piece in enumerate(PIECES)}
+    return BPETokenizer(Vocabulary(ranks, {END_OF_TEXT: EOT}), EOT)
+
+
+def saying(*tokens: int | bytes) -> dict[str, Any]:
+    """Returns fields with which the model says exactly these tokens, all of them different."""
+    ids = [t for token in tokens for t in ([token] if isinstance(token, int) else token)]
+    assert len({*ids}) == len(ids) <= 9
+    return {
+        "prompt": [1, 2, 3],
+        "temperature": 0,
+        "no_repeat_ngram_size": 1,
+        "logit_bias": {str(token): 100 - 10 * i for i, token in enumerate(ids)},
+        "max_tokens": len(ids),
+    }
 
 
 class Reply(NamedTuple):
@@ -58,9 +81,7 @@ class Client:
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
-    def send(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
-    ) -> Reply:
+    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
         with contextlib.closing(self.connect()) as connection:
             sent = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, sent)
@@ -135,7 +156,7 @@ def joined(found: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
 
 
 def tiny_model(tokenizer: Tokenizer | None = None, seed: int = 0, **changes: Any) -> Model:
-    tokenizer = tokenizer or ByteTokenizer()
+    tokenizer = tokenizer or pieces_tokenizer()
     config = tiny_config(tokenizer, **{"context_length": CONTEXT} | changes)
     return Model(config, noisy_params(config, seed), tokenizer, 0, Path("/nowhere"))
 
@@ -180,5 +201,3 @@ def serving(
             each.worker.join(20)
             each.worker.compilations.close()
     assert not thread.is_alive()
-
-
