@@ -30,6 +30,8 @@ PIECES = (b"ab", b"cd", b"cde f", b"\xf0\x9f", b"\x98\x80")
 AB, CD, CDE_F, EMOJI_1, EMOJI_2 = range(256, 256 + len(PIECES))
 EOT = 256 + len(PIECES)
 
+_LIMITS, _POLICY = Limits(num_slots=SLOTS), Policy()
+
 
 def pieces_tokenizer() -> BPETokenizer:
     ranks = {bytes([i]): i for i in range(256)}
@@ -165,8 +167,8 @@ def tiny_model(tokenizer: Tokenizer | None = None, seed: int = 0, **changes: Any
 def serving(
     model: Model | None = None,
     *,
-    limits: Limits = Limits(num_slots=SLOTS),
-    policy: Policy = Policy(),
+    limits: Limits = _LIMITS,
+    policy: Policy = _POLICY,
     path: Path | None = None,
     ready: bool = True,
 ) -> Iterator[Client]:

@@ -251,7 +251,7 @@ def test_token_ids_of_a_stream_are_all_of_them(client: Client) -> None:
     whole = client.complete("xy", **fields)["choices"][0]
     found = [chunk["choices"][0] for chunk in client.stream("xy", **fields)]
     assert [*itertools.chain(*(c["token_ids"] for c in found))] == whole["token_ids"]
-    assert [c["prompt_token_ids"] for c in found][0] == whole["prompt_token_ids"] == [120, 121]
+    assert found[0]["prompt_token_ids"] == whole["prompt_token_ids"] == [120, 121]
 
 
 def test_a_chunk_never_names_text_twice(client: Client) -> None:
