@@ -24,11 +24,13 @@ class Compilations:
 
     Attributes:
       count: how many there were since `reset`.
+      names: of the last of them.
     """
 
     def __init__(self) -> None:
         """Counts nothing yet."""
         self.count = 0
+        self.names: list[str] = []
         self._thread: int | None = None
 
     def listen_to_this_thread(self) -> None:
@@ -47,6 +49,7 @@ class Compilations:
     def _on_duration(self, event: str, duration_secs: float, **details: Any) -> None:
         if event == _COMPILED and threading.get_ident() == self._thread:
             self.count += 1
+            self.names = [*self.names[-9:], str(details.get("fun_name"))]
 
 
 def warm_start(engine: Engine) -> None:
@@ -54,8 +57,9 @@ def warm_start(engine: Engine) -> None:
     longest = engine.max_length
     options = SamplingOptions(temperature=0.0)
     # A prompt's last token is in no chunk. The longest prompt has room for no further token.
-    sizes = {min(size + 1, longest - 1) for size in CHUNKS} | {max(1, longest - 1)}
-    for size in sorted(size for size in sizes if size > 0):
+    # One of a single token has no chunk at all, so that its cache is as `empty_cache` makes it.
+    sizes = {1, *(max(1, min(size + 1, longest - 1)) for size in CHUNKS)}
+    for size in sorted(sizes):
         for logprobs in (False, True):
             _run(
                 engine, Request([0] * size, 1, options, logprobs=logprobs, prompt_logprobs=logprobs)

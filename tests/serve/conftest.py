@@ -19,5 +19,5 @@ def client(server: Client) -> Iterator[Client]:
     """The server, which must be idle and have compiled nothing when the test ends."""
     yield server
     server.wait_until_idle()
-    assert server.worker.compilations.count == 0
+    assert server.worker.compilations.count == 0, server.worker.compilations.names
     assert server.get("/healthz").status == 200

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from gpt2_jax.formats.load import Model
 from gpt2_jax.serve import models as models_lib
 from gpt2_jax.serve.app import Policy, make_app
@@ -160,7 +162,9 @@ def joined(found: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
 def tiny_model(tokenizer: Tokenizer | None = None, seed: int = 0, **changes: Any) -> Model:
     tokenizer = tokenizer or pieces_tokenizer()
     config = tiny_config(tokenizer, **{"context_length": CONTEXT} | changes)
-    return Model(config, noisy_params(config, seed), tokenizer, 0, Path("/nowhere"))
+    # Restored parameters are bound to a device; those that are not would compile programs again.
+    params = jax.device_put(noisy_params(config, seed), jax.devices()[0])
+    return Model(config, params, tokenizer, 0, Path("/nowhere"))
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-_LONG = {"max_tokens": 300, "context_overflow": "slide", "ignore_eos": True}
+_LONG = {"max_tokens": 100, "context_overflow": "slide", "ignore_eos": True}
 
 
 def _said(reply: Reply) -> Any:
