@@ -73,7 +73,7 @@ test-all: .venv/.test  ## run all tests
 	$(PYTEST) -m ""
 
 test-eval: .venv/.eval  ## run the tests that need lm-eval
-	$(PYTEST) -m lm_eval tests/evals
+	$(PYTEST) -m lm_eval tests/evals tests/serve
 
 test-clients: .venv/.clients  ## run the tests that need the openai package
 	$(PYTEST) -m openai tests/serve

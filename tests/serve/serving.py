@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gpt2_jax.config import Config
 from gpt2_jax.formats.load import Model
 from gpt2_jax.serve import models as models_lib
 from gpt2_jax.serve.app import Policy, make_app
@@ -159,9 +160,15 @@ def joined(found: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     return choices
 
 
+def served_config(tokenizer: Tokenizer, **changes: Any) -> Config:
+    """One layer, which compiles in half the time of two."""
+    sizes = {"context_length": CONTEXT, "num_layers": 1, "scan_unroll": 1}
+    return tiny_config(tokenizer, **sizes | changes)
+
+
 def tiny_model(tokenizer: Tokenizer | None = None, seed: int = 0, **changes: Any) -> Model:
     tokenizer = tokenizer or pieces_tokenizer()
-    config = tiny_config(tokenizer, **{"context_length": CONTEXT} | changes)
+    config = served_config(tokenizer, **changes)
     # Restored parameters are bound to a device; those that are not would compile programs again.
     params = jax.device_put(noisy_params(config, seed), jax.devices()[0])
     return Model(config, params, tokenizer, 0, Path("/nowhere"))

@@ -14,8 +14,8 @@ from tests.serve.serving import (
     SLOTS,
     Client,
     pieces_tokenizer,
+    served_config,
     serving,
-    tiny_config,
 )
 
 
@@ -23,7 +23,7 @@ from tests.serve.serving import (
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small"
     tokenizer = pieces_tokenizer()
-    config = tiny_config(tokenizer, context_length=CONTEXT)
+    config = served_config(tokenizer)
     for step in (2, 4):
         make_run(folder, config, tokenizer, step=step)
     return folder

@@ -19,13 +19,13 @@ import pytest
 
 from gpt2_jax.cli.main import main
 from tests.inference.tiny import make_run
-from tests.serve.serving import CONTEXT, pieces_tokenizer, tiny_config
+from tests.serve.serving import pieces_tokenizer, served_config
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = pieces_tokenizer()
-    config = tiny_config(tokenizer, context_length=CONTEXT)
+    config = served_config(tokenizer)
     return make_run(tmp_path_factory.mktemp("runs") / "small", config, tokenizer)
 
 
