@@ -101,10 +101,12 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax.serve.app import Policy, make_app
     from gpt2_jax.serve.metrics import Metrics
     from gpt2_jax.serve.security import read_keys
-    from gpt2_jax.serve.server import Server
+    from gpt2_jax.serve.server import Server, bound_socket
 
     names = models_lib.named_models(args.model)
     keys = () if args.api_key_file is None else read_keys(args.api_key_file)
+    # A port that is taken is found before minutes of loading.
+    bound = bound_socket(args.host, args.port)
     compilation_cache.apply(args)
     keep_compiled_programs()
     limits = models_lib.Limits(
@@ -117,12 +119,10 @@ def run(args: argparse.Namespace) -> int:
     server = Server(
         make_app(models, metrics, policy),
         models,
-        host=args.host,
-        port=args.port,
         grace=args.grace,
         on_start=lambda url: print_stderr(f"serving {', '.join(names)} on {url}"),
     )
-    server.run()
+    server.run([bound])
     if server.failure:
         raise server.failure
     if any(model.worker.alive for model in models.all):

@@ -216,8 +216,10 @@ class Models:
             return self._named[name]
         match = _STEP.fullmatch(name)
         run = self._named.get(match[1]) if match else None
-        if not match or run is None or int(match[2]) not in _saved_steps(run.path):
-            names = [entry["id"] for entry in self.listed()]
+        # The folder may be in a bucket.
+        steps = await asyncio.to_thread(_saved_steps, run.path) if run else []
+        if not match or run is None or int(match[2]) not in steps:
+            names = [entry["id"] for entry in await asyncio.to_thread(self.listed)]
             raise ApiError(
                 404,
                 f"there is no model {short_repr(name)}{did_you_mean(name, names)}; "

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gpt2_jax.errors import print_stderr
+from gpt2_jax.errors import UserError, print_stderr
 from gpt2_jax.parallel.stop import SAME_REQUEST_SECONDS
 from gpt2_jax.serve.models import Models
 from gpt2_jax.serve.worker import State
@@ -24,6 +25,28 @@ GRACE_SECONDS = 30.0
 """How long texts that run may go on after SIGTERM, by default."""
 _CLOSING_SECONDS = 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Returns a socket that is to listen; nothing can connect to it before it does.
+
+    Args:
+      host: a name or an address of this machine.
+      port: 0 is any that is free.
+
+    Raises:
+      UserError: if there is no such address here, or the port is taken or not allowed.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot listen on {host} port {port}: {reason}; choose another") from error
+    return bound
 
 
 class _Protocol(H11Protocol):
@@ -56,8 +79,6 @@ class Server(uvicorn.Server):
         app: Any,
         models: Models,
         *,
-        host: str,
-        port: int,
         grace: float = GRACE_SECONDS,
         on_start: Callable[[str], None] = lambda url: None,
     ) -> None:
@@ -66,14 +87,11 @@ class Server(uvicorn.Server):
         Args:
           app: of `make_app`.
           models: of the application.
-          host, port: where it listens; port 0 is any that is free.
           grace: how many seconds texts that run may go on.
           on_start: is called with the address when the server listens.
         """
         config = uvicorn.Config(
             app,
-            host=host,
-            port=port,
             http=_Protocol,
             ws="none",
             lifespan="off",

@@ -93,6 +93,8 @@ class Worker:
         self._cancelled: list[Job] = []
         self._stopping = False
         self._active: list[Part] = []
+        # What other threads may know of the engine, whose own lists change under their hands.
+        self._in_engine = (0, 0)
         self.compilations = Compilations()
         self.startup_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -104,13 +106,14 @@ class Worker:
 
     @property
     def num_running(self) -> int:
-        """Returns how many texts are in a slot."""
-        return self._engine.num_running
+        """Returns how many texts were in a slot after the last step."""
+        return self._in_engine[0]
 
     @property
     def num_waiting(self) -> int:
         """Returns how many prompts wait in the queue, and texts of the engine for a slot."""
-        return len(self._queue) + self._engine.num_waiting
+        with self._changed:
+            return len(self._queue) + self._in_engine[1]
 
     @property
     def idle(self) -> bool:
@@ -168,7 +171,7 @@ class Worker:
             self._state = State.DRAINING
             waiting = {part.job for part in self._queue.items()}
             # A job of which a prompt runs already is answered as a whole.
-            jobs = waiting - {part.job for part in self._active}
+            jobs = waiting - {part.job for part in [*self._active]}
             for job in jobs:
                 self._queue.remove(job.parts)
                 job.fail(unavailable(State.DRAINING))
@@ -197,6 +200,7 @@ class Worker:
                 self._state = State.READY
         while self._wait():
             self._feed()
+            self._count()
             try:
                 if self._engine.busy:
                     self._engine.step()
@@ -204,6 +208,7 @@ class Worker:
             except Exception as error:
                 if not self._recover(error):
                     return
+            self._count()
         for job in {part.job for part in [*self._active, *self._queue.items()]}:
             job.fail(unavailable(State.DRAINING))
 
@@ -218,6 +223,9 @@ class Worker:
             self._drop(job)
             self._observer.cancelled(job)
         return not self._stopping
+
+    def _count(self) -> None:
+        self._in_engine = (self._engine.num_running, self._engine.num_waiting)
 
     def _expire(self) -> None:
         oldest = time.monotonic() - self._queue_seconds

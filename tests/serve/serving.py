@@ -19,7 +19,7 @@ from gpt2_jax.serve import models as models_lib
 from gpt2_jax.serve.app import Policy, make_app
 from gpt2_jax.serve.metrics import Metrics
 from gpt2_jax.serve.models import Limits, Models
-from gpt2_jax.serve.server import Server
+from gpt2_jax.serve.server import Server, bound_socket
 from gpt2_jax.serve.worker import State
 from gpt2_jax.tokenizers.bpe import BPETokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
@@ -191,10 +191,9 @@ def serving(
         served = models_lib.served("tiny", model or tiny_model(), limits, metrics)
     models = Models([served], limits, metrics)
     urls: list[str] = []
-    server = Server(
-        make_app(models, metrics, policy), models, host="127.0.0.1", port=0, on_start=urls.append
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = Server(make_app(models, metrics, policy), models, on_start=urls.append)
+    sockets = [bound_socket("127.0.0.1", 0)]
+    thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
     thread.start()
     while not urls:
         assert thread.is_alive()

@@ -10,7 +10,7 @@ from gpt2_jax.inference.batching import Request
 from gpt2_jax.inference.scoring import Scorer, encode_pair
 from tests.serve.serving import CONTEXT, EOT, Client, tiny_model
 
-pytestmark = pytest.mark.lm_eval
+pytestmark = [pytest.mark.lm_eval, pytest.mark.lm_eval_api]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -101,6 +102,17 @@ def test_an_idle_server_ends_by_ctrl_c(run: Path) -> None:
     with _server(run) as (process, _):
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
+
+
+def test_a_port_that_is_taken_is_found_before_the_model_is_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert main(["serve", "--model", "/nowhere", "--port", port]) == 2
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already" in capsys.readouterr().err
+    assert main(["serve", "--model", "/nowhere", "--host", "no.such.host.example"]) == 2
+    assert "cannot listen on no.such.host.example" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2_jax.inference.generate import decode_params, generate_text
@@ -41,9 +41,7 @@ _BODIES = st.dictionaries(
 )
 
 
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None)
 @given(body=_BODIES)
 def test_no_body_makes_the_server_fail(server: Client, body: dict[str, Any]) -> None:
     reply = server.post("/v1/completions", **{"model": "tiny"} | body)

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from gpt2_jax.inference.engine import Engine
+from gpt2_jax.inference.requests import Request
 from gpt2_jax.serve.app import Policy, make_app
+from gpt2_jax.serve.job import Job, Update
 from gpt2_jax.serve.metrics import Metrics
 from gpt2_jax.serve.models import Limits
 from gpt2_jax.serve.worker import State
@@ -169,6 +171,15 @@ def test_a_reader_that_is_suspended_is_left_and_costs_no_other(client: Client) -
         asyncio.run(read_nothing())
         assert time.monotonic() - started < 5
         _until(lambda: client.worker.idle)
+
+
+def test_tokens_that_nobody_takes_are_bounded() -> None:
+    async def post() -> list[bool]:
+        job = Job([Request([1], 9, num_choices=2)], "client")
+        update = Update(1, "x", [1] * 400, [], [], None)
+        return [job.post([update]) for _ in range(3)]
+
+    assert asyncio.run(post()) == [True, True, False]
 
 
 def test_a_full_queue_is_said_and_so_is_a_long_wait() -> None:
