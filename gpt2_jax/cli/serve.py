@@ -58,6 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many saved steps of a run, asked for as NAME@STEP, stay in memory; default: 1",
     )
+    _add_protection(parser)
+    parser.add_argument(
+        "--lenient", action="store_true", help="ignore unknown fields instead of refusing them"
+    )
+    compilation_cache.add_argument(parser)
+
+
+def _add_protection(parser: argparse.ArgumentParser) -> None:
+    """Declares who is answered, and for how long."""
     parser.add_argument(
         "--allowed_host",
         action="append",
@@ -85,10 +94,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how long texts that run may go on after SIGTERM; default: 30",
     )
-    parser.add_argument(
-        "--lenient", action="store_true", help="ignore unknown fields instead of refusing them"
-    )
-    compilation_cache.add_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
