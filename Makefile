@@ -12,7 +12,7 @@ PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
 as_root = $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test test-all test-eval test-plan test-ray test-slurm test-gcs check compare-env clean
+.PHONY: help venv train test test-all test-eval test-clients test-plan test-ray test-slurm test-gcs check compare-env clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -48,6 +48,9 @@ endef
 .venv/.eval: pyproject.toml setup.py | .venv/bin/python
 	$(call install,[test$(comma)eval],$@ .venv/.test .venv/.core)
 
+.venv/.clients: pyproject.toml setup.py | .venv/bin/python
+	$(call install,[test$(comma)clients],$@ .venv/.test .venv/.core)
+
 .venv/.tpu: pyproject.toml setup.py | .venv/bin/python
 	$(call install,[test$(comma)tpu],$@ .venv/.test .venv/.core)
 
@@ -70,7 +73,10 @@ test-all: .venv/.test  ## run all tests
 	$(PYTEST) -m ""
 
 test-eval: .venv/.eval  ## run the tests that need lm-eval
-	$(PYTEST) -m lm_eval tests/evals
+	$(PYTEST) -m lm_eval tests/evals tests/serve
+
+test-clients: .venv/.clients  ## run the tests that need the openai package
+	$(PYTEST) -m openai tests/serve
 
 test-plan: .venv/.tpu  ## run the tests that compile for TPUs, which need none
 	$(PYTEST) -m libtpu tests/planning

@@ -26,6 +26,8 @@ import pytest
 _PACKAGES = {
     "lm_eval": ("lm_eval", "make test-eval"),
     "libtpu": ("libtpu", "make test-plan"),
+    "lm_eval_api": ("tenacity", "make test-eval"),
+    "openai": ("openai", "make test-clients"),
     "ray": ("ray", "make test-ray"),
     "gcs": ("gcp_storage_emulator", "make test-gcs"),
 }

@@ -29,7 +29,9 @@ def test_tokens_on_a_mesh_are_those_of_one_device(sizes: tuple[int, int, int]) -
     model = build_decoder(_CONFIG.model, _CONFIG.compute)
     whole = noisy_params(_CONFIG)
     boxed = jax.eval_shape(lambda key: boxed_params(_CONFIG.model, key), jax.random.key(0))
-    divided = jax.device_put(whole, shardings(boxed, mesh, Rules(), unused=("distance", "vector")))
+    divided = jax.device_put(
+        whole, shardings(boxed, mesh, Rules(), unused=("distance", "vector", "lora_rank"))
+    )
     prompts = [np.random.default_rng(i).integers(0, 256, 3 + i).tolist() for i in range(3)]
 
     def said(params: Any, **options: Any) -> list[Any]:

@@ -1,0 +1,156 @@
+"""Implements `gpt2-jax serve`, which answers requests for text over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+
+from gpt2_jax.cli import EMA_HELP, compilation_cache
+from gpt2_jax.errors import UserError, print_stderr
+from gpt2_jax.files.extras import import_extra
+
+HELP = "Serve models over HTTP, with the completions API of OpenAI."
+EXAMPLES = """\
+gpt2-jax serve --model runs/quickstart
+gpt2-jax serve --model small=runs/small --model big=runs/big --port 9000
+gpt2-jax serve --model runs/quickstart --host 0.0.0.0 --allowed_host gpt2.example --api_key_file k
+gpt2-jax serve --model runs/rotary --max_length 4096 --slots 16"""
+_MOST_SLOTS = 256
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's flags."""
+    parser.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        metavar="[NAME=]M",
+        help="a run's workdir, a step's folder, or a folder in another format, and the name that "
+        "requests give it; may be repeated",
+    )
+    parser.add_argument("--ema", action="store_true", help=EMA_HELP)
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="H", help="where to listen; default: 127.0.0.1"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="0 is any free one; default: 8000"
+    )
+    parser.add_argument(
+        "--slots",
+        type=int,
+        default=8,
+        metavar="N",
+        help="how many texts each model generates at a time; bits of a text depend on it; "
+        "default: 8",
+    )
+    parser.add_argument(
+        "--max_length",
+        type=int,
+        metavar="N",
+        help="the most tokens of a text, prompt included; default: the model's context",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many saved steps of a run, asked for as NAME@STEP, stay in memory; default: 1",
+    )
+    _add_protection(parser)
+    parser.add_argument(
+        "--lenient", action="store_true", help="ignore unknown fields instead of refusing them"
+    )
+    compilation_cache.add_argument(parser)
+
+
+def _add_protection(parser: argparse.ArgumentParser) -> None:
+    """Declares who is answered, and for how long."""
+    parser.add_argument(
+        "--allowed_host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that requests may be sent to, beside localhost and addresses; * for all; may "
+        "be repeated",
+    )
+    parser.add_argument(
+        "--api_key_file",
+        metavar="FILE",
+        help="keys, one a line, of which a request must have one as its bearer token",
+    )
+    parser.add_argument(
+        "--queue_seconds",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="how long a request waits for its turn at most; default: 300",
+    )
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="how long texts that run may go on after SIGTERM; default: 30",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until a signal ends it, and returns the exit status."""
+    _check(args)
+    for package in ("starlette", "uvicorn", "sse_starlette", "prometheus_client"):
+        import_extra(package, extra="serve", needed_by="gpt2-jax serve")
+    from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
+    from gpt2_jax.serve import models as models_lib
+    from gpt2_jax.serve.app import Policy, make_app
+    from gpt2_jax.serve.metrics import Metrics
+    from gpt2_jax.serve.security import read_keys
+    from gpt2_jax.serve.server import Server, bound_socket
+
+    names = models_lib.named_models(args.model)
+    keys = () if args.api_key_file is None else read_keys(args.api_key_file)
+    # A port that is taken is found before minutes of loading.
+    bound = bound_socket(args.host, args.port)
+    compilation_cache.apply(args)
+    keep_compiled_programs()
+    limits = models_lib.Limits(
+        args.slots, args.max_length, args.queue_seconds, args.ema, args.steps
+    )
+    metrics = Metrics()
+    served = [models_lib.load_served(name, path, limits, metrics) for name, path in names.items()]
+    models = models_lib.Models(served, limits, metrics)
+    policy = Policy(hosts=[args.host, *args.allowed_host], keys=keys, lenient=args.lenient)
+    server = Server(
+        make_app(models, metrics, policy),
+        models,
+        grace=args.grace,
+        on_start=lambda url: print_stderr(f"serving {', '.join(names)} on {url}"),
+    )
+    server.run([bound])
+    if server.failure:
+        raise server.failure
+    if any(model.worker.alive for model in models.all):
+        # A thread inside of XLA cannot be ended, and would crash while Python exits.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    ranges = {
+        "port": (0, 65535),
+        "slots": (1, _MOST_SLOTS),
+        "steps": (0, 64),
+        "grace": (0, 86400),
+        "queue_seconds": (0, 86400),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(args, name)
+        if not math.isfinite(value) or not low <= value <= high:
+            raise UserError(f"--{name} must be between {low} and {high}, not {value}")
+    if args.max_length is not None and args.max_length < 2:
+        raise UserError(f"--max_length must be at least 2, not {args.max_length}")
+    if not args.host or "" in args.model or "" in args.allowed_host:
+        raise UserError("--host, --model and --allowed_host must not be empty")

@@ -1,0 +1,1 @@
+"""Serves models over HTTP: completions as OpenAI's clients speak them, scores and token ids."""

@@ -1,0 +1,94 @@
+"""Describes what is refused or has failed, as OpenAI's clients read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+RETRY_AFTER_SECONDS = 1
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+}
+# Clients send a request again on their own after some of these statuses.
+_RETRIED = (429, 503)
+_FINAL = (400, 413)
+STATUSES = {
+    400: "A field or the JSON is wrong; `param` names the field.",
+    401: "The bearer token is missing or wrong.",
+    403: "The Host header names another host.",
+    404: "There is no such model or path.",
+    405: "The path has no such method.",
+    408: "The body did not arrive in time.",
+    413: "The body is larger than 1 MiB.",
+    415: "The body is not declared as application/json.",
+    429: "The queue is full; Retry-After says when to come again.",
+    500: "The engine failed; requests after this one are served.",
+    503: "The server warms up or shuts down; Retry-After says when to come again.",
+    504: "The request waited too long for its turn.",
+}
+"""What each status of an error means."""
+
+
+class ApiError(Exception):
+    """Reports a request that gets no answer: a status, and a body that says why.
+
+    Attributes:
+      status: of HTTP.
+      message: one line, which names the field, the value and the range.
+      param: the field that is wrong, if one is.
+      code: what a program can compare.
+      headers: of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Takes the parts; headers about sending the request again are added by its status."""
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = dict(headers or {})
+        if status in _RETRIED:
+            self.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+        if status in _FINAL:
+            self.headers["x-should-retry"] = "false"
+
+    def body(self) -> dict[str, Any]:
+        """Returns what the client gets."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": _TYPES.get(self.status, "server_error"),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+def wrong(param: str | None, message: str) -> ApiError:
+    """Returns the error of status 400 about a field."""
+    return ApiError(400, message, param=param, code="invalid_value")
+
+
+def to_json(value: Any) -> bytes:
+    """Returns JSON of ASCII characters only, which no reader of lines can cut at U+2028.
+
+    Raises:
+      ValueError: if a number is not finite.
+    """
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")

@@ -1,0 +1,184 @@
+"""Runs the server in this process until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from gpt2_jax.errors import UserError, print_stderr
+from gpt2_jax.parallel.stop import SAME_REQUEST_SECONDS
+from gpt2_jax.serve.models import Models
+from gpt2_jax.serve.worker import State
+
+HEADER_SECONDS = 10.0
+"""How long a new connection may take to send its first request's headers."""
+GRACE_SECONDS = 30.0
+"""How long texts that run may go on after SIGTERM, by default."""
+_CLOSING_SECONDS = 2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Returns a socket that is to listen; nothing can connect to it before it does.
+
+    Args:
+      host: a name or an address of this machine.
+      port: 0 is any that is free.
+
+    Raises:
+      UserError: if there is no such address here, or the port is taken or not allowed.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot listen on {host} port {port}: {reason}; choose another") from error
+    return bound
+
+
+class _Protocol(H11Protocol):
+    """Closes connections that send nothing, which would stay open for ever."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Starts the clock."""
+        super().connection_made(transport)
+        self._silence = self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stops the clock."""
+        self._silence.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Serves an application, and ends when its models have nothing left to do.
+
+    The first SIGTERM or SIGINT has the models drained: what runs goes on for a grace period, and
+    everything else is answered with 503. A second one ends the process at once.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        models: Models,
+        *,
+        grace: float = GRACE_SECONDS,
+        on_start: Callable[[str], None] = lambda url: None,
+    ) -> None:
+        """Prepares the server.
+
+        Args:
+          app: of `make_app`.
+          models: of the application.
+          grace: how many seconds texts that run may go on.
+          on_start: is called with the address when the server listens.
+        """
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_CLOSING_SECONDS,
+            h11_max_incomplete_event_size=2**16,
+        )
+        super().__init__(config)
+        self._models, self._grace, self._on_start = models, grace, on_start
+        self._asked = 0.0
+        self._draining: asyncio.Task[None] | None = None
+        self.failure: Exception | None = None
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listens, and starts the models."""
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        self._on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        self._models.start()
+        self._watching = asyncio.create_task(self._watch_start())
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handles signals in the block."""
+        loop = asyncio.get_running_loop()
+        previous = {}
+        with contextlib.suppress(ValueError, RuntimeError):  # signals go to the main thread only
+            for number in _SIGNALS:
+                previous[number] = signal.getsignal(number)
+                loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                with contextlib.suppress(ValueError, RuntimeError):
+                    loop.remove_signal_handler(number)
+                    signal.signal(number, handler)
+
+    def _on_signal(self, number: int) -> None:
+        name, now = signal.Signals(number).name, time.monotonic()
+        if not self._asked:
+            self._asked = now
+            print_stderr(
+                f"{name}: finishing the texts that run, for {self._grace:g} seconds at most; "
+                "again to stop at once"
+            )
+            self.drain()
+        elif now - self._asked >= SAME_REQUEST_SECONDS:
+            print_stderr(f"{name}: stopped at once")
+            os._exit(128 + number)
+
+    def drain(self) -> None:
+        """Begins to end, as the first signal does."""
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        self._models.draining = True
+        end = time.monotonic() + self._grace
+        workers = [model.worker for model in self._models.all]
+        warming = [worker for worker in workers if worker.state is State.WARMING]
+        for worker in workers:
+            worker.drain()
+        while time.monotonic() < end and not all(worker.idle for worker in workers):
+            await asyncio.sleep(0.02)
+        for worker in workers:
+            worker.stop()
+        waited = time.monotonic() + _CLOSING_SECONDS
+        while time.monotonic() < waited and any(
+            worker.alive for worker in workers if worker not in warming
+        ):
+            await asyncio.sleep(0.01)
+        self.should_exit = True
+
+    async def _watch_start(self) -> None:
+        """Ends the server if a model cannot start."""
+        while any(model.worker.state is State.WARMING for model in self._models.all):
+            await asyncio.sleep(0.05)
+        for model in self._models.all:
+            if model.worker.startup_error:
+                self.failure = model.worker.startup_error
+                self.should_exit = True
+                return
+        if not self._asked:
+            self._on_ready()
+
+    def _on_ready(self) -> None:
+        print_stderr("ready")

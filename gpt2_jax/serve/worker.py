@@ -1,0 +1,324 @@
+"""Drives the engine of one model in a thread of its own, from a bounded queue.
+
+The thread never waits for a client: it hands on what is new after every step of the engine, and
+what nobody reads is cancelled. Requests to cancel are obeyed before the next step, so that a slot
+is free within one block.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from gpt2_jax.errors import error_text, print_stderr
+from gpt2_jax.inference.engine import Engine
+from gpt2_jax.inference.requests import Request
+from gpt2_jax.serve.errors import ApiError
+from gpt2_jax.serve.job import Job, Part
+from gpt2_jax.serve.queue import FairQueue
+from gpt2_jax.serve.warm import Compilations, warm_start
+
+MOST_QUEUED = 256
+"""How many prompts can wait, of all clients together."""
+QUEUE_SECONDS = 300.0
+"""How long a prompt waits at most, by default."""
+
+
+class State(enum.Enum):
+    """Says what a worker does with requests."""
+
+    WARMING = "warming"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Observer(Protocol):
+    """Is told by the engine's thread what happens to prompts, for metrics."""
+
+    def tokens_drawn(self, part: Part, counts: Sequence[int], now: float) -> None:
+        """Takes how many tokens each choice of a prompt got, before the times are updated."""
+        ...
+
+    def finished(self, part: Part, now: float) -> None:
+        """Takes a prompt all of whose choices are finished."""
+        ...
+
+    def cancelled(self, job: Job) -> None:
+        """Takes a job that ended before it was complete because its client left."""
+        ...
+
+
+class Worker:
+    """Generates for jobs, which any thread may submit, cancel and await.
+
+    Attributes:
+      max_length: the most tokens of a text, prompt included.
+      compilations: counts what the thread has compiled since the warm start.
+      startup_error: what ended the warm start.
+    """
+
+    def __init__(
+        self,
+        make_engine: Callable[[], Engine],
+        *,
+        num_slots: int,
+        observer: Observer,
+        most_queued: int = MOST_QUEUED,
+        queue_seconds: float = QUEUE_SECONDS,
+        warm: bool = True,
+    ) -> None:
+        """Makes the engine; `start` starts the thread.
+
+        Args:
+          make_engine: is called again after a failure.
+          num_slots: of the engine.
+          observer: of what happens.
+          most_queued: prompts that can wait.
+          queue_seconds: how long a prompt waits at most.
+          warm: whether to compile all programs before the first request.
+        """
+        self._make_engine, self._engine = make_engine, make_engine()
+        self.num_slots, self.max_length = num_slots, self._engine.max_length
+        self._observer, self._warm = observer, warm
+        self._most_queued, self._queue_seconds = most_queued, queue_seconds
+        self._state = State.WARMING
+        self._changed = threading.Condition()
+        # All of these are guarded by `_changed`; the thread alone touches the engine and `_active`.
+        self._queue: FairQueue[Part] = FairQueue()
+        self._cancelled: list[Job] = []
+        self._stopping = False
+        self._active: list[Part] = []
+        # What other threads may know of the engine, whose own lists change under their hands.
+        self._in_engine = (0, 0)
+        self.compilations = Compilations()
+        self.startup_error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def state(self) -> State:
+        """Returns what it does with requests."""
+        return self._state
+
+    @property
+    def num_running(self) -> int:
+        """Returns how many texts were in a slot after the last step."""
+        return self._in_engine[0]
+
+    @property
+    def num_waiting(self) -> int:
+        """Returns how many prompts wait in the queue, and texts of the engine for a slot."""
+        with self._changed:
+            return len(self._queue) + self._in_engine[1]
+
+    @property
+    def idle(self) -> bool:
+        """Returns whether nothing is queued and nothing runs."""
+        with self._changed:
+            return not self._queue and not self._active
+
+    @property
+    def alive(self) -> bool:
+        """Returns whether the thread runs."""
+        return self._thread.is_alive()
+
+    def check(self, request: Request) -> None:
+        """Raises UserError for a request that the engine cannot run; any thread may call it."""
+        self._engine.check(request)
+
+    def start(self) -> None:
+        """Starts the thread, which first compiles the programs."""
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queues all prompts of a job, or none.
+
+        Raises:
+          ApiError: 429 if the queue has no room, 503 unless the worker is ready.
+        """
+        with self._changed:
+            if self._state is not State.READY:
+                raise unavailable(self._state)
+            if len(self._queue) + len(job.parts) > self._most_queued:
+                raise ApiError(
+                    429,
+                    f"the queue is full: {len(self._queue)} prompts wait, of at most "
+                    f"{self._most_queued}; try again later",
+                    code="queue_full",
+                )
+            self._queue.push(job.client, job.parts)
+            self._changed.notify_all()
+
+    def cancel(self, job: Job) -> None:
+        """Ends a job, wherever it is; one that has ended stays as it is."""
+        with self._changed:
+            if job.ended or job.complete:
+                return
+            job.ended = True
+            self._queue.remove(job.parts)
+            self._cancelled.append(job)
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        """Refuses all jobs from now on, also those in the queue; those that run go on."""
+        with self._changed:
+            if self._state is State.FAILED:
+                return
+            self._state = State.DRAINING
+            waiting = {part.job for part in self._queue.items()}
+            # A job of which a prompt runs already is answered as a whole.
+            jobs = waiting - {part.job for part in [*self._active]}
+            for job in jobs:
+                self._queue.remove(job.parts)
+                job.fail(unavailable(State.DRAINING))
+
+    def stop(self) -> None:
+        """Ends the thread after its step; what runs fails."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def join(self, seconds: float) -> None:
+        """Waits for the thread to end."""
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        self.compilations.listen_to_this_thread()
+        try:
+            if self._warm:
+                warm_start(self._engine)
+        except Exception as error:
+            self.startup_error, self._state = error, State.FAILED
+            return
+        self.compilations.reset()
+        with self._changed:
+            if self._state is State.WARMING:
+                self._state = State.READY
+        while self._wait():
+            self._feed()
+            self._count()
+            try:
+                if self._engine.busy:
+                    self._engine.step()
+                    self._publish()
+            except Exception as error:
+                if not self._recover(error):
+                    return
+            self._count()
+        for job in {part.job for part in [*self._active, *self._queue.items()]}:
+            job.fail(unavailable(State.DRAINING))
+
+    def _wait(self) -> bool:
+        """Waits until there is something to do and obeys; returns False if it is to stop."""
+        with self._changed:
+            while not (self._stopping or self._cancelled or len(self._queue) or self._engine.busy):
+                self._changed.wait()
+            cancelled, self._cancelled = self._cancelled, []
+            self._expire()
+        for job in cancelled:
+            self._drop(job)
+            self._observer.cancelled(job)
+        return not self._stopping
+
+    def _count(self) -> None:
+        self._in_engine = (self._engine.num_running, self._engine.num_waiting)
+
+    def _expire(self) -> None:
+        oldest = time.monotonic() - self._queue_seconds
+        for job in {part.job for part in self._queue.items() if part.queued < oldest}:
+            self._queue.remove(job.parts)
+            job.fail(
+                ApiError(
+                    504,
+                    f"the request has waited for more than {self._queue_seconds:g} seconds: "
+                    "try again later",
+                    code="queue_timeout",
+                )
+            )
+            self._cancelled.append(job)  # prompts of it that run
+
+    def _drop(self, job: Job) -> None:
+        """Takes the prompts of a job out of the engine."""
+        for part in [part for part in self._active if part.job is job]:
+            for choice in part.choices:
+                self._engine.cancel(choice)
+            self._active.remove(part)
+
+    def _feed(self) -> None:
+        """Gives the engine as many prompts as it can begin; the queue keeps the others in turns."""
+        while self._engine.num_running + self._engine.num_waiting < self.num_slots:
+            with self._changed:
+                if not self._queue:
+                    return
+                part = self._queue.pop()
+                self._active.append(part)
+            try:
+                part.choices = self._engine.submit(part.request)
+            except Exception as error:
+                print_stderr("".join(traceback.format_exception(error)))
+                part.job.fail(_failed(error))
+                self._active.remove(part)
+                continue
+            part.seen, part.open = [0] * len(part.choices), set(range(len(part.choices)))
+            part.started = time.monotonic()
+
+    def _publish(self) -> None:
+        now = time.monotonic()
+        for part in [*self._active]:
+            updates = part.updates()
+            if not updates:
+                continue
+            if counts := [len(update.tokens) for update in updates if update.tokens]:
+                self._observer.tokens_drawn(part, counts, now)
+                part.first_token = part.first_token or now
+                part.last_token = now
+            if not part.open:
+                self._active.remove(part)
+                self._observer.finished(part, now)
+            if not part.job.post(updates) and not part.job.ended:
+                part.job.fail(ApiError(408, "the response is read too slowly", code="slow_reader"))
+                self._drop(part.job)
+                with self._changed:
+                    self._queue.remove(part.job.parts)
+                self._observer.cancelled(part.job)
+
+    def _recover(self, error: Exception) -> bool:
+        """Fails all that runs and makes new slots, because a step that fails loses the old ones."""
+        print_stderr("".join(traceback.format_exception(error)))
+        jobs = {part.job for part in self._active}
+        with self._changed:
+            self._active.clear()
+            for job in jobs:
+                self._queue.remove(job.parts)
+        for job in jobs:
+            job.fail(_failed(error))
+        try:
+            self._engine = self._make_engine()
+        except Exception as again:
+            print_stderr("".join(traceback.format_exception(again)))
+            with self._changed:
+                self._state = State.FAILED
+                rest = {part.job for part in self._queue.items()}
+            for job in rest:
+                job.fail(_failed(again))
+            return False
+        return True
+
+
+def unavailable(state: State) -> ApiError:
+    """Returns the error of status 503 of a worker that takes no requests."""
+    reasons = {
+        State.WARMING: "the server is compiling its programs: try again in a moment",
+        State.DRAINING: "the server is shutting down",
+        State.FAILED: "the engine has failed and could not be started again",
+    }
+    return ApiError(503, reasons[state], code=state.value)
+
+
+def _failed(error: Exception) -> ApiError:
+    reason = f"{type(error).__name__}: {' '.join(error_text(error).split())}"
+    return ApiError(500, f"the engine failed: {reason[:300]}", code="engine_error")

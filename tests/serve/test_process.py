@@ -1,0 +1,139 @@
+"""Tests the verb in a process of its own: what it prints, and how signals end it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt2_jax.cli.main import main
+from tests.inference.tiny import make_run
+from tests.serve.serving import pieces_tokenizer, served_config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = pieces_tokenizer()
+    config = served_config(tokenizer)
+    return make_run(tmp_path_factory.mktemp("runs") / "small", config, tokenizer)
+
+
+def _post(port: int, **fields: Any) -> tuple[int, Any]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as sent:
+        body = json.dumps({"model": "small", **fields})
+        sent.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        response = sent.getresponse()
+        return response.status, json.loads(response.read())
+
+
+@contextlib.contextmanager
+def _server(run: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    words = [sys.executable, "-m", "gpt2_jax", "serve", "--model", str(run), "--port", "0"]
+    process = subprocess.Popen([*words, *flags], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        match = re.fullmatch(r"serving small on http://127\.0\.0\.1:(\d+)\n", line)
+        assert match, line + process.stderr.read()
+        assert process.stderr.readline() == "ready\n"
+        yield process, int(match[1])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# As long as a test likes: it slides for ever.
+_ENDLESS = {"max_tokens": 10**6, "context_overflow": "slide", "ignore_eos": True}
+
+
+@pytest.mark.slow
+def test_sigterm_lets_texts_end_and_refuses_what_waits(run: Path) -> None:
+    with _server(run, "--slots", "2") as (process, port), ThreadPoolExecutor(8) as pool:
+        long = {"max_tokens": 2000, "context_overflow": "slide", "ignore_eos": True}
+        running = [pool.submit(_post, port, **long) for _ in range(2)]
+        time.sleep(0.2)
+        queued = [pool.submit(_post, port, max_tokens=1) for _ in range(3)]
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        for future in queued:
+            assert future.result()[0] == 503
+        for future in running:
+            status, answer = future.result()
+            assert (status, answer["usage"]["completion_tokens"]) == (200, 2000)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_the_grace_period_ends_and_a_second_signal_ends_at_once(run: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        with _server(run, "--grace", "1") as (process, port):
+            future = pool.submit(_post, port, **_ENDLESS)
+            time.sleep(0.3)
+            started = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert future.result()[0] == 503
+            assert process.wait(20) == 0
+            assert 0.9 < time.monotonic() - started < 10
+        with _server(run, "--grace", "600") as (process, port):
+            future = pool.submit(_post, port, **_ENDLESS)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.8)
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(5) == 128 + signal.SIGTERM
+            assert isinstance(future.exception(), (OSError, http.client.HTTPException))
+
+
+@pytest.mark.slow
+def test_an_idle_server_ends_by_ctrl_c(run: Path) -> None:
+    with _server(run) as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+
+
+def test_a_port_that_is_taken_is_found_before_the_model_is_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert main(["serve", "--model", "/nowhere", "--port", port]) == 2
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already" in capsys.readouterr().err
+    assert main(["serve", "--model", "/nowhere", "--host", "no.such.host.example"]) == 2
+    assert "cannot listen on no.such.host.example" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--port", "70000"), "--port must be between 0 and 65535"),
+        (("--slots", "0"), "--slots must be between 1 and 256"),
+        (("--grace", "nan"), "--grace must be between"),
+        (("--max_length", "1"), "--max_length must be at least 2"),
+        (("--max_length", "33"), "max_length=33 exceeds"),
+        (("--host", ""), "must not be empty"),
+        (("--model", "RUN"), "two models are named small"),
+        (("--model", "other=/nowhere"), "no model at /nowhere"),
+        (("--api_key_file", "/nowhere"), "cannot be read"),
+    ],
+)
+def test_wrong_flags_are_refused_in_one_line(
+    run: Path, flags: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(run) if word == "RUN" else word for word in flags]
+    assert main(["serve", "--model", str(run), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

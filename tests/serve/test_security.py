@@ -1,0 +1,150 @@
+"""Tests that requests of strangers, and bodies that are too much, are refused early."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.serve.app import Policy
+from gpt2_jax.serve.security import read_keys
+from tests.serve.serving import Client, serving
+
+_JSON = {"Content_Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Client]:
+    policy = Policy(hosts=["gpt2.example"], keys=["k1", "k2"], lenient=True, body_seconds=0.3)
+    with serving(policy=policy) as client:
+        yield client
+
+
+def test_only_known_hosts_and_addresses_are_answered(guarded: Client) -> None:
+    for host, status in {
+        "gpt2.example": 200,
+        "GPT2.example:8000": 200,
+        "gpt2.example.": 200,
+        "localhost:1": 200,
+        "127.0.0.1": 200,
+        "10.1.2.3:80": 200,
+        "[::1]:80": 200,
+        "evil.example": 403,
+        "gpt2.example.evil.example": 403,
+        "127.0.0.1.evil.example": 403,
+        "user@localhost": 403,
+        "": 403,
+    }.items():
+        reply = guarded.send("GET", "/healthz", Host=host)
+        assert reply.status == status, host
+        if status == 403:
+            assert reply.error["code"] == "foreign_host"
+
+
+def test_a_key_is_asked_for_everywhere_but_by_probes(guarded: Client) -> None:
+    assert guarded.get("/healthz").status == 200
+    for path in ("/metrics", "/v1/models", "/openapi.json", "/nowhere"):
+        for headers in (
+            {},
+            {"Authorization": "Bearer k3"},
+            {"Authorization": "Basic k1"},
+            {"Authorization": "Bearer"},
+            {"Authorization": "Bearer \xe9"},
+        ):
+            reply = guarded.send("GET", path, **headers)
+            assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
+            assert reply.error["code"] == "invalid_api_key"
+    for key in ("k1", "k2"):
+        assert guarded.send("GET", "/v1/models", Authorization=f"Bearer {key}").status == 200
+
+
+def test_unknown_fields_are_ignored_where_the_server_is_lenient(guarded: Client) -> None:
+    body = b'{"model":"tiny","max_token":3,"max_tokens":1}'
+    headers = {"Authorization": "bearer k1", **_JSON}
+    assert guarded.send("POST", "/v1/completions", body, **headers).status == 200
+
+
+def test_only_bodies_declared_as_json_are_read(client: Client) -> None:
+    body = b'{"model":"tiny","max_tokens":1}'
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json; charset=x"):
+        reply = client.send("POST", "/v1/completions", body, Content_Type=kind)
+        assert reply.status == 415
+    assert client.send("POST", "/v1/completions", body).status == 415
+    assert client.send("POST", "/tokenize", b"{}", Content_Encoding="gzip", **_JSON).status == 415
+    kind = "Application/JSON; charset=UTF-8"
+    assert client.send("POST", "/v1/completions", body, Content_Type=kind).status == 200
+    options = client.send("OPTIONS", "/v1/completions", Origin="https://a.example")
+    assert options.status == 405
+    assert not [name for name in options.headers if name.startswith("access-control")]
+
+
+def test_large_bodies_are_refused_declared_or_not(client: Client) -> None:
+    body = b'{"prompt":"' + b"x" * 2**20 + b'"}'
+    reply = client.send("POST", "/v1/completions", body, **_JSON)
+    assert (reply.status, reply.error["code"]) == (413, "body_too_large")
+    assert reply.headers["x-should-retry"] == "false"
+    with contextlib.closing(client.connect()) as connection:
+        pieces = (b"x" * 2**16 for _ in range(17))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(
+                "POST",
+                "/tokenize",
+                pieces,
+                {"Content-Type": "application/json"},
+                encode_chunked=True,
+            )
+        assert connection.getresponse().status == 413
+    with socket.create_connection(("127.0.0.1", client.port)) as connection:
+        connection.sendall(
+            b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 99999999999999999999\r\n\r\n"
+        )
+        assert connection.recv(30).split()[1] in (b"400", b"413")
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(guarded: Client) -> None:
+    with socket.create_connection(("127.0.0.1", guarded.port)) as connection:
+        connection.sendall(
+            b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer k1\r\n"
+            b'Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{"'
+        )
+        started = time.monotonic()
+        assert connection.recv(30).startswith(b"HTTP/1.1 408")
+        assert time.monotonic() - started < 3
+
+
+def test_a_connection_that_says_nothing_is_closed(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2_jax.serve.server.HEADER_SECONDS", 0.1)
+    with socket.create_connection(("127.0.0.1", client.port), timeout=5) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHo")
+        assert connection.recv(10) == b""
+
+
+def test_garbage_is_answered_and_forgotten(client: Client) -> None:
+    for data in (
+        b"\x00\xff" * 50,
+        b"GET\r\n\r\n",
+        b"GET /%00%ff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", client.port), timeout=5) as connection:
+            connection.sendall(data)
+            assert connection.recv(30).split()[1] in (b"400", b"404")
+
+
+def test_a_file_of_keys_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# ours\nabc\n\n  def \n")
+    assert read_keys(str(path)) == ("abc", "def")
+    for content, message in (("\n", "has no key"), ("a b\n", "without spaces"), ("é", "ASCII")):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            read_keys(str(path))
+    with pytest.raises(UserError, match="cannot be read"):
+        read_keys(str(tmp_path / "none"))
