@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from gpt2_jax.checkpoint import commit, store
 from gpt2_jax.cli.main import console
+from gpt2_jax.data.example_batches import ExampleLoader
 from gpt2_jax.data.loader import TrainLoader
 
 
@@ -58,14 +59,17 @@ def arm() -> None:
     if process != os.environ.get("JAX_PROCESS_ID", "0") or Path(os.environ["FAULT_MET"]).exists():
         return
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    make_rows, write_manifest = TrainLoader.rows, commit.write_manifest
+    write_manifest = commit.write_manifest
     save, restore = ocp.StandardCheckpointHandler.async_save, store.CheckpointStore.restore
     met = Path(os.environ["FAULT_MET"])
 
-    def rows(self, step, row_indices):
-        if step == int(number) and not met.exists():
-            cause(kind)
-        return make_rows(self, step, row_indices)
+    def failing(make_rows):
+        def rows(self, step, row_indices):
+            if step == int(number) and not met.exists():
+                cause(kind)
+            return make_rows(self, step, row_indices)
+
+        return rows
 
     def no_manifest(folder, step):
         if step == int(number) and not met.exists():
@@ -95,7 +99,8 @@ def arm() -> None:
     elif kind == "restore":
         store.CheckpointStore.restore = no_restore
     else:
-        TrainLoader.rows = rows
+        for loader in (TrainLoader, ExampleLoader):
+            loader.rows = failing(loader.rows)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ import os
 from pathlib import Path
 
 from gpt2_jax.cli.main import console
+from gpt2_jax.data.example_batches import ExampleLoader
 from gpt2_jax.data.loader import TrainLoader
 
 
-def record() -> None:
+def record(loader: type[TrainLoader] | type[ExampleLoader]) -> None:
     path = Path(os.environ["RECORD_FOLDER"]) / f"{os.getpid()}.jsonl"
-    make_rows = TrainLoader.rows
+    make_rows = loader.rows
 
     def rows(self, step, row_indices):
         batch = make_rows(self, step, row_indices)
@@ -29,7 +30,7 @@ def record() -> None:
             file.write(json.dumps({"step": step, "digests": digests}) + "\n")
         return batch
 
-    TrainLoader.rows = rows
+    loader.rows = rows
 
 
 def recorded(folder: Path) -> dict[int, dict[int, str]]:
@@ -44,5 +45,6 @@ def recorded(folder: Path) -> dict[int, dict[int, str]]:
 
 
 if __name__ == "__main__":
-    record()
+    record(TrainLoader)
+    record(ExampleLoader)
     console()

@@ -90,8 +90,13 @@ def fill_lab(folder, **texts):
 NO_SAMPLE = "--config.eval.sample_tokens=0"
 
 
+_DEVICES = "--xla_force_host_platform_device_count="
 SETTINGS = {
     "JAX_PLATFORMS": "cpu",
+    # Those of the tests themselves, for one device.
+    "XLA_FLAGS": " ".join(
+        flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(_DEVICES)
+    ),
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
     "PYTHONPATH": os.pathsep.join(
         [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
@@ -118,7 +123,7 @@ def start(
         "JAX_COMPILATION_CACHE_DIR": str(lab / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    settings = SETTINGS | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    settings = SETTINGS | {"XLA_FLAGS": f"{SETTINGS['XLA_FLAGS']} {_DEVICES}{devices}"}
     command = [*launcher, sys.executable, "-m", module, "train", "--config", str(lab / "config.py")]
     return subprocess.Popen(
         [*command, "--workdir", str(workdir), *flags],

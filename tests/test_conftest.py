@@ -113,7 +113,8 @@ def test_jax_gets_eight_cpu_devices_and_keeps_the_users_flags(tmp_path: Path) ->
     code = """
 def test_it():
     assert os.environ["XLA_FLAGS"].split() == [
-        "--xla_dump_to=x", "--xla_force_host_platform_device_count=8"]
+        "--xla_dump_to=x", "--xla_force_host_platform_device_count=8",
+        "--xla_cpu_use_fusion_emitters=false"]
     assert os.environ["JAX_PLATFORMS"] == "cpu"
 """
     status, output = _run(tmp_path, code, XLA_FLAGS="--xla_dump_to=x")

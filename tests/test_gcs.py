@@ -194,7 +194,7 @@ def test_a_sweep_in_a_bucket_has_the_results_of_one_on_a_disk(lab, bucket):
         "JAX_COMPILATION_CACHE_DIR": str(lab / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    environment = cache | os.environ | SETTINGS | bucket | {"XLA_FLAGS": ""}
+    environment = cache | os.environ | SETTINGS | bucket
 
     def sweep(out):
         command = [sys.executable, "-m", "gpt2_jax", "sweep", "--sweep", "sweep.py", "--out", out]

@@ -177,9 +177,14 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(shown, completed=done, total=total)
             if not console.is_terminal and (done == total or time.monotonic() - last > _LINE_EVERY):
                 last = time.monotonic()
-                console.print(f"{name}: {done:,} of {total:,} examples")
+                console.print(f"{name}: {done:,} of {total:,} {_unit(name)}")
 
         yield show
+
+
+def _unit(name: str) -> str:
+    """Returns what is counted: validation's windows may hold several examples, or a part of one."""
+    return "windows" if name.startswith("validation") else "examples"
 
 
 def _table(results: Mapping[str, Mapping[str, float]]) -> str:
@@ -194,7 +199,7 @@ def _table(results: Mapping[str, Mapping[str, float]]) -> str:
                 error = metrics.get(f"{name}_stderr", math.nan)
                 shown = f"{decimals(value):>12} ± {decimals(error) if error == error else '-'}"
                 lines.append(f"{task:{width}}{name:18}{shown}")
-        lines.append(f"{task:{width}}{'examples':18}{metrics['count']:12,}")
+        lines.append(f"{task:{width}}{_unit(task):18}{metrics['count']:12,}")
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ from gpt2_jax.config.file import run_config_file, split_argument
 from gpt2_jax.config.hints import unknown_key
 from gpt2_jax.config.knob import MOST, Knob, checked, parse
 from gpt2_jax.config.lengths import check_lengths
-from gpt2_jax.config.lora import check_trained
+from gpt2_jax.config.lora import check_adapters_fit, check_trained
 from gpt2_jax.config.mixture import parse_mixture
 from gpt2_jax.config.model import ACTIVATIONS, GATED_ACTIVATIONS, ModelConfig
 from gpt2_jax.config.mup import check_mup
@@ -272,6 +272,8 @@ def _check_together(config: Config) -> None:
         )
     check_mup(model, config.optimizer)
     check_trained(model, config.optimizer)
+    if not config.train.init_model:  # else the model is not known yet
+        check_adapters_fit(model)
     if model.num_layers % (compute.scan_unroll or 1):
         raise UserError(
             f"compute.scan_unroll={compute.scan_unroll} must divide "

@@ -55,17 +55,39 @@ def check_trained(model: ModelConfig, optimizer: OptimizerConfig) -> None:
             f"{where} and model.mup_base_width={model.mup_base_width} exclude each other, because "
             "muP has no learning rates for adapters: unset one of them"
         )
-    if rank > model.d_model:
-        raise UserError(
-            f"{where} must be at most model.d_model={model.d_model}, the rank of the matrices that "
-            "adapters are added to"
-        )
     if model.lora_alpha == 0:
         raise UserError(
             f"model.lora_alpha=0 multiplies the adapters of {where} by zero: set it above 0, for "
             f"example to {2 * rank}"
         )
-    _check_targets(model)
+    targets = parse_targets(model.lora_targets)
+    for name in targets:
+        if name not in LORA_TARGETS:
+            raise UserError(
+                f"model.lora_targets: {short_repr(name)} is no linear layer: choose from "
+                f"{', '.join(LORA_TARGETS)}"
+            )
+    if twice := next((name for name in targets if targets.count(name) > 1), None):
+        raise UserError(f"model.lora_targets names {twice} twice: name it once")
+
+
+def check_adapters_fit(model: ModelConfig) -> None:
+    """Refuses adapters that the model has no place for, once it is known.
+
+    Raises:
+      UserError: naming the knob and the fix.
+    """
+    if model.lora_rank > model.d_model:
+        raise UserError(
+            f"model.lora_rank={model.lora_rank} must be at most model.d_model={model.d_model}, the "
+            "rank of the matrices that adapters are added to"
+        )
+    if model.lora_rank and _GATE in parse_targets(model.lora_targets) and not model.is_gated:
+        others = ", ".join(name for name in LORA_TARGETS if name != _GATE)
+        raise UserError(
+            f"model.lora_targets names {_GATE}, which model.activation={model.activation} does "
+            f"not have: choose from {others}"
+        )
 
 
 def check_has_base(model: ModelConfig, train: TrainConfig) -> None:
@@ -79,21 +101,3 @@ def check_has_base(model: ModelConfig, train: TrainConfig) -> None:
             f"model.lora_rank={model.lora_rank} trains adapters of an existing model: name it with "
             "--config.train.init_from=M, or set model.lora_rank=0"
         )
-
-
-def _check_targets(model: ModelConfig) -> None:
-    allowed = [name for name in LORA_TARGETS if name != _GATE or model.is_gated]
-    targets = parse_targets(model.lora_targets)
-    for name in targets:
-        if name == _GATE and not model.is_gated:
-            raise UserError(
-                f"model.lora_targets names {_GATE}, which model.activation={model.activation} does "
-                f"not have: choose from {', '.join(allowed)}"
-            )
-        if name not in allowed:
-            raise UserError(
-                f"model.lora_targets: {short_repr(name)} is no linear layer: choose from "
-                f"{', '.join(allowed)}"
-            )
-    if twice := next((name for name in targets if targets.count(name) > 1), None):
-        raise UserError(f"model.lora_targets names {twice} twice: name it once")

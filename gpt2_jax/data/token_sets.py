@@ -182,7 +182,7 @@ def _open_examples(
         folder=path,
     )
     log(
-        f"{path}: {len(train.numbers):,} examples to train on, in about {loader.rows_per_epoch:,} "
+        f"{path}: {_examples(len(train.numbers))} to train on, in about {loader.rows_per_epoch:,} "
         f"rows an epoch; {len(val.numbers):,} to validate on"
     )
     described = [each.describe(split) for split, each in (("train", train), ("val", val))]
@@ -313,3 +313,7 @@ def _tokenizer_of(config: Config, path: str) -> Tokenizer:
             f"{tokenizer.name}: set --config.data.tokenizer={tokenizer.name} or prepare it again"
         )
     return tokenizer
+
+
+def _examples(count: int) -> str:
+    return f"{count:,} example{'' if count == 1 else 's'}"

@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config, ModelConfig
-from gpt2_jax.config.lora import check_trained, parse_freeze
+from gpt2_jax.config.lora import check_adapters_fit, check_trained, parse_freeze
 from gpt2_jax.errors import StorageError, UserError
 from gpt2_jax.files.paths import is_remote, resolve_path
 from gpt2_jax.formats import peft
@@ -164,6 +164,7 @@ def with_peft_base(folder: Path, open_model: OpenModel) -> ModelReader:
     )
     try:
         check_trained(config.model, config.optimizer)
+        check_adapters_fit(config.model)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
 

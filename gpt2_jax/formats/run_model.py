@@ -7,13 +7,14 @@ from typing import Any
 
 from gpt2_jax import config as config_lib
 from gpt2_jax.config import Config, ModelConfig
-from gpt2_jax.config.lora import check_has_base
+from gpt2_jax.config.lora import check_adapters_fit, check_has_base
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats.load import open_model
 
 # Knobs that a run sets for itself: they say how it trains, and change nothing that is read.
 _OWN = ("dropout", "lora_rank", "lora_alpha", "lora_targets", "lora_dropout")
-_RESIZABLE = ("context_length", "vocab_size")
+# The knobs whose rows of parameters `train.init_resize` crops or grows.
+RESIZABLE = ("context_length", "vocab_size")
 
 
 def resolve_model(config: Config, saved: Config | None = None) -> Config:
@@ -45,13 +46,15 @@ def resolve_model(config: Config, saved: Config | None = None) -> Config:
     else:
         with open_model(name) as reader:
             model, tokenizer = reader.config.model, reader.tokenizer.name
-    own = _OWN + _RESIZABLE if config.train.init_resize else _OWN
+    own = _OWN + RESIZABLE if config.train.init_resize else _OWN
     _refuse_others(name, config.model, model, own)
     kept = {field: getattr(config.model, field) for field in own}
     data = dataclasses.replace(config.data, tokenizer=tokenizer)
     resolved = dataclasses.replace(config, model=dataclasses.replace(model, **kept), data=data)
     # Knobs are checked against each other again, now that the model is known.
-    return config_lib.from_dict(config_lib.to_dict(resolved))
+    resolved = config_lib.from_dict(config_lib.to_dict(resolved))
+    check_adapters_fit(resolved.model)
+    return resolved
 
 
 def _refuse_others(name: str, given: ModelConfig, model: ModelConfig, own: tuple[str, ...]) -> None:
@@ -62,7 +65,7 @@ def _refuse_others(name: str, given: ModelConfig, model: ModelConfig, own: tuple
         if field.name in own or value in (getattr(default, field.name), theirs):
             continue
         advice = f"leave model.{field.name} unset"
-        if field.name in _RESIZABLE:
+        if field.name in RESIZABLE:
             advice += ", or set train.init_resize=true to crop or grow its rows"
         raise UserError(
             f"model.{field.name}={_text(value)}, but train.init_model takes the model from "

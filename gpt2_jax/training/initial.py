@@ -10,15 +10,13 @@ from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats.base import merged, read_base, refuse_adapters
 from gpt2_jax.formats.load import open_model
+from gpt2_jax.formats.run_model import RESIZABLE
 from gpt2_jax.model.build import abstract_params
 from gpt2_jax.model.lora import without_adapters
 from gpt2_jax.model.positions import ENCODINGS
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.state import init_params
-
-# The fields whose rows of parameters `train.init_resize` crops or grows.
-_RESIZABLE = ("context_length", "vocab_size")
 
 
 def read_initial(config: Config, name: str, tokenizer: Tokenizer, abstract: Any) -> Any:
@@ -92,7 +90,7 @@ def _check(where: str, old: ModelConfig, new: ModelConfig, may_resize: bool) -> 
         name: f"{name} is {of_model} there and {of_config} in the config"
         for name, (of_model, of_config) in old.differences(new).items()
     }
-    if fixed := [text for name, text in differences.items() if name not in _RESIZABLE]:
+    if fixed := [text for name, text in differences.items() if name not in RESIZABLE]:
         raise UserError(f"{where} is a different model than the config's: {', '.join(fixed)}")
     if differences and not may_resize:
         raise UserError(
@@ -102,7 +100,7 @@ def _check(where: str, old: ModelConfig, new: ModelConfig, may_resize: bool) -> 
 
 
 def _check_not_grown(where: str, old: ModelConfig, new: ModelConfig) -> None:
-    for name in _RESIZABLE:
+    for name in RESIZABLE:
         if getattr(new, name) > getattr(old, name):
             raise UserError(
                 f"model.{name}={getattr(new, name)} needs rows that {where} does not have, and "

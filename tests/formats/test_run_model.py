@@ -86,3 +86,13 @@ def test_knobs_are_checked_against_the_model_that_is_found(model: Path) -> None:
         resolve_model(dataclasses.replace(config, eval=lengths))
     with pytest.raises(UserError, match=r"at most model\.d_model=32"):
         resolve_model(_config(model, lora_rank=64))
+
+
+def test_adapters_are_checked_once_the_model_is_known(tmp_path: Path, model: Path) -> None:
+    gated = make_run(tmp_path / "gated", tiny_config(activation="swiglu"))
+    adapters = {"lora_rank": 4, "lora_targets": "mlp.c_gate"}
+    assert resolve_model(_config(gated, **adapters)).model.lora_targets == "mlp.c_gate"
+    with pytest.raises(UserError, match=r"names mlp.c_gate, which model.activation=gelu_new does"):
+        resolve_model(_config(model, **adapters))
+    with pytest.raises(UserError, match=r"model.lora_rank=33 must be at most model.d_model=32"):
+        resolve_model(_config(model, lora_rank=33))

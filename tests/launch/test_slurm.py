@@ -62,7 +62,7 @@ class Slurm:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
-        self.environment |= SETTINGS | {"JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": ""}
+        self.environment |= SETTINGS | {"JAX_NUM_CPU_DEVICES": "1"}
 
     def run(self, *words: str) -> str:
         done = subprocess.run(

@@ -36,7 +36,7 @@ def _start(lab: Path, out: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "gpt2_jax", *words],
         cwd=lab,
-        env=cache | os.environ | SETTINGS | {"XLA_FLAGS": ""},
+        env=cache | os.environ | SETTINGS,
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -224,7 +224,7 @@ def test_two_processes_and_one_with_as_many_devices_have_identical_results(tmp_p
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    environment = cache | os.environ | SETTINGS | {"XLA_FLAGS": ""}
+    environment = cache | os.environ | SETTINGS
     sweep = [sys.executable, "-m", "gpt2_jax", "sweep", "--sweep", "sweep.py", "--out"]
     local = [sys.executable, f"{ROOT}/launch/local.py", "--processes", "2"]
     local += ["--devices_per_process", "1", "--"]

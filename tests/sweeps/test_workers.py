@@ -41,7 +41,7 @@ def test_two_workers_on_a_core_each_take_little_more_than_half_the_time_of_one(t
         done = subprocess.run(
             [*command, "--workers", str(workers)],
             cwd=tmp_path,
-            env=cache | os.environ | SETTINGS | {"XLA_FLAGS": ""},
+            env=cache | os.environ | SETTINGS,
             preexec_fn=lambda: os.sched_setaffinity(0, cores[:workers]),
             stderr=subprocess.PIPE,
             text=True,

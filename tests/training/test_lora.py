@@ -149,18 +149,19 @@ def test_another_base_is_refused(home, tmp_path):
 
 def test_a_missing_or_changed_base_is_one_line(home, tmp_path, capsys):
     folder, _ = home
-    moved = tmp_path / "moved"
-    base = tmp_path / "base"
-    shutil.copytree(folder / "base", base)
-    config = configured(base)
-    Trainer(config, tmp_path / "run", prepared(config)).run(3)
-    base.rename(moved)
-    assert main(["sample", "--model", str(tmp_path / "run"), "--max_new_tokens", "1"]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"the base {base.resolve()}/checkpoints/2 of the adapters in" in error
-    write_base(base, seed=1)
-    assert main(["sample", "--model", str(tmp_path / "run"), "--max_new_tokens", "1"]) == 2
-    assert "is not the base that the adapters in" in capsys.readouterr().err
+    base = (folder / "base").resolve()
+    sample = ["sample", "--model", str(folder / "whole"), "--max_new_tokens", "1"]
+    base.rename(tmp_path / "moved")
+    try:
+        assert main(sample) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"the base {base}/checkpoints/2 of the adapters in" in error
+        write_base(base, seed=1)
+        assert main(sample) == 2
+        assert "is not the base that the adapters in" in capsys.readouterr().err
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+        (tmp_path / "moved").rename(base)
 
 
 def test_a_run_with_adapters_continues_merged_and_is_no_base(home):

@@ -96,15 +96,15 @@ class Clock:
         return self.now
 
 
-def seen_whole_and_halved(config, folder):
+def seen_whole_and_halved(config, folder, **changes):
     """Trains in `folder`/whole at once and in `folder`/halves with a stop after step 3.
 
-    Returns what a `Recorder` saw in each of the two.
+    Returns what a `Recorder` saw in each of the two; `changes` are of the setup.
     """
     seen = []
     for name, stops in (("whole", (None,)), ("halves", (3, None))):
         recorder = Recorder()
         for stop in stops:
-            Trainer(config, folder / name, make_setup(config, [recorder])).run(stop)
+            Trainer(config, folder / name, make_setup(config, [recorder], **changes)).run(stop)
         seen.append(recorder.seen)
     return seen
