@@ -42,7 +42,7 @@ class Score(NamedTuple):
     logprobs: list[float]
 
 
-def load(model: str | Path, *, ema: bool = False) -> LanguageModel:
+def load(model: str | Path, *, ema: bool = False, dtype: str | None = None) -> LanguageModel:
     """Returns a model, ready for use.
 
     From then on JAX keeps the programs that this process compiles, unless the user has set its
@@ -53,6 +53,8 @@ def load(model: str | Path, *, ema: bool = False) -> LanguageModel:
         Hugging Face's format or of OpenAI's release, or the id of a model on the Hugging Face hub.
       ema: whether to load the average of the parameters in their place, which a run with
         `optimizer.ema_decay` keeps.
+      dtype: of weights and products: "float32", "bfloat16", which halves the bytes that are read
+        for each token, or "auto", the faster one here; by default that of the model's config.
 
     Raises:
       UserError: if there is no such model, or it keeps no average that is asked for.
@@ -61,7 +63,7 @@ def load(model: str | Path, *, ema: bool = False) -> LanguageModel:
     path = arguments.path("model", model)
     ema = arguments.boolean("ema", ema)
     keep_compiled_programs()
-    return LanguageModel(load_lib.load(path, ema=ema))
+    return LanguageModel(load_lib.load(path, ema=ema, dtype=dtype))
 
 
 class LanguageModel:

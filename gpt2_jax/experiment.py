@@ -216,6 +216,7 @@ def evaluate(
     validation: bool = False,
     context_length: int | None = None,
     ema: bool = False,
+    dtype: str | None = None,
     out: str | Path | None = None,
     progress: Callable[[str], contextlib.AbstractContextManager[Show]] | None = None,
 ) -> dict[str, Any]:
@@ -233,7 +234,7 @@ def evaluate(
         as training does: `validation`, or `validation_at_N` in windows of another length.
       context_length: tokens that the model sees at once; by default as in training. More are
         possible unless `model.position=learned`.
-      ema: see `gpt2_jax.load`.
+      ema, dtype: see `gpt2_jax.load`.
       out: folder for the result of each example; an interrupted evaluation resumes from it.
       progress: (name of a task) -> a context manager for a function that is called with (number of
         examples scored, number of all examples).
@@ -265,7 +266,7 @@ def evaluate(
     data = local_path(data, "data")
     tasks = sources.select(",".join(tasks), data).run if tasks else []
     folder = None if out is None else local_path(arguments.path("out", out), "out")
-    with open_model(model, ema=arguments.boolean("ema", ema)) as reader:
+    with open_model(model, ema=arguments.boolean("ema", ema), dtype=dtype) as reader:
         config = reader.config
         resized = at_length(config.model, context_length or config.model.context_length)
         T = resized.context_length

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -235,3 +236,15 @@ def test_what_is_no_text_or_no_options_is_refused(model: LanguageModel) -> None:
         model.next_tokens("a", 0)
     with pytest.raises(UserError, match="empty"):
         gpt2_jax.load("")
+
+
+def test_half_as_wide_weights_are_an_option(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    whole, half = gpt2_jax.load(run), gpt2_jax.load(run, dtype="bfloat16")
+    sizes = [sum(leaf.nbytes for leaf in jax.tree.leaves(m.params)) for m in (whole, half)]
+    assert sizes[1] < 0.51 * sizes[0]  # norms stay float32
+    scores = [np.array(m.score("half as wide").logprobs) for m in (whole, half)]
+    error = np.abs(scores[0] - scores[1]).max()
+    assert 0 < error < 0.2
+    with pytest.raises(UserError, match=r"compute\.dtype must be one of float32, bfloat16, auto, not 'half'"):
+        gpt2_jax.load(run, dtype="half")

@@ -7,3 +7,7 @@ MODEL_HELP = (
 EMA_HELP = (
     "use the average of the parameters in their place, which a run with optimizer.ema_decay keeps"
 )
+DTYPE_HELP = (
+    "dtype of weights and products: float32, bfloat16, which halves the bytes that are read for "
+    "each token, or auto, the faster one here; default: compute.dtype of the model's config"
+)

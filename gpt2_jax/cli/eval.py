@@ -14,7 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gpt2_jax.cli import EMA_HELP, MODEL_HELP, compilation_cache
+from gpt2_jax.cli import DTYPE_HELP, EMA_HELP, MODEL_HELP, compilation_cache
+from gpt2_jax.config.compute import DTYPES
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import sources
 from gpt2_jax.files.paths import local_path
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
     parser.add_argument("--ema", action="store_true", help=EMA_HELP)
+    parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
     parser.add_argument("--tasks", metavar="A,B", help=f"tasks to score, any of: {names}")
     parser.add_argument(
         "--data", metavar="DIR", help="folder with the tasks' files; see docs/evaluation.md"
@@ -113,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         validation=args.validation,
         context_length=args.context_length,
         ema=args.ema,
+        dtype=args.dtype,
         out=out,
         progress=_progress,
     )

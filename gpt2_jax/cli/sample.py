@@ -7,8 +7,16 @@ import json
 import sys
 from typing import Any
 
-from gpt2_jax.cli import EMA_HELP, MODEL_HELP, compilation_cache, sample_file, sampling_flags
+from gpt2_jax.cli import (
+    DTYPE_HELP,
+    EMA_HELP,
+    MODEL_HELP,
+    compilation_cache,
+    sample_file,
+    sampling_flags,
+)
 from gpt2_jax.config.arguments import LARGEST_SEED, MOST_SAMPLES
+from gpt2_jax.config.compute import DTYPES
 from gpt2_jax.errors import UserError, short_repr
 from gpt2_jax.files.lfs import refuse_lfs_pointer
 from gpt2_jax.files.paths import local_path
@@ -29,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's flags."""
     parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
     parser.add_argument("--ema", action="store_true", help=EMA_HELP)
+    parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", metavar="TEXT", help="the text to continue; default: none")
     source.add_argument("--prompt_file", metavar="FILE", help="a UTF-8 file with the prompt")
@@ -108,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     prompt = _read_prompt(args)
     prompts = None if args.prompts is None else sample_file.read(args.prompts)
     compilation_cache.apply(args)
-    model = api.load(args.model, ema=args.ema)
+    model = api.load(args.model, ema=args.ema, dtype=args.dtype)
     if prompts is not None:
         settings = _settings(args, options) | {"num_samples": args.num_samples}
         sample_file.run(model, prompts, args.out, settings)

@@ -7,7 +7,8 @@ import math
 import os
 import sys
 
-from gpt2_jax.cli import EMA_HELP, compilation_cache
+from gpt2_jax.cli import DTYPE_HELP, EMA_HELP, compilation_cache
+from gpt2_jax.config.compute import DTYPES
 from gpt2_jax.errors import UserError, print_stderr
 from gpt2_jax.files.extras import import_extra
 
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "requests give it; may be repeated",
     )
     parser.add_argument("--ema", action="store_true", help=EMA_HELP)
+    parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="H", help="where to listen; default: 127.0.0.1"
     )
@@ -115,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     compilation_cache.apply(args)
     keep_compiled_programs()
     limits = models_lib.Limits(
-        args.slots, args.max_length, args.queue_seconds, args.ema, args.steps
+        args.slots, args.max_length, args.queue_seconds, args.ema, args.dtype, args.steps
     )
     metrics = Metrics()
     served = [models_lib.load_served(name, path, limits, metrics) for name, path in names.items()]

@@ -6,6 +6,8 @@ import dataclasses
 
 from gpt2_jax.config.knob import knob
 
+DTYPES = ("float32", "bfloat16", "auto")
+
 
 @dataclasses.dataclass(frozen=True)
 class ComputeConfig:
@@ -15,7 +17,7 @@ class ComputeConfig:
         "bfloat16",
         "dtype of activations and products; auto: bfloat16 on TPUs and GPUs, float32 on CPUs, with "
         "precision=bfloat16 where that is faster",
-        choices=("float32", "bfloat16", "auto"),
+        choices=DTYPES,
     )
     precision: str | None = knob(
         None,

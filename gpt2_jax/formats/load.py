@@ -30,6 +30,7 @@ from gpt2_jax.files.paths import resolve_path
 from gpt2_jax.formats import base, huggingface, openai, peft
 from gpt2_jax.formats.model import Base, Model, ModelReader, StepParams
 from gpt2_jax.formats.places import BEST, NEWEST, is_place, locate
+from gpt2_jax.model.defaults import with_dtype
 from gpt2_jax.parallel.distributed import is_primary
 from gpt2_jax.parallel.platforms import check_platforms
 from gpt2_jax.tokenizers.ids import IdsTokenizer
@@ -46,18 +47,20 @@ _HUB_FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model"]
 _READ_FILES = (*_HUB_FILES, "*.bpe", "*.index", "*.data-*-of-*")
 
 
-def load(model: str | Path, *, ema: bool = False) -> Model:
+def load(model: str | Path, *, ema: bool = False, dtype: str | None = None) -> Model:
     """Returns a model, with all of its parameters on the first device.
 
     Args:
       model: see the top of this file; for a workdir, the newest good step is read.
       ema: whether to read the average of the parameters in their place (`optimizer.ema_decay`).
+      dtype: `compute.dtype` of the model's config from then on; by default its own.
 
     Raises:
-      UserError: if the folder is not a model, or keeps no average that is asked for.
+      UserError: if the folder is not a model, or keeps no average that is asked for, or there is
+        no such dtype.
       StorageError: if no checkpoint is good, or the requested step is damaged.
     """
-    with open_model(model, ema=ema) as reader:
+    with open_model(model, ema=ema, dtype=dtype) as reader:
         if isinstance(reader.tokenizer, IdsTokenizer):
             _note(
                 "note: this model takes and gives token ids instead of text: "
@@ -67,8 +70,22 @@ def load(model: str | Path, *, ema: bool = False) -> Model:
 
 
 @contextlib.contextmanager
-def open_model(model: str | Path, *, ema: bool = False) -> Iterator[ModelReader]:
+def open_model(
+    model: str | Path, *, ema: bool = False, dtype: str | None = None
+) -> Iterator[ModelReader]:
     """Opens a model as `load` does, but its parameters are read only on request, in the block."""
+    with _opened(model, ema) as reader:
+        if dtype is not None:
+            values = config_lib.to_dict(reader.config)
+            values["compute"]["dtype"] = dtype
+            config = config_lib.from_dict(values)  # which checks it
+            config = dataclasses.replace(config, compute=with_dtype(config.compute))
+            reader = dataclasses.replace(reader, config=config)
+        yield reader
+
+
+@contextlib.contextmanager
+def _opened(model: str | Path, ema: bool) -> Iterator[ModelReader]:
     path = _local(model)
     check_platforms()
     has_adapters = peft.recognizes(path)

@@ -41,6 +41,7 @@ class Limits:
       max_length: the most tokens of a text; None is the context.
       queue_seconds: how long a prompt waits at most.
       ema: whether the average of the parameters is served.
+      dtype: of weights and products; None is that of the model's config.
       steps: how many saved steps are kept in memory beside the named models.
     """
 
@@ -48,6 +49,7 @@ class Limits:
     max_length: int | None = None
     queue_seconds: float = QUEUE_SECONDS
     ema: bool = False
+    dtype: str | None = None
     steps: int = 1
 
 
@@ -105,7 +107,7 @@ def load_served(name: str, path: str | Path, limits: Limits, metrics: Metrics) -
       UserError: if the folder is not a model, or cannot generate as many tokens.
       StorageError: if no checkpoint is good.
     """
-    model = load_lib.load(path, ema=limits.ema)
+    model = load_lib.load(path, ema=limits.ema, dtype=limits.dtype)
     return served(name, model, limits, metrics)
 
 

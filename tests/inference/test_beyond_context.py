@@ -65,3 +65,20 @@ def test_a_sliding_text_can_be_cancelled_while_it_is_read_again(small: Any) -> N
     expected = said(run(small(), Request(ids(21, 5), 19, seed=2)))
     assert said(run(engine, Request(ids(21, 5), 19, seed=2))) == expected
     assert len(choice.tokens) == 2
+
+
+@pytest.mark.slow
+def test_three_thousand_tokens_of_a_context_of_1024() -> None:
+    config = tiny_config(context_length=1024)
+    decoder = build_decoder(config.model, config.compute)
+    params = decode_params(decoder, noisy_params(config))
+    greedy = SamplingOptions(temperature=0)
+    prompt = ids(22, 30)
+    engine = Engine(decoder, params, ByteTokenizer(), num_slots=1)
+    text = [*prompt, *run(engine, Request(prompt, 3000, greedy, slide=True)).tokens]
+    assert len(text) == 3030
+    for end in range(1024, 3030, 512):
+        fresh = Engine(decoder, params, ByteTokenizer(), num_slots=1)
+        count = min(512, 3030 - end)
+        again = run(fresh, Request(text[end - 512 : end], count, greedy))
+        assert again.tokens == text[end : end + count], end
