@@ -2,8 +2,8 @@
 
 They are what launch/gke/submit.py renders, and launch/gke/serving.yaml as it is.
 
-Kubernetes' own kinds by kubernetes-validate, strictly; a JobSet by the types that Kubeflow generates from JobSet's
-own definitions, and each Job in it as a Job.
+Kubernetes' own kinds by kubernetes-validate, strictly; a JobSet by the types that Kubeflow
+generates from JobSet's own definitions, and each Job in it as a Job.
 """
 
 from __future__ import annotations
