@@ -76,7 +76,7 @@ test-eval: .venv/.eval  ## run the tests that need lm-eval
 	$(PYTEST) -m lm_eval tests/evals tests/serve
 
 test-clients: .venv/.clients  ## run the tests that need the openai package
-	$(PYTEST) -m openai tests/serve
+	$(PYTEST) -m openai tests/serve tests/test_readme.py
 
 test-plan: .venv/.tpu  ## run the tests that compile for TPUs, which need none
 	$(PYTEST) -m libtpu tests/planning

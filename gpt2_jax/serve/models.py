@@ -262,6 +262,12 @@ class Models:
         model.worker.start()
         while model.worker.state is State.WARMING:
             time.sleep(0.005)
+        if model.worker.startup_error:
+            # Kept, it would make the whole server look as if it had failed.
+            reason = " ".join(error_text(model.worker.startup_error).split())
+            raise ApiError(
+                503, f"{name} cannot start: {reason[:300]}", param="model", code="step_unreadable"
+            )
         self._metrics.watch(name, model.worker)
         return model
 

@@ -1,7 +1,9 @@
-"""Validates what launch/gke/submit.py renders against the schemas; `make check` runs it.
+"""Validates launch/gke's manifests against the schemas; `make check` runs it.
 
-Jobs by kubernetes-validate, strictly; a JobSet by the types that Kubeflow generates from JobSet's
-own definitions, and each Job in it as a Job.
+They are what launch/gke/submit.py renders, and launch/gke/serving.yaml as it is.
+
+Kubernetes' own kinds by kubernetes-validate, strictly; a JobSet by the types that Kubeflow
+generates from JobSet's own definitions, and each Job in it as a Job.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import kubernetes_validate
 import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 
-_SUBMIT = Path(__file__).parents[2] / "launch" / "gke" / "submit.py"
+_GKE = Path(__file__).parents[2] / "launch" / "gke"
+_SUBMIT, _SERVING = _GKE / "submit.py", _GKE / "serving.yaml"
 _KUBERNETES = ("1.31", "1.37")  # the oldest that GKE still has, and the newest there is a schema of
 _NAMED = ("--name", "run", "--image", "image:1", "--data_bucket", "texts")
 _CASES = (
@@ -35,9 +38,15 @@ def main() -> None:
             [sys.executable, _SUBMIT, *words], check=True, capture_output=True, text=True
         )
         for job in _jobs(yaml.safe_load(done.stdout)):
-            for version in _KUBERNETES:
-                kubernetes_validate.validate(job, version, strict=True)
-    print(f"{len(_CASES)} manifests are valid for Kubernetes {' and '.join(_KUBERNETES)}")
+            _validate(job)
+    for part in yaml.safe_load_all(_SERVING.read_text(encoding="utf-8")):
+        _validate(part)
+    print(f"{len(_CASES) + 1} manifests are valid for Kubernetes {' and '.join(_KUBERNETES)}")
+
+
+def _validate(manifest: dict) -> None:
+    for version in _KUBERNETES:
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def _jobs(manifest: dict) -> list[dict]:

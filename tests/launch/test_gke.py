@@ -9,7 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from gpt2_jax.cli import serve
+from gpt2_jax.cli.verb import parse
+from gpt2_jax.serve.security import HEALTH
 from tests.launch.in_process import launch
 
 _ROOT = Path(__file__).parents[2]
@@ -117,3 +121,32 @@ def test_wrong_input_is_one_line(words, message):
     done = submit(*words)
     assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_server_of_the_manifest_is_the_one_that_its_probes_and_service_ask():
+    text = (_SCRIPT.parent / "serving.yaml").read_text()
+    deployment, service = yaml.safe_load_all(text)
+    pod = deployment["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert container["command"][:2] == ["gpt2-jax", "serve"]
+    args = parse("serve", serve, container["command"][2:])
+    serve._check(args)
+
+    (port,) = container["ports"]
+    assert args.host == "0.0.0.0" and port["containerPort"] == args.port
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"] == {"path": HEALTH, "port": port["name"]}
+    name = service["metadata"]["name"]
+    assert args.allowed_host == [name, f"{name}.default.svc.cluster.local"]
+    assert service["spec"]["selector"] == pod["metadata"]["labels"]
+    assert service["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert deployment["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+
+    (_, pause) = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] > float(pause) + args.grace + 5
+    (volume,), (mount,) = pod["spec"]["volumes"], container["volumeMounts"]
+    (item,) = volume["secret"]["items"]
+    assert volume["name"] == mount["name"]
+    assert args.api_key_file == f"{mount['mountPath']}/{item['path']}"
+    dockerfile = (_SCRIPT.parent / "Dockerfile").read_text()
+    assert f"--uid {container['securityContext']['runAsUser']} train" in dockerfile

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gpt2_jax.api import LanguageModel
 from tests.serve.serving import (
     AB,
     CD,
@@ -16,9 +17,11 @@ from tests.serve.serving import (
     EMOJI_2,
     EOT,
     PIECES,
+    SLOTS,
     Client,
     joined,
     saying,
+    tiny_model,
 )
 
 _SMILE = "\U0001f600"
@@ -258,3 +261,16 @@ def test_a_chunk_never_names_text_twice(client: Client) -> None:
     found = client.stream(**saying(AB, CD, b"xyz"), logprobs=0)
     texts = ["".join(c["choices"][0]["logprobs"]["tokens"]) for c in found]
     assert "".join(texts) == "abcdxyz"
+
+
+def test_an_answer_is_that_of_the_model_without_a_server_at_equal_slots(client: Client) -> None:
+    """As the page on serving promises of `sample --slots`, also where the slots are shorter."""
+    model = LanguageModel(tiny_model())
+    answer = client.complete("ab", n=2, max_tokens=12, seed=3, return_token_ids=True)
+    samples = model.generate("ab", num_samples=2, max_new_tokens=12, seed=3, num_slots=SLOTS)
+    found = [(choice["text"], choice["token_ids"]) for choice in answer["choices"]]
+    assert found == [(sample.text, sample.tokens) for sample in samples]
+    prompts = ["xy", "ab"]
+    answer = client.complete(prompts, n=2, max_tokens=12, seed=answer["seed"])
+    many = model.generate_many(prompts, num_samples=2, max_new_tokens=12, seed=3, num_slots=SLOTS)
+    assert [c["text"] for c in answer["choices"]] == [s.text for each in many for s in each]

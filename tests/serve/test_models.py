@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,3 +78,21 @@ def test_a_model_without_a_run_has_no_steps(client: Client) -> None:
     (entry,) = client.get("/v1/models").json["data"]
     assert entry == client.get("/v1/models/tiny").json
     assert (entry["id"], entry["object"], entry["max_model_len"]) == ("tiny", "model", CONTEXT)
+
+
+def test_a_step_that_cannot_start_leaves_the_others_ready(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(engine: Any) -> None:
+        raise RuntimeError("out of\nmemory")
+
+    with serving(path=run, limits=Limits(num_slots=SLOTS, steps=1)) as client:
+        monkeypatch.setattr("gpt2_jax.serve.worker.warm_start", fail)
+        for _ in range(2):
+            reply = client.post("/v1/completions", model="tiny@2")
+            assert (reply.status, reply.error["code"]) == (503, "step_unreadable"), reply
+            assert "out of memory" in reply.error["message"]
+            assert client.get("/healthz").status == 200
+        assert len(client.models.all) == 1
+        monkeypatch.undo()
+        assert client.post("/v1/completions", model="tiny@2").status == 200
