@@ -246,5 +246,7 @@ def test_half_as_wide_weights_are_an_option(tmp_path: Path) -> None:
     scores = [np.array(m.score("half as wide").logprobs) for m in (whole, half)]
     error = np.abs(scores[0] - scores[1]).max()
     assert 0 < error < 0.2
-    with pytest.raises(UserError, match=r"compute\.dtype must be one of float32, bfloat16, auto, not 'half'"):
+    with pytest.raises(
+        UserError, match=r"compute\.dtype must be one of float32, bfloat16, auto, not 'half'"
+    ):
         gpt2_jax.load(run, dtype="half")

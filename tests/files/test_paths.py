@@ -73,18 +73,30 @@ def test_names_of_folders_are_normal_with_any_scheme(monkeypatch, name, normal):
     assert normal_folder(name) == normal
 
 
+def path_actions(verb):
+    """Returns a verb's flags that take a path, each with the other words that the verb needs."""
+    parser = Parser()
+    verb.add_arguments(parser)
+    needed = {
+        each: f"{each.option_strings[0]}={(each.choices or 'x')[0]}"
+        for each in parser._actions
+        if each.required
+    }
+    return [
+        (action, [word for each, word in needed.items() if each is not action])
+        for action in parser.path_actions()
+    ]
+
+
 @pytest.mark.parametrize("name", commands.VERBS)
 def test_every_flag_with_a_path_expands_a_home_folder(monkeypatch, name):
     monkeypatch.setenv("HOME", "/home/me")
     verb = importlib.import_module(f"gpt2_jax.cli.{name}")
-    parser = Parser()
-    verb.add_arguments(parser)
-    actions = parser.path_actions()
-    others = [each for each in parser._actions if each.required and each not in actions]
-    words = [f"{each.option_strings[0]}={(each.choices or 'x')[0]}" for each in others]
-    args = parse(name, verb, words + [f"{each.option_strings[0]}=~/x" for each in actions])
-    values = [getattr(args, each.dest) for each in actions]
-    assert values and all(value in ("/home/me/x", ["/home/me/x"]) for value in values)
+    actions = path_actions(verb)
+    assert actions
+    for action, words in actions:
+        args = parse(name, verb, [*words, f"{action.option_strings[0]}=~/x"])
+        assert getattr(args, action.dest) in ("/home/me/x", ["/home/me/x"])
 
 
 def test_every_knob_with_a_path_expands_a_home_folder(monkeypatch):
@@ -101,16 +113,10 @@ def test_every_knob_with_a_path_expands_a_home_folder(monkeypatch):
 @pytest.mark.parametrize("name", commands.VERBS)
 def test_the_home_of_a_user_who_does_not_exist_is_refused(name):
     verb = importlib.import_module(f"gpt2_jax.cli.{name}")
-    parser = Parser()
-    verb.add_arguments(parser)
-    actions = parser.path_actions()
-    others = [each for each in parser._actions if each.required and each not in actions]
-    words = [f"{each.option_strings[0]}={(each.choices or 'x')[0]}" for each in others]
-    for action in actions:
+    for action, words in path_actions(verb):
         flag = action.option_strings[0]
-        paths = [f"{each.option_strings[0]}=x" for each in actions if each is not action]
         with pytest.raises(UserError, match=f"^{flag} ~nosuchuser/x: there is no user nosuchuser"):
-            parse(name, verb, [*words, *paths, f"{flag}=~nosuchuser/x"])
+            parse(name, verb, [*words, f"{flag}=~nosuchuser/x"])
 
 
 def test_a_knob_with_the_home_of_a_user_who_does_not_exist_is_refused():

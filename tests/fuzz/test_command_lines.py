@@ -107,6 +107,7 @@ _NEEDED = {
     "train": (["--config", "tiny.py"], ["--workdir", "new"]),
     "sweep": (["--sweep", "tiny.py"], ["--out", "new"]),
     "sample": (["--model", "run"],),
+    "serve": (["--model", "run"],),
     "eval": (["--model", "run"], ["--text", "text.txt"]),
     "report": (["results"],),
     "convert": (["--model", "run"], ["--to", "hf"], ["--out", "new"]),
