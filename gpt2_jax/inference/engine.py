@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -100,7 +101,7 @@ class Engine:
         # Each of these waits for a result of the device, and hands it to the texts.
         self._unread: collections.deque[Callable[[], None]] = collections.deque()
         self._inserted = False
-        self._slots = self._run(device.empty_slots, model, num_slots, self._room)
+        self._slots = self._bound(self._run(device.empty_slots, model, num_slots, self._room))
 
     def check(self, request: Request) -> None:
         """Raises UserError for a request that this engine cannot run, as `Request.check` does."""
@@ -178,7 +179,7 @@ class Engine:
     def _begin(
         self, choices: Iterable[Choice], tokens: Sequence[int], drawn: int, slot: int | None = None
     ) -> _Prefill:
-        cache = self._run(empty_cache, self._model, 1, self._room)
+        cache = self._bound(self._run(empty_cache, self._model, 1, self._room))
         chunks = Chunks([*tokens], self._room)
         return _Prefill(collections.deque(choices), [*tokens], chunks, drawn, cache, slot)
 
@@ -310,6 +311,15 @@ class Engine:
     def _free(self, slot: int) -> None:
         self._texts[slot] = None
         self._slots = self._run(device.release, self._slots, np.int32(slot))
+
+    def _bound(self, empty: Any) -> Any:
+        """Binds arrays that were made of nothing to the device, as all later ones are.
+
+        Else JAX would compile each program once for the first arrays, and again for the later.
+        """
+        if self._mesh is not None:  # the rules have bound them
+            return empty
+        return jax.device_put(empty, jax.tree.leaves(self._params)[0].sharding)
 
     def _run(self, program: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if self._mesh is None:

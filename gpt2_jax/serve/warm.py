@@ -57,8 +57,7 @@ def warm_start(engine: Engine) -> None:
     longest = engine.max_length
     options = SamplingOptions(temperature=0.0)
     # A prompt's last token is in no chunk. The longest prompt has room for no further token.
-    # One of a single token has no chunk at all, so that its cache is as `empty_cache` makes it.
-    sizes = {1, *(max(1, min(size + 1, longest - 1)) for size in CHUNKS)}
+    sizes = {max(1, min(size + 1, longest - 1)) for size in CHUNKS}
     for size in sorted(sizes):
         for logprobs in (False, True):
             _run(
