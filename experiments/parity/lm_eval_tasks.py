@@ -95,11 +95,11 @@ def main() -> int:
         mine = GPT2JaxLM(args.model, batch_size=args.batch_size)
         for name in DEFINITIONS:
             file = setting.file(name)
-            expected, metrics, hf_seconds = _lm_eval(theirs, name, file, args.limit)
-            answers, ours, seconds = _ours(loaded, name, setting, args.limit)
+            expected, metrics, hf_seconds = by_lm_eval(theirs, name, file, args.limit)
+            answers, ours, seconds = by_ours(loaded, name, setting, args.limit)
             row = _compare(name, expected, metrics, answers, ours)
             row |= {"hf_seconds": hf_seconds, "seconds": seconds, "ratio": hf_seconds / seconds}
-            answers, ours, seconds = _lm_eval(mine, name, file, args.limit)
+            answers, ours, seconds = by_lm_eval(mine, name, file, args.limit)
             row["adapter"] = _compare(name, expected, metrics, answers, ours)
             row["adapter"]["seconds"] = seconds
             report["tasks"][name] = row
@@ -123,7 +123,7 @@ def main() -> int:
     return 0 if good else 1
 
 
-def _lm_eval(
+def by_lm_eval(
     model: LM, name: str, file: Path, limit: int | None
 ) -> tuple[Answers, dict[str, float], float]:
     """Returns (likelihoods of each example, metrics, seconds) of lm-eval."""
@@ -166,7 +166,7 @@ def _lm_eval(
     )
 
 
-def _ours(
+def by_ours(
     model: Model, name: str, setting: Setting, limit: int | None
 ) -> tuple[Answers, dict[str, float], float]:
     """Returns (likelihoods of each example, metrics, seconds) of this package."""
