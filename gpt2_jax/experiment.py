@@ -240,8 +240,8 @@ def evaluate(
         examples scored, number of all examples).
 
     Returns:
-      {"model", "step", "ema", "context_length", "limit", "tasks": {name: {metric: value, ...,
-      "count"}}, "protocols": {name: the published protocol that the numbers follow}}.
+      {"model", "step", "ema", "dtype", "context_length", "limit", "tasks": {name: {metric: value,
+      ..., "count"}}, "protocols": {name: the published protocol that the numbers follow}}.
 
     Raises:
       UserError: for an argument of a wrong type or value, an unknown task, or a model or data that
@@ -300,6 +300,7 @@ def evaluate(
         "model": str(model),
         "step": read.step,
         "ema": ema,
+        "dtype": config.compute.dtype,
         "context_length": T,
         "limit": limit,
         "tasks": results,

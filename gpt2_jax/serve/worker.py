@@ -189,6 +189,12 @@ class Worker:
     def _run(self) -> None:
         self.compilations.listen_to_this_thread()
         try:
+            self._work()
+        finally:
+            self.compilations.close()
+
+    def _work(self) -> None:
+        try:
             if self._warm:
                 warm_start(self._engine)
         except Exception as error:

@@ -211,5 +211,4 @@ def serving(
         for each in models.all:
             each.worker.stop()
             each.worker.join(20)
-            each.worker.compilations.close()
     assert not thread.is_alive()
