@@ -24,7 +24,7 @@ from gpt2_jax.files.atomic import open_atomic, write_file
 from gpt2_jax.prepare.encode import ItemTotals
 from gpt2_jax.prepare.json_lines import Line, read_objects
 from gpt2_jax.prepare.pieces import InvalidRowError, checked_text
-from gpt2_jax.prepare.slices import Slice, check_unchanged
+from gpt2_jax.prepare.slices import Slice, reading
 from gpt2_jax.prepare.work_items import item_key
 from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 
@@ -153,20 +153,13 @@ def read_index(folder: Path, name: str) -> tuple[np.ndarray, list[SliceLines]]:
 def _examples(item: ExamplesItem, counts: list[SliceLines]) -> Iterator[tuple[Line, Example]]:
     """Yields the examples of an item; what it has read of each slice is appended to `counts`."""
     for each in item.slices:
-        check_unchanged(each)
         lines = examples = 0
-        try:
+        with reading(each):
             for line in read_objects(each):
                 lines = line.number
                 if line.problem is not None or line.values is not None:
                     examples += 1
                     yield line, parse_example(line, item.fields)
-        except (OSError, UserError) as error:
-            check_unchanged(each)  # a file that is being written to may look damaged
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"cannot read {each.path}: {error.strerror or error}") from None
-        check_unchanged(each)
         counts.append(SliceLines(each.path, each.start == 0, lines, examples))
 
 

@@ -15,7 +15,7 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.prepare import json_lines, parquet, plain_text
 from gpt2_jax.prepare.compression import COMPRESSIONS
 from gpt2_jax.prepare.pieces import Piece
-from gpt2_jax.prepare.slices import Range, Slice, byte_ranges, check_unchanged, listed_stat
+from gpt2_jax.prepare.slices import Range, Slice, byte_ranges, check_unchanged, listed_stat, reading
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 
@@ -126,18 +126,11 @@ def read_slice(file_slice: Slice, tokenizer: Tokenizer, text_field: str) -> Iter
         text; also if the file has changed since it was listed.
     """
     (input_format,) = [each for each in FORMATS if each.name == file_slice.format]
-    check_unchanged(file_slice)
-    try:
+    with reading(file_slice):
         for piece in input_format.read(file_slice, tokenizer, text_field):
             if piece.problem:
                 check_unchanged(file_slice)
             yield piece
-    except (OSError, UserError) as error:
-        check_unchanged(file_slice)  # a file that is being written to may look damaged
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"cannot read {file_slice.path}: {error.strerror or error}") from None
-    check_unchanged(file_slice)
 
 
 def _identify(path: str) -> tuple[InputFormat, str]:

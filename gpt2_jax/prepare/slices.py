@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from gpt2_jax.errors import UserError
@@ -85,3 +87,21 @@ def check_unchanged(file_slice: Slice) -> None:
             f"{file_slice.path} changed while it was being prepared: run the same command again "
             "when the file is complete"
         )
+
+
+@contextlib.contextmanager
+def reading(file_slice: Slice) -> Iterator[None]:
+    """Checks around the reading of a slice that its file is unchanged, and names it in errors.
+
+    Raises:
+      UserError: if the file changes or cannot be read.
+    """
+    check_unchanged(file_slice)
+    try:
+        yield
+    except (OSError, UserError) as error:
+        check_unchanged(file_slice)  # a file that is being written to may look damaged
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"cannot read {file_slice.path}: {error.strerror or error}") from None
+    check_unchanged(file_slice)
