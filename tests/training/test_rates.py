@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,13 +12,11 @@ from gpt2_jax.config import from_dict
 from gpt2_jax.errors import UserError
 from gpt2_jax.parallel.mesh import make_mesh
 from gpt2_jax.parallel.rules import Rules
-from gpt2_jax.training.mup import matrix_rate
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.rates import rate_multipliers
 from gpt2_jax.training.state import abstract_state
-from gpt2_jax.training.update import adamw_update, optax_update
 from tests.training.test_matrices import drawn, named
-from tests.training.test_mup import _lowered, gradient, moves
+from tests.training.test_mup import _lowered, check_ten_updates, moves
 from tests.training.tiny import make_config
 
 _MULTIPLIERS = "wte=0.1,h.*.mlp=0.5,h.attn.c_attn.bias=3,ln_f=2"
@@ -66,17 +63,7 @@ def test_an_update_with_its_decay_is_scaled_by_name(knobs, mup):
 @pytest.mark.slow
 def test_ten_updates_in_one_pass_are_those_of_optax():
     config = make_config(optimizer__rate_multipliers=_MULTIPLIERS, model__mup_base_width=8)
-    optimizer, of_matrices = make_optimizer(config), matrix_rate(config)
-    one_pass = jax.jit(lambda *args: adamw_update(config.optimizer, *args, of_matrices))
-    reference = jax.jit(lambda *args: optax_update(optimizer, *args))
-    params = drawn(0, config.model)
-    ours = theirs = params, optimizer.init(params)
-    for n in range(10):
-        args = gradient(drawn(n + 1, config.model), n != 5), jnp.float32(1e-2 * (n + 1))
-        ours, theirs = one_pass(*ours, *args), reference(*theirs, *args)
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(mine, other, rtol=2e-5, atol=2e-7)
+    check_ten_updates(config)
 
 
 def test_the_first_pattern_that_matches_counts():
