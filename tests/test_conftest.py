@@ -102,6 +102,7 @@ def test_a_skip_without_a_marker_fails_the_run(tmp_path: Path) -> None:
     assert output.count("not today") >= 3
 
 
+@pytest.mark.slow
 def test_a_module_that_skips_itself_fails_the_run(tmp_path: Path) -> None:
     code = "pytest.skip('not today', allow_module_level=True)"
     status, output = _run(tmp_path, code, "-n", "1")
@@ -121,6 +122,7 @@ def test_it():
     assert status == 0, output
 
 
+@pytest.mark.slow
 def test_asking_for_gpu_tests_leaves_jax_its_gpu(tmp_path: Path) -> None:
     code = """
 @pytest.mark.gpu

@@ -51,6 +51,7 @@ def read_json(capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_train_equals_the_command(lab, run, capsys):
     workdir, results = run
     flags = [f"--config.{flag}" for flag in _FLAGS]

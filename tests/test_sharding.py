@@ -88,6 +88,7 @@ def train(axes, dropout=0.0, precision=None, optimizer="adamw", steps=STEPS, pos
     return np.array(losses), state
 
 
+@pytest.mark.slow
 def test_rounded_factors_can_be_multiplied_where_heads_are_divided():
     exact, _ = train((1, 1, 1))
     losses, _ = train((2, 2, 2), precision="bfloat16")

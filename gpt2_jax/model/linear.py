@@ -13,7 +13,14 @@ from jax.ad_checkpoint import checkpoint_name
 from gpt2_jax.config import ComputeConfig
 from gpt2_jax.model.layout import Axes, constrain, gather, merged
 from gpt2_jax.model.lora import RANK_AXIS, Adapter, declare
-from gpt2_jax.model.products import ROUNDED, dot, dot_of_rows, rounded
+from gpt2_jax.model.products import (
+    ROUNDED,
+    dot,
+    dot_of_few_rows,
+    dot_of_rows,
+    is_few_rows,
+    rounded,
+)
 
 PRODUCT = "product"
 """The name of products for `jax.ad_checkpoint`, whose own policies see no custom gradients."""
@@ -137,9 +144,11 @@ def _forward(
     x: jax.Array, w: jax.Array, num_contracted: int, axes: Axes, precision: str | None
 ) -> tuple[jax.Array, Any]:
     x = rounded(x, precision)
+    whole = gather(w, axes, x.dtype)
+    if num_contracted == 1 and is_few_rows(x, w, precision):
+        return dot_of_few_rows(x, whole, precision), (x, w)
     of_x, of_w = range(x.ndim - num_contracted, x.ndim), range(num_contracted)
-    y = dot(x, gather(w, axes, x.dtype), (tuple(of_x), tuple(of_w)), precision)
-    return y, (x, w)
+    return dot(x, whole, (tuple(of_x), tuple(of_w)), precision), (x, w)
 
 
 def _backward(

@@ -7,6 +7,8 @@ instructions only if the contracted axis of the first factor is its last and the
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +16,7 @@ ROUNDED = "bfloat16"
 """The precision at which factors are rounded."""
 
 _BLOCK = 32
+_FEW_ROWS = 32
 
 
 def rounded(x: jax.Array, precision: str | None) -> jax.Array:
@@ -49,6 +52,31 @@ def dot_of_rows(a_NxI: jax.Array, b_NxO: jax.Array, precision: str | None) -> ja
     if precision != ROUNDED:
         return dot(a_NxI, b_NxO, ((0,), (0,)), precision)
     return dot(transposed(rounded(a_NxI, precision)), b_NxO, ((1,), (0,)), precision)
+
+
+def is_few_rows(x: jax.Array, w: jax.Array, precision: str | None) -> bool:
+    """Returns whether `dot_of_few_rows` is the faster way to contract x's last axis with w's first.
+
+    Args:
+      x: [..., I].
+      w: [I, O], or of more axes, for which there is no other way.
+      precision: see `ComputeConfig.matmul_precision`.
+    """
+    rows = math.prod(x.shape[:-1])
+    plain = x.dtype == jnp.float32 and precision != ROUNDED and w.ndim == 2
+    return plain and 1 < rows <= _FEW_ROWS and jax.default_backend() == "cpu"
+
+
+def dot_of_few_rows(x: jax.Array, w_IxO: jax.Array, precision: str | None) -> jax.Array:
+    """Returns x w, [..., O], on a CPU without a copy of w.
+
+    To multiply several rows, XLA copies all of w for each product: for the few rows that decoding
+    multiplies, that takes longer than the product. It does not if the rows are columns, as long as
+    it does not see that these were rows.
+    """
+    x_IxN = jax.lax.optimization_barrier(x.reshape(-1, x.shape[-1]).T)
+    y_NxO = jax.lax.dot_general(x_IxN, w_IxO, (((0,), (0,)), ((), ())), precision=precision)
+    return y_NxO.reshape(*x.shape[:-1], -1)
 
 
 def transposed(x_NxM: jax.Array) -> jax.Array:

@@ -50,6 +50,7 @@ def test_a_run_goes_to_hf_and_back_to_the_bit(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "native"]
 
 
+@pytest.mark.slow
 def test_every_verb_takes_what_convert_writes(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,7 @@ def _average(run: Path) -> Any:
         return store.restore_params(3, abstract_params(load(run).config.model))
 
 
+@pytest.mark.slow
 def test_validation_is_that_of_training_at_every_length(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,6 +96,7 @@ def test_validation_is_that_of_training_at_every_length(
     assert "loss" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_text_is_scored_in_windows_of_the_length(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

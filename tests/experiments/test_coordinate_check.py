@@ -45,6 +45,7 @@ def test_a_wrong_command_is_one_line(words, message, tmp_path, capsys):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_result(tmp_path, monkeypatch, capsys):
     sizes = {
         arm: {name: {64: [1.0, 1.0], 128: [1.0, 2.0]} for name in OUTPUTS}

@@ -68,7 +68,7 @@ def random_requests(count, seed=0):
 
 
 @pytest.mark.parametrize(
-    "tokens_per_batch", [8, pytest.param(800, marks=pytest.mark.slow), 100_000]
+    "tokens_per_batch", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (800, 100_000))]
 )
 def test_batches_give_what_single_forwards_give(params, tokens_per_batch):
     requests, mesh = random_requests(25), None

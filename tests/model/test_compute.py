@@ -98,7 +98,14 @@ def _programs(config, monkeypatch):
     return {name: lowered.as_text() for name, lowered in programs.items()}  # pyright: ignore
 
 
-@pytest.mark.parametrize("changes", [{}, {"plain": True}, {"remat": "full", "loss_chunk": 8}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        pytest.param({"plain": True}, marks=pytest.mark.slow),
+        pytest.param({"remat": "full", "loss_chunk": 8}, marks=pytest.mark.slow),
+    ],
+)
 def test_float32_is_float32_in_every_program(changes, monkeypatch):
     for name, text in _programs(_with(dtype="float32", **changes), monkeypatch).items():
         products = re.findall(r"stablehlo\.(?:dot\w*|convolution)\b[^\n]*", text)
@@ -145,6 +152,7 @@ def _plain_losses():
     return _losses(_with(dtype="float32", plain=True))
 
 
+@pytest.mark.slow
 def test_fast_paths_train_like_plain_operations():
     plain = _plain_losses()
     assert plain[-1] < 0.7 * plain[0]

@@ -74,6 +74,7 @@ def _value_and_gradients(f, q, k, v, dy):
     return y, *backward(dy)
 
 
+@pytest.mark.slow
 def test_every_device_runs_the_kernel_on_its_rows_and_heads(monkeypatch):
     q, k, v, dy, segments = _inputs(T=128, B=4)
     seen = []

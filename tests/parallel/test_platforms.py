@@ -34,6 +34,7 @@ for number, (verb, flags) in enumerate(verbs.items()):
 """
 
 
+@pytest.mark.slow
 def test_every_verb_refuses_a_platform_that_is_not_there(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     config = tmp_path / "config.py"

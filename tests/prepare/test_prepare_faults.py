@@ -175,6 +175,7 @@ def test_a_text_that_changes_is_one_line_and_once_restored_the_run_resumes(place
         assert sums(place / out)[name] == sums(place / "whole")[name]
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_interfere(place):
     first = start(place, "shared")
     assert wait_for_items(first, place / ".shared.preparing", 1)

@@ -77,6 +77,7 @@ def _lead(house, stages, processes=2, patience_s=30.0):
     return run_sweep(stages, "sweep.py", house.out, make, log=house.log.append)
 
 
+@pytest.mark.slow
 def test_both_processes_train_each_point_and_the_reason_of_either_is_that_of_the_point(house):
     # Commands that only pretend to train do not wait for each other: they must take some time.
     house.plan({0: [77, 77], 1: [76]}, seconds=0.2)

@@ -31,6 +31,7 @@ def test_the_average_is_that_of_numpy_and_rejected_updates_leave_it(decay):
     "name",
     ["lion", *(pytest.param(x, marks=pytest.mark.slow) for x in ("adamw", "muon", "adafactor"))],
 )
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit_with_its_average_and_validates_both(tmp_path, name):
     config = make_config(
         optimizer__name=name,

@@ -48,6 +48,7 @@ def stop_when(monkeypatch):
     return set_condition
 
 
+@pytest.mark.slow
 def test_the_watchdog_hears_of_everything_that_a_run_does(tmp_path, reports):
     train(make_config(eval__every=2, checkpoint__every=2), tmp_path, Recorder(), stop_at_step=3)
 

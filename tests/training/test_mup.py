@@ -119,7 +119,14 @@ def _lowered(config):
         return program.lower(abstract, batch, numbers).as_text()
 
 
-@pytest.mark.parametrize("knobs", [{}, {"compute__plain": True}, {"optimizer__name": "muon"}])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        pytest.param({"compute__plain": True}, marks=pytest.mark.slow),
+        pytest.param({"optimizer__name": "muon"}, marks=pytest.mark.slow),
+    ],
+)
 def test_at_the_base_width_the_step_is_that_of_the_standard_parametrization(knobs):
     standard = _lowered(make_config(**knobs))
     assert _lowered(make_config(model__mup_base_width=32, **knobs)) == standard

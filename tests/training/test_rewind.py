@@ -82,6 +82,7 @@ def test_the_rates_that_differ_are_written_with_digits_that_differ(step, total):
     assert abs(rates[0](most) - rates[1](most)) >= largest
 
 
+@pytest.mark.slow
 def test_a_finished_run_grows_only_if_the_jump_is_accepted(tmp_path, capfd):
     def train(**changes):
         config = make_config(eval__every=0, log__every=1, **changes)

@@ -66,6 +66,7 @@ def test_the_seed_is_that_of_every_stream_without_its_own(config):
     assert with_train(config, seed=7, data_seed=0).train.seeds == (7, 0, 7)
 
 
+@pytest.mark.slow
 def test_runs_of_other_seeds_and_rates_load_the_program_of_the_first(config):
     other = with_train(config, seed=11, dropout_seed=12, total_steps=90)
     rates = {"learning_rate": 0.5, "min_learning_rate": 0.1, "warmup_steps": 7}

@@ -34,6 +34,7 @@ def make(axes, spike_threshold=0.0, compute=None, **model):
     return config, optimizer, abstract_state(config, optimizer, mesh, Rules())
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_parameters_on_any_mesh():
     states = []
     for axes in ((1, 1, 1), (2, 2, 2)):

@@ -75,6 +75,7 @@ def test_stop_at_step_saves_and_evaluates_there(tmp_path, capfd):
     assert saved_steps(tmp_path) == [3]
 
 
+@pytest.mark.slow
 def test_a_chosen_mesh_is_trained_on_and_may_be_another_on_resume(tmp_path):
     config = make_config(eval__every=0)
     for step, axes in ((1, (2, 4, 1)), (2, (4, 2, 1))):
