@@ -22,6 +22,7 @@ from gpt2_jax.inference.text import Sample
 from gpt2_jax.model import lengths
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.model.taps import VALUES
 from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
 from gpt2_jax.tokenizers.base import checked_ids
 from gpt2_jax.tokenizers.ids import IdsTokenizer
@@ -278,10 +279,10 @@ def _logits(model: GPT2, params: Any, tokens_BxT: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="model")
 def _attention_maps(model: GPT2, params: Any, tokens_1xT: jax.Array) -> jax.Array:
-    sown: Any
-    _, sown = model.apply({"params": params}, tokens_1xT, mutable=["intermediates"])
+    shown: Any
+    _, shown = model.apply({"params": params}, tokens_1xT, mutable=[VALUES])
     layers = [
-        sown["intermediates"][f"h_{i}"]["attn"]["attention"][0][0]
+        shown[VALUES][f"h_{i}"]["attn"]["pattern"][0]
         for i in range(model.config.num_layers)
     ]
     return jnp.stack(layers)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.model.layout import constrain
+from gpt2_jax.model.taps import Tap, untapped
 
 MASKED = -1e30
 """The score of a slot that is not seen: finite, so that no row of a softmax is ever all -inf."""
@@ -33,8 +34,11 @@ def reference_attention(
     precision: str | None = None,
     window: int = 0,
     bias_BxHxTxS: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
+    tap: Tap = untapped,
+) -> jax.Array:
     """Returns softmax(scale q k^T) v, with scores and softmax in float32 (Vaswani et al. 2017).
+
+    The result is [B, T, H, K] in the dtype of v.
 
     Args:
       slots_BxT: slot of each query, which sees the slots 0..slot; the leading axis is B or 1.
@@ -44,9 +48,8 @@ def reference_attention(
       precision: precision of both products; see `ComputeConfig.matmul_precision`.
       window: how many slots a query sees, its own the last of them; 0 means all up to its own.
       bias_BxHxTxS: added to the scaled scores; None adds nothing.
-
-    Returns:
-      ([B, T, H, K] in the dtype of v, the probabilities [B, H, T, S] in float32 before dropout).
+      tap: is shown "scores" [B, H, T, S] before the mask, "seen" [B or 1, 1, T, S], and "pattern",
+        the probabilities [B, H, T, S] before dropout.
     """
     scores_BxHxTxS = jnp.einsum(
         "bthk,bshk->bhts",
@@ -57,13 +60,15 @@ def reference_attention(
     )
     if bias_BxHxTxS is not None:
         scores_BxHxTxS += bias_BxHxTxS
+    scores_BxHxTxS = tap("scores", scores_BxHxTxS)
     seen_Bx1xTxS = seen(jnp.arange(k_BxSxHxK.shape[1]), slots_BxT[:, None, :, None], window)
     if segments_BxT is not None:
         seen_Bx1xTxS &= (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
+    seen_Bx1xTxS = tap("seen", seen_Bx1xTxS)
     probs_BxHxTxS = jax.nn.softmax(jnp.where(seen_Bx1xTxS, scores_BxHxTxS, MASKED), axis=-1)
+    probs_BxHxTxS = tap("pattern", probs_BxHxTxS)
     dropped_BxHxTxS = dropout(probs_BxHxTxS).astype(v_BxSxHxK.dtype)
-    mixed_BxTxHxK = jnp.einsum("bhts,bshk->bthk", dropped_BxHxTxS, v_BxSxHxK, precision=precision)
-    return mixed_BxTxHxK, probs_BxHxTxS
+    return jnp.einsum("bhts,bshk->bthk", dropped_BxHxTxS, v_BxSxHxK, precision=precision)
 
 
 def seen(slots_S: jax.Array, slots_Tx1: jax.Array, window: int) -> jax.Array:

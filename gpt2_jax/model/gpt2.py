@@ -43,6 +43,7 @@ from gpt2_jax.model.residual import (
     residual_std,
 )
 from gpt2_jax.model.softcap import capped
+from gpt2_jax.model.taps import VALUES, tap, tap_of
 
 _REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
@@ -89,6 +90,8 @@ class Attention(nn.Module):
             q_BxTxHxK, k_BxTxHxK = (rotate(x, positions_BxT) for x in (q_BxTxHxK, k_BxTxHxK))
         if layer_scale is not None:
             q_BxTxHxK = (q_BxTxHxK * layer_scale).astype(q_BxTxHxK.dtype)
+        named = zip("qkv", (q_BxTxHxK, k_BxTxHxK, v_BxTxHxK), strict=True)
+        q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = (tap(self, name, x) for name, x in named)
         qkv, precision = (q_BxTxHxK, k_BxTxHxK, v_BxTxHxK), compute.matmul_precision
         scale, window, score_bias = config.score_scale, config.attention_window, encoding.score_bias
         if cache is not None:
@@ -101,14 +104,14 @@ class Attention(nn.Module):
             y_BxTxHxK = fused_attention(*qkv, segments_BxT, scale, kernel, precision, window)
         else:
             bias = score_bias and score_bias(self, q_BxTxHxK, slots_BxT, x_BxTxD.shape[1])
-            y_BxTxHxK, probs_BxHxTxS = reference_attention(
-                *qkv, slots_BxT, segments_BxT, scale, dropout, precision, window, bias
+            y_BxTxHxK = reference_attention(
+                *qkv, slots_BxT, segments_BxT, scale, dropout, precision, window, bias, tap_of(self)
             )
-            self.sow("intermediates", "attention", probs_BxHxTxS)
+        y_BxTxHxK = tap(self, "z", y_BxTxHxK)
         axes, std = ("heads", "head_dim", "embed"), residual_std(config)
         lora = adapter_of(config, "attn.c_proj", train=self.train)
         c_proj = Linear((H, K), (D,), axes, compute, std, config.bias, lora, name="c_proj")
-        return dropout(c_proj(y_BxTxHxK)), cache, first_v_BxTxHxK
+        return tap(self, "out", dropout(c_proj(y_BxTxHxK))), cache, first_v_BxTxHxK
 
 
 class MLP(nn.Module):
@@ -130,15 +133,17 @@ class MLP(nn.Module):
             y = Linear((D,), (F,), ("embed", "mlp"), compute, std, bias, lora, name=name)(x_BxTxD)
             return constrain(y, ("batch", "length", "act_mlp"))
 
-        h_BxTxF = widened("c_fc")
+        h_BxTxF = tap(self, "pre", widened("c_fc"))
         if gate := GATES.get(config.activation):
             h_BxTxF = gate(widened("c_gate")) * h_BxTxF
         else:
             h_BxTxF = make_activation(config.activation, plain=compute.plain)(h_BxTxF)
+        h_BxTxF = tap(self, "neurons", h_BxTxF)
         axes, std = ("mlp", "embed"), residual_std(config)
         lora = adapter_of(config, "mlp.c_proj", train=self.train)
         c_proj = Linear((F,), (D,), axes, compute, std, bias, lora, name="c_proj")
-        return Dropout(config.dropout, deterministic=not self.train)(c_proj(h_BxTxF))
+        dropout = Dropout(config.dropout, deterministic=not self.train)
+        return tap(self, "out", dropout(c_proj(h_BxTxF)))
 
 
 class Block(nn.Module):
@@ -170,7 +175,7 @@ class Block(nn.Module):
         x_BxTxD = constrain(stream.x_BxTxD, ("batch", "length", "act_embed"))
         if first_x_BxTxD is not None:
             x_BxTxD = Mix(name="x0_mix")(x_BxTxD, first_x_BxTxD)
-        h_BxTxD = place.before(ln_1, x_BxTxD)
+        h_BxTxD = tap(self, "attn_in", place.before(ln_1, x_BxTxD))
         layer_scale, is_first = of_layer
         h_BxTxD, cache, first_v = Attention(config, compute, self.train, name="attn")(
             h_BxTxD,
@@ -182,10 +187,10 @@ class Block(nn.Module):
             stream.first_v_BxTxHxK,
             is_first,
         )
-        x_BxTxD = place.after(ln_1, x_BxTxD + h_BxTxD)
-        h_BxTxD = place.before(ln_2, x_BxTxD)
+        x_BxTxD = tap(self, "resid_mid", place.after(ln_1, x_BxTxD + h_BxTxD))
+        h_BxTxD = tap(self, "mlp_in", place.before(ln_2, x_BxTxD))
         h_BxTxD = MLP(config, compute, self.train, name="mlp")(h_BxTxD)
-        x_BxTxD = place.after(ln_2, x_BxTxD + h_BxTxD)
+        x_BxTxD = tap(self, "resid_post", place.after(ln_2, x_BxTxD + h_BxTxD))
         return Stream(constrain(x_BxTxD, ("batch", "length", "act_embed")), first_v), cache
 
 
@@ -222,7 +227,7 @@ class GPT2(nn.Module):
         if self.scanned:
             self.h: Any = nn.scan(
                 block,
-                variable_axes={"params": 0, "intermediates": 0},
+                variable_axes={"params": 0, VALUES: 0},
                 split_rngs={"params": True, "dropout": True},
                 in_axes=(0, *(nn.broadcast,) * 4, 0),  # pyright: ignore[reportArgumentType]
                 length=config.num_layers,
@@ -265,7 +270,7 @@ class GPT2(nn.Module):
                 raise ValueError("a cache takes no segments: each of its rows is one document")
             slots_BxT = cache.lengths[:, None] + slots_BxT
         positions_BxT = slots_BxT if segments_BxT is None else restarting_positions(segments_BxT)
-        x_BxTxD = self._embed(tokens_BxT, positions_BxT)
+        x_BxTxD = self.embed(tokens_BxT, positions_BxT)
         config = self.config
         stream = Stream(x_BxTxD, empty_values(config, x_BxTxD))
         of_layers_L = layer_scales(config), is_first_layer(config)
@@ -281,10 +286,13 @@ class GPT2(nn.Module):
             layers = tuple(layers)
         if cache is not None:
             cache = KVCache(layers, cache.lengths + T)
-        x_BxTxD = stream.x_BxTxD
-        if NORM_POSITIONS[config.norm_position].has_final:
+        return self.finish(stream.x_BxTxD), cache
+
+    def finish(self, x_BxTxD: jax.Array) -> jax.Array:
+        """Returns hidden states, which `unembed` takes, of the residual stream behind any block."""
+        if NORM_POSITIONS[self.config.norm_position].has_final:
             x_BxTxD = self.ln_f(x_BxTxD)
-        return scaled(x_BxTxD, output_scale(config)), cache
+        return scaled(x_BxTxD, output_scale(self.config))
 
     def logits(
         self, tokens_BxT: jax.Array, cache: KVCache | None = None
@@ -306,9 +314,10 @@ class GPT2(nn.Module):
         # Padded rows are dropped from the logits: to cut the table, XLA would copy it every time.
         return capped(logits_BxTxV[..., : self.config.vocab_size], self.config.logit_softcap)
 
-    def _embed(self, tokens_BxT: jax.Array, positions_BxT: jax.Array) -> jax.Array:
-        x_BxTxD = embed(self.wte, tokens_BxT, ("vocab", "embed"), self.compute)
+    def embed(self, tokens_BxT: jax.Array, positions_BxT: jax.Array) -> jax.Array:
+        """Returns the embeddings [B, T, D] that enter the first block."""
+        x_BxTxD = tap(self, "token", embed(self.wte, tokens_BxT, ("vocab", "embed"), self.compute))
         if add := ENCODINGS[self.config.position].embed:
             x_BxTxD = add(self.position, x_BxTxD, positions_BxT, self.compute)
-        x_BxTxD = scaled(x_BxTxD, self.config.mup_input_alpha)
+        x_BxTxD = tap(self, "embedding", scaled(x_BxTxD, self.config.mup_input_alpha))
         return self.dropout(constrain(x_BxTxD, ("batch", "length", "act_embed")))

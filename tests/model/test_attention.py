@@ -9,6 +9,7 @@ import pytest
 
 from gpt2_jax.errors import UserError
 from gpt2_jax.model import attention, attention_kernels
+from gpt2_jax.model.taps import VALUES
 
 
 def assert_causal_probabilities(maps):
@@ -23,27 +24,39 @@ def assert_causal_probabilities(maps):
 def test_attention_rows_sum_to_one_and_see_nothing_later(tiny, noisy_params, tokens, dtype):
     model = tiny(dtype=dtype, attention="reference")
     params, ids = noisy_params(model), tokens(model)
-    run = jax.jit(lambda p, t: model.apply({"params": p}, t, mutable=["intermediates"]))
+    run = jax.jit(lambda p, t: model.apply({"params": p}, t, mutable=[VALUES]))
     _, sown = run(params, ids)
-    (maps_LxBxHxTxT,) = sown["intermediates"]["h"]["attn"]["attention"]
+    maps_LxBxHxTxT = sown[VALUES]["h"]["attn"]["pattern"]
     assert maps_LxBxHxTxT.shape == (2, 3, 4, 16, 16)
     assert_causal_probabilities(np.asarray(maps_LxBxHxTxT))
+
+
+def attend(q, k, v, positions, shown):
+    def tap(name, value):
+        shown[name] = value
+        return value
+
+    return attention.reference_attention(
+        q, k, v, positions, None, 8**-0.5, lambda p: p, tap=tap
+    )
 
 
 def test_large_scores_stay_finite_and_masked():
     q = jnp.full((1, 4, 1, 8), 1e3)
     positions = jnp.arange(4)[None]
-    y, probs = attention.reference_attention(q, -q, q, positions, None, 8**-0.5, lambda p: p)
+    shown = {}
+    y = attend(q, -q, q, positions, shown)
     assert np.isfinite(y).all()
-    assert np.allclose(probs[0, 0], np.tril(np.ones((4, 4))) / np.arange(1, 5)[:, None])
+    assert np.allclose(shown["pattern"][0, 0], np.tril(np.ones((4, 4))) / np.arange(1, 5)[:, None])
 
 
 def test_a_query_sees_the_slots_up_to_its_position():
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.normal(size=(2, n, 1, 8)), jnp.float32) for n in (1, 6, 6))
     positions = jnp.asarray([[2], [5]])
-    _, probs = attention.reference_attention(q, k, v, positions, None, 8**-0.5, lambda p: p)
-    assert (np.asarray(probs[:, 0, 0] > 0).sum(-1) == [3, 6]).all()
+    shown = {}
+    attend(q, k, v, positions, shown)
+    assert (np.asarray(shown["pattern"][:, 0, 0] > 0).sum(-1) == [3, 6]).all()
 
 
 def choose(model):

@@ -26,7 +26,7 @@ def _arrays(seed: int, rows: int, queries: int, slots: int) -> tuple[jax.Array, 
 def _expected(q: Any, k: Any, v: Any, slots: Any, window: int, bias: Any) -> np.ndarray:
     k, v = (jnp.swapaxes(x, 1, 2) for x in (k, v))
     dropout: Any = lambda probs: probs  # noqa: E731
-    mixed, _ = reference_attention(q, k, v, slots, None, _SCALE, dropout, None, window, bias)
+    mixed = reference_attention(q, k, v, slots, None, _SCALE, dropout, None, window, bias)
     return np.asarray(mixed)
 
 

@@ -18,6 +18,7 @@ from gpt2_jax.model.positions import (
     unused_axes,
 )
 from gpt2_jax.model.relative import picked_scores, skewed_scores
+from gpt2_jax.model.taps import VALUES
 from tests.model import properties
 
 
@@ -88,9 +89,9 @@ def test_alibi_adds_its_slope_times_the_distance_to_the_scores(tiny, noisy_param
     model = tiny(position="alibi", num_layers=1, attention="reference")
     params = noisy_params(model)
     params["h"]["attn"]["c_attn"] = jax.tree.map(jnp.zeros_like, params["h"]["attn"]["c_attn"])
-    run = jax.jit(lambda p, t: model.apply({"params": p}, t, mutable=["intermediates"])[1])
+    run = jax.jit(lambda p, t: model.apply({"params": p}, t, mutable=[VALUES])[1])
     sown = run(params, tokens(model))
-    (probs_LxBxHxTxT,) = sown["intermediates"]["h"]["attn"]["attention"]
+    probs_LxBxHxTxT = sown[VALUES]["h"]["attn"]["pattern"]
     logs_HxT = np.log(np.asarray(probs_LxBxHxTxT)[0, 0, :, -1])
     np.testing.assert_allclose(
         np.diff(logs_HxT, axis=-1), np.repeat(alibi_slopes(4), 15).reshape(4, 15), atol=1e-4
@@ -128,8 +129,8 @@ def test_skewing_gives_what_gathering_gives_and_so_do_their_gradients(T):
 def test_relative_positions_are_those_of_the_formula(tiny, noisy_params, tokens):
     model = tiny(position="relative", num_layers=1, attention="reference", attention_scale=0.7)
     params, ids = noisy_params(model), tokens(model)
-    run = jax.jit(lambda p: model.apply({"params": p}, ids, mutable=["intermediates"])[1])
-    (probs,) = run(params)["intermediates"]["h"]["attn"]["attention"]
+    run = jax.jit(lambda p: model.apply({"params": p}, ids, mutable=[VALUES])[1])
+    probs = run(params)[VALUES]["h"]["attn"]["pattern"]
     layer = jax.tree.map(lambda leaf: np.float64(leaf[0]), params["h"])
     x = np.float64(params["wte"])[np.asarray(ids)]
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)

@@ -1,0 +1,121 @@
+"""Describes changes inside of a model, and turns them into the edits of its blocks.
+
+Every change is of a value that the model computes (`model.taps`): heads, MLPs and neurons are
+multiplied by a factor, the causal mask is taken off, and activations of another text are put in.
+A factor of 1 leaves the model's logits as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from gpt2_jax.config import ModelConfig
+from gpt2_jax.errors import UserError
+from gpt2_jax.interpret.programs import BlockEdits
+from gpt2_jax.model.taps import Edit
+
+
+@dataclasses.dataclass(frozen=True)
+class Swap:
+    """Puts an activation of another text in the place of this text's.
+
+    Attributes:
+      site: "resid_post" (the residual stream behind a block), "mlp" (its MLP's output) or "z" (one
+        head's output before the projection).
+      layer: of the block.
+      position: in this text.
+      donor: the activation of the other text: [D], or [K] for "z".
+      head: for "z".
+    """
+
+    site: str
+    layer: int
+    position: int
+    donor: np.ndarray
+    head: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Interventions:
+    """Holds all changes of one run; the defaults change nothing.
+
+    Attributes:
+      heads: {(layer, head): factor of the head's output}.
+      mlps: {layer: factor of the MLP's output}.
+      neurons: {(layer, neuron): factor of its activation}.
+      unmasked: layers whose queries see all tokens, as in BERT.
+      swaps: activations of other texts.
+    """
+
+    heads: dict[tuple[int, int], float] = dataclasses.field(default_factory=dict)
+    mlps: dict[int, float] = dataclasses.field(default_factory=dict)
+    neurons: dict[tuple[int, int], float] = dataclasses.field(default_factory=dict)
+    unmasked: Sequence[int] = ()
+    swaps: Sequence[Swap] = ()
+
+    def __bool__(self) -> bool:
+        """Returns whether anything is changed."""
+        return bool(self.heads or self.mlps or self.neurons or self.unmasked or self.swaps)
+
+    def check(self, config: ModelConfig, num_tokens: int) -> None:
+        """Raises UserError for a layer, head, neuron or position that the run has not."""
+        L, H, F = config.num_layers, config.num_heads, config.mlp_width
+        for layer, head in self.heads:
+            _in_range("head", head, H, "layer", layer, L)
+        for layer, neuron in self.neurons:
+            _in_range("neuron", neuron, F, "layer", layer, L)
+        for layer in (*self.mlps, *self.unmasked):
+            _in_range("layer", layer, L)
+        for swap in self.swaps:
+            _in_range("layer", swap.layer, L, "position", swap.position, num_tokens)
+            _in_range("head", swap.head, H)
+
+    def of_layer(self, layer: int, config: ModelConfig, size: int, length: int) -> BlockEdits:
+        """Returns the edits of one block: all of them, so that every block is the same program.
+
+        Args:
+          layer: of the block.
+          config: of the model.
+          size: T, to which the text is padded.
+          length: tokens of the text itself.
+        """
+        H, K, F, D = config.num_heads, config.head_dim, config.mlp_width, config.d_model
+        of_heads = np.ones((H, 1), np.float32)
+        for (at, head), factor in self.heads.items():
+            if at == layer:
+                of_heads[head] = factor
+        of_neurons = np.ones(F, np.float32)
+        for (at, neuron), factor in self.neurons.items():
+            if at == layer:
+                of_neurons[neuron] = factor
+        # Padding is behind the text, where only an unmasked query would see it.
+        shown = (np.arange(size) < length) & (layer in self.unmasked)
+        return BlockEdits(
+            seen=Edit(replaced=jnp.asarray(shown), donor=jnp.ones((), bool)),
+            z=Edit(jnp.asarray(of_heads), *self._donors("z", layer, (size, H, K))),
+            neurons=Edit(jnp.asarray(of_neurons)),
+            mlp=Edit(
+                jnp.float32(self.mlps.get(layer, 1.0)), *self._donors("mlp", layer, (size, D))
+            ),
+            resid_post=Edit(1.0, *self._donors("resid_post", layer, (size, D))),
+        )
+
+    def _donors(self, site: str, layer: int, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        replaced = np.zeros((*shape[:-1], 1), bool)
+        donor = np.zeros(shape, np.float32)
+        for swap in self.swaps:
+            if (swap.site, swap.layer) == (site, layer):
+                at = (swap.position, swap.head) if site == "z" else swap.position
+                replaced[at], donor[at] = True, swap.donor
+        return jnp.asarray(replaced), jnp.asarray(donor)
+
+
+def _in_range(*named: Any) -> None:
+    for name, value, limit in zip(named[::3], named[1::3], named[2::3], strict=True):
+        if not 0 <= value < limit:
+            raise UserError(f"{name} must be between 0 and {limit - 1}, not {value}")
