@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt2_jax.config import Config
+from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.interpret import programs
 from gpt2_jax.interpret.interventions import Interventions
@@ -30,6 +31,11 @@ from gpt2_jax.tokenizers.tokenizer import Tokenizer
 _SMALLEST = 16
 _MOST_TOKENS = 1024
 """The longest text, because the scores of one head have its square."""
+
+
+def longest_text(config: ModelConfig) -> int:
+    """Returns the most tokens of a text that a model is shown with."""
+    return min(config.longest, _MOST_TOKENS)
 
 
 class Subject:
@@ -48,7 +54,8 @@ class Subject:
 
         Args:
           config: of the run that made it.
-          params: scanned parameters in float32, as `formats.load` returns them.
+          params: scanned parameters in float32, as `formats.load` returns them; or unrolled ones,
+            of which those in float32 are shared.
           tokenizer: of the model.
         """
         model = config.model
@@ -57,9 +64,22 @@ class Subject:
         compute = dataclasses.replace(config.compute, dtype="float32", precision="highest")
         self.config = model
         self.model: GPT2 = build_decoder(model, compute)
-        self.params = cast(unstack(params, model.num_layers), "float32")
+        unrolled = unstack(params, model.num_layers) if "h" in params else params
+        self.params = cast(unrolled, "float32")
         self.tokenizer = tokenizer
-        self.longest = min(model.longest, max(_MOST_TOKENS, model.context_length), _MOST_TOKENS)
+        self.longest = longest_text(model)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Returns a hash of the config and of the bits of all parameters."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
+            bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+            # Sums wrap around, so that a change of any single value changes the digest.
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.asarray(bits.sum(dtype=jnp.uint32)).tobytes())
+            digest.update(np.asarray(leaf.reshape(-1)[:: max(1, leaf.size // 64)]).tobytes())
+        return digest.hexdigest()[:16]
 
     @functools.cached_property
     def outside(self) -> dict[str, Any]:
