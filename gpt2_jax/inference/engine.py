@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from gpt2_jax.errors import UserError
 from gpt2_jax.inference import slots as device
+from gpt2_jax.inference.occupancy import Occupancy, Reading, slot_use
 from gpt2_jax.inference.prefill import CHUNKS, Chunks, Drawn, empty_cache, prefill_chunk
 from gpt2_jax.inference.requests import Choice, Logprobs, Request, listed
 from gpt2_jax.inference.sampling import settings_of
@@ -102,6 +103,7 @@ class Engine:
         self._unread: collections.deque[Callable[[], None]] = collections.deque()
         self._inserted = False
         self._slots = self._bound(self._run(device.empty_slots, model, num_slots, self._room))
+        self._cache_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._slots.cache.layers))
 
     def check(self, request: Request) -> None:
         """Raises UserError for a request that this engine cannot run, as `Request.check` does."""
@@ -150,6 +152,18 @@ class Engine:
     def num_running(self) -> int:
         """Returns how many texts are in a slot."""
         return len(self._texts) - self._texts.count(None)
+
+    def occupancy(self) -> Occupancy:
+        """Returns what the slots and the cache hold; only the thread that steps may call it."""
+        return Occupancy(
+            slots=tuple(slot_use(choice, self.max_length) for choice in self._texts),
+            reading=tuple(
+                Reading(prefill.chunks.done, len(prefill.tokens) - 1) for prefill in self._prefills
+            ),
+            waiting=sum(map(len, self._waiting)),
+            room=self._room,
+            cache_bytes=self._cache_bytes,
+        )
 
     def step(self) -> None:
         """Takes the texts further by a chunk and a block, as the top of this file says."""

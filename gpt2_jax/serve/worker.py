@@ -16,6 +16,7 @@ from typing import Protocol
 
 from gpt2_jax.errors import error_text, print_stderr
 from gpt2_jax.inference.engine import Engine
+from gpt2_jax.inference.occupancy import Occupancy
 from gpt2_jax.inference.requests import Request
 from gpt2_jax.serve.errors import ApiError
 from gpt2_jax.serve.job import Job, Part
@@ -95,6 +96,7 @@ class Worker:
         self._active: list[Part] = []
         # What other threads may know of the engine, whose own lists change under their hands.
         self._in_engine = (0, 0)
+        self._occupancy = self._engine.occupancy()
         self.compilations = Compilations()
         self.startup_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -114,6 +116,17 @@ class Worker:
         """Returns how many prompts wait in the queue, and texts of the engine for a slot."""
         with self._changed:
             return len(self._queue) + self._in_engine[1]
+
+    @property
+    def num_queued(self) -> int:
+        """Returns how many prompts wait in the queue, which the engine does not know of yet."""
+        with self._changed:
+            return len(self._queue)
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """Returns what the engine's slots and cache held after the last step."""
+        return self._occupancy
 
     @property
     def idle(self) -> bool:
@@ -232,6 +245,7 @@ class Worker:
 
     def _count(self) -> None:
         self._in_engine = (self._engine.num_running, self._engine.num_waiting)
+        self._occupancy = self._engine.occupancy()
 
     def _expire(self) -> None:
         oldest = time.monotonic() - self._queue_seconds
