@@ -19,6 +19,9 @@ from gpt2_jax.inference import bulk
 from gpt2_jax.inference import generate as generate_lib
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.inference.text import Sample
+from gpt2_jax.interpret.inspection import Inspection
+from gpt2_jax.interpret.interventions import NO_INTERVENTIONS, Interventions
+from gpt2_jax.interpret.run import Run, Subject
 from gpt2_jax.model import lengths
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.gpt2 import GPT2
@@ -223,6 +226,29 @@ class LanguageModel:
         maps = _attention_maps(self._decoder, self.params, jnp.asarray([tokens]))
         return np.asarray(maps)
 
+    def inspect(
+        self, text: str | Sequence[int], interventions: Interventions = NO_INTERVENTIONS
+    ) -> Inspection:
+        """Returns what the model does with a text, as arrays by address: every value inside of it.
+
+        `inspect("a text")["pattern/0/3"]` are the weights of head 3 in layer 0, [T, T]; `views()`
+        of what is returned lists all addresses. All is computed in float32.
+
+        Args:
+          text: a text or its token ids.
+          interventions: what is changed inside the model.
+
+        Raises:
+          UserError: if the text is too long or cannot be encoded, or an intervention names what the
+            model has not.
+        """
+        tokens = self.token_ids(text)
+        return Inspection(Run(self._subject, tokens, interventions))
+
+    @functools.cached_property
+    def _subject(self) -> Subject:
+        return Subject(self.config, self.params, self.tokenizer)
+
     @property
     def takes_text(self) -> bool:
         """Returns whether the model's tokenizer is known; if not, ids are its only text."""
@@ -281,8 +307,5 @@ def _logits(model: GPT2, params: Any, tokens_BxT: jax.Array) -> jax.Array:
 def _attention_maps(model: GPT2, params: Any, tokens_1xT: jax.Array) -> jax.Array:
     shown: Any
     _, shown = model.apply({"params": params}, tokens_1xT, mutable=[VALUES])
-    layers = [
-        shown[VALUES][f"h_{i}"]["attn"]["pattern"][0]
-        for i in range(model.config.num_layers)
-    ]
+    layers = [shown[VALUES][f"h_{i}"]["attn"]["pattern"][0] for i in range(model.config.num_layers)]
     return jnp.stack(layers)

@@ -115,6 +115,10 @@ class Interventions:
         return jnp.asarray(replaced), jnp.asarray(donor)
 
 
+NO_INTERVENTIONS = Interventions()
+"""Changes nothing."""
+
+
 def _in_range(*named: Any) -> None:
     for name, value, limit in zip(named[::3], named[1::3], named[2::3], strict=True):
         if not 0 <= value < limit:

@@ -120,6 +120,13 @@ def empty_stream(model: GPT2, embedding_TxD: jax.Array) -> Stream:
 
 
 @functools.partial(jax.jit, static_argnames="model")
+def finish(model: GPT2, params: Any, x_NxD: jax.Array) -> jax.Array:
+    """Returns hidden states [N, D] of rows of the residual stream: the final norm, muP's factor."""
+    hidden: Any = model.apply({"params": params}, x_NxD[None], method=GPT2.finish)
+    return hidden[0]
+
+
+@functools.partial(jax.jit, static_argnames="model")
 def read_out(model: GPT2, params: Any, x_NxD: jax.Array) -> jax.Array:
     """Returns float32 logits [N, V] of rows of the residual stream, behind any block.
 
@@ -144,11 +151,11 @@ class Predicted(NamedTuple):
       top_ids, top_logprobs: the most probable tokens, [N, K], first the best.
     """
 
-    logprob: jax.Array
-    rank: jax.Array
-    entropy: jax.Array
-    top_ids: jax.Array
-    top_logprobs: jax.Array
+    logprob: Any
+    rank: Any
+    entropy: Any
+    top_ids: Any
+    top_logprobs: Any
 
 
 @functools.partial(jax.jit, static_argnames=("model", "count"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,18 +19,28 @@ import numpy as np
 from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.interpret import programs
-from gpt2_jax.interpret.interventions import Interventions
+from gpt2_jax.interpret.interventions import NO_INTERVENTIONS, Interventions
 from gpt2_jax.model import lengths
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.model.lora import merge, without_adapters
-from gpt2_jax.model.params import cast, unstack
+from gpt2_jax.model.params import cast, stack, unstack
 from gpt2_jax.model.residual import Stream
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 _SMALLEST = 16
 _MOST_TOKENS = 1024
 """The longest text, because the scores of one head have its square."""
+_MOST_PATTERN_BYTES = 2**26
+"""Patterns of all heads are kept if they are no larger; else a block is computed for its own."""
+_RECENT = 2
+_PATTERN = "attn/pattern"
+_VALUES = (
+    *("resid_pre", "attn_in", "resid_mid", "mlp_in", "resid_post"),
+    *(f"attn/{name}" for name in ("q", "k", "v", "scores", "seen", "pattern", "z", "out")),
+    *("mlp/pre", "mlp/neurons", "mlp/out"),
+)
+"""What `Run.block` gives: all of it in one program, which takes long to compile and not to run."""
 
 
 def longest_text(config: ModelConfig) -> int:
@@ -60,7 +70,8 @@ class Subject:
         """
         model = config.model
         if model.lora_rank:
-            params, model = merge(params, model), without_adapters(model)
+            stacked = params if "h" in params else stack(params, model.num_layers)
+            params, model = merge(stacked, model), without_adapters(model)
         compute = dataclasses.replace(config.compute, dtype="float32", precision="highest")
         self.config = model
         self.model: GPT2 = build_decoder(model, compute)
@@ -104,7 +115,7 @@ class Run:
         self,
         subject: Subject,
         tokens: Sequence[int],
-        interventions: Interventions = Interventions(),
+        interventions: Interventions = NO_INTERVENTIONS,
     ) -> None:
         """Runs the text.
 
@@ -116,11 +127,10 @@ class Run:
         if not self.tokens:
             raise UserError("the text has no token")
         if len(self.tokens) > subject.longest:
-            raise UserError(
-                f"text of {len(self.tokens)} tokens exceeds {lengths.limit(subject.config)}"
-                if subject.longest >= subject.config.longest
-                else f"text of {len(self.tokens)} tokens exceeds the {subject.longest} that are shown"
-            )
+            limit = f"the {subject.longest} that can be looked into"
+            if subject.longest == subject.config.longest:
+                limit = lengths.limit(subject.config)
+            raise UserError(f"text of {len(self.tokens)} tokens exceeds {limit}")
         interventions.check(subject.config, len(self.tokens))
         size = _SMALLEST
         while size < len(self.tokens):
@@ -131,12 +141,19 @@ class Run:
         self._embedded = programs.embed(subject.model, subject.outside, jnp.asarray(padded))
         stream = programs.empty_stream(subject.model, self._embedded.embedding_TxD)
         rows = [stream.x_BxTxD[0]]
+        self._patterns: list[np.ndarray] | None = [] if self._keeps_patterns(size) else None
+        self._recent: dict[int, dict[str, jax.Array]] = {}
         for layer in range(subject.config.num_layers):
-            stream, shown = self._block(layer, stream, ("resid_mid",))
+            stream, shown = self._run_block(layer, stream, ("resid_mid", _PATTERN))
             rows += [shown["resid_mid"][0], stream.x_BxTxD[0]]
+            if self._patterns is not None:
+                self._patterns.append(self._text_of(shown[_PATTERN]))
         self.residual = jnp.stack(rows)
         self._first_v = stream.first_v_BxTxHxK
-        self._recent: tuple[Any, Mapping[str, Any]] = (None, {})
+
+    def _keeps_patterns(self, size: int) -> bool:
+        config = self.subject.config
+        return 4 * config.num_layers * config.num_heads * size**2 <= _MOST_PATTERN_BYTES
 
     def __len__(self) -> int:
         """Returns T, the number of tokens."""
@@ -144,24 +161,39 @@ class Run:
 
     @property
     def num_bytes(self) -> int:
-        """Returns the bytes that the run keeps."""
-        return self.residual.nbytes
+        """Returns the bytes that the run keeps, but for what the last blocks computed."""
+        patterns = sum(array.nbytes for array in self._patterns or ())
+        return self.residual.nbytes + patterns
 
-    def token_embedding(self, position: int) -> np.ndarray:
-        """Returns the row of the embedding table at a position, [D]."""
-        return np.asarray(self._embedded.token_TxD[position])
+    @property
+    def embedded(self) -> programs.Embedded:
+        """Returns what enters the first block, with padded positions."""
+        return self._embedded
 
-    def block(self, layer: int, *wanted: str) -> dict[str, jax.Array]:
-        """Returns values of one block, computed again, with padded positions.
+    def text_rows(self, i: int) -> np.ndarray:
+        """Returns row i of the residual stream at the positions of the text, [T, D]."""
+        return np.asarray(self.residual[i, : len(self)])
 
-        Args:
-          layer: its index.
-          wanted: names of taps (see `model.gpt2`), such as "attn/scores", "attn/z", "mlp/neurons".
+    def patterns(self, layer: int) -> np.ndarray:
+        """Returns the attention patterns of all heads of a layer, [H, T, T]."""
+        if self._patterns is not None:
+            return self._patterns[layer]
+        return self._text_of(self.block(layer)[_PATTERN])
+
+    def block(self, layer: int) -> dict[str, jax.Array]:
+        """Returns the values of one block, computed again, with padded positions.
+
+        Those of the last blocks that were asked for are kept. Names are those of the taps in
+        `model.gpt2`, such as "resid_mid", "attn/z" and "mlp/neurons"; a leading axis has length 1.
         """
-        before = Stream(self.residual[2 * layer][None], self._first_v)
-        return self._block(layer, before, wanted)[1]
+        if layer not in self._recent:
+            while len(self._recent) >= _RECENT:
+                self._recent.pop(next(iter(self._recent)))
+            before = Stream(self.residual[2 * layer][None], self._first_v)
+            self._recent[layer] = self._run_block(layer, before, _VALUES)[1]
+        return self._recent[layer]
 
-    def _block(
+    def _run_block(
         self, layer: int, stream: Stream, wanted: tuple[str, ...]
     ) -> tuple[Stream, dict[str, jax.Array]]:
         subject = self.subject
@@ -179,6 +211,10 @@ class Run:
             edits,
             wanted,
         )
+
+    def _text_of(self, pattern_1xHxSxS: jax.Array) -> np.ndarray:
+        T = len(self.tokens)
+        return np.asarray(pattern_1xHxSxS)[0, :, :T, :T]
 
     def logits(self, position: int = -1) -> np.ndarray:
         """Returns the logits [V] behind the token at a position, before softmax."""

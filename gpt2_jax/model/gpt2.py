@@ -175,6 +175,7 @@ class Block(nn.Module):
         x_BxTxD = constrain(stream.x_BxTxD, ("batch", "length", "act_embed"))
         if first_x_BxTxD is not None:
             x_BxTxD = Mix(name="x0_mix")(x_BxTxD, first_x_BxTxD)
+        x_BxTxD = tap(self, "resid_pre", x_BxTxD)
         h_BxTxD = tap(self, "attn_in", place.before(ln_1, x_BxTxD))
         layer_scale, is_first = of_layer
         h_BxTxD, cache, first_v = Attention(config, compute, self.train, name="attn")(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 def output_table(params: Mapping[str, Any]) -> jax.Array:
@@ -19,6 +20,13 @@ def unstack(params: Mapping[str, Any], num_layers: int) -> dict[str, Any]:
         f"h_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["h"]) for i in range(num_layers)
     }
     return {name: leaf for name, leaf in params.items() if name != "h"} | layers
+
+
+def stack(params: Mapping[str, Any], num_layers: int) -> dict[str, Any]:
+    """Returns unrolled parameters as scanned ones: the inverse of `unstack`."""
+    layers = [params[f"h_{i}"] for i in range(num_layers)]
+    others = {name: leaf for name, leaf in params.items() if not name.startswith("h_")}
+    return others | {"h": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
 
 
 def cast(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:

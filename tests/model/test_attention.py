@@ -36,9 +36,7 @@ def attend(q, k, v, positions, shown):
         shown[name] = value
         return value
 
-    return attention.reference_attention(
-        q, k, v, positions, None, 8**-0.5, lambda p: p, tap=tap
-    )
+    return attention.reference_attention(q, k, v, positions, None, 8**-0.5, lambda p: p, tap=tap)
 
 
 def test_large_scores_stay_finite_and_masked():

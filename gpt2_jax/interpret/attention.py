@@ -1,0 +1,180 @@
+"""Shows what the heads of a run attend to, with what weights, and what they write."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.interpret.run import Run
+
+MOST_WHOLE = 256
+"""The longest text of which whole matrices [T, T] are given out."""
+THUMB = 32
+"""Rows and columns of a pattern in the overview of all heads."""
+
+
+def scores(run: Run, layer: int, head: int) -> np.ndarray:
+    """Returns a head's scores before the mask, float32 [T, T]: scale q_t . k_s, plus a bias if any.
+
+    Raises:
+      UserError: for more than 256 tokens.
+    """
+    _check_whole(run, "head")
+    return _of_head(run, layer, "attn/scores", head)
+
+
+def pattern(run: Run, layer: int, head: int) -> np.ndarray:
+    """Returns a head's weights, float32 [T, T]: softmax of the scores of what each query sees.
+
+    Raises:
+      UserError: for more than 256 tokens.
+    """
+    _check_whole(run, "pattern")
+    return run.patterns(layer)[head]
+
+
+def pooled(run: Run, layer: int, head: int) -> np.ndarray:
+    """Returns a head's pattern, uint8 round(255 p), max-pooled to at most [256, 256]."""
+    return max_pooled(run.patterns(layer)[head][None], MOST_WHOLE)[0]
+
+
+def thumbs(run: Run) -> np.ndarray:
+    """Returns the patterns of all heads, uint8 round(255 p), max-pooled: [L, H, n, n], n <= 32."""
+    layers = range(run.subject.config.num_layers)
+    return np.stack([max_pooled(run.patterns(layer), THUMB) for layer in layers])
+
+
+def row(run: Run, layer: int, head: int, position: int) -> np.ndarray:
+    """Returns one query of a head, float32 [4, T].
+
+    Rows: the scores, which slots are seen (0 or 1), the weights, and the weights times the length
+    of what each token's value writes, alpha |v W_O|.
+    """
+    values = run.block(layer)
+    T = len(run)
+    seen_T = np.asarray(values["attn/seen"])[0, 0, position, :T]
+    weights_T = np.asarray(values["attn/pattern"][0, head, position, :T])
+    return np.stack(
+        [
+            np.asarray(values["attn/scores"][0, head, position, :T]),
+            seen_T.astype(np.float32),
+            weights_T,
+            weights_T * _written(run, layer, head),
+        ]
+    )
+
+
+def weighted(run: Run, layer: int, head: int) -> np.ndarray:
+    """Returns a head's weights times what is written, float32 [T, T]: alpha_ts |v_s W_O|.
+
+    A head that has nothing to say attends to a token whose value is short, mostly the first, and
+    this does not count it (Kobayashi et al. 2020, "Attention is not only a weight").
+
+    Raises:
+      UserError: for more than 256 tokens.
+    """
+    _check_whole(run, "weighted")
+    return run.patterns(layer)[head] * _written(run, layer, head)
+
+
+def query(run: Run, position: int) -> np.ndarray:
+    """Returns the weights of one query in all heads, float32 [L, H, T]."""
+    layers = range(run.subject.config.num_layers)
+    return np.stack([run.patterns(layer)[:, position] for layer in layers])
+
+
+def qkv(run: Run, layer: int, head: int) -> np.ndarray:
+    """Returns a head's queries, keys and values, float32 [3, T, K], as its scores take them.
+
+    Scores are `score_scale` times their products, plus a bias if positions enter there.
+    """
+    values = run.block(layer)
+    return np.stack(
+        [np.asarray(values[f"attn/{name}"][0, : len(run), head]) for name in ("q", "k", "v")]
+    )
+
+
+def z(run: Run, layer: int, head: int) -> np.ndarray:
+    """Returns a head's output before the projection, float32 [T, K]: sum_s alpha_ts v_s."""
+    return np.asarray(run.block(layer)["attn/z"][0, : len(run), head])
+
+
+def heads(run: Run, layer: int, position: int) -> np.ndarray:
+    """Returns what attention adds at one position, float32 [H + 2, D].
+
+    Rows: z_h W_O of each head, the bias, and their sum.
+    """
+    z_HxK = np.asarray(run.block(layer)["attn/z"][0, position])
+    parts_HxD = np.einsum("hk,hkd->hd", z_HxK, projection(run, layer))
+    bias_D = projection_bias(run, layer)
+    return np.concatenate([parts_HxD, bias_D[None], (parts_HxD.sum(0) + bias_D)[None]])
+
+
+def head_scores(run: Run) -> np.ndarray:
+    """Returns how much of three known kinds each head is, float32 [L, H, 3], from 0 to 1.
+
+    The weight, averaged over queries, on the token before; on the first token; and on the token
+    behind an earlier occurrence of the query's token, over queries that have one (Olsson et al.
+    2022, "In-context learning and induction heads"). 0 where there is no such query.
+    """
+    T = len(run)
+    ids = np.asarray(run.tokens)
+    behind_TxT = np.zeros((T, T), bool)
+    behind_TxT[:, 1:] = ids[:, None] == ids[None, :-1]
+    behind_TxT &= np.tri(T, k=-1, dtype=bool)
+    asks_T = behind_TxT.any(-1)
+    of_layers = []
+    for layer in range(run.subject.config.num_layers):
+        pattern_HxTxT = run.patterns(layer)
+        if T == 1:
+            of_layers.append(np.zeros((len(pattern_HxTxT), 3), np.float32))
+            continue
+        before_H = np.diagonal(pattern_HxTxT, -1, axis1=1, axis2=2).mean(-1)
+        first_H = pattern_HxTxT[:, 1:, 0].mean(-1)
+        induction_H = np.zeros_like(before_H)
+        if asks_T.any():
+            induction_H = (pattern_HxTxT * behind_TxT).sum(-1)[:, asks_T].mean(-1)
+        of_layers.append(np.stack([before_H, first_H, induction_H], axis=-1))
+    return np.stack(of_layers).astype(np.float32)
+
+
+def projection(run: Run, layer: int) -> np.ndarray:
+    """Returns the matrix W_O behind the heads of a layer, [H, K, D]."""
+    return np.asarray(run.subject.params[f"h_{layer}"]["attn"]["c_proj"]["kernel"])
+
+
+def projection_bias(run: Run, layer: int) -> np.ndarray:
+    """Returns the bias behind the heads of a layer, [D]; zeros if the model has none."""
+    bias = run.subject.params[f"h_{layer}"]["attn"]["c_proj"].get("bias")
+    return np.zeros(run.subject.config.d_model, np.float32) if bias is None else np.asarray(bias)
+
+
+def max_pooled(pattern_HxTxT: np.ndarray, most: int) -> np.ndarray:
+    """Returns uint8 round(255 p) of the largest weights in at most `most` bins of rows and columns.
+
+    Bin i has the tokens from floor(i T / n) on.
+    """
+    T = pattern_HxTxT.shape[-1]
+    n = min(T, most)
+    starts = np.arange(n) * T // n
+    largest = np.maximum.reduceat(np.maximum.reduceat(pattern_HxTxT, starts, 1), starts, 2)
+    return np.rint(255 * largest).astype(np.uint8)
+
+
+def _of_head(run: Run, layer: int, name: str, head: int) -> np.ndarray:
+    T = len(run)
+    return np.asarray(run.block(layer)[name][0, head, :T, :T])
+
+
+def _written(run: Run, layer: int, head: int) -> np.ndarray:
+    """Returns |v_s W_O| of each token, [T]."""
+    v_TxK = np.asarray(run.block(layer)["attn/v"][0, : len(run), head])
+    return np.linalg.norm(v_TxK @ projection(run, layer)[head], axis=-1)
+
+
+def _check_whole(run: Run, name: str) -> None:
+    if len(run) > MOST_WHOLE:
+        raise UserError(
+            f"{name} has {len(run)} x {len(run)} numbers, and is given out for at most "
+            f"{MOST_WHOLE} tokens: ask for pooled, or for row, which is one query"
+        )

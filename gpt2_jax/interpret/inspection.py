@@ -1,0 +1,96 @@
+"""Offers what a model did with a text by addresses, to Python and to the server."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from gpt2_jax.interpret import views
+from gpt2_jax.interpret.run import Run
+from gpt2_jax.interpret.stream import TOP, predicted
+from gpt2_jax.interpret.text import Piece, pieces
+
+_TOP_OF_TOKEN = 5
+
+
+class Inspection:
+    """Gives out the arrays of one text by their addresses, such as `inspection["row/3/1/12"]`.
+
+    Attributes:
+      run: the text in the model.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """Takes a run."""
+        self.run = run
+
+    @property
+    def tokens(self) -> list[int]:
+        """Returns the ids of the text."""
+        return self.run.tokens
+
+    def __getitem__(self, address: str) -> np.ndarray:
+        """Returns the array of an address; `views()` lists them.
+
+        Raises:
+          UserError: if there is no such address, or a number in it is out of range.
+        """
+        return views.compute(self.run, address)
+
+    def views(self) -> list[dict[str, str]]:
+        """Returns the address, dtype, shape and formula of every view."""
+        names = ("address", "dtype", "shape", "formula")
+        return [{name: getattr(view, name) for name in names} for view in views.VIEWS]
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what is known of each token, what comes next, and the model's config, for JSON.
+
+        Log-probabilities and entropies are in nats; a token's `logprob` and `rank` are given those
+        before it, and None for the first; its `entropy` and `top` are of the token behind it.
+        """
+        found = predicted(self.run, row=-1, count=TOP)
+        tokenizer = self.run.subject.tokenizer
+        entries = []
+        for t, piece in enumerate(pieces(tokenizer, self.tokens)):
+            top = self._listed(found.top_ids[t], found.top_logprobs[t])
+            entries.append(
+                {
+                    "id": self.tokens[t],
+                    "text": piece.text,
+                    "bytes": list(piece.data),
+                    "start": piece.start,
+                    "logprob": float(found.logprob[t - 1]) if t else None,
+                    "rank": int(found.rank[t - 1]) if t else None,
+                    "entropy": float(found.entropy[t]),
+                    "top": top[:_TOP_OF_TOKEN],
+                }
+            )
+        return {
+            "tokens": entries,
+            "next": self._listed(found.top_ids[-1], found.top_logprobs[-1]),
+            "config": self._config(),
+            "fingerprint": self.run.subject.fingerprint,
+            "max_tokens": self.run.subject.longest,
+        }
+
+    def _listed(self, ids: np.ndarray, logprobs: np.ndarray) -> list[list[Any]]:
+        """Returns [id, text, probability] of each token."""
+        tokenizer = self.run.subject.tokenizer
+        named: list[Piece] = [pieces(tokenizer, [token])[0] for token in ids.tolist()]
+        probs = np.exp(logprobs.astype(np.float64)).tolist()
+        return [
+            [token, piece.text, prob]
+            for token, piece, prob in zip(ids.tolist(), named, probs, strict=True)
+        ]
+
+    def _config(self) -> dict[str, Any]:
+        config = self.run.subject.config
+        values = {
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(config)
+            if field.metadata["changes_function"]
+        }
+        derived = ("head_dim", "mlp_width", "score_scale", "is_gated")
+        return values | {name: getattr(config, name) for name in derived}

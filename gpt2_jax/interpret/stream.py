@@ -1,0 +1,133 @@
+"""Reads the residual stream: embeddings, norms, logits, and what earlier layers would predict."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.interpret import programs
+from gpt2_jax.interpret.run import Run
+from gpt2_jax.model.mup import output_scale
+from gpt2_jax.model.residual import NORM_POSITIONS
+
+TOP = 10
+"""How many of the most probable tokens a row of the lens lists."""
+
+
+def tokens(run: Run) -> np.ndarray:
+    """Returns the ids of the text, int32 [T]."""
+    return np.asarray(run.tokens, np.int32)
+
+
+def logits(run: Run, position: int | None = None) -> np.ndarray:
+    """Returns the logits behind one token, the last by default, float32 [V]."""
+    return run.logits(len(run) - 1 if position is None else position)
+
+
+def token_row(run: Run, position: int) -> np.ndarray:
+    """Returns a token's row of the embedding table times muP's factor, float32 [D]."""
+    factor = np.float32(run.subject.config.mup_input_alpha)
+    return factor * np.asarray(run.embedded.token_TxD[position])
+
+
+def position_row(run: Run, position: int) -> np.ndarray:
+    """Returns a position's row of `wpe` times muP's factor, [D]; zeros if the model adds none."""
+    config = run.subject.config
+    if config.position != "learned":
+        return np.zeros(config.d_model, np.float32)
+    row = run.subject.outside["wpe"][position]
+    return np.float32(config.mup_input_alpha) * np.asarray(row)
+
+
+def embedding(run: Run, position: int) -> np.ndarray:
+    """Returns (row of the token, row of the position, their sum), float32 [3, D].
+
+    The sum is what enters the first block.
+    """
+    total = np.asarray(run.embedded.embedding_TxD[position])
+    return np.stack([token_row(run, position), position_row(run, position), total])
+
+
+def norms(run: Run) -> np.ndarray:
+    """Returns the L2 norm of the residual stream, float32 [2 L + 1, T].
+
+    Row 0 is the embedding, 2 l + 1 and 2 l + 2 are behind attention and MLP of layer l.
+    """
+    return np.asarray(jnp.linalg.norm(run.residual, axis=-1))[:, : len(run)]
+
+
+def residual(run: Run, position: int) -> np.ndarray:
+    """Returns the residual stream at one position, float32 [2 L + 1, D]; rows as in `norms`."""
+    return np.asarray(run.residual[:, position])
+
+
+def final_norm(run: Run, position: int) -> np.ndarray:
+    """Returns input and output of the norm behind the last block, float32 [2, D].
+
+    Raises:
+      UserError: if the model has none.
+    """
+    subject = run.subject
+    if not NORM_POSITIONS[subject.config.norm_position].has_final:
+        raise UserError("ln/f: the model has no norm behind its last block (norm_position=post)")
+    x_D = run.residual[-1, position]
+    hidden = programs.finish(subject.model, subject.outside, x_D[None])[0]
+    factor = np.float32(output_scale(subject.config))
+    return np.stack([np.asarray(x_D), np.asarray(hidden) / factor])
+
+
+def lens(run: Run, position: int) -> np.ndarray:
+    """Returns what each row of the residual stream would predict, float32 [2 L + 1, 24].
+
+    The rows are read out as the last one is: softmax(unembed(ln_f(x))); the last gives the model's
+    own prediction (nostalgebraist 2020, "the logit lens"). Columns: 10 ids, their 10 probabilities,
+    then the log-probability of the token that follows (NaN behind the last), the number of tokens
+    that are more probable, the entropy, and KL(model's prediction || this row's), in nats.
+    """
+    subject = run.subject
+    logits_NxV = np.asarray(
+        programs.read_out(subject.model, subject.outside, run.residual[:, position])
+    ).astype(np.float64)
+    logits_NxV -= logits_NxV.max(-1, keepdims=True)
+    logprobs_NxV = logits_NxV - np.log(np.exp(logits_NxV).sum(-1, keepdims=True))
+    probs_NxV = np.exp(logprobs_NxV)
+    count = min(TOP, logprobs_NxV.shape[1])
+    top_NxM = np.argsort(-logprobs_NxV, axis=-1, kind="stable")[:, :count]
+    rows = np.full((len(logprobs_NxV), 2 * TOP + 4), np.nan)
+    rows[:, :count] = top_NxM
+    rows[:, TOP : TOP + count] = np.take_along_axis(probs_NxV, top_NxM, axis=-1)
+    if position + 1 < len(run):
+        target_N = logprobs_NxV[:, run.tokens[position + 1]]
+        rows[:, -4] = target_N
+        rows[:, -3] = (logprobs_NxV > target_N[:, None]).sum(-1)
+    rows[:, -2] = -(probs_NxV * logprobs_NxV).sum(-1)
+    rows[:, -1] = (probs_NxV[-1] * (logprobs_NxV[-1] - logprobs_NxV)).sum(-1)
+    return rows.astype(np.float32)
+
+
+def lens_grid(run: Run, row: int) -> np.ndarray:
+    """Returns what one row of the residual stream would predict at every position, float32 [T, 4].
+
+    Columns: the most probable id, its probability, the log-probability of the token that follows
+    (NaN behind the last), the entropy in nats.
+    """
+    found = predicted(run, row, count=1)
+    logprobs = found.logprob.copy()
+    logprobs[-1] = np.nan
+    columns = found.top_ids[:, 0], np.exp(found.top_logprobs[:, 0]), logprobs, found.entropy
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def predicted(run: Run, row: int, count: int) -> programs.Predicted:
+    """Returns how a row of the residual stream predicts the tokens that follow, as NumPy arrays.
+
+    Of the last position, whose token follows nothing, `logprob` and `rank` mean nothing.
+    """
+    subject = run.subject
+    x_SxD = run.residual[row]
+    targets = np.zeros(len(x_SxD), np.int32)
+    targets[: len(run) - 1] = run.tokens[1:]
+    count = min(count, subject.config.vocab_size)
+    found = programs.predict(subject.model, subject.outside, x_SxD, targets, count)
+    return programs.Predicted(*(np.asarray(array)[: len(run)] for array in found))
