@@ -1,0 +1,31 @@
+// Writes tokens and numbers as text.
+
+const SIGNS = { " ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍" };
+const LOST = "\uFFFD";
+
+// A token's text with its spaces visible; bytes that are no character by themselves as \xE4.
+export function visible(token) {
+  const text = typeof token === "string" ? token : token.text;
+  const bytes = token.bytes;
+  if (bytes?.length && (text.includes(LOST) || text === "")) {
+    return bytes.map((byte) => `\\x${byte.toString(16).padStart(2, "0").toUpperCase()}`).join("");
+  }
+  return [...text].map((c) => SIGNS[c] ?? (c < " " ? `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}` : c)).join("") || "∅";
+}
+
+// The text of tokens, from their bytes where there are some.
+export function textOf(tokens) {
+  if (!tokens.every((token) => token.bytes)) return tokens.map((token) => token.text).join("");
+  return new TextDecoder().decode(Uint8Array.from(tokens.flatMap((token) => token.bytes)));
+}
+
+// A number with `digits` that count: 0.0123, -1.23e-7, 12,345.
+export function number(value, digits = 4) {
+  if (!Number.isFinite(value)) return Number.isNaN(value) ? "–" : value > 0 ? "∞" : "−∞";
+  if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en-US").replace("-", "−");
+  const size = Math.abs(value);
+  const text = size >= 1e6 || size < 1e-4 ? value.toExponential(digits - 1) : value.toPrecision(digits);
+  return text.replace("-", "−");
+}
+
+export const percent = (share) => (share >= 0.9995 ? "100" : (100 * share).toPrecision(share < 0.001 ? 1 : 3).replace(/e.*/, "")) + " %";

@@ -1,0 +1,5 @@
+export const id = "card";
+
+export function mount(root, app) {
+  return { update() {} };
+}

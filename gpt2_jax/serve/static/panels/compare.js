@@ -1,0 +1,5 @@
+export const id = "compare";
+
+export function mount(root, app) {
+  return { update() {} };
+}

@@ -1,0 +1,5 @@
+export const id = "engine";
+
+export function mount(root, app) {
+  return { update() {} };
+}

@@ -1,0 +1,5 @@
+export const id = "interventions";
+
+export function mount(root, app) {
+  return { update() {} };
+}

@@ -1,0 +1,5 @@
+export const id = "steps";
+
+export function mount(root, app) {
+  return { update() {} };
+}

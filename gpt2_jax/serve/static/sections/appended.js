@@ -1,0 +1,5 @@
+export const id = "appended";
+
+export function mount(root, app) {
+  return { update() {} };
+}

@@ -1,0 +1,5 @@
+export const id = "cache";
+
+export function mount(root, app) {
+  return { update() {} };
+}

@@ -1,0 +1,5 @@
+export const id = "embedding";
+
+export function mount(root, app) {
+  return { update() {} };
+}

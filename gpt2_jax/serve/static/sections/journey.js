@@ -1,0 +1,5 @@
+export const id = "journey";
+
+export function mount(root, app) {
+  return { update() {} };
+}

@@ -1,0 +1,5 @@
+export const id = "logits";
+
+export function mount(root, app) {
+  return { update() {} };
+}

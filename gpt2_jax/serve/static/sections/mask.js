@@ -1,0 +1,5 @@
+export const id = "mask";
+
+export function mount(root, app) {
+  return { update() {} };
+}

@@ -1,0 +1,5 @@
+export const id = "merged";
+
+export function mount(root, app) {
+  return { update() {} };
+}

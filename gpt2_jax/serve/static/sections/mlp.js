@@ -1,0 +1,5 @@
+export const id = "mlp";
+
+export function mount(root, app) {
+  return { update() {} };
+}

@@ -1,0 +1,5 @@
+export const id = "projection";
+
+export function mount(root, app) {
+  return { update() {} };
+}

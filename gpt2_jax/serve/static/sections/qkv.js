@@ -1,0 +1,5 @@
+export const id = "qkv";
+
+export function mount(root, app) {
+  return { update() {} };
+}

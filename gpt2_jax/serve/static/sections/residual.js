@@ -1,0 +1,5 @@
+export const id = "residual";
+
+export function mount(root, app) {
+  return { update() {} };
+}

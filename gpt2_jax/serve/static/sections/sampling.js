@@ -1,0 +1,5 @@
+export const id = "sampling";
+
+export function mount(root, app) {
+  return { update() {} };
+}

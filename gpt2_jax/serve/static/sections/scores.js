@@ -1,0 +1,5 @@
+export const id = "scores";
+
+export function mount(root, app) {
+  return { update() {} };
+}

@@ -1,0 +1,5 @@
+export const id = "softmax";
+
+export function mount(root, app) {
+  return { update() {} };
+}

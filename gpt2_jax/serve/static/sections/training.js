@@ -1,0 +1,5 @@
+export const id = "training";
+
+export function mount(root, app) {
+  return { update() {} };
+}

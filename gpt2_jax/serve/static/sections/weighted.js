@@ -1,0 +1,5 @@
+export const id = "weighted";
+
+export function mount(root, app) {
+  return { update() {} };
+}
