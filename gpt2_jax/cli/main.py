@@ -41,6 +41,7 @@ VERBS = {
     "train": "train a model, or resume a run",
     "sweep": "train the models of a sweep file, or resume a sweep",
     "sample": "generate text from a model",
+    "inspect": "draw what a model does with a text, and write a lesson of it",
     "serve": "answer requests for text over HTTP",
     "eval": "score a model on LAMBADA, HellaSwag and others",
     "report": "compare the arms of a sweep, with intervals and verdicts",

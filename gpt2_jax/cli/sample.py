@@ -14,12 +14,11 @@ from gpt2_jax.cli import (
     compilation_cache,
     sample_file,
     sampling_flags,
+    texts,
 )
 from gpt2_jax.config.arguments import LARGEST_SEED, MOST_SAMPLES
 from gpt2_jax.config.compute import DTYPES
-from gpt2_jax.errors import UserError, short_repr
-from gpt2_jax.files.lfs import refuse_lfs_pointer
-from gpt2_jax.files.paths import local_path
+from gpt2_jax.errors import UserError
 
 HELP = "Generate text with a model, with or without a prompt."
 EXAMPLES = """\
@@ -158,30 +157,10 @@ def _check(args: argparse.Namespace) -> None:
 def _read_prompt(args: argparse.Namespace) -> str | list[int]:
     """Returns the text, or the ids of --prompt_tokens."""
     if args.prompt_tokens is not None:
-        return _parse_ids(args.prompt_tokens)
+        return texts.parse_ids(args.prompt_tokens, "--prompt_tokens")
     if args.prompt_file is None:
         return args.prompt or ""
-    try:
-        # Reading in text mode would convert \r\n to \n, which `prepare` does not.
-        path = local_path(args.prompt_file, "--prompt_file")
-        content = path.read_bytes()
-        refuse_lfs_pointer(path, content)
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{args.prompt_file} is not UTF-8 at byte {error.start}") from error
-    except OSError as error:
-        raise UserError(
-            f"cannot read --prompt_file {args.prompt_file}: {error.strerror}"
-        ) from error
-
-
-def _parse_ids(text: str) -> list[int]:
-    """Returns the ids of a list with commas or spaces, as this verb takes and prints them."""
-    words = text.replace(",", " ").split()
-    # A longer word is no id of any model, and Python refuses to convert one of 5000 digits.
-    if not words or not all(w.isascii() and w.isdigit() and len(w) < 20 for w in words):
-        raise UserError(f"--prompt_tokens must be token ids such as 1,2,3, not {short_repr(text)}")
-    return [int(word) for word in words]
+    return texts.read_text(args.prompt_file, "--prompt_file")
 
 
 def _converse(model: Any, args: argparse.Namespace, options: Any) -> int:
@@ -202,7 +181,7 @@ def _converse(model: Any, args: argparse.Namespace, options: Any) -> int:
         try:
             # A model without a tokenizer takes a line of ids.
             ids = bool(line) and not model.takes_text
-            _answer(model, _parse_ids(line) if ids else line, args, options)
+            _answer(model, texts.parse_ids(line, "--prompt_tokens") if ids else line, args, options)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
         except KeyboardInterrupt:

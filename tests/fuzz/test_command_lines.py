@@ -107,6 +107,7 @@ _NEEDED = {
     "train": (["--config", "tiny.py"], ["--workdir", "new"]),
     "sweep": (["--sweep", "tiny.py"], ["--out", "new"]),
     "sample": (["--model", "run"],),
+    "inspect": (["--model", "run"], ["--text", "a"], ["--out", "new"]),
     "serve": (["--model", "run"],),
     "eval": (["--model", "run"], ["--text", "text.txt"]),
     "report": (["results"],),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 
+from gpt2_jax.errors import UserError
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.tokenizers.vocabulary import END_OF_TEXT
 
@@ -38,7 +39,10 @@ class Labels:
         """Returns the parts of a token's label that must not be cut: characters and escapes."""
         if token in self._special:
             return list(self._special[token])
-        data = self._tokenizer.decode_bytes([token])
+        try:
+            data = self._tokenizer.decode_bytes([token])
+        except UserError:  # a model of ids, whose tokenizer is unknown
+            data = b""
         if not data:
             return [f"#{token}"]
         # Each byte that is no text becomes a surrogate, U+DC80 + byte - 0x80.

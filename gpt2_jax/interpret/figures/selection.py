@@ -100,7 +100,7 @@ def _query(source: Source, layer: int, head: int, kind: int) -> tuple[int, str]:
         # With few tokens to choose from, attention on the previous one says little.
         wanted = {at: [at - 1] for at in range(max(1, length // 2), length)}
         what = "on the previous token, of the second half of the text"
-    if not wanted:
+    if not wanted or (kind == _PREVIOUS and length > WHOLE):
         return length - 1, "is the last"
     if length > WHOLE:
         return max(wanted), f"is the last with a key {what}"

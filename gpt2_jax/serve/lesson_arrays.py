@@ -1,0 +1,163 @@
+"""Chooses the arrays that a one-file lesson holds: what its page shows first, then what is near.
+
+Every address of `interpret.views.VIEWS` belongs to a ring around what the lesson opens with:
+
+    0  arrays of the whole text, and those of the layer, the head and the positions that are shown
+    1  other positions and other heads of that layer
+    2  the same head of other layers, and other layers at those positions
+    3  everything else
+
+Rings are taken in this order until the lesson is full.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.interpret.inspection import Inspection
+from gpt2_jax.interpret.views import VIEWS, View
+
+_LAYER, _HEAD, _POSITION, _NEURON, _TOKEN = "l", "h", "t", "n", "token"
+_MOST_MISSES = 40
+"""How many arrays in a row may find no room before the lesson counts as full."""
+_RINGS = 4
+_NEURONS, _TOKENS = 8, 10
+"""How many neurons of a position, and possible next tokens, can be asked about."""
+
+
+class Packed(NamedTuple):
+    """Holds the arrays of a lesson.
+
+    Attributes:
+      arrays: {address: base64 of the gzip of its .npy}.
+      left_out: how many arrays found no room, of those that the page may ask for.
+    """
+
+    arrays: dict[str, str]
+    left_out: int
+
+
+class Focus(NamedTuple):
+    """Says what a lesson opens with.
+
+    Attributes:
+      layer, head: that are shown.
+      positions: the query, its key and the last token.
+    """
+
+    layer: int
+    head: int
+    positions: frozenset[int]
+
+
+def packed(inspection: Inspection, focus: Focus, most_bytes: int) -> Packed:
+    """Returns the arrays of a lesson, as text of at most `most_bytes` characters."""
+    arrays: dict[str, str] = {}
+    room, misses, left_out = most_bytes, 0, 0
+    for address in ordered(inspection, focus):
+        if misses >= _MOST_MISSES:
+            left_out += 1
+            continue
+        try:
+            text = _packed(inspection[address])
+        except UserError:  # a view that this text is too long for
+            continue
+        if len(text) + len(address) > room:
+            misses, left_out = misses + 1, left_out + 1
+            continue
+        misses = 0
+        arrays[address] = text
+        room -= len(text) + len(address)
+    return Packed(arrays, left_out)
+
+
+def ordered(inspection: Inspection, focus: Focus) -> Iterator[str]:
+    """Yields the addresses that a page may ask for, the most important first."""
+    choices = _Choices(inspection, focus)
+    rings: list[list[str]] = [[] for _ in range(_RINGS)]
+    for view in VIEWS:
+        for numbers in choices.of(view):
+            rings[_ring(numbers, focus)].append(_address(view, numbers))
+    return itertools.chain.from_iterable(rings)
+
+
+def _ring(numbers: Mapping[str, int], focus: Focus) -> int:
+    elsewhere = numbers.get(_POSITION, min(focus.positions)) not in focus.positions
+    other_head = numbers.get(_HEAD, focus.head) != focus.head
+    if numbers.get(_LAYER, focus.layer) == focus.layer:
+        return 1 if elsewhere or other_head else 0
+    return 3 if elsewhere or other_head else 2
+
+
+def _address(view: View, numbers: Mapping[str, int]) -> str:
+    return view.address.format(**numbers)
+
+
+class _Choices:
+    """Lists the numbers that fill the places of an address."""
+
+    def __init__(self, inspection: Inspection, focus: Focus) -> None:
+        self._inspection, self._focus = inspection, focus
+        summary = inspection.summary()
+        config = summary["config"]
+        L, H, T = config["num_layers"], config["num_heads"], len(inspection.tokens)
+        self._ranges: dict[str, Sequence[int]] = {
+            _LAYER: range(L),
+            _HEAD: range(H),
+            _POSITION: range(T),
+            "i": range(2 * L + 1),
+            "which": (1, 2),
+        }
+        self._next = [int(entry[0]) for entry in summary["next"][:_TOKENS]]
+        self._top = [[int(entry[0]) for entry in token["top"]] for token in summary["tokens"]]
+
+    def of(self, view: View) -> Iterator[dict[str, int]]:
+        """Yields {place: number} for all addresses of a view that may be asked for."""
+        names = list(view.pattern.groupindex)
+        if _NEURON in names:
+            yield from self._neurons()
+        elif _TOKEN in names:
+            yield from self._tokens()
+        else:
+            for numbers in itertools.product(*(self._ranges[name] for name in names)):
+                yield dict(zip(names, numbers, strict=True))
+
+    def _neurons(self) -> Iterator[dict[str, int]]:
+        """Yields the strongest neurons at the positions that are shown, of the layer shown."""
+        listed_TxNx3 = self._inspection[f"neurons/{self._focus.layer}"]
+        at = sorted(self._focus.positions)
+        found = listed_TxNx3[at, :_NEURONS, 0].astype(int).reshape(-1)
+        for neuron in dict.fromkeys(found.tolist()):
+            yield {_LAYER: self._focus.layer, _NEURON: neuron}
+
+    def _tokens(self) -> Iterator[dict[str, int]]:
+        """Yields what may follow each position: the best tokens, and the one that does."""
+        tokens = self._inspection.tokens
+        for position, top in enumerate(self._top):
+            last = position + 1 == len(tokens)
+            wanted = self._next if last else [*top, int(tokens[position + 1])]
+            for token in dict.fromkeys(wanted):
+                yield {_POSITION: position, _TOKEN: token}
+
+
+def _packed(array: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return base64.b64encode(gzip.compress(buffer.getvalue(), mtime=0)).decode("ascii")
+
+
+def focus_of(state: Mapping[str, Any], num_tokens: int) -> Focus:
+    """Returns what a page in a state shows; a part that is missing is the first or the last."""
+    last = num_tokens - 1
+    query = min(int(state.get("query") or 0), last)
+    key = min(int(state.get("key") or 0), last)
+    layer, head = int(state.get("layer") or 0), int(state.get("head") or 0)
+    return Focus(layer, head, frozenset((query, key, last)))
