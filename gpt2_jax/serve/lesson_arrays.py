@@ -3,11 +3,13 @@
 Every address of `interpret.views.VIEWS` belongs to a ring around what the lesson opens with:
 
     0  arrays of the whole text, and those of the layer, the head and the positions that are shown
-    1  other positions and other heads of that layer
-    2  the same head of other layers, and other layers at those positions
-    3  everything else
+    1  other heads of the layer
+    2  other layers
+    3  other positions, in the layer that is shown
+    4  other positions in other layers
 
-Rings are taken in this order until the lesson is full.
+The first ring is always whole. Of the others, the smallest arrays come first, until the lesson is
+full.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from gpt2_jax.interpret.views import VIEWS, View
 _LAYER, _HEAD, _POSITION, _NEURON, _TOKEN = "l", "h", "t", "n", "token"
 _MOST_MISSES = 40
 """How many arrays in a row may find no room before the lesson counts as full."""
-_RINGS = 4
+_RINGS = 5
 _NEURONS, _TOKENS = 8, 10
 """How many neurons of a position, and possible next tokens, can be asked about."""
 
@@ -37,7 +39,7 @@ class Packed(NamedTuple):
     """Holds the arrays of a lesson.
 
     Attributes:
-      arrays: {address: base64 of the gzip of its .npy}.
+      arrays: {address: base64 of the gzip of its .npy, or `=` and the address of the same array}.
       left_out: how many arrays found no room, of those that the page may ask for.
     """
 
@@ -59,46 +61,58 @@ class Focus(NamedTuple):
 
 
 def packed(inspection: Inspection, focus: Focus, most_bytes: int) -> Packed:
-    """Returns the arrays of a lesson, as text of at most `most_bytes` characters."""
+    """Returns the arrays of a lesson, as text of at most `most_bytes` characters or the first ring.
+
+    Args:
+      inspection: of the text.
+      focus: what the lesson opens with.
+      most_bytes: room for what is beyond the first ring.
+    """
     arrays: dict[str, str] = {}
+    first: dict[str, str] = {}
     room, misses, left_out = most_bytes, 0, 0
-    for address in ordered(inspection, focus):
-        if misses >= _MOST_MISSES:
-            left_out += 1
-            continue
-        try:
+    for ring, addresses in enumerate(rings(inspection, focus)):
+        for address in addresses:
+            if misses >= _MOST_MISSES:
+                left_out += 1
+                continue
             text = _packed(inspection[address])
-        except UserError:  # a view that this text is too long for
-            continue
-        if len(text) + len(address) > room:
-            misses, left_out = misses + 1, left_out + 1
-            continue
-        misses = 0
-        arrays[address] = text
-        room -= len(text) + len(address)
+            if (same := first.setdefault(text, address)) != address and same in arrays:
+                text = f"={same}"
+            size = len(text) + len(address)
+            if ring and size > room:
+                misses, left_out = misses + 1, left_out + 1
+                continue
+            misses = 0
+            arrays[address] = text
+            room -= size
     return Packed(arrays, left_out)
 
 
-def ordered(inspection: Inspection, focus: Focus) -> Iterator[str]:
-    """Yields the addresses that a page may ask for, the most important first."""
+def rings(inspection: Inspection, focus: Focus) -> list[list[str]]:
+    """Returns the addresses that a page may ask for, by ring and then by size."""
     choices = _Choices(inspection, focus)
-    rings: list[list[str]] = [[] for _ in range(_RINGS)]
+    found: list[list[tuple[int, str]]] = [[] for _ in range(_RINGS)]
     for view in VIEWS:
+        size = None
         for numbers in choices.of(view):
-            rings[_ring(numbers, focus)].append(_address(view, numbers))
-    return itertools.chain.from_iterable(rings)
+            address = view.address.format(**numbers)
+            if size is None:
+                try:
+                    size = inspection[address].nbytes  # as all of a view
+                except UserError:  # a view that this text is too long for
+                    break
+            found[_ring(numbers, focus)].append((size, address))
+    return [[address for _, address in sorted(ring, key=lambda each: each[0])] for ring in found]
 
 
 def _ring(numbers: Mapping[str, int], focus: Focus) -> int:
-    elsewhere = numbers.get(_POSITION, min(focus.positions)) not in focus.positions
-    other_head = numbers.get(_HEAD, focus.head) != focus.head
-    if numbers.get(_LAYER, focus.layer) == focus.layer:
-        return 1 if elsewhere or other_head else 0
-    return 3 if elsewhere or other_head else 2
-
-
-def _address(view: View, numbers: Mapping[str, int]) -> str:
-    return view.address.format(**numbers)
+    other_layer = numbers.get(_LAYER, focus.layer) != focus.layer
+    if numbers.get(_POSITION, min(focus.positions)) not in focus.positions:
+        return 4 if other_layer else 3
+    if other_layer:
+        return 2
+    return 1 if numbers.get(_HEAD, focus.head) != focus.head else 0
 
 
 class _Choices:

@@ -32,7 +32,9 @@ def arcs(source: Source, chosen: Selection, figure_class: Any) -> Picture:
     strongest = sorted((key for key in place if weights_T[key]), key=lambda key: -weights_T[key])
     for key in reversed(strongest):
         weight = float(weights_T[key])
-        _arc(axes, place[query], place[key], style.MAIN, 0.3 + 3.7 * weight, max(weight, 0.03) ** 0.7)
+        _arc(
+            axes, place[query], place[key], style.MAIN, 0.3 + 3.7 * weight, max(weight, 0.03) ** 0.7
+        )
     _numbers(axes, place[query], {place[key]: float(weights_T[key]) for key in strongest})
     labels = [source.label(position) for position in shown]
     placed_tokens(axes.xaxis, labels, style.WIDTH - 0.1)
@@ -56,9 +58,7 @@ def _shown(length: int, query: int) -> list[int]:
     return [0, *range(first + 1, last)]
 
 
-def _other_queries(
-    axes: Any, source: Source, chosen: Selection, place: dict[int, float]
-) -> None:
+def _other_queries(axes: Any, source: Source, chosen: Selection, place: dict[int, float]) -> None:
     if len(source) > WHOLE:
         return
     pattern_TxT = source[f"pattern/{chosen.layer}/{chosen.head}"]
@@ -80,7 +80,9 @@ def _arc(
     angles = np.linspace(0, np.pi, 49)
     half = abs(start - end) / 2 or 0.35
     x = (start + end) / 2 + half * np.cos(angles)
-    axes.plot(x, _top(start, end) * np.sin(angles), color=color, lw=width, alpha=alpha, zorder=order)
+    axes.plot(
+        x, _top(start, end) * np.sin(angles), color=color, lw=width, alpha=alpha, zorder=order
+    )
 
 
 def _numbers(axes: Any, start: float, weights: dict[float, float]) -> None:
@@ -111,9 +113,7 @@ def _arcs_caption(
             f"{max(left_out, 0.0):.3f} of the weight is on others."
         )
     if len(source) > WHOLE:
-        caption = caption.replace(
-            f" In gray, weights of other queries of at least {_OTHERS}.", ""
-        )
+        caption = caption.replace(f" In gray, weights of other queries of at least {_OTHERS}.", "")
     return caption
 
 
@@ -129,7 +129,11 @@ def heat_map(source: Source, chosen: Selection, figure_class: Any) -> Picture:
     axes = figure.subplots()
     shown = weights if layer in source.unmasked else causal(weights)
     image = axes.imshow(
-        shown, cmap=style.color_map(), vmin=0, vmax=style.bright(shown), extent=(-0.5, length - 0.5, length - 0.5, -0.5)
+        shown,
+        cmap=style.color_map(),
+        vmin=0,
+        vmax=style.bright(shown),
+        extent=(-0.5, length - 0.5, length - 0.5, -0.5),
     )
     if length <= _MOST_TOKENS:
         labels = [source.label(position) for position in range(length)]

@@ -34,9 +34,7 @@ class Drawn(NamedTuple):
     contents: dict[str, bytes]
 
 
-def draw(
-    source: Source, chosen: Selection, fonts: Fonts, formats: Sequence[str]
-) -> list[Drawn]:
+def draw(source: Source, chosen: Selection, fonts: Fonts, formats: Sequence[str]) -> list[Drawn]:
     """Returns all figures of a text; one of a single token has no surprises.
 
     Args:

@@ -34,15 +34,14 @@ class Fonts:
         Raises:
           UserError: if matplotlib is not installed.
         """
-        self._manager = import_extra(
-            "matplotlib.font_manager", extra="plots", needed_by="a figure"
-        )
+        self._manager = import_extra("matplotlib.font_manager", extra="plots", needed_by="a figure")
         version = import_extra("matplotlib", extra="plots", needed_by="a figure").__version__
         self._shapes = tuple(int(part) for part in version.split(".")[:2]) >= _SHAPES_TEXT
         installed = {entry.name for entry in self._manager.fontManager.ttflist}
         self._further = [name for name in _FURTHER if name in installed]
         self.families = [_FIRST]
-        self.drawable = functools.lru_cache(maxsize=None)(self._drawable)
+        self.drawable = functools.cache(self._drawable)
+        self._characters = functools.cache(self._characters_of)
 
     def _drawable(self, character: str) -> bool:
         """Returns whether a character can be drawn, and notes the font that has it."""
@@ -55,7 +54,6 @@ class Fonts:
                 return True
         return False
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019  lives as long as the figures are drawn
-    def _characters(self, name: str) -> Any:
+    def _characters_of(self, name: str) -> Any:
         path = self._manager.findfont(name, fallback_to_default=False)
         return self._manager.get_font(path).get_charmap()

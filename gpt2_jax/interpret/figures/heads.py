@@ -34,7 +34,11 @@ def overview(source: Source, chosen: Selection, figure_class: Any) -> Picture:
     colors = style.color_map().with_extremes(bad="white")
     image = axes.imshow(canvas, cmap=colors, vmin=0, vmax=style.bright(canvas))
     outlined(
-        axes, chosen.head * pitch - 0.5 - gap / 2, chosen.layer * pitch - 0.5 - gap / 2, pitch, pitch
+        axes,
+        chosen.head * pitch - 0.5 - gap / 2,
+        chosen.layer * pitch - 0.5 - gap / 2,
+        pitch,
+        pitch,
     )
     every_x, every_y = _every(H), _every(L)
     middle = (size - 1) / 2
@@ -45,7 +49,7 @@ def overview(source: Source, chosen: Selection, figure_class: Any) -> Picture:
     axes.set(xlabel="head", ylabel="layer")
     style.color_bar(figure, image, axes, "attention weight")
     length = len(source)
-    pooled = f", pooled to {size} × {size} cells by the maximum" if length > size else ""
+    pooled = f", pooled to {size} by {size} cells by the maximum" if length > size else ""
     caption = (
         f"Attention patterns of all {L * H} heads on {length} tokens{pooled}. Queries down, keys "
         f"across. The frame is head {chosen.head} of layer {chosen.layer}."
@@ -77,9 +81,9 @@ def scores(source: Source, chosen: Selection, figure_class: Any) -> Picture:
     all_axes[0].set_ylabel("layer")
     style.color_bar(figure, image, all_axes, "mean attention")
     caption = (
-        "Mean attention of each head over all queries: on the previous token, on the first token, "
-        "and on the token behind an earlier occurrence of the query's token (0 where there is "
-        f"none). The frame is head {chosen.head} of layer {chosen.layer}."
+        "Mean attention of each head over the queries: on the previous token, on the first token, "
+        "and, of queries whose token has occurred before, on the token behind that occurrence "
+        f"(induction). The frame is head {chosen.head} of layer {chosen.layer}."
     )
     return Picture("head_scores", caption, figure)
 
@@ -87,4 +91,3 @@ def scores(source: Source, chosen: Selection, figure_class: Any) -> Picture:
 def _every(count: int, most: int = 16) -> int:
     """Returns which share of ticks is labeled: every n-th."""
     return -(-count // most)
-

@@ -17,10 +17,10 @@ _ELLIPSIS = "…"
 
 
 class Labels:
-    """Writes the tokens of one tokenizer.
+    r"""Writes the tokens of one tokenizer.
 
     A space is `␣`, and what is invisible, no text of its own or missing in the fonts is an escape
-    as in Python: a line break is `\\n`, the first byte of 你 alone is `\\xe4`.
+    as in Python: a line break is `\n`, the first byte of 你 alone is `\xe4`.
     """
 
     def __init__(self, tokenizer: Tokenizer, drawable: Callable[[str], bool]) -> None:
@@ -66,8 +66,10 @@ def _written(character: str, drawable: Callable[[str], bool]) -> str:
         return f"\\x{code - 0xDC00:02x}"
     category = unicodedata.category(character)
     if category in _UNSEEN or not drawable(character):
-        return character.encode("ascii", "backslashreplace").decode() if code > 126 else (
-            f"\\x{code:02x}"
+        return (
+            character.encode("ascii", "backslashreplace").decode()
+            if code > 126
+            else (f"\\x{code:02x}")
         )
     # A mark that combines with the character before it would be drawn over the frame.
     return _DOTTED_CIRCLE + character if category in ("Mn", "Me") else character

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,7 +97,7 @@ def on_color(value: float) -> str:
     return "white" if value < 0.5 else INK
 
 
-def encoded(figure: Any, formats: Sequence[str]) -> Mapping[str, bytes]:
+def encoded(figure: Any, formats: Sequence[str]) -> dict[str, bytes]:
     """Returns {format: content of the file}."""
     dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
     contents = {}

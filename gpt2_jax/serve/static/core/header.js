@@ -71,8 +71,14 @@ export function header(root, app) {
       button.hidden = Boolean(app.lesson);
     }
     root.classList.toggle("is-busy", app.busy);
-    notice.hidden = !app.notice;
-    notice.textContent = app.notice;
+    notice.textContent = [app.notice, app.lesson && held(app.lesson)].filter(Boolean).join(" ");
+    notice.hidden = !notice.textContent;
+  }
+  // Says what a lesson holds, and what it does not.
+  function held({ arrays, left_out: left, state: { layer, head } }) {
+    const held = Object.keys(arrays).length.toLocaleString("en-US");
+    const params = { held, left: left.toLocaleString("en-US"), layer, head };
+    return app.t("lesson.held", params) + (left ? ` ${app.t("lesson.left", params)}` : "");
   }
   return { update };
 }

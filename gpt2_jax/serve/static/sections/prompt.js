@@ -57,8 +57,9 @@ export function mount(root, app) {
     if (document.activeElement !== box || app.state.tokens) if (box.value !== app.state.text) box.value = app.state.text;
     tokens();
     fill(bars, app.run.next.map(([token, text, prob]) => h("li", null,
-      h("button", { type: "button", onclick: () => app.extend(token) }, h("code", null, visible(text))),
+      h("button", { type: "button", disabled: Boolean(app.lesson), onclick: () => app.extend(token) }, h("code", null, visible(text))),
       h("span", { class: "num" }, percent(prob)))));
+    box.readOnly = undo.hidden = Boolean(app.lesson); // a lesson has no model to ask
     undo.textContent = app.t("prompt.undo");
     error.textContent = app.error;
   }
