@@ -8,14 +8,15 @@ A factor of 1 leaves the model's logits as they are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from gpt2_jax.config import ModelConfig
-from gpt2_jax.errors import UserError
+from gpt2_jax.errors import UserError, did_you_mean, short_repr
 from gpt2_jax.interpret.programs import BlockEdits
 from gpt2_jax.model.taps import Edit
 
@@ -74,6 +75,12 @@ class Interventions:
         for swap in self.swaps:
             _in_range("layer", swap.layer, L, "position", swap.position, num_tokens)
             _in_range("head", swap.head, H)
+            width = config.head_dim if swap.site == "z" else config.d_model
+            if swap.donor.shape != (width,):
+                raise UserError(
+                    f"the {swap.site} that is swapped in has {swap.donor.size} numbers, and the "
+                    f"model's have {width}"
+                )
 
     def of_layer(self, layer: int, config: ModelConfig, size: int, length: int) -> BlockEdits:
         """Returns the edits of one block: all of them, so that every block is the same program.
@@ -114,6 +121,77 @@ class Interventions:
                 replaced[at], donor[at] = True, swap.donor
         return jnp.asarray(replaced), jnp.asarray(donor)
 
+
+def parse(value: Any, donor: Callable[[str], Any]) -> Interventions:
+    """Returns the interventions that JSON describes, as `docs/explorer.md` says.
+
+    Args:
+      value: an object with lists `heads` [layer, head, factor], `mlps` [layer, factor], `neurons`
+        [layer, neuron, factor], `unmasked` [layer], and `swaps` {site, layer, head, position, from:
+        {run, position}}; each may be missing.
+      donor: returns the run of an id, from which activations are taken; raises UserError for an
+        unknown one.
+
+    Raises:
+      UserError: for anything else, with the field.
+    """
+    known = ("heads", "mlps", "neurons", "unmasked", "swaps")
+    if not isinstance(value, dict) or not all(isinstance(value.get(k, []), list) for k in known):
+        raise UserError(f"interventions must be an object with lists {', '.join(known)}")
+    for name in value:
+        if name not in known:
+            raise UserError(f"interventions.{short_repr(name)}{did_you_mean(name, known)}: unknown")
+    heads = [_numbers("heads", entry, 2, factor=True) for entry in value.get("heads", [])]
+    mlps = [_numbers("mlps", entry, 1, factor=True) for entry in value.get("mlps", [])]
+    neurons = [_numbers("neurons", entry, 2, factor=True) for entry in value.get("neurons", [])]
+    return Interventions(
+        heads={(layer, head): factor for layer, head, factor in heads},
+        mlps={layer: factor for layer, factor in mlps},
+        neurons={(layer, neuron): factor for layer, neuron, factor in neurons},
+        unmasked=[_numbers("unmasked", [layer], 1)[0] for layer in value.get("unmasked", [])],
+        swaps=[_swap(entry, donor) for entry in value.get("swaps", [])],
+    )
+
+
+def _numbers(name: str, entry: Any, count: int, *, factor: bool = False) -> list[Any]:
+    """Returns a list of `count` indices, with a factor behind them if there is to be one."""
+    entry = entry if isinstance(entry, list) else [entry]
+    indices = entry[:count]
+    good = len(entry) == count + factor and all(type(index) is int for index in indices)
+    if factor and good:
+        last = entry[count]
+        good = type(last) in (int, float) and math.isfinite(last) and abs(last) < 1e6
+    if not good:
+        wanted = "indices and a factor" if factor else "indices"
+        raise UserError(f"interventions.{name} must hold {wanted}, not {short_repr(entry)}")
+    return entry
+
+
+def _swap(entry: Any, donor: Callable[[str], Any]) -> Swap:
+    """Returns a swap whose activation is read from the other run."""
+    if not isinstance(entry, dict) or entry.get("site") not in SITES:
+        raise UserError(
+            f"interventions.swaps must hold objects whose site is one of {', '.join(SITES)}, not "
+            f"{short_repr(entry)}"
+        )
+    source = entry.get("from")
+    if not isinstance(source, dict) or not isinstance(source.get("run"), str):
+        raise UserError("interventions.swaps need from: {run: id, position: number}")
+    layer, position, at = _numbers(
+        "swaps", [entry.get("layer"), entry.get("position"), source.get("position")], 3
+    )
+    head = _numbers("swaps", [entry.get("head", 0)], 1)[0]
+    run = donor(source["run"])
+    config = run.subject.config
+    _in_range("layer", layer, config.num_layers, "from.position", at, len(run))
+    _in_range("head", head, config.num_heads)
+    array = run.block(layer)[SITES[entry["site"]]]
+    vector = np.asarray(array[0, at, head] if entry["site"] == "z" else array[0, at])
+    return Swap(entry["site"], layer, position, vector, head)
+
+
+SITES = {"resid_post": "resid_post", "mlp": "mlp/out", "z": "attn/z"}
+"""Site of a swap -> the name of its values in `Run.block`."""
 
 NO_INTERVENTIONS = Interventions()
 """Changes nothing."""

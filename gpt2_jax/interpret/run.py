@@ -48,6 +48,14 @@ def longest_text(config: ModelConfig) -> int:
     return min(config.longest, _MOST_TOKENS)
 
 
+def padded_length(num_tokens: int, config: ModelConfig) -> int:
+    """Returns the length that a text is padded to: a power of two, or the model's longest."""
+    size = _SMALLEST
+    while size < num_tokens:
+        size *= 2
+    return min(size, config.longest)
+
+
 class Subject:
     """Holds a model that texts are run through, in float32 and with its adapters merged.
 
@@ -132,10 +140,7 @@ class Run:
                 limit = lengths.limit(subject.config)
             raise UserError(f"text of {len(self.tokens)} tokens exceeds {limit}")
         interventions.check(subject.config, len(self.tokens))
-        size = _SMALLEST
-        while size < len(self.tokens):
-            size *= 2
-        size = min(size, max(subject.config.longest, len(self.tokens)))
+        size = padded_length(len(self.tokens), subject.config)
         padded = np.zeros(size, np.int32)
         padded[: len(self.tokens)] = self.tokens
         self._embedded = programs.embed(subject.model, subject.outside, jnp.asarray(padded))

@@ -1,0 +1,97 @@
+"""Compares two runs: of two models, of two steps of one, or with and without interventions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.interpret import programs
+from gpt2_jax.interpret.attention import head_scores
+from gpt2_jax.interpret.run import Run
+from gpt2_jax.interpret.stream import TOP, predicted
+from gpt2_jax.interpret.text import pieces
+
+_ROWS = 64
+
+
+def compare(a: Run, b: Run) -> dict[str, Any]:
+    """Returns how two runs differ, for JSON; numbers are in nats.
+
+    For the same tokens: `kl`, KL(a || b) of the prediction behind each token; `next`, [id, text,
+    probability in a, in b] of the tokens that either finds most probable behind the last one; and
+    `head_scores`, b's less a's [L, H, 3], if the models have as many heads. For the same text in
+    other tokens: `bytes`, the surprise of a and of b up to each byte of the text at which both have
+    a border between tokens.
+
+    Raises:
+      UserError: if the texts differ.
+    """
+    if a.tokens == b.tokens and a.subject.config.vocab_size == b.subject.config.vocab_size:
+        return {"aligned": "tokens", **_of_tokens(a, b)}
+    return {"aligned": "bytes", "bytes": _of_bytes(a, b)}
+
+
+def _of_tokens(a: Run, b: Run) -> dict[str, Any]:
+    kl = [x for start in range(0, len(a), _ROWS) for x in divergences(a, b, start, _ROWS)]
+    probs_a, probs_b = (_probabilities(run) for run in (a, b))
+    listed = sorted({*_best(probs_a), *_best(probs_b)}, key=lambda i: -probs_a[i])
+    tokenizer = a.subject.tokenizer
+    entries = [
+        [i, pieces(tokenizer, [i])[0].text, float(probs_a[i]), float(probs_b[i])] for i in listed
+    ]
+    scores_a, scores_b = head_scores(a), head_scores(b)
+    same = scores_a.shape == scores_b.shape
+    change = (scores_b - scores_a).tolist() if same else None
+    return {"kl": kl, "next": entries, "head_scores": change}
+
+
+def divergences(a: Run, b: Run, start: int, count: int) -> list[float]:
+    """Returns KL(a || b) of the predictions behind `count` tokens, in nats; fewer at the end."""
+    rows = [run.residual[-1, start : start + count] for run in (a, b)]
+    logits = [
+        programs.read_out(run.subject.model, run.subject.outside, _padded(x, count))
+        for run, x in zip((a, b), rows, strict=True)
+    ]
+    return np.asarray(_kl(*logits))[: max(0, min(count, len(a) - start))].tolist()
+
+
+@jax.jit
+def _kl(a_NxV: jax.Array, b_NxV: jax.Array) -> jax.Array:
+    a_NxV, b_NxV = jax.nn.log_softmax(a_NxV), jax.nn.log_softmax(b_NxV)
+    return jnp.maximum(jnp.sum(jnp.exp(a_NxV) * (a_NxV - b_NxV), axis=-1), 0)
+
+
+def _padded(x_NxD: jax.Array, count: int) -> jax.Array:
+    return jnp.pad(x_NxD, ((0, count - len(x_NxD)), (0, 0)))
+
+
+def _probabilities(run: Run) -> np.ndarray:
+    logits_V = run.logits().astype(np.float64)
+    weights_V = np.exp(logits_V - logits_V.max())
+    return weights_V / weights_V.sum()
+
+
+def _best(probs_V: np.ndarray) -> list[int]:
+    return np.argsort(-probs_V, kind="stable")[:TOP].tolist()
+
+
+def _of_bytes(a: Run, b: Run) -> list[list[float]]:
+    """Returns [bytes, surprise of a, surprise of b] at each border that both have."""
+    totals = [_surprise(run) for run in (a, b)]
+    texts = [b"".join(p.data for p in pieces(r.subject.tokenizer, r.tokens)) for r in (a, b)]
+    if texts[0] != texts[1]:
+        raise UserError("the runs are of different texts: compare runs of the same one")
+    common = sorted(totals[0].keys() & totals[1].keys())
+    return [[at, totals[0][at], totals[1][at]] for at in common]
+
+
+def _surprise(run: Run) -> dict[int, float]:
+    """Returns {bytes up to the end of a token: -log p of the text from its second token on}."""
+    logprobs = predicted(run, row=-1, count=1).logprob
+    ends = np.cumsum([len(piece.data) for piece in pieces(run.subject.tokenizer, run.tokens)])
+    sums = np.concatenate([[0.0], -np.cumsum(logprobs[:-1].astype(np.float64))])
+    return dict(zip(ends.tolist(), sums.tolist(), strict=True))
