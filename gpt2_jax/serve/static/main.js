@@ -105,7 +105,11 @@ function watch() {
     }
   }, { rootMargin: "-30% 0px -60%" });
   parts.forEach(({ root }) => [near, here].forEach((observer) => observer.observe(root)));
-  new ResizeObserver(() => app.changed()).observe(byId("sections"));
+  let width = 0;
+  new ResizeObserver(([{ contentRect }]) => {
+    if (width && Math.abs(width - contentRect.width) > 1) app.changed();
+    width = contentRect.width;
+  }).observe(byId("sections"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", app.changed);
   addEventListener("hashchange", async () => {
     if (await app.restore(location.hash)) begin();

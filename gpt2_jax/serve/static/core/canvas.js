@@ -24,10 +24,9 @@ function painter(data, { scale = "unit", colors, limit }) {
 // Widths of the labels of rows and columns, in pixels; 0 where they do not fit.
 function margins(context, options, cell) {
   const wide = (names) => Math.min(70, Math.ceil(Math.max(...names.map((name) => context.measureText(name).width)))) + GAP + 2;
-  const fits = cell.height >= 9 && cell.width >= 9;
   return {
-    left: options.rows?.length && fits ? wide(options.rows) : 0,
-    top: options.cols?.length && fits ? wide(options.cols) : 0,
+    left: options.rows?.length && cell.height >= 9 ? wide(options.rows) : 0,
+    top: options.cols?.length && cell.width >= 9 ? wide(options.cols) : 0,
   };
 }
 
@@ -79,6 +78,13 @@ function labels(chart) {
 
 function cells(chart) {
   const { context, cell, margin, options, data, shape: [height, width] } = chart;
+  if (options.paint) {
+    for (let n = 0; n < height * width; n++) {
+      const i = Math.floor(n / width), j = n % width;
+      options.paint(context, i, j, margin.left + j * cell.width, margin.top + i * cell.height, cell.width - 2);
+    }
+    return;
+  }
   const paint = painter(data, options);
   const gap = cell.width >= 7 && cell.height >= 7 ? 1 : 0;
   if (cell.width < 2 || cell.height < 2) {
@@ -198,6 +204,7 @@ function listen(chart) {
 //   label: what it is, in words;  rows, cols: names of rows and columns, drawn where they fit
 //   cell: largest size of a cell; cellHeight; square: false leaves the height; width: room in pixels
 //   cursor: [i, j] outlined; row: a row outlined; hidden(i, j): not there; alpha(i, j)
+//   paint(context, i, j, x, y, size): draws a cell itself
 //   onCell(i, j, value): click or Enter; onHover(i, j); tip(i, j, value): text of a cell
 export function matrix(canvas, data, shape, options = {}) {
   let chart = charts.get(canvas);

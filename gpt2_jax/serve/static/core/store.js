@@ -24,6 +24,8 @@ export function makeStore(onchange) {
   app.tokens = () => app.run?.tokens ?? [];
   app.query = () => Math.min(app.state.query ?? Infinity, app.tokens().length - 1);
   app.key = () => Math.min(app.state.key ?? 0, app.query());
+  app.layer = () => Math.min(app.state.layer, app.run.config.num_layers - 1);
+  app.head = () => Math.min(app.state.head, app.run.config.num_heads - 1);
   app.model = () => app.models.find((model) => model.id === app.state.model) ?? app.models[0];
 
   app.t = (key, params = {}) => (texts[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => params[name] ?? "");
@@ -75,7 +77,7 @@ export function makeStore(onchange) {
       if (mine !== asked) return;
       if (run.run !== app.run?.run) forget();
       Object.assign(app, { run, error: "", busy: false });
-      if (app.state.tokens) app.state = { ...app.state, text: textOf(run.tokens) };
+      if (app.state.tokens) app.state = { ...app.state, text: written(run.tokens) };
     } catch (error) {
       if (mine !== asked || error.name === "AbortError") return;
       app.error = app.sentence(error);
@@ -84,6 +86,9 @@ export function makeStore(onchange) {
     }
     app.changed();
   };
+
+  const written = (tokens) =>
+    app.model()?.takes_text === false ? tokens.map((token) => token.id).join(" ") : textOf(tokens);
 
   // An error as a sentence.
   app.sentence = (error) => {
@@ -142,7 +147,14 @@ export function makeStore(onchange) {
     remembered();
     app.set({ tokens: [...app.tokens().map((token) => token.id), id], query: null, key: null });
   };
-  app.write = (text) => app.set({ text, tokens: null, query: null, key: null });
+  let wrote = 0;
+  app.write = (text) => {
+    if (Date.now() - wrote > 2000) remembered();
+    wrote = Date.now();
+    // A model without a tokenizer takes ids.
+    const tokens = app.model()?.takes_text === false ? (text.match(/\d+/g) ?? []).map(Number) : null;
+    app.set({ text, tokens, query: null, key: null });
+  };
   app.undo = () => {
     const last = app.past.pop();
     if (last) app.set({ ...last, query: null, key: null });
@@ -153,20 +165,19 @@ export function makeStore(onchange) {
 
   // The state as a link, and back.
   app.link = async () => {
-    const { pins, ...rest } = app.state;
-    const state = { ...rest, pins, fingerprint: app.run?.fingerprint };
+    const state = { ...app.state, fingerprint: app.run?.fingerprint };
     if (state.tokens) delete state.text;
     for (const [name, value] of Object.entries(FIRST)) {
       if (JSON.stringify(state[name]) === JSON.stringify(value)) delete state[name];
     }
     return `${location.href.split("#")[0]}#${await pack(state)}`;
   };
-  let timer = null, written = null;
+  let timer = null;
   function remember() {
     clearTimeout(timer);
     timer = setTimeout(async () => {
-      written = await app.link();
-      try { history.replaceState(null, "", written); } catch { /* a file:// page may not */ }
+      const address = await app.link();
+      try { history.replaceState(null, "", address); } catch { /* a file:// page may not */ }
     }, 300);
   }
 

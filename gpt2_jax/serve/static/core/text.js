@@ -1,22 +1,18 @@
 // Writes tokens and numbers as text.
 
 const SIGNS = { " ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍" };
-const LOST = "\uFFFD";
 
-// A token's text with its spaces visible; bytes that are no character by themselves as \xE4.
+// A token's text with its spaces and control characters visible.
 export function visible(token) {
-  const text = typeof token === "string" ? token : token.text;
-  const bytes = token.bytes;
-  if (bytes?.length && (text.includes(LOST) || text === "")) {
-    return bytes.map((byte) => `\\x${byte.toString(16).padStart(2, "0").toUpperCase()}`).join("");
-  }
-  return [...text].map((c) => SIGNS[c] ?? (c < " " ? `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}` : c)).join("") || "∅";
+  const text = token.text ?? token;
+  const shown = (c) => SIGNS[c] ?? (c < " " ? `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}` : c);
+  return [...text].map(shown).join("") || "∅";
 }
 
 // The text of tokens, from their bytes where there are some.
 export function textOf(tokens) {
-  if (!tokens.every((token) => token.bytes)) return tokens.map((token) => token.text).join("");
-  return new TextDecoder().decode(Uint8Array.from(tokens.flatMap((token) => token.bytes)));
+  const encoder = new TextEncoder();
+  return new TextDecoder().decode(Uint8Array.from(tokens.flatMap(({ bytes, text }) => (bytes.length ? bytes : [...encoder.encode(text)]))));
 }
 
 // A number with `digits` that count: 0.0123, -1.23e-7, 12,345.

@@ -50,10 +50,10 @@ export function mount(root, app) {
     } }, app.t("copy"));
     const code = h("pre", { tabindex: 0 }, line);
     fill(root,
-      h("p", { class: "quiet" }, app.t("number.model")),
+      h("p", { class: "quiet" }, app.t(cell.derived ? "number.derived" : "number.model")),
       h("p", { class: "big num" }, number(value, 7)), h("p", null, h("code", null, at(cell))),
       formula && h("p", { class: "formula" }, formula),
-      again !== null && h("dl", { class: "pairs" },
+      again !== null && !cell.derived && h("dl", { class: "pairs" },
         h("dt", null, app.t("number.again")), h("dd", { class: "num" }, number(again, 9)),
         h("dt", null, app.t("number.difference")), h("dd", { class: "num" }, number(difference(again, value), 2))),
       scalars(operands), vectors(operands, app),

@@ -1,67 +1,83 @@
 // The text, its tokens with the surprise of each, and the ten most probable next tokens.
 
-import { tint, css } from "../core/colors.js";
+import { shaded } from "../core/controls.js";
 import { h, fill } from "../core/dom.js";
-import { note } from "../core/live.js";
-import { softmax } from "../core/math.js";
+import { max, sum } from "../core/math.js";
 import { number, percent, visible } from "../core/text.js";
 
 export const id = "prompt";
 const PAUSE = 120;
-const MOST_SURPRISE = 8;
+const FULL = 8; // nats of surprise with the full color
 
 export function mount(root, app) {
   let timer = null;
-  const box = h("textarea", { id: "text", rows: 3, spellcheck: "false", autocomplete: "off", "aria-describedby": "text-error", oninput: typed });
+  const box = h("textarea", { id: "text", rows: 3, spellcheck: "false", autocomplete: "off", autocapitalize: "off",
+    dir: "auto", "aria-describedby": "text-error", oninput: typed });
   const label = h("label", { for: "text", class: "away" });
-  const error = h("p", { class: "error", id: "text-error", role: "status" });
-  const undo = h("button", { type: "button", id: "undo", onclick: () => app.undo() });
-  const count = h("span", { class: "quiet" });
-  const strip = h("div", { class: "strip", role: "listbox", id: "tokens", onkeydown: moved });
-  const about = h("p", { class: "about small", id: "about-token" });
-  const bars = h("ol", { class: "bars", id: "next" });
-  const nextTitle = h("h3"), stripTitle = h("h3");
-  const legend = h("p", { class: "small quiet legend" });
-  root.append(label, box, error, h("p", { class: "tools small" }, undo, count),
-    h("div", { class: "split" }, h("div", null, stripTitle, strip, legend, about), h("div", null, nextTitle, bars)));
+  const error = h("p", { class: "error", id: "text-error", role: "alert" });
+  const undo = h("button", { type: "button", id: "undo", onclick: app.undo });
+  const count = h("span", { class: "quiet num" });
+  const strip = h("div", { id: "tokens" }), legend = h("p", { class: "small quiet legend" });
+  const about = h("dl", { class: "pairs", id: "about-token" });
+  const bars = h("ol", { class: "bars", id: "next" }), titles = [h("h3"), h("h3")];
+  root.append(label, box, error, h("p", { class: "tools small" }, count, undo),
+    h("div", { class: "split" }, h("div", null, titles[0], strip, legend, about), h("div", null, titles[1], bars)));
 
   function typed() {
     clearTimeout(timer);
     timer = setTimeout(() => app.write(box.value), PAUSE);
   }
 
-  function moved(event) {
-    const last = app.tokens().length - 1, at = app.query();
-    const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: last }[event.key];
-    if (to === undefined) return;
-    event.preventDefault();
-    app.set({ query: Math.min(Math.max(to, 0), last) });
+  const surprise = (token) => (token.logprob === null ? 0 : -token.logprob);
+
+  async function explain(token, prob) {
+    const { data } = await app.get("logits");
+    const top = max(data), total = sum(Float64Array.from(data, (logit) => Math.exp(logit - top)));
+    app.explain({ address: "logits", index: [token], value: prob, formula: app.t("prompt.formula"),
+      operands: [[app.t("logit"), data[token], "logits", [token]], [app.t("prompt.most"), top], [app.t("prompt.total"), total]],
+      compute: (logit, most, all) => Math.exp(logit - most) / all });
   }
 
-  function tokens() {
-    const query = app.query();
-    const button = (token, i) => {
-      const surprise = token.logprob === null ? 0 : -token.logprob;
-      return h("button", {
-        type: "button", class: "token", role: "option", "data-focus": "token" + (i === query ? "" : i), "aria-selected": String(i === query),
-        tabindex: i === query ? 0 : -1, style: { background: css(tint(Math.min(1, surprise / MOST_SURPRISE))) },
-        onclick: () => app.set({ query: i }),
-      }, visible(token));
-    };
-    const focused = strip.contains(document.activeElement);
-    fill(strip, app.tokens().map(button));
-    if (focused) strip.children[query]?.focus({ preventScroll: true });
+  function next() {
+    const list = app.run.next, best = list[0][2];
+    fill(bars, list.map(([token, text, prob], i) => h("li", null,
+      h("button", { type: "button", class: "word", "data-focus": `w${i}`, "aria-label": app.t("prompt.append", { token: text }),
+        disabled: Boolean(app.lesson), onclick: () => app.extend(token) }, visible(text)),
+      h("span", { class: "bar-room", "aria-hidden": "true" }, h("span", { class: "fill", style: { width: `${100 * prob / best}%` } })),
+      h("button", { type: "button", class: "value num", "data-focus": `p${i}`, onclick: () => explain(token, prob) }, percent(prob)))));
+  }
+
+  function tell() {
+    const t = app.query(), token = app.tokens()[t];
+    const bytes = token.bytes.map((byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(" ");
+    const rows = [[app.t("token"), `${visible(token)} (${t})`], [app.t("prompt.id"), token.id], [app.t("prompt.bytes"), bytes || "–"]];
+    if (token.logprob !== null) {
+      rows.push([app.t("prompt.surprise"), app.t("prompt.nats", { nats: number(surprise(token), 3), share: percent(Math.exp(token.logprob)),
+        rank: (token.rank + 1).toLocaleString("en-US") })]);
+      const best = app.tokens()[t - 1].top.map(([, text, prob]) => `${visible(text)} ${percent(prob)}`).join("   ");
+      rows.push([app.t("prompt.expected"), best]);
+    }
+    fill(about, rows.map(([name, value]) => [h("dt", null, name), h("dd", { class: "mono" }, value)]));
   }
 
   function update() {
-    if (document.activeElement !== box || app.state.tokens) if (box.value !== app.state.text) box.value = app.state.text;
-    tokens();
-    fill(bars, app.run.next.map(([token, text, prob]) => h("li", null,
-      h("button", { type: "button", disabled: Boolean(app.lesson), onclick: () => app.extend(token) }, h("code", null, visible(text))),
-      h("span", { class: "num" }, percent(prob)))));
+    const typing = document.activeElement === box && !app.state.tokens;
+    if (!typing && box.value !== app.state.text) box.value = app.state.text;
+    shaded(strip, app.tokens(), { weights: (i) => Math.min(1, surprise(app.tokens()[i]) / FULL), chosen: app.query(),
+      onpick: (i) => app.set({ query: i }) });
+    next();
+    tell();
+    label.textContent = app.t("prompt.label");
+    strip.setAttribute("aria-label", app.t("prompt.tokens"));
+    titles[0].textContent = app.t("prompt.tokens");
+    titles[1].textContent = app.t("prompt.next");
+    fill(legend, app.t("prompt.sure"), h("span", { class: "ramp" }), app.t("prompt.unsure"));
+    count.textContent = app.t("prompt.count", { count: app.tokens().length, most: app.run.max_tokens.toLocaleString("en-US") });
     box.readOnly = undo.hidden = Boolean(app.lesson); // a lesson has no model to ask
     undo.textContent = app.t("prompt.undo");
+    undo.disabled = !app.past.length;
     error.textContent = app.error;
+    box.setAttribute("aria-invalid", String(Boolean(app.error)));
   }
   return { update };
 }
