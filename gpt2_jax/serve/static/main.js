@@ -83,7 +83,8 @@ function translate() {
   byId("skip").textContent = app.t("skip");
   byId("contents").setAttribute("aria-label", app.t("contents"));
   for (const { section: { id }, title, text, docs, link } of parts) {
-    title.textContent = link.textContent = app.t(`${id}.title`);
+    title.textContent = app.t(`${id}.title`);
+    [link.textContent] = title.textContent.split(/[:：]/);
     text.textContent = app.t(`${id}.text`);
     fill(docs, `${app.t("docs")} `, h("code", null, `${DOCS[language]}#${id}`));
   }

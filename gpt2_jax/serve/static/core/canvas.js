@@ -6,7 +6,7 @@ import { maxAbs, max } from "./math.js";
 import { number } from "./text.js";
 
 const GAP = 3;
-const FONT = 11;
+const FONT = [9, 11]; // of labels, smallest and largest
 const family = () => getComputedStyle(document.body).getPropertyValue("--mono");
 const charts = new WeakMap();
 
@@ -23,16 +23,16 @@ function painter(data, { scale = "unit", colors, limit }) {
 
 // Widths of the labels of rows and columns, in pixels; 0 where they do not fit.
 function margins(context, options, cell) {
-  const wide = (names) => Math.min(70, Math.ceil(Math.max(...names.map((name) => context.measureText(name).width)))) + GAP + 2;
+  const wide = (names) => Math.min(90, Math.ceil(Math.max(...names.map((name) => context.measureText(name).width)))) + GAP + 2;
   return {
-    left: options.rows?.length && cell.height >= 9 ? wide(options.rows) : 0,
-    top: options.cols?.length && cell.width >= 9 ? wide(options.cols) : 0,
+    left: options.left ?? (options.rows?.length && cell.height >= FONT[0] ? wide(options.rows) : 0),
+    top: options.cols?.length && cell.width >= FONT[0] ? wide(options.cols) : 0,
   };
 }
 
 function layout(canvas, [height, width], options) {
   const context = canvas.getContext("2d");
-  context.font = `${FONT}px ${family()}`;
+  context.font = `${FONT[1]}px ${family()}`;
   const room = options.width ?? canvas.parentElement?.clientWidth ?? 320;
   const largest = options.cell ?? 22;
   let cell = { width: largest, height: options.cellHeight ?? largest };
@@ -130,7 +130,8 @@ function draw(chart) {
   chart.ink = style.color;
   chart.quiet = style.getPropertyValue("outline-color") || style.color;
   chart.context.scale(ratio, ratio);
-  chart.context.font = `${FONT}px ${family()}`;
+  const size = Math.min(FONT[1], Math.max(FONT[0], Math.min(chart.cell.height, chart.options.cols ? chart.cell.width : FONT[1])));
+  chart.context.font = `${size}px ${family()}`;
   cells(chart);
   labels(chart);
   if (options.row !== undefined && options.row !== null) outline(chart, options.row, 0, 1, shape[1], chart.ink, 1.5);
@@ -202,7 +203,7 @@ function listen(chart) {
 // Draws data [height, width] on a canvas; call it again with other data or options to redraw.
 //   scale: "unit", "bytes", "signed", "max" or [low, high]; colors: x -> [r, g, b]; limit: magnitude that is full
 //   label: what it is, in words;  rows, cols: names of rows and columns, drawn where they fit
-//   cell: largest size of a cell; cellHeight; square: false leaves the height; width: room in pixels
+//   left: room for the names of rows;  cell: largest size of a cell; cellHeight; square: false leaves the height; width: room in pixels
 //   cursor: [i, j] outlined; row: a row outlined; hidden(i, j): not there; alpha(i, j)
 //   paint(context, i, j, x, y, size): draws a cell itself
 //   onCell(i, j, value): click or Enter; onHover(i, j); tip(i, j, value): text of a cell

@@ -24,4 +24,6 @@ export function number(value, digits = 4) {
   return text.replace("-", "−");
 }
 
-export const percent = (share) => (share >= 0.9995 ? "100" : (100 * share).toPrecision(share < 0.001 ? 1 : 3).replace(/e.*/, "")) + " %";
+// A share in percent: 41.2%, 0.03%, 2e-7%.
+export const percent = (share) =>
+  `${share >= 0.9995 ? "100" : share === 0 ? "0" : share < 1e-5 ? (100 * share).toExponential(0) : (100 * share).toPrecision(share < 0.001 ? 1 : 3)}%`;

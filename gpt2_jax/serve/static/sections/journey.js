@@ -8,7 +8,7 @@ import { row } from "../core/npy.js";
 import { number, percent, visible } from "../core/text.js";
 
 export const id = "journey";
-const WIDE = 30, FEW = 3;
+const FEW = 3;
 
 export function mount(root, app) {
   const top = controls(app, ["query"]);
@@ -34,20 +34,20 @@ export function mount(root, app) {
     const { epoch } = app, t = app.query(), T = app.tokens().length, L = app.run.config.num_layers;
     const [norms, weights] = await Promise.all([app.get("norms"), app.get(`query/${t}`)]);
     if (epoch !== app.epoch) return;
-    const room = root.clientWidth, count = Math.max(FEW, Math.min(T, Math.floor((room - 70) / WIDE)));
+    const long = app.tokens().some((token) => visible(token).length > 3), [WIDE, letters] = long ? [56, 7] : [30, 3], room = root.clientWidth, count = Math.max(FEW, Math.min(T, Math.floor((room - 70) / WIDE)));
     const first = Math.max(0, Math.min(t - count + 1 + Math.floor(count / 4), T - count)), last = Math.min(T, first + count);
-    const rows = 2 * L + 1, gap = Math.max(5, Math.min(44, 460 / rows)), height = (rows - 1) * gap + 76;
+    const rows = 2 * L + 1, gap = Math.max(5, Math.min(44, 560 / rows)), height = (rows - 1) * gap + 76;
     const x = (i) => 66 + (i - first + 0.5) * WIDE, y = (i) => height - 40 - i * gap, most = max(norms.data);
     const at = (i, token) => norms.data[i * T + token];
-    const nodes = [];
+    const nodes = [], short = (i) => visible(app.tokens()[i]).slice(0, letters);
     for (let token = first; token < last; token++) {
       const mine = token === t;
       nodes.push(s("path", { d: `M${x(token)} ${y(0)}V${y(rows - 1)}`, class: mine ? "path mine" : "path" }));
-      nodes.push(s("text", { x: x(token), y: height - 18, class: mine ? "mine" : "", "text-anchor": "middle" }, visible(app.tokens()[token]).slice(0, 4)));
-      nodes.push(s("text", { x: x(token), y: 20, class: mine ? "mine" : "faint", "text-anchor": "middle" }, visible(app.tokens()[token].top[0][1]).slice(0, 4)));
+      nodes.push(s("text", { x: x(token), y: height - 18, class: mine ? "mine" : "", "text-anchor": "middle" }, short(token)));
+      nodes.push(s("text", { x: x(token), y: 20, class: mine ? "mine" : "faint", "text-anchor": "middle" }, visible(app.tokens()[token].top[0][1]).slice(0, letters)));
       for (let i = 0; i < rows; i++) {
         const told = `${visible(app.tokens()[token])} (${token}), ${place(i)}: |x| = ${number(at(i, token))}`;
-        nodes.push(s("circle", { cx: x(token), cy: y(i), r: Math.min(gap / 2, 1.5 + 6 * Math.sqrt(at(i, token) / most)), class: mine ? "node mine" : "node",
+        nodes.push(s("circle", { cx: x(token), cy: y(i), r: 1 + Math.min(6.5, 0.34 * gap) * Math.sqrt(at(i, token) / most), class: mine ? "node mine" : "node",
           onclick: () => explain(i, token, at(i, token)), onpointermove: (event) => note(told, event.clientX, event.clientY), onpointerleave: () => note("") }));
       }
     }
@@ -55,7 +55,7 @@ export function mount(root, app) {
       sources(weights, l, T).forEach((weight, from) => {
         if (from === t || from < first || from >= last || weight < 0.01) return;
         const [x0, y0, x1, y1] = [x(from), y(2 * l), x(t), y(2 * l + 1)];
-        nodes.unshift(s("path", { d: `M${x0} ${y0}C${x0} ${y1} ${(x0 + x1) / 2} ${y1} ${x1} ${y1}`, class: "arc", "stroke-width": 1 + 7 * weight, "stroke-opacity": 0.15 + 0.8 * weight,
+        nodes.unshift(s("path", { d: `M${x0} ${y0}C${x0} ${(y0 + y1) / 2} ${x1} ${(y0 + y1) / 2} ${x1} ${y1}`, class: "arc", "stroke-width": 1 + 7 * weight, "stroke-opacity": 0.15 + 0.8 * weight,
           onpointermove: (event) => note(app.t("journey.arc", { l, from: visible(app.tokens()[from]), share: percent(weight) }), event.clientX, event.clientY), onpointerleave: () => note("") }));
       });
       if (gap >= 9 || l % 4 === 0) nodes.push(s("text", { x: 0, y: y(2 * l + 1.5) + 4, class: "faint" }, app.t("journey.block", { l })));

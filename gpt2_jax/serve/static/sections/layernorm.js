@@ -14,7 +14,7 @@ export function mount(root, app) {
   const pick = h("span");
   const top = controls(app, ["query", "layer"], pick);
   const parts = [0, 1, 2].map(() => ({ title: h("h3"), facts: h("p", { class: "small num quiet" }), canvas: h("canvas") }));
-  root.append(top.node, ...parts.map(({ title, facts, canvas }) => h("div", null, title, facts, canvas)));
+  root.append(top.node, ...parts.map(({ title, facts, canvas }) => h("div", null, h("div", { class: "tools head" }, title, facts), canvas)));
 
   async function update() {
     top.update();
@@ -30,7 +30,7 @@ export function mount(root, app) {
     const rms = norm === "rms", center = rms ? 0 : mean(x), spread = rms ? dot(x, x) / x.length : variance(x);
     const plain = (value, middle, square) => (value - middle) / Math.sqrt(square + epsilon);
     const normal = Float64Array.from(x, (value) => plain(value, center, spread));
-    const facts = (values) => `${app.t("mean")} ${number(mean(values), 3)}   ${app.t("deviation")} ${number(Math.sqrt(variance(values)), 3)}`;
+    const facts = (values) => `${app.t("mean")} ${number(Math.abs(mean(values)) < 1e-12 ? 0 : mean(values), 3)}   ${app.t("deviation")} ${number(Math.sqrt(variance(values)), 3)}`;
     const formula = app.t(rms ? "layernorm.rms" : "layernorm.formula");
     const from = [["x", "x", 0], [app.t("mean"), center], [app.t(rms ? "meansquare" : "variance"), spread]];
     const explain = (i, n) => app.explain({ address, index: [n === 2 ? 1 : 0, i], value: [x, normal, y][n][i],

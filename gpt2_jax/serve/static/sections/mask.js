@@ -40,7 +40,7 @@ export function mount(root, app) {
       text.textContent = app.t(`mask.${name}.text`);
       const blank = [], height = n;
       matrix(canvas, data, [height, n], {
-        scale: "signed", rows: names, cols: names, label: title.textContent, cell: 18, row: whole ? app.query() : null, width: canvas.parentElement.clientWidth,
+        scale: "signed", rows: names, cols: names, label: title.textContent, cell: 30, row: whole ? app.query() : null, width: canvas.parentElement.clientWidth,
         ...(!whole && { scale: "unit", colors: () => [97, 101, 111] }), alpha: (i, j) => (seen(i, j) ? 1 : 0.06),
         tip: (i, j, value) => app.t(seen(i, j) ? "mask.seen" : "mask.unseen", { query: names?.[i] ?? at(i), key: names?.[j] ?? at(j),
           value: whole ? number(value) : "" }),

@@ -54,7 +54,7 @@ export function mount(root, app) {
     if (token.logprob !== null) {
       rows.push([app.t("prompt.surprise"), app.t("prompt.nats", { nats: number(surprise(token), 3), share: percent(Math.exp(token.logprob)),
         rank: (token.rank + 1).toLocaleString("en-US") })]);
-      const best = app.tokens()[t - 1].top.map(([, text, prob]) => `${visible(text)} ${percent(prob)}`).join("   ");
+      const best = app.tokens()[t - 1].top.map(([, text, prob]) => `${visible(text)}\u00a0${percent(prob)}`).join("   ");
       rows.push([app.t("prompt.expected"), best]);
     }
     fill(about, rows.map(([name, value]) => [h("dt", null, name), h("dd", { class: "mono" }, value)]));

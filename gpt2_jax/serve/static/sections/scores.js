@@ -16,7 +16,7 @@ export function mount(root, app) {
   const top = controls(app, ["query", "layer", "head"], pin);
   const heads = overview(app), headsTitle = h("h3"), mapTitle = h("h3"), map = h("canvas", { id: "score-map" });
   const pins = h("div", { id: "pins" }), legend = h("p", { class: "small quiet" }), product = h("div", { id: "product" });
-  root.append(top.node, headsTitle, heads.node, h("div", { class: "split even" }, h("div", null, mapTitle, map, legend), product), pins);
+  root.append(top.node, h("div", { class: "split" }, h("div", null, mapTitle, map, legend), h("div", null, headsTitle, heads.node, product)), pins);
 
   const same = ([l, head]) => l === app.layer() && head === app.head();
   function toggle() {
@@ -24,13 +24,13 @@ export function mount(root, app) {
     app.set({ pins: old.some(same) ? old.filter((pair) => !same(pair)) : [...old, [app.layer(), app.head()]] });
   }
 
-  async function whole() {
+  async function whole(key) {
     const address = `head/${app.layer()}/${app.head()}`, { epoch } = app;
     const array = await app.get(address);
     if (epoch !== app.epoch) return;
     const names = app.tokens().map(visible);
     matrix(map, array.data, array.shape, {
-      scale: "signed", label: app.t("scores.map"), rows: names, cols: names, cell: 20, row: app.query(), cursor: [app.query(), app.key()],
+      scale: "signed", label: app.t("scores.map"), rows: names, cols: names, cell: 36, row: app.query(), cursor: [app.query(), key],
       limit: max(array.data.map(Math.abs)), alpha: (t, i) => (sees(app, t, i) ? 1 : 0.3), width: map.parentElement.clientWidth,
       tip: (t, i, value) => app.t("scores.tip", { query: names[t], key: names[i], value: number(value) }),
       onCell: (t, i) => { app.set({ query: t, key: i }); explainScore(app, i, t); },
@@ -52,11 +52,10 @@ export function mount(root, app) {
   }
 
   // The dot product of the chosen query and key, term by term.
-  async function terms() {
-    const { epoch } = app, t = app.query();
-    const [qkv, line] = await Promise.all([app.get(`qkv/${app.layer()}/${app.head()}`), rowOf(app)]);
+  async function terms(line, key) {
+    const { epoch } = app, { t } = line, qkv = await app.get(`qkv/${app.layer()}/${app.head()}`);
     if (epoch !== app.epoch) return;
-    const key = app.state.key === null ? argmax(line.weights) : app.key(), scale = app.run.config.score_scale;
+    const scale = app.run.config.score_scale;
     const q = row(qkv, 0, t).data, k = row(qkv, 1, key).data, each = Float64Array.from(q, (value, i) => value * k[i]);
     const strip = (data, name) => {
       const canvas = h("canvas");
@@ -93,7 +92,10 @@ export function mount(root, app) {
     pin.setAttribute("aria-pressed", String(on));
     headsTitle.textContent = app.t("overview.title");
     mapTitle.textContent = app.t("scores.map");
-    await Promise.all([heads.update(), isWhole(app) ? whole() : pooled(), terms(), pinned()]);
+    const { epoch } = app, line = await rowOf(app);
+    if (epoch !== app.epoch) return;
+    const key = app.state.key === null ? argmax(line.weights) : app.key();
+    await Promise.all([heads.update(), isWhole(app) ? whole(key) : pooled(), terms(line, key), pinned()]);
   }
   return { update };
 }

@@ -20,7 +20,7 @@ export function mount(root, app) {
     if (epoch !== app.epoch) return;
     const { scores, seen, weights, exp, total, top: most, probs } = line, t = line.t;
     const all = Array.from(scores, (_, s) => s).filter((s) => s <= t || seen[s]);
-    const rest = all.length > MOST, list = rest ? largest(weights, MOST).map(([s]) => s).toSorted((a, b) => a - b) : all;
+    const rest = all.length > MOST, list = largest(weights, rest ? MOST : weights.length).map(([s]) => s).filter((s) => all.includes(s));
     const best = Math.max(...weights), cell = (s, key, text, onclick) => h("td", { class: "num" },
       h("button", { type: "button", class: "value num", "data-focus": `${key}${s}`, onclick }, text));
     const tell = (s) => h("tr", { class: seen[s] ? "" : "unseen" }, h("th", { scope: "row", class: "mono" }, `${visible(app.tokens()[s])} `, h("span", { class: "quiet" }, s)),

@@ -9,7 +9,7 @@ import { row } from "../core/npy.js";
 import { number, percent, visible } from "../core/text.js";
 
 export const id = "weighted";
-const MOST = 24;
+const MOST = 12;
 
 export function mount(root, app) {
   let by = "weights";
@@ -33,7 +33,7 @@ export function mount(root, app) {
     const weighed = (data) => { const best = max(data) || 1; return (i) => data[i] / best; };
     const tell = (data, query) => {
       const best = largest(data, 3).map(([i, value]) => `${visible(tokens[i])} (${i}) ${by === "weights" ? percent(value) : number(value, 3)}`);
-      said.textContent = app.t("weighted.attends", { token: `${visible(tokens[query])} (${query})`, best: best.join(", ") });
+      said.textContent = app.t("weighted.attends", { token: visible(tokens[query]), t: query, best: best.join(", ") });
     };
     shaded(strip, tokens, { weights: weighed(line[by]), chosen: t, onpick: (query) => app.set({ query }),
       onover: matrixOf && ((i) => { shade(strip, weighed(of(i ?? t))); tell(of(i ?? t), i ?? t); }) });
@@ -50,13 +50,13 @@ export function mount(root, app) {
     const data = new Float32Array(list.length * K);
     list.forEach((s, i) => data.set(row(v, s).data, i * K));
     const names = list.map((s) => `${visible(app.tokens()[s])} ${percent(weights[s])}`), seen = Array.from(weights, (_, s) => s).filter((s) => line.seen[s]);
-    const width = values.parentElement.clientWidth, limit = Math.max(...data.map(Math.abs));
+    const width = values.parentElement.clientWidth, left = Math.min(130, 0.24 * width), limit = Math.max(...data.map(Math.abs));
     titles[0].textContent = app.t(list.length < seen.length ? "weighted.heaviest" : "weighted.values", { count: list.length });
     titles[1].textContent = app.t("weighted.output");
-    matrix(values, data, [list.length, K], { scale: "signed", limit, label: titles[0].textContent, rows: names, cell: 10, cellHeight: 15, width,
+    matrix(values, data, [list.length, K], { scale: "signed", limit, label: titles[0].textContent, rows: names, left, cell: 11, cellHeight: 16, width,
       alpha: (i) => 0.08 + 0.92 * alpha[list[i]] / best, tip: (i, k, value) => app.t("weighted.tip", { token: names[i], k, value: number(value),
         part: number(value * weights[list[i]]), written: number(written[list[i]], 3) }), onCell: (i) => explainWeight(app, line, list[i]) });
-    matrix(output, z, [1, K], { scale: "signed", limit, label: titles[1].textContent, rows: [`z ${visible(app.tokens()[t])}`], cell: 10, cellHeight: 18, width,
+    matrix(output, z, [1, K], { scale: "signed", limit, label: titles[1].textContent, rows: [`z ${visible(app.tokens()[t])}`], left, cell: 11, cellHeight: 20, width,
       onCell: (_, k, value) => app.explain({ address: target, index: [t, k], value, formula: app.t("weighted.formula"), compute: dot,
         operands: [["α", weights, line.address, [2]], [`v[:, ${k}]`, Float32Array.from(weights, (_, s) => v.data[s * K + k]), from, [2, ":", k]]] }) });
   }
