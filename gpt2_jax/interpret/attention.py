@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.interpret.patterns import max_pooled
 from gpt2_jax.interpret.run import Run
 
 MOST_WHOLE = 256
 """The longest text of which whole matrices [T, T] are given out."""
-THUMB = 32
-"""Rows and columns of a pattern in the overview of all heads."""
 
 
 def scores(run: Run, layer: int, head: int) -> np.ndarray:
@@ -40,8 +39,7 @@ def pooled(run: Run, layer: int, head: int) -> np.ndarray:
 
 def thumbs(run: Run) -> np.ndarray:
     """Returns the patterns of all heads, uint8 round(255 p), max-pooled: [L, H, n, n], n <= 32."""
-    layers = range(run.subject.config.num_layers)
-    return np.stack([max_pooled(run.patterns(layer), THUMB) for layer in layers])
+    return np.stack([overview.thumbs for overview in run.overviews])
 
 
 def row(run: Run, layer: int, head: int, position: int) -> np.ndarray:
@@ -79,6 +77,8 @@ def weighted(run: Run, layer: int, head: int) -> np.ndarray:
 
 def query(run: Run, position: int) -> np.ndarray:
     """Returns the weights of one query in all heads, float32 [L, H, T]."""
+    if position == len(run) - 1:
+        return np.stack([overview.last for overview in run.overviews])
     layers = range(run.subject.config.num_layers)
     return np.stack([run.patterns(layer)[:, position] for layer in layers])
 
@@ -111,31 +111,8 @@ def heads(run: Run, layer: int, position: int) -> np.ndarray:
 
 
 def head_scores(run: Run) -> np.ndarray:
-    """Returns how much of three known kinds each head is, float32 [L, H, 3], from 0 to 1.
-
-    The weight, averaged over queries, on the token before; on the first token; and on the token
-    behind an earlier occurrence of the query's token, over queries that have one (Olsson et al.
-    2022, "In-context learning and induction heads"). 0 where there is no such query.
-    """
-    T = len(run)
-    ids = np.asarray(run.tokens)
-    behind_TxT = np.zeros((T, T), bool)
-    behind_TxT[:, 1:] = ids[:, None] == ids[None, :-1]
-    behind_TxT &= np.tri(T, k=-1, dtype=bool)
-    asks_T = behind_TxT.any(-1)
-    of_layers = []
-    for layer in range(run.subject.config.num_layers):
-        pattern_HxTxT = run.patterns(layer)
-        if T == 1:
-            of_layers.append(np.zeros((len(pattern_HxTxT), 3), np.float32))
-            continue
-        before_H = np.diagonal(pattern_HxTxT, -1, axis1=1, axis2=2).mean(-1)
-        first_H = pattern_HxTxT[:, 1:, 0].mean(-1)
-        induction_H = np.zeros_like(before_H)
-        if asks_T.any():
-            induction_H = (pattern_HxTxT * behind_TxT).sum(-1)[:, asks_T].mean(-1)
-        of_layers.append(np.stack([before_H, first_H, induction_H], axis=-1))
-    return np.stack(of_layers).astype(np.float32)
+    """Returns how much each head is of three known kinds, float32 [L, H, 3]; see `patterns`."""
+    return np.stack([overview.kinds for overview in run.overviews])
 
 
 def projection(run: Run, layer: int) -> np.ndarray:
@@ -147,18 +124,6 @@ def projection_bias(run: Run, layer: int) -> np.ndarray:
     """Returns the bias behind the heads of a layer, [D]; zeros if the model has none."""
     bias = run.subject.params[f"h_{layer}"]["attn"]["c_proj"].get("bias")
     return np.zeros(run.subject.config.d_model, np.float32) if bias is None else np.asarray(bias)
-
-
-def max_pooled(pattern_HxTxT: np.ndarray, most: int) -> np.ndarray:
-    """Returns uint8 round(255 p) of the largest weights in at most `most` bins of rows and columns.
-
-    Bin i has the tokens from floor(i T / n) on.
-    """
-    T = pattern_HxTxT.shape[-1]
-    n = min(T, most)
-    starts = np.arange(n) * T // n
-    largest = np.maximum.reduceat(np.maximum.reduceat(pattern_HxTxT, starts, 1), starts, 2)
-    return np.rint(255 * largest).astype(np.uint8)
 
 
 def _of_head(run: Run, layer: int, name: str, head: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.interpret import programs
 from gpt2_jax.interpret.interventions import NO_INTERVENTIONS, Interventions
+from gpt2_jax.interpret.patterns import Overview, overview
 from gpt2_jax.model import lengths
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.gpt2 import GPT2
@@ -117,6 +118,7 @@ class Run:
       residual: float32 [2 L + 1, S, D] on the device, of which the first T positions are the
         text: what enters the first block, then what each block has behind its attention and behind
         its MLP.
+      overviews: of the attention patterns of each layer.
     """
 
     def __init__(
@@ -146,13 +148,16 @@ class Run:
         self._embedded = programs.embed(subject.model, subject.outside, jnp.asarray(padded))
         stream = programs.empty_stream(subject.model, self._embedded.embedding_TxD)
         rows = [stream.x_BxTxD[0]]
+        self.overviews: list[Overview] = []
         self._patterns: list[np.ndarray] | None = [] if self._keeps_patterns(size) else None
         self._recent: dict[int, dict[str, jax.Array]] = {}
         for layer in range(subject.config.num_layers):
             stream, shown = self._run_block(layer, stream, ("resid_mid", _PATTERN))
             rows += [shown["resid_mid"][0], stream.x_BxTxD[0]]
+            pattern_HxTxT = self._text_of(shown[_PATTERN])
+            self.overviews.append(overview(pattern_HxTxT, self.tokens))
             if self._patterns is not None:
-                self._patterns.append(self._text_of(shown[_PATTERN]))
+                self._patterns.append(pattern_HxTxT)
         self.residual = jnp.stack(rows)
         self._first_v = stream.first_v_BxTxHxK
 

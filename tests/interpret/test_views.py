@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import numpy as np
@@ -14,6 +13,7 @@ from gpt2_jax.formats.model import Model
 from gpt2_jax.interpret.attribution import parts_of
 from gpt2_jax.interpret.inspection import Inspection
 from gpt2_jax.interpret.interventions import Interventions
+from gpt2_jax.interpret.patterns import kinds
 from gpt2_jax.interpret.run import Run, Subject
 from gpt2_jax.interpret.views import VIEWS
 from gpt2_jax.tokenizers.byte import ByteTokenizer
@@ -229,37 +229,17 @@ def test_one_token_and_a_full_context():
 
 
 def test_head_scores_know_the_kinds():
-    run = model_with_patterns(
-        [
-            np.eye(6, k=-1) + np.diag([1, 0, 0, 0, 0, 0]),  # the token before
-            np.concatenate([np.ones((6, 1)), np.zeros((6, 5))], axis=1),  # the first token
-            # Tokens 1 2 3 1 2 3: behind the first 1 is slot 1, behind the first 2 slot 2.
-            np.array([[1, 0, 0, 0, 0, 0]] * 3 + [list(row) for row in np.eye(6)[1:4]]),
-        ]
-    )
-    from gpt2_jax.interpret.attention import head_scores
-
-    previous, first, induction = head_scores(run)[0].T
+    patterns = [
+        np.eye(6, k=-1) + np.diag([1, 0, 0, 0, 0, 0]),  # the token before
+        np.concatenate([np.ones((6, 1)), np.zeros((6, 5))], axis=1),  # the first token
+        # Tokens 1 2 3 1 2 3: behind the first 1 is slot 1, behind the first 2 slot 2.
+        np.array([[1, 0, 0, 0, 0, 0]] * 3 + [list(row) for row in np.eye(6)[1:4]]),
+    ]
+    previous, first, induction = kinds(np.asarray(patterns, np.float32), [1, 2, 3, 1, 2, 3]).T
     # Query 0 has no token before it and is left out; of the last head, queries 1 and 2 see slot 0.
     np.testing.assert_allclose(previous, [1, 0.2, 0.2], atol=1e-6)
     np.testing.assert_allclose(first, [0.2, 1, 0.4], atol=1e-6)
     np.testing.assert_allclose(induction, [0, 0, 1], atol=1e-6)
-
-
-def model_with_patterns(patterns):
-    class Fake:
-        tokens = [1, 2, 3, 1, 2, 3]  # noqa: RUF012
-
-        class subject:
-            config = dataclasses.replace(tiny_config(num_layers=1, scan_unroll=1).model)
-
-        def __len__(self):
-            return 6
-
-        def patterns(self, layer):
-            return np.asarray(patterns, np.float32)
-
-    return Fake()
 
 
 def test_the_summary_says_how_each_token_was_predicted():
