@@ -1,0 +1,152 @@
+"""What is said of models as a whole: their card, two of them, one over its steps, one step more."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.interpret.card import card, parts_of, sizes
+from gpt2_jax.interpret.comparison import compare
+from gpt2_jax.interpret.curves import curves
+from gpt2_jax.interpret.run import Run, Subject
+from gpt2_jax.interpret.training_step import training_step
+from gpt2_jax.model.flops import num_params
+from gpt2_jax.model.gpt2 import GPT2
+from gpt2_jax.tokenizers.byte import ByteTokenizer
+from gpt2_jax.tokenizers.char import CharTokenizer
+from tests.inference.tiny import noisy_params, tiny_config
+
+TEXT = [104, 105, 32, 104, 105]
+
+
+@pytest.fixture(scope="module")
+def subjects():
+    config = tiny_config()
+    return [Subject(config, noisy_params(config, seed), ByteTokenizer()) for seed in (0, 1)]
+
+
+def logprobs(subject, params=None):
+    params = subject.params if params is None else params
+    logits, _ = subject.model.apply({"params": params}, jnp.asarray([TEXT]), method=GPT2.logits)  # pyright: ignore
+    return jax.nn.log_softmax(logits[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bias": False, "tie_embeddings": False, "position": "rotary", "norm": "rms"},
+        {"activation": "swiglu", "norm_position": "post", "position": "relative"},
+        {"x0_residual": True, "qk_norm": "rms", "lora_rank": 4},
+    ],
+)
+def test_the_parts_of_a_card_sum_to_the_parameters(changes):
+    config = tiny_config(**changes).model
+    found = card(config)
+    assert sum(part["count"] for part in found["parts"]) == found["parameters"]
+    assert found["parameters"] == num_params(config)
+    assert all(part["count"] > 0 for part in found["parts"])
+    json.dumps(found)
+
+
+def test_parts_are_what_their_formulas_say():
+    config = tiny_config().model
+    letters = {"V": 257, "S": 32, "D": 32, "L": 2, "F": 128}
+    for part in parts_of(config):
+        formula = part["formula"].replace(" (", "*(").replace(" D", "*D").replace(" F", "*F")
+        formula = formula.replace("+*", "+ ").replace("(*", "(")
+        assert eval(formula, dict(letters)) == part["count"], part
+
+
+def test_the_four_sizes_and_gpt3_are_the_published_ones():
+    assert {entry["name"]: entry["parameters"] for entry in sizes()} == {
+        "gpt2": 124_439_808,
+        "medium": 354_823_168,
+        "large": 774_030_080,
+        "xl": 1_557_611_200,
+        "gpt3": 174_604_259_328,
+    }
+
+
+def test_two_models_differ_by_the_divergence_of_their_predictions(subjects):
+    runs = [Run(subject, TEXT) for subject in subjects]
+    found = compare(*runs)
+    a, b = (np.asarray(logprobs(subject), np.float64) for subject in subjects)
+    np.testing.assert_allclose(found["kl"], (np.exp(a) * (a - b)).sum(-1), rtol=1e-4)
+    assert found["aligned"] == "tokens" and np.shape(found["head_scores"]) == (2, 4, 3)
+    ids = {entry[0] for entry in found["next"]}
+    assert ids == {*np.argsort(-a[-1])[:10].tolist(), *np.argsort(-b[-1])[:10].tolist()}
+    for i, _, of_a, of_b in found["next"]:
+        assert (of_a, of_b) == pytest.approx((np.exp(a[-1, i]), np.exp(b[-1, i])), rel=1e-4)
+    same = compare(runs[0], Run(subjects[0], TEXT))
+    assert max(same["kl"]) == 0 and np.abs(same["head_scores"]).max() == 0
+
+
+def test_other_tokens_of_one_text_are_aligned_on_its_bytes(subjects):
+    tokenizer = CharTokenizer("hié ")
+    config = tiny_config(tokenizer)
+    of_chars = Subject(config, noisy_params(config), tokenizer)
+    a = Run(subjects[0], ByteTokenizer().encode("hié h"))
+    b = Run(of_chars, tokenizer.encode("hié h"))
+    found = compare(a, b)
+    # é is two bytes, and one character.
+    assert found["aligned"] == "bytes" and [row[0] for row in found["bytes"]] == [1, 2, 4, 5, 6]
+    assert found["bytes"][0][1:] == [0, 0] and found["bytes"][-1][1] > found["bytes"][1][1] > 0
+    with pytest.raises(UserError, match="different texts"):
+        compare(a, Run(of_chars, tokenizer.encode("hi")))
+
+
+def test_curves_follow_a_text_from_step_to_step(subjects):
+    lines = [*curves([10, 20], lambda step: subjects[step // 10 - 1], TEXT)]
+    assert [line["step"] for line in lines] == [10, 20]
+    for line, subject in zip(lines, subjects, strict=True):
+        picked = np.asarray(logprobs(subject))[np.arange(4), TEXT[1:]]
+        assert line["loss"] == pytest.approx(-picked.mean(), rel=1e-4)
+    assert lines[1]["kl"] == 0 < lines[0]["kl"]
+    (alone,) = curves([10], lambda step: subjects[0], [5])
+    assert alone["loss"] is None
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.05), ("adamw", 1e-3)])
+def test_a_training_step_is_one_update_of_a_copy(subjects, optimizer, rate):
+    subject = subjects[0]
+    before = jax.tree.map(np.array, subject.params)
+    found = training_step(subject, TEXT, optimizer, rate)
+
+    def loss(params):
+        return -jnp.mean(logprobs(subject, params)[jnp.arange(4), jnp.asarray(TEXT[1:])])
+
+    transform = (
+        optax.sgd(rate) if optimizer == "sgd" else optax.adamw(rate, b2=0.95, weight_decay=0)
+    )
+    value, gradient = jax.value_and_grad(loss)(subject.params)
+    updates, _ = transform.update(gradient, transform.init(subject.params), subject.params)
+    after = loss(optax.apply_updates(subject.params, updates))
+    assert found["loss"] == pytest.approx(float(value), rel=1e-4)
+    assert found["loss_after"] == pytest.approx(float(after), rel=1e-3)
+    assert found["loss_after"] < found["loss"]
+    assert [entry["label"] for entry in found["predictions"]] == ["i", " ", "h", "i"]
+    assert found["gradient_norm"] == pytest.approx(float(optax.global_norm(gradient)), rel=1e-4)
+    jax.tree.map(np.testing.assert_array_equal, before, subject.params)
+    json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "optimizer", "rate", "words"),
+    [
+        ([1], "sgd", 0.1, "2 to 32 tokens"),
+        ([1] * 33, "sgd", 0.1, "2 to 32 tokens"),
+        (TEXT, "lion", 0.1, "sgd or adamw"),
+        (TEXT, "sgd", 0, "must be positive"),
+        (TEXT, "sgd", float("nan"), "must be positive"),
+    ],
+)
+def test_a_step_that_cannot_be_taken_is_one_line(subjects, tokens, optimizer, rate, words):
+    with pytest.raises(UserError, match=words):
+        training_step(subjects[0], tokens, optimizer, rate)
