@@ -113,7 +113,9 @@ def test_curves_follow_a_text_from_step_to_step(subjects):
     assert alone["loss"] is None
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.05), ("adamw", 1e-3)])
+@pytest.mark.parametrize(
+    ("optimizer", "rate"), [pytest.param("sgd", 0.05, marks=pytest.mark.slow), ("adamw", 1e-3)]
+)
 def test_a_training_step_is_one_update_of_a_copy(subjects, optimizer, rate):
     subject = subjects[0]
     before = jax.tree.map(np.array, subject.params)
