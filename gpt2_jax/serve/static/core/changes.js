@@ -1,0 +1,30 @@
+// Reads and writes the interventions of the state: {heads: [[l, h, factor]], mlps, neurons, unmasked, swaps}.
+
+const same = (row, key) => key.every((value, i) => row[i] === value);
+
+// The factor of a head, an MLP or a neuron; 1 where nothing is changed.
+export function factorOf(app, kind, key) {
+  return app.state.interventions?.[kind]?.find((row) => same(row, key))?.at(-1) ?? 1;
+}
+
+function put(app, kind, rows) {
+  const { [kind]: _, ...others } = app.state.interventions ?? {};
+  app.set({ interventions: rows.length ? { ...others, [kind]: rows } : others });
+}
+
+const of = (app, kind) => app.state.interventions?.[kind] ?? [];
+
+// Sets a factor; null takes it from the list, which 1 does not.
+export function changed(app, kind, key, factor) {
+  const rows = of(app, kind).filter((row) => !same(row, key));
+  put(app, kind, factor === null ? rows : [...rows, [...key, factor]]);
+}
+
+// Takes the mask off a layer, or puts it back.
+export function unmask(app, layer, off) {
+  put(app, "unmasked", [...of(app, "unmasked").filter((l) => l !== layer), ...(off ? [layer] : [])].sort((a, b) => a - b));
+}
+
+export const addSwap = (app, swap) => put(app, "swaps", [...of(app, "swaps"), swap]);
+export const removeSwap = (app, i) => put(app, "swaps", of(app, "swaps").filter((_, n) => n !== i));
+export const isChanged = (app) => Object.values(app.state.interventions ?? {}).some((list) => list.length);
