@@ -1,5 +1,78 @@
+// One logit: the last vector times the token's output vector, and as a sum over the model's parts.
+
+import { matrix } from "../core/canvas.js";
+import { fill, h } from "../core/dom.js";
+import { difference, dot, largest, sum } from "../core/math.js";
+import { row } from "../core/npy.js";
+import { amounts, places, words } from "../core/parts.js";
+import { number, visible } from "../core/text.js";
+
 export const id = "logits";
+const SHOWN = 10;
 
 export function mount(root, app) {
-  return { update() {} };
+  const tools = h("p", { class: "tools" }), list = h("div"), title = h("h3"), product = h("p"), parts = h("h3"), error = h("p", { class: "error" });
+  const sizes = h("div"), heads = h("canvas"), headsTitle = h("h4"), mlps = h("div"), mlpsTitle = h("h4"), check = h("p", { class: "small quiet check" });
+  const own = h("div", { class: "split" }, h("div", null, headsTitle, heads), h("div", null, mlpsTitle, mlps));
+  root.append(tools, title, list, product, parts, error, sizes, own, check);
+  let token = null;
+
+  async function explain(t, value) {
+    const [last, output] = await Promise.all([app.get(`ln/f/${t}`), app.get(`output/${token}`)]);
+    const cap = app.run.config.logit_softcap;
+    app.explain({
+      address: `logits/${t}`, index: [token], value, formula: app.t(cap ? "logits.capped" : "logits.formula", { cap }),
+      operands: [["ln_f(x)", row(last, 1).data, last.address, [1]], ["w", output.data, output.address, []]],
+      compute: (x, w) => (cap ? cap * Math.tanh(dot(x, w) / cap) : dot(x, w)),
+    });
+  }
+
+  function showParts(found, logit) {
+    const { num_layers: L, num_heads: H, logit_softcap: cap } = app.run.config, data = found.data, first = L * H;
+    const of = (from, count) => sum(data.subarray(from, from + count)), last = first + 2 * L;
+    const rows = [["heads", of(0, first)], ["biases", of(first, L)], ["mlps", of(first + L, L)], ["token", data[last]], ["position", data[last + 1]], ["norms", data[last + 2]]];
+    fill(sizes, amounts(rows.map(([name, value]) => ({ name: app.t(`part.${name}`), value })), { label: parts.textContent }));
+    headsTitle.textContent = app.t("logits.heads");
+    matrix(heads, data.subarray(0, first), [L, H], {
+      scale: "signed", cell: 26, rows: Array.from({ length: L }, (_, l) => String(l)), cols: Array.from({ length: H }, (_, n) => String(n)),
+      label: headsTitle.textContent, cursor: [app.state.layer, app.state.head],
+      tip: (l, n, value) => `${app.t("head.of", { layer: l, head: n })}: ${number(value)}`,
+      onCell: (l, n, value) => {
+        app.set({ layer: l, head: n });
+        app.explain({ address: found.address, index: [l * H + n], value, formula: app.t("logits.part") });
+      },
+    });
+    mlpsTitle.textContent = app.t("logits.mlps");
+    fill(mlps, amounts(Array.from({ length: L }, (_, l) => ({ name: app.t("row.mlp", { layer: l }), value: data[first + L + l] }))));
+    const total = sum(data.subarray(0, last + 3)), uncapped = cap ? cap * Math.atanh(logit / cap) : logit;
+    check.textContent = app.t("logits.check", { count: last + 3, sum: number(total, 7), logit: number(uncapped, 7), difference: number(difference(total, uncapped), 2) });
+  }
+
+  async function update() {
+    const epoch = app.epoch, t = app.query();
+    const logits = await app.get(`logits/${t}`), best = largest(logits.data, SHOWN);
+    if (epoch !== app.epoch) return;
+    if (token === null || !best.some(([other]) => other === token)) token = best[0][0];
+    fill(tools, places(app, "query"));
+    const texts = await words(app, best.map(([other]) => other));
+    if (epoch !== app.epoch) return;
+    const text = texts[best.findIndex(([other]) => other === token)], value = logits.data[token];
+    title.textContent = app.t("logits.best", { token: visible(app.tokens()[t]) });
+    fill(list, amounts(best.map(([other, value], i) => ({
+      name: texts[i], value, on: other === token, onclick: () => { token = other; app.changed(); },
+    })), { label: title.textContent }));
+    fill(product, h("button", { type: "button", onclick: () => explain(t, value) }, app.t("logits.product", { text, D: app.run.config.d_model, value: number(value, 6) })));
+    parts.textContent = app.t("logits.parts", { text });
+    try {
+      const found = await app.get(`attribution/${t}/${token}`);
+      if (epoch !== app.epoch) return;
+      error.textContent = "";
+      own.hidden = sizes.hidden = check.hidden = false;
+      showParts(found, value);
+    } catch (problem) {
+      error.textContent = app.sentence(problem);
+      own.hidden = sizes.hidden = check.hidden = true;
+    }
+  }
+  return { update };
 }
