@@ -25,7 +25,7 @@ export function mount(root, app) {
       const answer = await app.post("train_step", { ...request, optimizer: optimizer.value, learning_rate: Number(rate.value) });
       if (run !== app.run.run) return;
       [of, step] = [run, answer];
-      app.say(app.t("training.loss", { before: number(step.loss), after: number(step.loss_after) }));
+      app.say(app.t("training.done", { before: number(step.loss), after: number(step.loss_after) }));
     } catch (problem) {
       error.textContent = app.sentence(problem);
     } finally {

@@ -1,0 +1,51 @@
+// Saves what the page shows: a picture, a table, all numbers of the state, a lesson.
+
+import { fill, h } from "../core/dom.js";
+import { csvOf, pngOf, save, svgOf, views } from "../core/picture.js";
+
+export const id = "export";
+
+export function mount(root, app) {
+  const select = h("select", { id: "export-view", onfocus: list }), label = h("label", { for: select.id }), text = h("p", { class: "small quiet" });
+  const error = h("p", { class: "error", role: "status" });
+  let found = [];
+  const node = () => (found[select.selectedIndex] ?? found[0])?.node;
+  const name = (ending) => `${found[select.selectedIndex]?.name.split(":")[0] ?? "explorer"}.${ending}`;
+  const kinds = {
+    png: async () => save(name("png"), await pngOf(node())), svg: () => save(name("svg"), svgOf(node()), "image/svg+xml"),
+    csv: () => save(name("csv"), csvOf(node()), "text/csv"), json: async () => save("explorer.json", await numbers(), "application/json"),
+    lesson: async () => save("lesson.html", await app.blob(`run/${app.run.run}/lesson.html`)),
+  };
+  const buttons = Object.entries(kinds).map(([kind, act]) => h("button", { type: "button", "data-export": kind, onclick: () => run(act) }));
+  root.append(text, h("p", { class: "wide" }, label, select), h("div", { class: "stack" }, buttons), error);
+
+  async function run(act) {
+    error.textContent = "";
+    try {
+      await act();
+    } catch (problem) {
+      error.textContent = app.sentence(problem);
+    }
+  }
+
+  async function numbers() {
+    const arrays = await app.arrays(), as = ({ shape, data }) => ({ shape, data: Array.from(data, (value) => (Number.isFinite(value) ? value : null)) });
+    return JSON.stringify({ format: "gpt2_jax explorer", version: 1, state: app.state, summary: app.run, arrays: Object.fromEntries(arrays.map((array) => [array.address, as(array)])) });
+  }
+
+  function list() {
+    const chosen = node();
+    found = views();
+    fill(select, found.map(({ node, name }) => h("option", { selected: node === chosen }, name)));
+    buttons.slice(0, 3).forEach((button) => (button.disabled = !found.length));
+  }
+
+  function update() {
+    text.textContent = app.t("export.text");
+    label.textContent = app.t("export.view");
+    for (const button of buttons) button.textContent = app.t(`export.${button.dataset.export}`);
+    buttons.at(-1).hidden = Boolean(app.lesson);
+    if (document.activeElement !== select) list();
+  }
+  return { update };
+}
