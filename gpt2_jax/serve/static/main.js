@@ -6,6 +6,7 @@ import { makePanels } from "./core/panels.js";
 import { ask } from "./core/ask.js";
 import * as source from "./core/source.js";
 import { makeStore } from "./core/store.js";
+import { makeTour } from "./core/tour.js";
 import { sections } from "./sections/index.js";
 
 const DOCS = { en: "docs/how_gpt2_works.md", zh: "docs/how_gpt2_works.zh.md" };
@@ -39,6 +40,7 @@ app.go = (id) => {
   byId(id).scrollIntoView({ behavior: calm ? "auto" : "smooth" });
   byId(`${id}-title`).focus({ preventScroll: true });
 };
+app.tour = makeTour(app);
 app.open = panels.open;
 app.close = panels.close;
 app.explain = (cell) => {
@@ -74,6 +76,7 @@ function changed() {
     draw(part);
   }
   panels.update();
+  app.tour.update();
 }
 
 function translate() {

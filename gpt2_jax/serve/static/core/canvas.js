@@ -200,6 +200,10 @@ function listen(chart) {
   canvas.addEventListener("blur", () => draw(chart));
 }
 
+// What a canvas shows, and how its values become colors; for exports.
+export const chartOf = (canvas) => charts.get(canvas);
+export const colorsOf = painter;
+
 // Draws data [height, width] on a canvas; call it again with other data or options to redraw.
 //   scale: "unit", "bytes", "signed", "max" or [low, high]; colors: x -> [r, g, b]; limit: magnitude that is full
 //   label: what it is, in words;  rows, cols: names of rows and columns, drawn where they fit

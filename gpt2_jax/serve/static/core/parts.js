@@ -1,27 +1,10 @@
-// Controls and lists that several sections share.
+// Lists and words that several sections share.
 
 import { h } from "./dom.js";
 import { visible, number } from "./text.js";
 
-// Selects of the layer and the head, and the position, as labels for a row of tools.
-export function places(app, ...names) {
-  const { num_layers, num_heads } = app.run.config;
-  const sizes = { layer: num_layers, head: num_heads };
-  const select = (name) => h("select", {
-    "data-focus": name, onchange: ({ target }) => app.set({ [name]: Number(target.value) }),
-  }, Array.from({ length: sizes[name] }, (_, i) => h("option", { value: i, selected: i === app.state[name] }, i)));
-  const position = () => [h("input", {
-    type: "number", min: 0, max: app.tokens().length - 1, value: app.query(), "data-focus": "query",
-    onchange: ({ target }) => app.set({ query: Math.min(Math.max(0, Number(target.value)), app.tokens().length - 1) }),
-  }), " ", h("code", null, visible(app.tokens()[app.query()]))];
-  return names.map((name) => h("label", null, app.t(`place.${name}`), " ", name === "query" ? position() : select(name)));
-}
-
-// The layer and the head of the state, within what the model has.
-export function at(app) {
-  const { num_layers: L, num_heads: H } = app.run.config;
-  return { l: Math.min(app.state.layer, L - 1), h: Math.min(app.state.head, H - 1), t: app.query() };
-}
+// Layer, head and position of the state.
+export const at = (app) => ({ l: app.layer(), h: app.head(), t: app.query() });
 
 // A list of bars: rows of {name, value, text, onclick, on}; values below zero go to the left.
 export function amounts(rows, { most, label } = {}) {

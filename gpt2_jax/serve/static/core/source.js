@@ -49,6 +49,8 @@ export async function getJson(path) {
   return (await ask(path)).json();
 }
 
+export const getBlob = async (path) => (await ask(path)).blob();
+
 const posted = (body, signal) => ({
   method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" }, signal,
 });

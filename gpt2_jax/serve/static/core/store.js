@@ -141,6 +141,8 @@ export function makeStore(onchange) {
   app.lines = source.postLines;
   app.fetch = source.getJson;
   app.file = source.getFile;
+  app.blob = source.getBlob;
+  app.arrays = async () => (await Promise.allSettled(kept.values())).flatMap(({ value }) => value ?? []);
 
   // Appends a token; undo takes it back.
   app.extend = (id) => {

@@ -1,9 +1,10 @@
 // The KV cache: what a token adds to it, that the rest of it stays, and the work that it saves.
 
 import { matrix } from "../core/canvas.js";
+import { controls } from "../core/controls.js";
 import { fill, h, s } from "../core/dom.js";
 import { row } from "../core/npy.js";
-import { at, places } from "../core/parts.js";
+import { at } from "../core/parts.js";
 import { number, visible } from "../core/text.js";
 
 export const id = "cache";
@@ -20,10 +21,10 @@ function work(app, T, N) {
 }
 
 export function mount(root, app) {
-  const facts = h("dl", { class: "pairs" }), tools = h("p", { class: "tools" }), K = h("canvas"), V = h("canvas"), kTitle = h("h4"), vTitle = h("h4");
+  const facts = h("dl", { class: "pairs" }), tools = controls(app, ["layer", "head"]), K = h("canvas"), V = h("canvas"), kTitle = h("h4"), vTitle = h("h4");
   const same = h("p", { class: "small check", role: "status" }), picture = h("div", { class: "scroll", tabindex: 0, role: "region" }), saved = h("h3"), legend = h("p", { class: "small quiet" }), table = h("div");
   const kept = h("h3"), note = h("p", { class: "small quiet" });
-  root.append(facts, kept, tools, h("div", { class: "split even" }, h("div", null, kTitle, K), h("div", null, vTitle, V)), same, saved, picture, legend, table, note);
+  root.append(facts, kept, tools.node, h("div", { class: "split even" }, h("div", null, kTitle, K), h("div", null, vTitle, V)), same, saved, picture, legend, table, note);
   let earlier = null;
 
   // How far rows that were there before the last token moved; the cache relies on 0.
@@ -55,7 +56,7 @@ export function mount(root, app) {
 
   async function update() {
     const epoch = app.epoch, { l, h: head } = at(app), T = app.tokens().length;
-    fill(tools, places(app, "layer", "head"));
+    tools.update();
     kept.textContent = app.t("cache.kept");
     kTitle.textContent = app.t("cache.keys");
     vTitle.textContent = app.t("cache.values");

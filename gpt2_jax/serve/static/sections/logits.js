@@ -1,20 +1,21 @@
 // One logit: the last vector times the token's output vector, and as a sum over the model's parts.
 
 import { matrix } from "../core/canvas.js";
+import { controls } from "../core/controls.js";
 import { fill, h } from "../core/dom.js";
 import { difference, dot, largest, sum } from "../core/math.js";
 import { row } from "../core/npy.js";
-import { amounts, places, words } from "../core/parts.js";
+import { amounts, words } from "../core/parts.js";
 import { number, visible } from "../core/text.js";
 
 export const id = "logits";
 const SHOWN = 10;
 
 export function mount(root, app) {
-  const tools = h("p", { class: "tools" }), list = h("div"), title = h("h3"), product = h("p"), parts = h("h3"), error = h("p", { class: "error" });
+  const tools = controls(app, ["query"]), list = h("div"), title = h("h3"), product = h("p"), parts = h("h3"), error = h("p", { class: "error" });
   const sizes = h("div"), heads = h("canvas"), headsTitle = h("h4"), mlps = h("div"), mlpsTitle = h("h4"), check = h("p", { class: "small quiet check" });
   const own = h("div", { class: "split" }, h("div", null, headsTitle, heads), h("div", null, mlpsTitle, mlps));
-  root.append(tools, title, list, product, parts, error, sizes, own, check);
+  root.append(tools.node, title, list, product, parts, error, sizes, own, check);
   let token = null;
 
   async function explain(t, value) {
@@ -53,7 +54,7 @@ export function mount(root, app) {
     const logits = await app.get(`logits/${t}`), best = largest(logits.data, SHOWN);
     if (epoch !== app.epoch) return;
     if (token === null || !best.some(([other]) => other === token)) token = best[0][0];
-    fill(tools, places(app, "query"));
+    tools.update();
     const texts = await words(app, best.map(([other]) => other));
     if (epoch !== app.epoch) return;
     const text = texts[best.findIndex(([other]) => other === token)], value = logits.data[token];

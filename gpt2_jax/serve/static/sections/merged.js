@@ -1,21 +1,22 @@
 // The outputs of all heads at one position, side by side: the vector that the projection reads.
 
 import { matrix } from "../core/canvas.js";
+import { controls } from "../core/controls.js";
 import { fill, h } from "../core/dom.js";
 import { row } from "../core/npy.js";
 import { dot } from "../core/math.js";
-import { at, places } from "../core/parts.js";
+import { at } from "../core/parts.js";
 import { visible } from "../core/text.js";
 
 export const id = "merged";
 const MOST_BYTES = 2 ** 22;
 
 export function mount(root, app) {
-  const tools = h("p", { class: "tools" }), note = h("p", { class: "small quiet" });
+  const tools = controls(app, ["layer", "query"]), note = h("p", { class: "small quiet" });
   const heads = h("canvas"), band = h("canvas"), names = h("div", { class: "segments small", "aria-hidden": "true" });
   const title = h("h3"), joined = h("h3"), more = h("button", { type: "button" });
   const drawn = h("div", null, title, heads, joined, band, names, note);
-  root.append(tools, more, drawn);
+  root.append(tools.node, more, drawn);
   const agreed = new Set();
 
   async function explain(l, head, k, value) {
@@ -32,7 +33,7 @@ export function mount(root, app) {
   async function update() {
     const epoch = app.epoch, { l, t } = at(app);
     const { num_heads: H, head_dim: K } = app.run.config, T = app.tokens().length;
-    fill(tools, places(app, "layer", "query"));
+    tools.update();
     const asked = `${app.run.run}/${l}`, bytes = H * T * K * 4;
     more.hidden = bytes <= MOST_BYTES || agreed.has(asked);
     drawn.hidden = !more.hidden;

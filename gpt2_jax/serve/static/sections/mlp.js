@@ -2,9 +2,10 @@
 
 import { ACTIVATIONS } from "../core/activations.js";
 import { vector } from "../core/canvas.js";
+import { controls } from "../core/controls.js";
 import { fill, h, s } from "../core/dom.js";
 import { row } from "../core/npy.js";
-import { amounts, at, places, toggle, words } from "../core/parts.js";
+import { amounts, at, toggle, words } from "../core/parts.js";
 import { number, visible } from "../core/text.js";
 import { changed, factorOf } from "../core/changes.js";
 
@@ -27,10 +28,10 @@ function curve(app, pre, post) {
 }
 
 export function mount(root, app) {
-  const tools = h("p", { class: "tools" }), sizes = h("div", { class: "updown", "aria-hidden": "true" });
+  const tools = controls(app, ["layer", "query"]), sizes = h("div", { class: "updown", "aria-hidden": "true" });
   const plot = h("div", { class: "grow" }), strongest = h("div"), said = h("div"), title = h("h3"), list = h("h3");
   const hidden = h("canvas"), all = h("h3"), out = h("canvas"), added = h("h3"), fact = h("p", { class: "small quiet" });
-  root.append(tools, sizes, h("div", { class: "split" }, h("div", null, title, plot, fact), h("div", null, list, strongest)), said, all, hidden, added, out);
+  root.append(tools.node, sizes, h("div", { class: "split" }, h("div", null, title, plot, fact), h("div", null, list, strongest)), said, all, hidden, added, out);
   let chosen = null;
 
   function explain(l, t, pre, post, n) {
@@ -55,7 +56,7 @@ export function mount(root, app) {
 
   async function update() {
     const epoch = app.epoch, { l, t } = at(app), { d_model: D, mlp_width: F, activation } = app.run.config;
-    fill(tools, places(app, "layer", "query"));
+    tools.update();
     const [both, strong, adds] = await Promise.all([app.get(`mlp/${l}/${t}`), app.get(`neurons/${l}`), app.get(`mlp_out/${l}/${t}`)]);
     if (epoch !== app.epoch) return;
     const pre = row(both, 0).data, post = row(both, 1).data, best = row(strong, t), count = Math.min(SHOWN, best.shape[0]);

@@ -1,10 +1,11 @@
 // What attention adds to the stream: each head's part through its rows of W_O, and the bias.
 
 import { matrix } from "../core/canvas.js";
+import { controls } from "../core/controls.js";
 import { fill, h, s } from "../core/dom.js";
 import { row } from "../core/npy.js";
 import { dot, norm, sum } from "../core/math.js";
-import { amounts, at, places } from "../core/parts.js";
+import { amounts, at } from "../core/parts.js";
 import { number } from "../core/text.js";
 
 export const id = "projection";
@@ -24,13 +25,13 @@ function lowRank(D, K) {
 }
 
 export function mount(root, app) {
-  const tools = h("p", { class: "tools" }), parts = h("div"), check = h("p", { class: "small quiet check" });
+  const tools = controls(app, ["layer", "query"]), parts = h("div"), check = h("p", { class: "small quiet check" });
   const canvas = h("canvas"), title = h("h3"), each = h("h3"), map = h("h3"), about = h("p", { class: "small quiet" }), picture = h("div");
-  root.append(tools, each, parts, check, title, canvas, map, picture, about);
+  root.append(tools.node, each, parts, check, title, canvas, map, picture, about);
 
   async function update() {
     const epoch = app.epoch, { l, h: chosen, t } = at(app), { num_heads: H, head_dim: K, d_model: D } = app.run.config;
-    fill(tools, places(app, "layer", "query"));
+    tools.update();
     const heads = await app.get(`heads/${l}/${t}`);
     if (epoch !== app.epoch) return;
     const part = (i) => row(heads, i).data, total = part(H + 1), length = norm(total) || 1;

@@ -1,21 +1,22 @@
 // The residual stream: how long its vectors are, and what each row of it would predict (the lens).
 
 import { matrix } from "../core/canvas.js";
+import { controls } from "../core/controls.js";
 import { css, tint } from "../core/colors.js";
 import { fill, h } from "../core/dom.js";
 import { norm } from "../core/math.js";
 import { row } from "../core/npy.js";
-import { places, rowName, words } from "../core/parts.js";
+import { rowName, words } from "../core/parts.js";
 import { number, percent, visible } from "../core/text.js";
 
 export const id = "residual";
 const TOP = 10, SHOWN = 4;
 
 export function mount(root, app) {
-  const tools = h("p", { class: "tools" }), title = h("h3"), norms = h("canvas"), lens = h("h3"), table = h("div", { class: "scroll tall", tabindex: 0, role: "region" });
+  const tools = controls(app, ["query"]), title = h("h3"), norms = h("canvas"), lens = h("h3"), table = h("div", { class: "scroll tall", tabindex: 0, role: "region" });
   const about = h("p", { class: "small quiet check" }), grid = h("div", { class: "scroll tall", tabindex: 0, role: "region", hidden: true }), all = h("h3");
   const read = h("button", { type: "button", onclick: readAll });
-  root.append(title, norms, h("div", null, tools), lens, table, about, all, h("p", null, read), grid);
+  root.append(title, norms, tools.node, lens, table, about, all, h("p", null, read), grid);
   let shown = null, reading = 0;
 
   const shade = (prob) => ({ background: css(tint(prob)) });
@@ -61,7 +62,7 @@ export function mount(root, app) {
 
   async function update() {
     const epoch = app.epoch, t = app.query();
-    fill(tools, places(app, "query"));
+    tools.update();
     title.textContent = app.t("residual.norms");
     lens.textContent = app.t("residual.lens", { token: visible(app.tokens()[t]) });
     all.textContent = app.t("residual.grid");
