@@ -7,9 +7,8 @@ import { visible, number } from "./text.js";
 export const at = (app) => ({ l: app.layer(), h: app.head(), t: app.query() });
 
 // A list of bars: rows of {name, value, text, onclick, on}; values below zero go to the left.
-export function amounts(rows, { most, label } = {}) {
+export function amounts(rows, { most, label, signed = rows.some(({ value }) => value < 0) } = {}) {
   const top = most ?? Math.max(1e-30, ...rows.map(({ value }) => Math.abs(value)));
-  const signed = rows.some(({ value }) => value < 0);
   const bar = ({ name, value, text, onclick, on }) => h("li", null,
     onclick ? h("button", { type: "button", onclick, "aria-pressed": on === undefined ? null : String(on), "data-focus": `bar ${name}` }, name)
       : h("span", null, name),

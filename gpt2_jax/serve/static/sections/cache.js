@@ -22,7 +22,7 @@ function work(app, T, N) {
 
 export function mount(root, app) {
   const facts = h("dl", { class: "pairs" }), tools = controls(app, ["layer", "head"]), K = h("canvas"), V = h("canvas"), kTitle = h("h4"), vTitle = h("h4");
-  const same = h("p", { class: "small check", role: "status" }), picture = h("div", { class: "scroll", tabindex: 0, role: "region" }), saved = h("h3"), legend = h("p", { class: "small quiet" }), table = h("div");
+  const same = h("p", { class: "small", role: "status" }), picture = h("div", { class: "scroll", tabindex: 0, role: "region" }), saved = h("h3"), legend = h("p", { class: "small quiet" }), table = h("div");
   const kept = h("h3"), note = h("p", { class: "small quiet" });
   root.append(facts, kept, tools.node, h("div", { class: "split even" }, h("div", null, kTitle, K), h("div", null, vTitle, V)), same, saved, picture, legend, table, note);
   let earlier = null;
@@ -38,6 +38,7 @@ export function mount(root, app) {
       const [a, b] = [row(was.qkv, part).data, row(qkv, part).data];
       for (let i = 0; i < a.length; i++) most = Math.max(most, Math.abs(a[i] - b[i]));
     }
+    same.classList.toggle("check", most < 1e-4);
     same.textContent = app.t("cache.same", { before: was.ids.length, now: now.ids.length, most: number(most, 2) });
     return true;
   }
@@ -68,7 +69,10 @@ export function mount(root, app) {
     note.textContent = app.t("cache.note");
     const qkv = await app.get(`qkv/${l}/${head}`);
     if (epoch !== app.epoch) return;
-    if (!moved(qkv, l, head)) same.textContent = app.t("cache.try");
+    if (!moved(qkv, l, head)) {
+      same.classList.remove("check");
+      same.textContent = app.t("cache.try");
+    }
     const from = Math.max(0, T - 32), rows = app.tokens().slice(from).map(visible), size = qkv.shape[2];
     for (const [canvas, part, title] of [[K, 1, kTitle], [V, 2, vTitle]]) {
       matrix(canvas, row(qkv, part).data.subarray(from * size), [T - from, size], {

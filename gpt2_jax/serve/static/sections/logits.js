@@ -32,7 +32,7 @@ export function mount(root, app) {
     const { num_layers: L, num_heads: H, logit_softcap: cap } = app.run.config, data = found.data, first = L * H;
     const of = (from, count) => sum(data.subarray(from, from + count)), last = first + 2 * L;
     const rows = [["heads", of(0, first)], ["biases", of(first, L)], ["mlps", of(first + L, L)], ["token", data[last]], ["position", data[last + 1]], ["norms", data[last + 2]]];
-    fill(sizes, amounts(rows.map(([name, value]) => ({ name: app.t(`part.${name}`), value })), { label: parts.textContent }));
+    fill(sizes, amounts(rows.map(([name, value]) => ({ name: app.t(`part.${name}`), value })), { label: parts.textContent, signed: true }));
     headsTitle.textContent = app.t("logits.heads");
     matrix(heads, data.subarray(0, first), [L, H], {
       scale: "signed", cell: 26, rows: Array.from({ length: L }, (_, l) => String(l)), cols: Array.from({ length: H }, (_, n) => String(n)),
@@ -44,7 +44,7 @@ export function mount(root, app) {
       },
     });
     mlpsTitle.textContent = app.t("logits.mlps");
-    fill(mlps, amounts(Array.from({ length: L }, (_, l) => ({ name: app.t("row.mlp", { layer: l }), value: data[first + L + l] }))));
+    fill(mlps, amounts(Array.from({ length: L }, (_, l) => ({ name: app.t("row.mlp", { layer: l }), value: data[first + L + l] })), { signed: true }));
     const total = sum(data.subarray(0, last + 3)), uncapped = cap ? cap * Math.atanh(logit / cap) : logit;
     check.textContent = app.t("logits.check", { count: last + 3, sum: number(total, 7), logit: number(uncapped, 7), difference: number(difference(total, uncapped), 2) });
   }

@@ -41,7 +41,7 @@ export function mount(root, app) {
     fill(parts, amounts(along.map((value, i) => ({
       name: names[i], value, on: i < H ? i === chosen : undefined, text: `${number(value)}  (|·| ${number(norm(part(i)), 3)})`,
       onclick: i < H && (() => app.set({ head: i })),
-    })), { label: each.textContent }));
+    })), { label: each.textContent, signed: true }));
     check.textContent = app.t("projection.check", { sum: number(sum(along), 6), norm: number(length, 6) });
     title.textContent = app.t("projection.vectors", { D });
     matrix(canvas, heads.data, heads.shape, {

@@ -24,7 +24,7 @@ function curve(canvas, found) {
   g.scale(ratio, ratio);
   g.fillStyle = isDark() ? "#2c3d52" : "#dbe8f5";
   g.fillRect(0, 0, x(found.ids.length) + 1, H - 18);
-  g.strokeStyle = style.getPropertyValue("--fill") || "#3a7ec0";
+  g.strokeStyle = isDark() ? "#5b9bd8" : "#3a7ec0";
   g.lineWidth = 2;
   g.beginPath();
   let total = 0, last = -1;
@@ -145,6 +145,10 @@ export function mount(root, app) {
   }
 
   async function update() {
+    if (!prepared) {
+      stops = stopsOf(app.run.config.vocab_size);
+      show();
+    }
     const epoch = app.epoch, logits = await app.get("logits");
     if (epoch !== app.epoch) return;
     if (of !== logits) {
