@@ -22,7 +22,7 @@ export function makePanels(aside, app) {
   }
 
   async function update() {
-    if (!shown) return;
+    if (!shown || !app.run) return;
     title.textContent = app.t(`${shown}.title`);
     close.setAttribute("aria-label", app.t("close"));
     for (const [id, { root }] of mounted) root.hidden = id !== shown;
