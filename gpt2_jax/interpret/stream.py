@@ -9,6 +9,7 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.interpret import programs
 from gpt2_jax.interpret.run import Run
 from gpt2_jax.model.mup import output_scale
+from gpt2_jax.model.params import output_table
 from gpt2_jax.model.residual import NORM_POSITIONS
 
 TOP = 10
@@ -75,6 +76,17 @@ def final_norm(run: Run, position: int) -> np.ndarray:
     hidden = programs.finish(subject.model, subject.outside, x_D[None])[0]
     factor = np.float32(output_scale(subject.config))
     return np.stack([np.asarray(x_D), np.asarray(hidden) / factor])
+
+
+def output(run: Run, token: int) -> np.ndarray:
+    """Returns a token's output vector times muP's factor, float32 [D].
+
+    Its product with the output of the norm behind the last block is the token's logit, before a
+    softcap.
+    """
+    subject = run.subject
+    factor = np.float32(output_scale(subject.config))
+    return factor * np.asarray(output_table(subject.outside)[token])
 
 
 def lens(run: Run, position: int) -> np.ndarray:

@@ -88,6 +88,13 @@ VIEWS: tuple[View, ...] = (
         stream.final_norm,
     ),
     View(
+        "output/{token}",
+        "float32",
+        "[D]",
+        "w of logit = w . ln_f(x), a row of the output table",
+        stream.output,
+    ),
+    View(
         "ln/{l}/{which}/{t}",
         "float32",
         "[2, D]",

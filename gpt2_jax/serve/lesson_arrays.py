@@ -139,7 +139,8 @@ class _Choices:
         if _NEURON in names:
             yield from self._neurons()
         elif _TOKEN in names:
-            yield from self._tokens()
+            found = [{name: each[name] for name in names} for each in self._tokens()]
+            yield from {tuple(each.values()): each for each in found}.values()
         else:
             for numbers in itertools.product(*(self._ranges[name] for name in names)):
                 yield dict(zip(names, numbers, strict=True))

@@ -108,6 +108,17 @@ def test_attribution_sums_to_the_logit_before_its_cap(model, inspection):
         assert abs(parts[:-1].astype(np.float64).sum() - expected) < 1e-4
 
 
+def test_a_logit_is_the_product_of_the_last_vector_and_the_tokens(model, inspection):
+    config = model.config.model
+    if config.norm_position == "post":
+        return
+    for t, token in ((0, 3), (T - 1, 200)):
+        last, cap = inspection[f"ln/f/{t}"][1].astype(np.float64), config.logit_softcap
+        logit = last @ inspection[f"output/{token}"]
+        capped = cap * np.tanh(logit / cap) if cap else logit
+        assert abs(inspection[f"logits/{t}"][token] - capped) < 1e-5 * max(1, abs(capped))
+
+
 def test_the_last_row_of_the_lens_is_the_models_prediction(model, inspection):
     for t in (3, T - 1):
         lens = inspection[f"lens/{t}"]
