@@ -42,7 +42,7 @@ export async function words(app, ids) {
   const missing = [...new Set(ids)].filter((id) => !texts.has(id));
   for (let i = 0; i < missing.length && !app.lesson; i += 256) {
     const query = new URLSearchParams({ model: app.run.model, ids: missing.slice(i, i + 256).join(",") });
-    for (const [id, text] of await app.fetch(`words?${query}`)) texts.set(id, text);
+    for (const [id, text] of await app.fetch(`words?${query}`).catch(() => [])) texts.set(id, text);
   }
   return ids.map((id) => (texts.has(id) ? visible(texts.get(id)) : `#${id}`));
 }

@@ -19,11 +19,11 @@ export function mount(root, app) {
   let token = null;
 
   async function explain(t, value) {
-    const [last, output] = await Promise.all([app.get(`ln/f/${t}`), app.get(`output/${token}`)]);
-    const cap = app.run.config.logit_softcap;
+    const { logit_softcap: cap, norm_position, num_layers: L } = app.run.config, post = norm_position === "post";
+    const [last, output] = await Promise.all([app.get(post ? `residual/${t}` : `ln/f/${t}`), app.get(`output/${token}`)]), at = post ? 2 * L : 1;
     app.explain({
       address: `logits/${t}`, index: [token], value, formula: app.t(cap ? "logits.capped" : "logits.formula", { cap }),
-      operands: [["ln_f(x)", row(last, 1).data, last.address, [1]], ["w", output.data, output.address, []]],
+      operands: [[post ? "x" : "ln_f(x)", row(last, at).data, last.address, [at]], ["w", output.data, output.address, []]],
       compute: (x, w) => (cap ? cap * Math.tanh(dot(x, w) / cap) : dot(x, w)),
     });
   }
