@@ -14,7 +14,7 @@ export function mount(root, app) {
   const kinds = {
     png: async () => save(name("png"), await pngOf(node())), svg: () => save(name("svg"), svgOf(node()), "image/svg+xml"),
     csv: () => save(name("csv"), csvOf(node()), "text/csv"), json: async () => save("explorer.json", await numbers(), "application/json"),
-    lesson: async () => save("lesson.html", await app.blob(`run/${app.run.run}/lesson.html`)),
+    lesson: async () => save("lesson.html", await app.blob(`run/${app.run.run}/lesson.html?${new URLSearchParams({ language: app.state.language, layer: app.layer(), head: app.head(), query: app.query(), key: app.key() })}`)),
   };
   const buttons = Object.entries(kinds).map(([kind, act]) => h("button", { type: "button", "data-export": kind, onclick: () => run(act) }));
   root.append(text, h("p", { class: "wide" }, label, select), h("div", { class: "stack" }, buttons), error);

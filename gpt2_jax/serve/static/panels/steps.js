@@ -37,6 +37,7 @@ export function mount(root, app) {
     [of, lines] = [key(), []];
     const mine = of;
     error.textContent = "";
+    app.changed();
     try {
       const { step, interventions, ...request } = app.request();
       await app.lines("curves", request, (line) => {
