@@ -16,6 +16,7 @@ import pytest
 from gpt2_jax.inference import sampling
 from gpt2_jax.inference.cuts import kept
 from gpt2_jax.inference.penalties import History
+
 FOLDER = Path(__file__).parents[2] / "gpt2_jax/serve/static"
 
 pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="Node runs the page's functions")
