@@ -13,7 +13,8 @@ import pytest
 from gpt2_jax.api import LanguageModel
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.interpret.training_step import training_step
-from gpt2_jax.tokenizers.byte import ByteTokenizer
+from gpt2_jax.tokenizers.bpe import BPETokenizer
+from gpt2_jax.tokenizers.vocabulary import END_OF_TEXT, Vocabulary
 from tests.page.window import Window
 from tests.serve.serving import serving, tiny_model
 
@@ -110,8 +111,13 @@ def test_a_training_step_is_that_of_python(window: Window, python: LanguageModel
 
 @pytest.fixture(scope="module")
 def wide() -> Iterator[tuple[LanguageModel, int]]:
-    """A model with GPT-2's vocabulary, most of which its tokenizer has no text for."""
-    model = tiny_model(ByteTokenizer(), vocab_size=GPT2_VOCABULARY, d_model=16, num_heads=2)
+    """A model with as many tokens as GPT-2 has: all bytes, and pairs of them."""
+    ranks = {bytes([i]): i for i in range(256)}
+    for i in range(256, GPT2_VOCABULARY - 1):
+        ranks[bytes(divmod(i, 256))] = i
+    tokenizer = BPETokenizer(Vocabulary(ranks, {END_OF_TEXT: len(ranks)}), len(ranks))
+    assert tokenizer.vocab_size == GPT2_VOCABULARY
+    model = tiny_model(tokenizer, d_model=16, num_heads=2)
     with serving(model) as client:
         yield LanguageModel(model), client.port
 

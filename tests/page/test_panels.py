@@ -174,7 +174,7 @@ def test_two_steps_are_compared(browser: Any, stepped: int, run: Path) -> None:
         assert rows.count() == len(expected["next"])
         first = rows.first.locator(".num").all_inner_texts()
         for text, share in zip(first, expected["next"][0][2:], strict=False):
-            assert float(text.rstrip("%")) / 100 == pytest.approx(share, rel=0.006)
+            assert float(text.rstrip("%")) / 100 == pytest.approx(share, rel=0.006, abs=5e-5)
         window.until("document.querySelector('#compared canvas')")
         assert not window.errors
 

@@ -16,7 +16,7 @@ export function mount(root, app) {
   root.append(steps, h("p", { class: "tools" }, next, play, undo), text, error, title, python);
 
   const ids = () => app.tokens().map((token) => token.id);
-  const isGrown = () => before && grown.every((token, i) => ids()[before.length + i] === token.id) && before.every((id, i) => ids()[i] === id);
+  const isGrown = () => before && [...before, ...grown.map(({ id }) => id)].every((id, i) => i < before.length ? ids()[i] === id : i >= ids().length || ids()[i] === id);
 
   // The token that `generate` draws here, as the n-th since the loop began.
   async function step() {
