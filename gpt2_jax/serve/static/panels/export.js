@@ -1,12 +1,13 @@
 // Saves what the page shows: a picture, a table, all numbers of the state, a lesson.
 
+import { chartOf } from "../core/canvas.js";
 import { fill, h } from "../core/dom.js";
 import { csvOf, pngOf, save, svgOf, views } from "../core/picture.js";
 
 export const id = "export";
 
 export function mount(root, app) {
-  const select = h("select", { id: "export-view", onfocus: list }), label = h("label", { for: select.id }), text = h("p", { class: "small quiet" });
+  const select = h("select", { id: "export-view", onfocus: list, onchange: allow }), label = h("label", { for: select.id }), text = h("p", { class: "small quiet" });
   const error = h("p", { class: "error", role: "status" });
   let found = [];
   const node = () => (found[select.selectedIndex] ?? found[0])?.node;
@@ -37,7 +38,12 @@ export function mount(root, app) {
     const chosen = node();
     found = views();
     fill(select, found.map(({ node, name }) => h("option", { selected: node === chosen }, name)));
-    buttons.slice(0, 3).forEach((button) => (button.disabled = !found.length));
+    allow();
+  }
+
+  function allow() {
+    buttons.slice(0, 2).forEach((button) => (button.disabled = !found.length));
+    buttons[2].disabled = !found.length || !chartOf(node());
   }
 
   function update() {

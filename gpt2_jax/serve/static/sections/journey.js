@@ -12,7 +12,7 @@ const FEW = 3;
 
 export function mount(root, app) {
   const top = controls(app, ["query"]);
-  const picture = h("div", { class: "scroll-x" }), more = h("details"), legend = h("p", { class: "small quiet" });
+  const picture = h("div", { class: "scroll-x", tabindex: 0, role: "group" }), more = h("details"), legend = h("p", { class: "small quiet" });
   root.append(top.node, picture, legend, more);
 
   const place = (i) => (i === 0 ? app.t("journey.in") : app.t(i % 2 ? "journey.attention" : "journey.mlp", { l: Math.floor((i - 1) / 2) }));

@@ -29,7 +29,7 @@ export function mount(root, app) {
     const head = ["row", ...Array(best).fill(""), "logprob", "rank", "entropy", "kl"].map((key, i) =>
       h(key ? "th" : "td", key ? { scope: "col" } : null, i === 1 ? app.t("lens.top") : key && app.t(`lens.${key}`, { token: next ? visible(next) : "–" })));
     const rows = Array.from({ length: count }, (_, i) => h("tr", null, h("th", { scope: "row" }, rowName(app, i)),
-      Array.from({ length: best }, (_, n) => h("td", { style: shade(part(i)[TOP + n]), class: "word" },
+      Array.from({ length: best }, (_, n) => h("td", { style: shade(part(i)[TOP + n]), class: "read" },
         h("button", { type: "button", onclick: () => cell(found, i, TOP + n), "data-focus": `lens ${i} ${n}` }, h("code", null, texts[i * best + n]), ` ${percent(part(i)[TOP + n])}`))),
       [20, 21, 22, 23].map((n) => h("td", { class: "num" }, number(part(i)[n], 3)))));
     return h("table", { class: "lens" }, h("thead", null, h("tr", null, head)), h("tbody", null, rows.toReversed()));
