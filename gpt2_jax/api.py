@@ -279,7 +279,7 @@ class LanguageModel:
     def _stops(self, stop: Sequence[str]) -> list[str]:
         strings = arguments.texts("stop", stop, example="['\\n\\n']")
         if strings and isinstance(self.tokenizer, IdsTokenizer):
-            raise UserError(f"stop needs a model of text, not of ids: {self.tokenizer.reason}")
+            raise UserError(self.tokenizer.no_stop)
         return strings
 
     def _encode(self, name: str, text: str | Sequence[int]) -> list[int]:

@@ -223,3 +223,14 @@ def test_packages_of_which_private_parts_are_used_have_an_upper_bound():
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     bounded = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"] if "<" in line}
     assert used <= bounded
+
+
+def test_continuous_integration_runs_every_target_of_tests() -> None:
+    makefile, script = ((_ROOT / name).read_text("utf-8") for name in ("Makefile", ".ci/run"))
+    targets = {*re.findall(r"^(test-[a-z]+):", makefile, re.M)} - {"test-all"}
+    listed = re.search(r"^for target in (.*); do$", script, re.M)
+    assert listed and {*listed[1].split()} == targets
+    # Those have run already when the slow tests do, one of them as root.
+    markers = {*re.findall(r"(?:PYTEST\)|pytest).* -m (\w+)", makefile)}
+    apart = re.search(r"slow and not \((.*)\)", script)
+    assert apart and {*apart[1].split(" or ")} == markers

@@ -138,6 +138,7 @@ def _one(
     for name, reason in left_out.items():
         _log(f"{case.name}: {name} is left out, because {reason}")
     chosen = tuple(subject for subject in case.subjects if subject.name not in left_out)
+    _log(f"{case.name}: making what it reads, then {', '.join(each.name for each in chosen)}")
     try:
         task = inputs.fill(case)
     except Unavailable as error:

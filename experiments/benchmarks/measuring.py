@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ def measure(
       start: (subject, kind) -> its worker.
       rounds: A/B/A/B rounds of every part.
       together: whether the workers may prepare at the same time, on a machine of many cores.
-      log: called with a line for each worker that fails.
+      log: called with a line for each worker that is prepared or fails, and for each round.
 
     Returns:
       {"title", "kind", "dtype", "rounds", "count", "work": {part: {"tokens", "flops", "bytes"}},
@@ -43,8 +44,8 @@ def measure(
     with contextlib.ExitStack() as stack:
         turns.prepare(task, start, stack, together=together)
         for part in case.parts:
-            for _ in range(rounds):
-                turns.run(part)
+            for number in range(1, rounds + 1):
+                turns.run(part, f"{part}, round {number} of {rounds}")
     record = {
         "title": case.title,
         "kind": case.kind,
@@ -97,17 +98,19 @@ class _Turns:
             for name in list(self._workers):
                 self._receive_facts(name)
 
-    def run(self, part: str) -> None:
-        """Has every worker do a part once."""
-        case = self._case
+    def run(self, part: str, shown: str) -> None:
+        """Has every worker do a part once, and says as `shown` how long each has taken."""
+        case, texts = self._case, []
         request = {"do": "run", "part": part, "count": case.counts.get(part, case.count)}
         for name, worker in list(self._workers.items()):
             answer = self._attempt(name, functools.partial(worker.ask, request))
             if answer is None:
                 continue
             self.subjects[name]["seconds"].setdefault(part, []).append(answer["seconds"])
+            texts.append(f"{name} {answer['seconds']:.4g} s")
             if case.gate is not None:
                 _keep(self._evidence, case.gate.evidence, name, part, answer)
+        self._log(f"{case.name}: {shown}: {', '.join(texts)}")
 
     def evidence(self) -> dict[str, list[Any]]:
         """Returns the evidence of every worker that is alive, part after part."""
@@ -118,7 +121,10 @@ class _Turns:
         }
 
     def _receive_facts(self, name: str) -> None:
+        began = time.monotonic()
         self.subjects[name]["facts"] = self._attempt(name, self._workers[name].receive) or {}
+        if name in self._workers:
+            self._log(f"{self._case.name}: {name} is ready after {time.monotonic() - began:.1f} s")
 
     def _attempt(self, name: str, step: Callable[[], Any]) -> Any:
         """Does a step, or else gives the worker up and returns None."""

@@ -26,7 +26,8 @@ Show what is installed, which devices JAX finds, which fast paths are available,
 cores, memory and free disk. Missing parts are reported and are not an error.
 
 With --model, examine a run's checkpoints instead: read every file and report which steps are good
-and what is wrong with the others. The exit status is 78 if no step is good."""
+and what is wrong with the others, also with the base of adapters (LoRA). The exit status is 78 if
+no step is good."""
 EXAMPLES = """\
 gpt2-jax doctor
 gpt2-jax doctor --json
@@ -84,7 +85,7 @@ def _readable(report: dict[str, Any]) -> str:
             else "good, but without optimizer state: it cannot be resumed"
         )
         if step["problem"]:
-            state = f"damaged: {step['problem']}"
+            state = f"damaged: {step['problem']}" if step["damaged"] else step["problem"]
         entries.append((f"step {step['step']}", state))
     entries += [(other["name"], other["what"]) for other in report["others"]]
     width = max((len(name) for name, _ in entries), default=0)

@@ -9,7 +9,7 @@ import sys
 
 from gpt2_jax.cli import DTYPE_HELP, EMA_HELP, compilation_cache
 from gpt2_jax.config.compute import DTYPES
-from gpt2_jax.errors import UserError, print_stderr
+from gpt2_jax.errors import UserError, print_stderr, warn
 from gpt2_jax.files.extras import import_extra
 
 HELP = "Serve models over HTTP, with the completions API of OpenAI."
@@ -108,12 +108,17 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax.serve.app import Policy, make_app
     from gpt2_jax.serve.metrics import Metrics
     from gpt2_jax.serve.security import read_keys
-    from gpt2_jax.serve.server import Server, bound_socket
+    from gpt2_jax.serve.server import Server, bound_socket, is_loopback
 
     names = models_lib.named_models(args.model)
     keys = () if args.api_key_file is None else read_keys(args.api_key_file)
     # A port that is taken is found before minutes of loading.
     bound = bound_socket(args.host, args.port)
+    if not keys and not is_loopback(bound):
+        warn(
+            f"--host {args.host} is open to other machines: without --api_key_file, all of them "
+            "are answered"
+        )
     compilation_cache.apply(args)
     keep_compiled_programs()
     limits = models_lib.Limits(

@@ -7,6 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+Origin = tuple[str, int | list[int] | list[str]]
+"""Where a row is from: its folder, and its first token in the train split or, of examples, their
+lines; where these are of several files, each with its file."""
+
 
 class Batch(NamedTuple):
     """Holds B sequences of T tokens, in NumPy arrays on the host or in jax.Arrays on devices.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2_jax.data.batch import Batch
+from gpt2_jax.data.batch import Batch, Origin
 from gpt2_jax.data.examples import Examples
 from gpt2_jax.data.packing import Epochs, pack
 from gpt2_jax.data.shard_file import TOKEN_DTYPE
@@ -151,15 +151,15 @@ class ExampleLoader:
         """Returns the rows drawn as these numbers, from 0 on."""
         return self._fitted.batch([self._epochs.row(each) for each in positions], self._padding)
 
-    def origins(self, step: int) -> list[tuple[str, int | list[int]]]:
+    def origins(self, step: int) -> list[Origin]:
         """Returns (folder, lines of its examples) for every row of global batch `step`."""
         first = step * self.batch_size
         return [self.origin(first + row) for row in range(self.batch_size)]
 
-    def origin(self, position: int) -> tuple[str, int | list[int]]:
+    def origin(self, position: int) -> Origin:
         """Returns (folder, lines of its examples) for the row drawn as number `position`."""
         numbers = self._fitted.numbers[self._epochs.row(position)]
-        return self._folder, self._fitted.examples.lines[numbers].tolist()
+        return self._folder, self._fitted.examples.places(numbers)
 
 
 class ExampleRows:

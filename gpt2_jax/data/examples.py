@@ -40,6 +40,8 @@ class Examples:
         and that after its end of text.
       lines: int64 [n], the line of each in its file.
       digests: uint64 [n], a hash of prompt and answer.
+      files: the names of their files, or none if all are from one.
+      file_numbers: int32 [n], the file of each in `files`; empty without them.
     """
 
     tokens: TokenArray
@@ -48,6 +50,8 @@ class Examples:
     stops: np.ndarray
     lines: np.ndarray
     digests: np.ndarray
+    files: tuple[str, ...] = ()
+    file_numbers: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -56,8 +60,16 @@ class Examples:
     def slice(self, start: int, stop: int) -> Examples:
         """Returns examples start .. stop-1."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        tokens = fields.pop("tokens")
-        return Examples(tokens, **{name: array[start:stop] for name, array in fields.items()})
+        whole = {name: fields.pop(name) for name in ("tokens", "files")}
+        return Examples(**whole, **{name: each[start:stop] for name, each in fields.items()})
+
+    def places(self, numbers: np.ndarray) -> list[int] | list[str]:
+        """Returns the lines of examples; where there are several files, each with its file."""
+        lines = self.lines[numbers].tolist()
+        if not self.files:
+            return lines
+        files = self.file_numbers[numbers].tolist()
+        return [f"{self.files[i]} line {line}" for i, line in zip(files, lines, strict=True)]
 
 
 def is_examples(meta: Mapping[str, Any] | None) -> bool:
@@ -136,7 +148,20 @@ def _open_split(path: str | Path, split: str, meta: Mapping[str, Any]) -> Exampl
     stops = np.append(starts[1:], len(tokens))
     if starts[0] or not ((starts < answers) & (answers + 1 < stops)).all():
         raise UserError(f"{file} does not fit {META}: {remedy}")
-    return Examples(tokens, starts, answers, stops, index["line"], index["digest"])
+    files, numbers = _files(described.get("files", []), len(index))
+    return Examples(tokens, starts, answers, stops, index["line"], index["digest"], files, numbers)
+
+
+def _files(listed: Any, count: int) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns what meta.json says of several files; folders made earlier do not say it."""
+    try:
+        files = tuple(str(each["file"]) for each in listed)
+        counts = [int(each["documents"]) for each in listed]
+        numbers = np.repeat(np.arange(len(files), dtype=np.int32), counts)
+    except (TypeError, KeyError, ValueError):
+        files, numbers = (), np.empty(0, np.int32)
+    # They only name lines for people, so that a wrong list need not end the run.
+    return (files, numbers) if len(numbers) == count else ((), np.empty(0, np.int32))
 
 
 def check_index_sums(path: str | Path, meta: Mapping[str, Any]) -> None:
@@ -162,10 +187,11 @@ def overlap_warning(name: str, train: Examples, val: Examples) -> str | None:
     (shared,) = np.nonzero(np.isin(val.digests, train.digests))
     if not len(shared):
         return None
-    lines = ", ".join(f"{line:,}" for line in val.lines[shared[:_LISTED]].tolist())
+    places = val.places(shared[:_LISTED])
+    lines = ", ".join(f"{line:,}" if isinstance(line, int) else line for line in places)
     more = ", ..." if len(shared) > _LISTED else ""
+    where = "of validation: " if val.files else "validation lines "
     return (
         f"warning: {len(shared):,} of the {len(val):,} validation examples of {name} are also "
-        f"trained on, so that eval/loss is too good: remove one of each pair (validation lines "
-        f"{lines}{more})"
+        f"trained on, so that eval/loss is too good: remove one of each pair ({where}{lines}{more})"
     )

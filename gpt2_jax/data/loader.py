@@ -18,7 +18,7 @@ import grain
 import jax
 import numpy as np
 
-from gpt2_jax.data.batch import Batch, BatchSource
+from gpt2_jax.data.batch import Batch, BatchSource, Origin
 from gpt2_jax.data.shard_file import TOKEN_DTYPE
 from gpt2_jax.data.shards import TokenArray
 from gpt2_jax.errors import UserError
@@ -80,12 +80,12 @@ class TrainLoader:
         self._tokens.fill(zip(map(self.window_start, positions), windows, strict=True))
         return windows
 
-    def origins(self, step: int) -> list[tuple[str, int | list[int]]]:
+    def origins(self, step: int) -> list[Origin]:
         """Returns (folder, first token in its train split) for every row of global batch `step`."""
         first = step * self.batch_size
         return [self.origin(first + row) for row in range(self.batch_size)]
 
-    def origin(self, position: int) -> tuple[str, int | list[int]]:
+    def origin(self, position: int) -> Origin:
         """Returns (folder, first token) for the window drawn as number `position`."""
         return self._folder, self.window_start(position)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2_jax.data.batch import Batch
+from gpt2_jax.data.batch import Batch, Origin
 from gpt2_jax.data.example_batches import ExampleLoader
 from gpt2_jax.data.loader import TrainLoader
 from gpt2_jax.data.shard_file import TOKEN_DTYPE
@@ -78,8 +78,8 @@ class MixtureLoader:
             windows[of_set], weights[of_set], segments[of_set] = batch
         return Batch(windows, weights, segments)
 
-    def origins(self, step: int) -> list[tuple[str, int | list[int]]]:
-        """Returns (folder, place in its train split) for every row of global batch `step`."""
+    def origins(self, step: int) -> list[Origin]:
+        """Returns where every row of global batch `step` is from."""
         first = step * self.batch_size
         drawn = [self.draw(first + row) for row in range(self.batch_size)]
         return [self._loaders[which].origin(position) for which, position in drawn]

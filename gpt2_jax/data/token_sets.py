@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpt2_jax.config import Config, with_vocab_size
-from gpt2_jax.data.batch import BatchSource
+from gpt2_jax.data.batch import BatchSource, Origin
 from gpt2_jax.data.documents import IsolatedDocuments
 from gpt2_jax.data.example_batches import ExampleLoader, Fitted, fit
 from gpt2_jax.data.examples import (
@@ -43,8 +43,7 @@ class TokenSets:
     Attributes:
       tokenizer: the tokenizer of all of them.
       source: batches to train on.
-      origins: batch number -> (folder, first token in its train split) of each row; for a row of
-        examples their lines in place of the token.
+      origins: batch number -> where each of its rows is from.
       val_tokens: folder -> its validation split: a stream of tokens, or examples.
       val_bytes: folder -> the bytes of text in that split, for folders whose meta.json says it.
       weights: how often each folder is drawn from.
@@ -53,7 +52,7 @@ class TokenSets:
 
     tokenizer: Tokenizer
     source: BatchSource
-    origins: Callable[[int], list[tuple[str, int | list[int]]]]
+    origins: Callable[[int], list[Origin]]
     val_tokens: dict[str, TokenArray | Fitted]
     val_bytes: dict[str, int]
     weights: list[int]

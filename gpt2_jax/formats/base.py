@@ -32,6 +32,8 @@ from gpt2_jax.model.build import abstract_params
 from gpt2_jax.model.trainable import joined, names, split, trained_names
 from gpt2_jax.parallel.distributed import on_every_host
 
+_IF_MOVED = "; if it has moved, resume the run with its new place as train.init_from"
+
 # Like `load.open_model`: a model's name -> a context manager of its reader.
 OpenModel = Callable[[str], contextlib.AbstractContextManager[ModelReader]]
 
@@ -230,16 +232,46 @@ def check_same(base: Base, found: str, where: str, read_from: str) -> None:
         )
 
 
+def find_problem(
+    base: Base, init_from: str | None, where: Path, open_model: OpenModel
+) -> str | None:
+    """Returns why the base of adapters cannot be read, or None; its parameters are not read.
+
+    A base on the hub is not looked for.
+
+    Args:
+      base: the adapters' base.
+      init_from: of the config of their run.
+      where: the step that has the adapters.
+      open_model: see `OpenModel`.
+    """
+    name = _place_now(base, init_from)
+    path = resolve_path(name)
+    if not is_remote(path) and not path.exists():
+        if not path.is_absolute():
+            return None
+        return f"the base of its adapters is missing, which was {name}{_IF_MOVED}"
+    try:
+        with _opened(open_model, name, where, _IF_MOVED):
+            return None
+    except (UserError, StorageError) as error:
+        return str(error)
+
+
+def _place_now(base: Base, given: str | None) -> str:
+    """Returns where a base is: where it was or, if it is gone, what train.init_from leads to."""
+    name = base.name
+    if given and not is_remote(name) and Path(name).is_absolute() and not Path(name).exists():
+        name = given if resolve_path(given).exists() else name
+    return name
+
+
 def _read_checked(
     open_model: OpenModel, base: Base, where: Path, config: Config, abstract: Any
 ) -> Any:
     """Reads the base of adapters from where it was or, if the config's path leads to it, there."""
-    name = base.name
-    given = config.train.init_from
-    if given and not is_remote(name) and Path(name).is_absolute() and not Path(name).exists():
-        name = given if resolve_path(given).exists() else name
-    advice = "; if it has moved, resume the run with its new place as train.init_from"
-    with _opened(open_model, name, where, advice) as reader:
+    name = _place_now(base, config.train.init_from)
+    with _opened(open_model, name, where, _IF_MOVED) as reader:
         params = read_base(reader, lora.without_adapters(config.model), abstract)
     check_same(base, fingerprint(params, config.model), str(where), name)
     return params

@@ -10,7 +10,9 @@ from gpt2_jax.checkpoint.manifest import find_damage
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import UserError, error_text
 from gpt2_jax.files.paths import resolve_path
-from gpt2_jax.formats.load import is_foreign
+from gpt2_jax.formats.base import find_problem
+from gpt2_jax.formats.load import is_foreign, open_model
+from gpt2_jax.formats.model import Base
 from gpt2_jax.formats.places import BEST, NEWEST, is_place, locate
 from gpt2_jax.parallel.platforms import check_platforms
 
@@ -23,10 +25,12 @@ def examine_run(model: str | Path) -> dict[str, Any]:
         `RUN/checkpoints/best`.
 
     Returns:
-      {"folder", "steps": [{"step", "problem", "resumable"}], "others": [{"name", "what"}], "best":
-      {"metric", "step", "value"}}. Steps are sorted newest first; `problem` is None for a good
-      step, and `resumable` says whether it has an optimizer state. `others` describes everything
-      else in the folder, and `best` is None unless one of these steps is known to be the best.
+      {"folder", "steps": [{"step", "problem", "damaged", "resumable"}], "others": [{"name",
+      "what"}], "best": {"metric", "step", "value"}}. Steps are sorted newest first; `problem` is
+      None for a good step, `damaged` says whether the problem is in the step itself and not in the
+      base of its adapters, and `resumable` whether it can be resumed, for which it needs an
+      optimizer state. `others` describes everything else in the folder, and `best` is None unless
+      one of these steps is known to be the best.
 
     Raises:
       UserError: if the folder does not exist, or holds no checkpoints.
@@ -41,7 +45,8 @@ def examine_run(model: str | Path) -> dict[str, Any]:
         )
     directory, place = locate(path)
     check_platforms()
-    saved = CheckpointStore(directory, read_only=True).steps()
+    store = CheckpointStore(directory, read_only=True)
+    saved = store.steps()
     best = find_best(directory, saved)
     if place == BEST:
         steps = [best.step] if best else []
@@ -53,7 +58,7 @@ def examine_run(model: str | Path) -> dict[str, Any]:
     step_names = {RECORD, *(str(step) for step in steps)}
     return {
         "folder": str(directory),
-        "steps": [_step(directory / str(step), step) for step in steps],
+        "steps": [_step(store, step) for step in steps],
         "others": [
             {"name": other.name, "what": _describe(other)}
             for other in others
@@ -63,13 +68,27 @@ def examine_run(model: str | Path) -> dict[str, Any]:
     }
 
 
-def _step(folder: Path, step: int) -> dict[str, Any]:
+def _step(store: CheckpointStore, step: int) -> dict[str, Any]:
+    folder = store.directory / str(step)
     try:
         problem = find_damage(folder)
     except OSError as error:
         problem = f"cannot be read: {error_text(error)}"
+    damaged = problem is not None
+    if not damaged:
+        problem = _problem_of_base(store, step)
     resumable = problem is None and (folder / "rest").is_dir()
-    return {"step": step, "problem": problem, "resumable": resumable}
+    return {"step": step, "problem": problem, "damaged": damaged, "resumable": resumable}
+
+
+def _problem_of_base(store: CheckpointStore, step: int) -> str | None:
+    """Returns why the base of the adapters in a step cannot be read; None without adapters."""
+    meta = store.meta(step)
+    if not meta.get("base"):
+        return None
+    init_from = meta["config"]["train"]["init_from"]
+    where = store.directory / str(step)
+    return find_problem(Base(**meta["base"]), init_from, where, open_model)
 
 
 def _describe(path: Path) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -179,7 +180,7 @@ def _make(
         task = functools.partial(encode_examples, tokenizer=described, folder=str(staging.encoded))
         totals = encode_all(task, everything, keys, staging, engine, log)
         stream = TokenStream(keys, totals, staging.encoded)
-        index = _joined_index(stream)
+        index, files = _joined_index(stream)
         count = sum(each.documents for each in totals[: len(items["train"])])
         bounds = _bounds(count, len(index), name, settings["val_fraction"], "val" in items)
         at = [*index["start"].tolist(), len(stream)]
@@ -192,6 +193,7 @@ def _make(
         )
         for split, (first, last) in bounds.items():
             splits[split] |= _write_index(staging, split, index[first:last], at[last])
+            splits[split] |= _described(files, first, last)
         meta = {
             "format": FORMAT,
             "tokenizer": tokenizer.to_dict(),
@@ -207,21 +209,43 @@ def _make(
     return meta
 
 
-def _joined_index(stream: TokenStream) -> np.ndarray:
-    """Returns the records of all examples, counted in the whole stream and in whole files."""
+def _joined_index(stream: TokenStream) -> tuple[np.ndarray, list[tuple[str, int]]]:
+    """Returns the records of all examples, counted in the whole stream and in whole files.
+
+    With them come the files and how many examples each has, in their order.
+    """
     parts = []
+    files: list[tuple[str, int]] = []
     base = 0
     for key, start in zip(stream.keys, stream.starts[:-1].tolist(), strict=True):
         index, slices = read_index(stream.folder, key)
         first = 0
         for each in slices:
             base = 0 if each.begins_file else base
+            before = 0 if each.begins_file else files.pop()[1]
+            files.append((each.path, before + each.examples))
             index["line"][first : first + each.examples] += base
             first, base = first + each.examples, base + each.lines
         index["start"] += start
         index["answer"] += start
         parts.append(index)
-    return np.concatenate(parts)
+    return np.concatenate(parts), files
+
+
+def _described(files: Sequence[tuple[str, int]], first: int, last: int) -> dict[str, Any]:
+    """Returns what meta says of the files that examples first .. last-1 are from, if several.
+
+    Files are named from the folder that all of them are in, so that meta tells no place.
+    """
+    found, start = [], 0
+    paths = [os.path.abspath(name) for name, _ in files]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    for path, (_, count) in zip(paths, files, strict=True):
+        inside = min(start + count, last) - max(start, first)
+        if inside > 0:
+            found.append({"file": os.path.relpath(path, root), "documents": inside})
+        start += count
+    return {"files": found} if len(found) > 1 else {}
 
 
 def _bounds(

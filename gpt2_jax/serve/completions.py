@@ -19,6 +19,7 @@ from gpt2_jax.serve.fields import Field
 from gpt2_jax.serve.job import Job
 from gpt2_jax.serve.logprobs import Assembler, Piece, lists
 from gpt2_jax.serve.models import Served
+from gpt2_jax.tokenizers.ids import IdsTokenizer
 
 _STREAM_OPTIONS = (
     Field("include_usage", "Send a last chunk with the usage.", **f.boolean(), default=False),
@@ -110,6 +111,8 @@ def plan(model: Served, values: Mapping[str, Any]) -> Plan:
     if seed is None:
         seed = secrets.randbits(32)  # as many as `gpt2-jax sample --seed` takes
     requests, texts = [], []
+    if values["stop"] and isinstance(model.tokenizer, IdsTokenizer):
+        raise wrong("stop", model.tokenizer.no_stop)
     for number, prompt in enumerate(values["prompt"]):
         tokens = prompt_ids(model, "prompt", prompt)
         request = Request(

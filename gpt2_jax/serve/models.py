@@ -17,7 +17,9 @@ import jax
 from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.errors import Gpt2JaxError, UserError, did_you_mean, error_text, short_repr
 from gpt2_jax.evals.run import model_digest
+from gpt2_jax.files.paths import is_remote
 from gpt2_jax.formats import load as load_lib
+from gpt2_jax.formats.places import BEST, NEWEST, is_place
 from gpt2_jax.inference.engine import Engine
 from gpt2_jax.inference.generate import decode_params
 from gpt2_jax.model.build import build_decoder
@@ -94,9 +96,17 @@ def named_models(words: Sequence[str]) -> dict[str, str]:
 
 
 def _name_of(path: str) -> str:
-    folder = Path(path).resolve() if Path(path).exists() else Path(path)
-    if folder.name.isdigit() and folder.parent.name == "checkpoints":
-        return f"{folder.parents[1].name}@{folder.name}"
+    """Returns the last part of a path; of a step in a run, also RUN@best, the run's and the step's.
+
+    A number behind RUN@ is a saved step, which requests may ask for; `best` and `newest` are none.
+    """
+    folder = Path(path)
+    if folder.exists() or (not is_remote(path) and is_place(folder)):
+        folder = folder.resolve()
+    run = folder.parent.parent.name
+    is_step = folder.name.isdigit() or folder.name in (BEST, NEWEST)
+    if run and is_step and folder.parent.name == "checkpoints":
+        return f"{run}@{folder.name}"
     return folder.name or "model"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
@@ -47,6 +48,13 @@ def bound_socket(host: str, port: int) -> socket.socket:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot listen on {host} port {port}: {reason}; choose another") from error
     return bound
+
+
+def is_loopback(bound: socket.socket) -> bool:
+    """Returns whether only this machine reaches the address of a socket."""
+    address = ipaddress.ip_address(bound.getsockname()[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 class _Protocol(H11Protocol):

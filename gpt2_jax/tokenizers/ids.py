@@ -66,6 +66,14 @@ class IdsTokenizer(Tokenizer):
             "`gpt2-jax sample --prompt_tokens 1,2,3`"
         )
 
+    @property
+    def no_stop(self) -> str:
+        """Returns why no string ends a text, for an error: " 5" would end one at 57."""
+        return (
+            f"stop needs a model of text, and this one gives token ids ({self.reason}): use "
+            "stop_token_ids, in Python or in a request to a server"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the name and what is known of the ids."""
         return {

@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 
 from gpt2_jax.config import Config, MeshConfig
-from gpt2_jax.data.batch import BatchSource
+from gpt2_jax.data.batch import BatchSource, Origin
 from gpt2_jax.formats.model import Base
 from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.state import TrainState
@@ -33,8 +33,8 @@ class Setup:
 
     Attributes:
       source: the batches, by number.
-      origins: batch number -> (folder, first token in its train split) of each row, for whoever
-        looks into a batch that caused a bad step.
+      origins: batch number -> where each of its rows is from, for whoever looks into a batch that
+        caused a bad step.
       make_evaluators: (abstract parameters on the mesh, mesh, rules) -> the evaluators to run at
         every validation. The first, which gives the loss, also sees the average of the parameters.
       tokenizer: `Tokenizer.to_dict()`, stored with every checkpoint.
@@ -46,7 +46,7 @@ class Setup:
     """
 
     source: BatchSource
-    origins: Callable[[int], list[tuple[str, int | list[int]]]]
+    origins: Callable[[int], list[Origin]]
     make_evaluators: Callable[..., Sequence[Evaluator]]
     tokenizer: Mapping[str, Any]
     data_fingerprint: str

@@ -210,7 +210,7 @@ def test_a_model_without_a_tokenizer_takes_and_gives_ids(
     ("flags", "message"),
     [
         (("--prompt", "ab"), "takes token ids and no text"),
-        (("--prompt_tokens", "1", "--stop", "5"), "stop needs a model of text"),
+        (("--prompt_tokens", "1", "--stop", "5"), "stop needs a model of text, and this one gives"),
         (("--prompt_tokens", "1,33"), "token id 33 is not in the ids tokenizer's vocabulary"),
         (("--prompt_tokens", "1,-1"), "--prompt_tokens must be token ids such as 1,2,3"),
         (("--prompt_tokens", ""), "--prompt_tokens must be token ids such as 1,2,3"),

@@ -89,6 +89,7 @@ def test_results_and_report_are_written_and_not_measured_again(tmp_path, monkeyp
     err = capsys.readouterr().err
     assert "torch eager is left out, because --peers is none" in err
     assert "load: measured already" in err
+    assert err.count("load: making what it reads, then gpt2_jax\n") == 1
     report = (tmp_path / "cpu.md").read_text("utf-8")
     assert "Left out: torch eager, because --peers is none." in report
 

@@ -1,5 +1,6 @@
 """Measuring: turns, evidence, and workers that crash."""
 
+import re
 import sys
 
 from experiments.benchmarks.case import Case, Gate, Subject, Work
@@ -68,7 +69,16 @@ def test_workers_take_turns_part_by_part():
     assert summary["median"] == 4.0 and summary["ratio"] == 2.0
     assert summary["p10"] == 2.4 and summary["p90"] == 5.6
     assert record["agreement"]["count"] == 6
-    assert not lines
+    assert [re.sub(r"after .* s", "after N s", line) for line in lines] == [
+        "made_up: ours is ready after N s",
+        "made_up: theirs is ready after N s",
+        "made_up: step, round 1 of 3: ours 1 s, theirs 2 s",
+        "made_up: step, round 2 of 3: ours 2 s, theirs 4 s",
+        "made_up: step, round 3 of 3: ours 3 s, theirs 6 s",
+        "made_up: forward, round 1 of 3: ours 4 s, theirs 8 s",
+        "made_up: forward, round 2 of 3: ours 5 s, theirs 10 s",
+        "made_up: forward, round 3 of 3: ours 6 s, theirs 12 s",
+    ]
 
 
 def test_times_of_another_result_get_no_ratio():
@@ -79,7 +89,9 @@ def test_times_of_another_result_get_no_ratio():
 
 def test_the_rest_goes_on_without_a_worker_that_crashes():
     record, _, lines = _measure(crash_at=2)
-    assert lines == ["made_up: theirs: ended with status -9\n    out of memory"]
+    failures = [line for line in lines if "round" not in line and "ready" not in line]
+    assert failures == ["made_up: theirs: ended with status -9\n    out of memory"]
+    assert lines[-1] == "made_up: forward, round 3 of 3: ours 6 s"
     assert record["subjects"]["theirs"]["failure"].startswith("theirs: ended")
     assert len(record["subjects"]["ours"]["seconds"]["forward"]) == 3
     assert record["subjects"]["theirs"]["summary"]["step"]["ratio"] is None

@@ -208,3 +208,53 @@ def test_a_folder_of_parts_is_all_of_its_files(capsys):
     assert main(["prepare", *words, "--input", "parts"]) == 0
     splits = json.loads(capsys.readouterr().out)["splits"]
     assert sum(split["documents"] for split in splits.values()) == 20
+
+
+def test_lines_of_several_files_come_with_their_file(capsys):
+    """In messages and in what is kept of bad steps; of one file, lines are enough."""
+    rows = [{"q": f"question {i}", "a": "yes"} for i in range(30)]
+    write("parts/a.jsonl", rows[:10])
+    write("parts/b.jsonl", rows[10:20])
+    Path("parts/more").mkdir()
+    write("parts/more/b.jsonl", [rows[3], {"q": "?", "a": "no"}, rows[17]])
+    for size in (120, 1 << 24):  # several work items a file, and all files in one
+        files = {"train": sorted(Path("parts").rglob("*.jsonl"))}
+        out = f"out{size}"
+        prepare_examples(
+            files, FIELDS, GPT2, out, name="parts", val_fraction=0.2, work_item_bytes=size
+        )
+        meta = read_meta(out)
+        assert meta is not None
+        assert {split: each["files"] for split, each in meta["splits"].items()} == {
+            "train": [{"file": "a.jsonl", "documents": 10}, {"file": "b.jsonl", "documents": 8}],
+            "val": [
+                {"file": "b.jsonl", "documents": 2},
+                {"file": "more/b.jsonl", "documents": 3},
+            ],
+        }
+        said: list[str] = []
+        sets = open_data(config_of(out), log=said.append)
+        assert said[-1].endswith(
+            "one of each pair (of validation: more/b.jsonl line 1, more/b.jsonl line 3)"
+        )
+        places = {place for _, row in sets.origins(0) for place in row}
+        assert places <= {f"{name}.jsonl line {i}" for name in "ab" for i in range(1, 11)}
+    write("parts/b.jsonl", [*rows[10:20], {"q": "broken"}])
+    words = ("--format", "examples", "--fields", str(FIELDS), "--out", "bad", "--input", "parts")
+    assert main(["prepare", *words]) == 2
+    assert (
+        f"{Path('parts').resolve()}/b.jsonl, line 11, has no field 'a'" in capsys.readouterr().err
+    )
+
+
+def test_a_list_of_files_that_does_not_fit_is_not_used():
+    for name in ("a", "b"):
+        write(f"parts/{name}.jsonl", questions(10))
+    files = {"train": sorted(Path("parts").iterdir())}
+    prepare_examples(files, FIELDS, GPT2, "out", name="parts")
+    meta = json.loads(Path("out/meta.json").read_text())
+    for listed in (7, [7], [{"file": "a"}], [{"file": "a", "documents": 3}], [{"documents": -1}]):
+        meta["splits"]["train"]["files"] = listed
+        Path("out/meta.json").write_text(json.dumps(meta))
+        train, _ = open_examples("out", "parts")
+        assert train.places(np.arange(3)) == [1, 2, 3]

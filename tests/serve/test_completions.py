@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gpt2_jax.api import LanguageModel
+from gpt2_jax.tokenizers.ids import IdsTokenizer
 from tests.serve.serving import (
     AB,
     CD,
@@ -21,6 +22,7 @@ from tests.serve.serving import (
     Client,
     joined,
     saying,
+    serving,
     tiny_model,
 )
 
@@ -274,3 +276,16 @@ def test_an_answer_is_that_of_the_model_without_a_server_at_equal_slots(client: 
     answer = client.complete(prompts, n=2, max_tokens=12, seed=answer["seed"])
     many = model.generate_many(prompts, num_samples=2, max_new_tokens=12, seed=3, num_slots=SLOTS)
     assert [c["text"] for c in answer["choices"]] == [s.text for each in many for s in each]
+
+
+def test_a_model_of_ids_refuses_stop_strings_and_takes_stop_ids() -> None:
+    """As `sample --stop` does: " 5" would also end a text at 57."""
+    with serving(tiny_model(IdsTokenizer(64, "none was found"))) as client:
+        fields = {"model": "tiny", "prompt": [1], "temperature": 0, "logit_bias": {"57": 100}}
+        for stream in (False, True):
+            refusal = client.refusal(**fields, stop=" 5", stream=stream)
+            assert refusal[:2] == (400, "stop")
+            assert "this one gives token ids (none was found): use stop_token_ids" in refusal[2]
+        fields |= {"stop": [], "stop_token_ids": [57]}
+        (choice,) = client.post("/v1/completions", **fields).json["choices"]
+        assert (choice["text"], choice["finish_reason"]) == ("", "stop")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.serve import models as models_lib
 from gpt2_jax.serve.models import Limits, named_models
 from tests.inference.tiny import make_run
 from tests.serve.serving import (
@@ -43,8 +44,30 @@ def test_models_are_named_by_their_folders_or_by_hand(
     assert named_models(["org/mine=gs://b/a=b"]) == {"org/mine": "gs://b/a=b"}
     monkeypatch.chdir(run)
     assert named_models(["."]) == {"small": "."}
+    assert named_models(["checkpoints/best"]) == {"small@best": "checkpoints/best"}
     with pytest.raises(UserError, match="two models are named small"):
         named_models([str(run), str(run)])
+
+
+def test_the_best_steps_of_two_runs_have_two_names(tmp_path: Path) -> None:
+    places = [tmp_path / run / "checkpoints" / step for run in "ab" for step in ("best", "newest")]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    words = [str(place) for place in places]
+    names = ["a@best", "a@newest", "b@best", "b@newest"]
+    assert [*named_models(words)] == names
+    # NAME@STEP stays apart, also where NAME is such a name.
+    assert not any(models_lib._STEP.fullmatch(name) for name in names)
+    match = models_lib._STEP.fullmatch("a@best@4")
+    assert match and match.groups() == ("a@best", "4")
+    assert named_models([f"mine={words[0]}", words[0]]) == {"mine": words[0], "a@best": words[0]}
+    assert named_models(["gs://b/run/checkpoints/best"]) == {
+        "run@best": "gs://b/run/checkpoints/best"
+    }
+    # There is no such folder here: it is an id of the hub.
+    assert named_models(["checkpoints/best"]) == {"best": "checkpoints/best"}
+    with pytest.raises(UserError, match="two models are named a@best"):
+        named_models(words[:1] * 2)
 
 
 def test_saved_steps_are_listed_and_loaded_when_asked_for(run: Path) -> None:

@@ -116,6 +116,34 @@ def test_a_port_that_is_taken_is_found_before_the_model_is_read(
 
 
 @pytest.mark.parametrize(
+    "host, warned",
+    [
+        ("0.0.0.0", True),
+        ("::", True),
+        ("127.0.0.1", False),
+        ("127.8.8.8", False),
+        ("localhost", False),
+        ("::1", False),
+        ("::ffff:127.0.0.1", False),
+    ],
+)
+def test_an_address_that_others_reach_is_warned_of_unless_keys_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, warned: bool
+) -> None:
+    if ":" in host and not socket.has_dualstack_ipv6():
+        host = "0.0.0.0" if warned else "127.0.0.1"
+    words = ["serve", "--model", "/nowhere", "--port", "0", "--host", host]
+    assert main(words) == 2
+    *lines, error = capsys.readouterr().err.splitlines()
+    assert "no model at /nowhere" in error
+    warning = f"warning: --host {host} is open to other machines: without --api_key_file"
+    assert [line.startswith(warning) for line in lines] == [True] * warned
+    (tmp_path / "keys").write_text("k1\n")
+    assert main([*words, "--api_key_file", str(tmp_path / "keys")]) == 2
+    assert capsys.readouterr().err.splitlines() == [error]
+
+
+@pytest.mark.parametrize(
     "flags, message",
     [
         (("--port", "70000"), "--port must be between 0 and 65535"),

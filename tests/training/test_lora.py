@@ -151,8 +151,23 @@ def test_a_missing_or_changed_base_is_one_line(home, tmp_path, capsys):
     folder, _ = home
     base = (folder / "base").resolve()
     sample = ["sample", "--model", str(folder / "whole"), "--max_new_tokens", "1"]
+    doctor = ["doctor", "--model", str(folder / "whole")]
+    assert main(doctor) == 0
+    assert "step 6  good" in capsys.readouterr().out
     base.rename(tmp_path / "moved")
     try:
+        assert main(doctor) == 78
+        out = capsys.readouterr().out
+        missing = f"step 6  the base of its adapters is missing, which was {base}/checkpoints/2; if"
+        assert missing in out
+        assert "no step is good" in out
+        assert main([*doctor, "--json"]) == 78
+        for step in json.loads(capsys.readouterr().out)["steps"]:
+            assert (step["damaged"], step["resumable"]) == (False, False)
+        (base / "checkpoints" / "2").mkdir(parents=True)
+        assert main(doctor) == 78
+        assert "of the adapters in" in capsys.readouterr().out
+        shutil.rmtree(base)
         assert main(sample) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert f"the base {base}/checkpoints/2 of the adapters in" in error

@@ -18,28 +18,7 @@ from gpt2_jax.model.build import abstract_params
 from gpt2_jax.training.matrices import matrix_axes
 from gpt2_jax.training.muon import muon_groups
 from gpt2_jax.training.optimizer import RULES, make_optimizer, updates_made
-
-_MODEL = ModelConfig(2, 4, 32, 16, vocab_size=61, vocab_multiple=8)
-_KERNELS = {
-    "h/attn/c_attn/kernel",
-    "h/attn/c_proj/kernel",
-    "h/mlp/c_fc/kernel",
-    "h/mlp/c_proj/kernel",
-}
-
-
-def named(tree):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
-
-
-def drawn(seed, model=_MODEL, scale=1.0):
-    rng = np.random.default_rng(seed)
-    shapes = _shapes(model)
-    return jax.tree.map(lambda leaf: np.float32(scale * rng.normal(size=leaf.shape)), shapes)
-
-
-_shapes = functools.cache(abstract_params)
+from tests.training.updates import KERNELS, MODEL, drawn, named, shapes_of
 
 
 def matrices(name, leaf):
@@ -69,11 +48,11 @@ def updates_of(rule, params, gradients):
 
 
 def test_every_parameter_goes_to_its_group():
-    model = dataclasses.replace(_MODEL, tie_embeddings=False)
+    model = dataclasses.replace(MODEL, tie_embeddings=False)
     groups = named(muon_groups(abstract_params(model)))
-    assert {name for name, group in groups.items() if group == "muon"} == _KERNELS
+    assert {name for name, group in groups.items() if group == "muon"} == KERNELS
     others = {name for name, group in groups.items() if group == "adam"}
-    assert others | _KERNELS == groups.keys() and {"wte", "wpe", "lm_head"} < others
+    assert others | KERNELS == groups.keys() and {"wte", "wpe", "lm_head"} < others
 
 
 def test_a_kernel_that_nobody_knows_is_refused():
@@ -82,7 +61,7 @@ def test_a_kernel_that_nobody_knows_is_refused():
         matrix_axes(path)
 
 
-_ALL = frozenset(named(_shapes(_MODEL)))
+_ALL = frozenset(named(shapes_of(MODEL)))
 _SOME = {"wte", "h/attn/c_attn/kernel", "h/attn/c_attn/bias", "h/mlp/c_fc/kernel"}
 
 
@@ -101,10 +80,10 @@ def test_muon_is_a_plain_one_on_each_matrix_and_adam_on_the_rest(scale, names):
     adam = updates_of(optax.scale_by_adam(0.9, 0.95, 1e-8), params, gradients)
     for step, updates in enumerate(ours):
         for name, leaf in named(updates).items():
-            if name not in _KERNELS:
+            if name not in KERNELS:
                 np.testing.assert_allclose(leaf, named(adam[step])[name], rtol=1e-6)
     muon = scale_by_muon(beta=0.9)
-    for name in _KERNELS & names:
+    for name in KERNELS & names:
         cut = [matrices(name, named(gradient)[name]) for gradient in gradients]
         for i, matrix in enumerate(cut[0]):
             pieces = [jnp.asarray(each[i]) for each in cut]
@@ -138,7 +117,7 @@ def test_adafactor_is_that_of_optax_on_each_matrix_and_each_layer(names):
     theirs = optax.adafactor(learning_rate=1.0)  # its updates are negative
 
     def pieces(name, leaf):
-        if name in _KERNELS:
+        if name in KERNELS:
             return matrices(name, leaf)
         return list(np.asarray(leaf)) if name.startswith("h/") else [np.asarray(leaf)]
 
@@ -165,5 +144,5 @@ def test_decay_goes_by_name_and_one_count_says_where_the_schedule_stands(name):
         assert int(updates_made(state)) == 1
         results.append(named(updates))
     for path, leaf in named(params).items():
-        decayed = 0.05 * leaf if path in {*_KERNELS, "wte", "wpe"} else jnp.zeros_like(leaf)
+        decayed = 0.05 * leaf if path in {*KERNELS, "wte", "wpe"} else jnp.zeros_like(leaf)
         np.testing.assert_allclose(results[0][path] - results[1][path], decayed, atol=1e-6)

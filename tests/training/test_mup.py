@@ -9,18 +9,16 @@ import pytest
 
 from gpt2_jax.config import MeshConfig
 from gpt2_jax.parallel.mesh import make_mesh
-from gpt2_jax.parallel.rules import Rules, sharding_context
+from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.planning.memory import state_bytes
 from gpt2_jax.training import step
 from gpt2_jax.training.mup import matrix_rate
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.state import abstract_state, init_state
-from gpt2_jax.training.update import Gradient, adamw_update, apply_update, optax_update
-from tests.training.test_matrices import _KERNELS, drawn, named
 from tests.training.tiny import make_config, seen_whole_and_halved
+from tests.training.updates import KERNELS, RATE, check_ten_updates, drawn, lowered, moves, named
 
 _M = 4  # the width is 32
-_RATE = 0.01
 _CASES = [
     ({"name": "adamw"}, False, 1 / _M),
     ({"name": "adamw"}, True, 1 / _M),  # by Optax
@@ -34,21 +32,6 @@ def mup_config(**changes):
     return make_config(model__mup_base_width=32 // _M, **changes)
 
 
-def gradient(total, accepted=True):
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(total)))
-    return Gradient(total, jnp.float32(1), norm, jnp.bool_(accepted))
-
-
-def moves(config, gradients, params):
-    """How far each parameter moves with some gradients."""
-    optimizer = make_optimizer(config)
-    update = jax.jit(lambda *args: apply_update(config, optimizer, *args, jnp.float32(_RATE)))
-    state = params, optimizer.init(params)
-    for each in gradients:
-        state = update(*state, gradient(each))
-    return named(jax.tree.map(lambda new, old: np.asarray(new - old), state[0], params))
-
-
 @pytest.mark.parametrize(("optimizer", "plain", "factor"), _CASES)
 def test_only_matrices_of_blocks_learn_slower(optimizer, plain, factor):
     knobs = {f"optimizer__{name}": value for name, value in optimizer.items()}
@@ -58,9 +41,9 @@ def test_only_matrices_of_blocks_learn_slower(optimizer, plain, factor):
     params = drawn(0, mup.model, 0.1)
     gradients = [drawn(1, mup.model), drawn(2, mup.model)]
     ours, theirs = (moves(config, gradients, params) for config in (mup, standard))
-    assert ours.keys() > _KERNELS
+    assert ours.keys() > KERNELS
     for name, expected in theirs.items():
-        expected = factor * expected if name in _KERNELS else expected
+        expected = factor * expected if name in KERNELS else expected
         np.testing.assert_allclose(ours[name], expected, rtol=1e-3, atol=1e-6, err_msg=name)
 
 
@@ -76,47 +59,16 @@ def test_decay_of_matrices_does_not_depend_on_the_width_unless_asked(
     nothing = jax.tree.map(jnp.zeros_like, params)
     of_params = named(params)
     for name, move in moves(config, [nothing], params).items():
-        share = 0.0 if "bias" in name or "scale" in name else _RATE * 0.5
-        if name in _KERNELS and not independent:
+        share = 0.0 if "bias" in name or "scale" in name else RATE * 0.5
+        if name in KERNELS and not independent:
             share *= factor
         np.testing.assert_allclose(move, -share * of_params[name], atol=1e-6, err_msg=name)
-
-
-def check_ten_updates(config):
-    """Compares the update in one pass with that of optax, ten times."""
-    optimizer, factor = make_optimizer(config), matrix_rate(config)
-    one_pass = jax.jit(lambda *args: adamw_update(config.optimizer, *args, factor))
-    reference = jax.jit(lambda *args: optax_update(optimizer, *args))
-    params = drawn(0, config.model)
-    ours = theirs = params, optimizer.init(params)
-    for n in range(10):
-        # One gradient in the middle is rejected.
-        args = gradient(drawn(n + 1, config.model), n != 5), jnp.float32(1e-2 * (n + 1))
-        ours, theirs = one_pass(*ours, *args), reference(*theirs, *args)
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(mine, other, rtol=2e-5, atol=2e-7)
 
 
 @pytest.mark.parametrize("independent", [True, False])
 def test_ten_updates_in_one_pass_are_those_of_optax(independent):
     config = mup_config(optimizer__mup_independent_decay=independent)
     check_ten_updates(config)
-
-
-def _lowered(config):
-    """The training step of a config as text, before it is compiled."""
-    mesh, rules, optimizer = (
-        make_mesh(config.mesh, jax.devices()[:1]),
-        Rules(),
-        make_optimizer(config),
-    )
-    abstract = abstract_state(config, optimizer, mesh, rules)
-    with sharding_context(mesh, rules):
-        batch = step.abstract_batch(8, 16, mesh)
-        numbers = step.step_numbers(config, mesh)
-        program = jax.jit(step._train_step(config, optimizer))
-        return program.lower(abstract, batch, numbers).as_text()
 
 
 @pytest.mark.parametrize(
@@ -128,9 +80,9 @@ def _lowered(config):
     ],
 )
 def test_at_the_base_width_the_step_is_that_of_the_standard_parametrization(knobs):
-    standard = _lowered(make_config(**knobs))
-    assert _lowered(make_config(model__mup_base_width=32, **knobs)) == standard
-    assert _lowered(mup_config(**knobs)) != standard
+    standard = lowered(make_config(**knobs))
+    assert lowered(make_config(model__mup_base_width=32, **knobs)) == standard
+    assert lowered(mup_config(**knobs)) != standard
 
 
 def test_the_state_takes_the_memory_it_takes_without_mup():

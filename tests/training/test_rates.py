@@ -15,9 +15,8 @@ from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.rates import rate_multipliers
 from gpt2_jax.training.state import abstract_state
-from tests.training.test_matrices import drawn, named
-from tests.training.test_mup import _lowered, check_ten_updates, moves
 from tests.training.tiny import make_config
+from tests.training.updates import check_ten_updates, drawn, lowered, moves, named
 
 _MULTIPLIERS = "wte=0.1,h.*.mlp=0.5,h.attn.c_attn.bias=3,ln_f=2"
 
@@ -77,7 +76,7 @@ def test_the_first_pattern_that_matches_counts():
 def test_factors_of_one_change_nothing_in_the_step():
     standard, ones, other = (
         # The links of the chain have numbers in the names of the arguments.
-        re.sub(r"opt_state[\w.\[\]]*", "opt_state", _lowered(make_config(**knobs)))
+        re.sub(r"opt_state[\w.\[\]]*", "opt_state", lowered(make_config(**knobs)))
         for knobs in ({}, *({"optimizer__rate_multipliers": f"wte={x},h.mlp=1"} for x in (1, 2)))
     )
     assert ones == standard != other
