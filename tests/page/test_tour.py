@@ -71,6 +71,7 @@ def _saved(window: Window, kind: str) -> bytes:
 def test_exports_hold_what_the_page_shows(window: Window, python: LanguageModel) -> None:
     window.type(TEXT)
     window.show("residual", "canvas")
+    window.page.wait_for_load_state("networkidle")
     window.page.locator("[data-open=export]").click()
     select = window.page.locator("#export-view")
     window.until("document.querySelector('#export-view')?.options.length > 2")

@@ -8,8 +8,8 @@ const MOST_RECTANGLES = 20000;
 
 // The views of the page that can be saved: [{node, name}].
 export function views() {
-  const nodes = [...document.querySelectorAll("#sections canvas, #sections svg.plot, #sections svg.arcs")].filter((node) => node.getClientRects().length);
-  return nodes.map((node) => ({ node, name: `${node.closest("section").id}: ${node.getAttribute("aria-label") ?? node.tagName}` }));
+  const nodes = [...document.querySelectorAll("#sections canvas, #sections svg.plot, #sections svg.arcs")].filter((node) => node.getClientRects().length && node.ariaLabel);
+  return nodes.map((node) => ({ node, name: `${node.closest("section").id}: ${node.ariaLabel}` }));
 }
 
 // A matrix as rectangles with the names of rows and columns.
