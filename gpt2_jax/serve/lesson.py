@@ -9,6 +9,7 @@ from typing import Any
 from gpt2_jax.interpret.inspection import Inspection
 from gpt2_jax.serve.bundle import bundle
 from gpt2_jax.serve.lesson_arrays import focus_of, packed
+from gpt2_jax.serve.lesson_words import words
 
 LANGUAGES = ("en", "zh")
 MOST_BYTES = 1_600_000
@@ -59,6 +60,7 @@ def lesson(
             }
         ],
         "views": inspection.views(),
+        "words": words(inspection, arrays),
         "arrays": arrays,
         "left_out": left_out,
     }

@@ -76,7 +76,9 @@ def test_exports_hold_what_the_page_shows(window: Window, python: LanguageModel)
     select = window.page.locator("#export-view")
     window.until("document.querySelector('#export-view')?.options.length > 2")
     names = select.locator("option").all_inner_texts()
-    select.select_option(index=next(i for i, name in enumerate(names) if name.startswith("residual")))
+    select.select_option(
+        index=next(i for i, name in enumerate(names) if name.startswith("residual"))
+    )
     rows = list(csv.reader(io.StringIO(_saved(window, "csv").decode())))
     norms = python.inspect(TEXT)["norms"]
     np.testing.assert_allclose(np.array([row[1:] for row in rows[1:]], float), norms, rtol=1e-5)
@@ -111,6 +113,10 @@ def test_a_lesson_opens_from_the_disk(window: Window, browser: Any, tmp_path: Pa
         other.page.locator(f"#{section}").scroll_into_view_if_needed()
         page.wait_for_timeout(150)
     assert page.locator("#kept").inner_text().startswith("Kept: ")
+    other.page.locator("#residual").scroll_into_view_if_needed()
+    other.until("document.querySelectorAll('#residual .read code').length >= 20")
+    named = page.locator("#residual .read code").all_inner_texts()
+    assert not [text for text in named if text.startswith("#") and len(text) > 1]
     assert not errors
     context.close()
 

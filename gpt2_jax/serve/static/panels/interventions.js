@@ -46,7 +46,7 @@ export function mount(root, app) {
     };
     const mask = (l) => h("td", null, h("button", { type: "button", class: "cell", "aria-pressed": String(unmasked.includes(l)), "aria-label": app.t("change.unmasked", { layer: l }), "data-focus": `mask ${l}`, onclick: () => unmask(app, l, !unmasked.includes(l)) }, unmasked.includes(l) ? "×" : ""));
     const line = (l) => h("tr", null, h("th", { scope: "row" }, l), Array.from({ length: H }, (_, n) => cell("heads", [l, n], app.t("head.of", { layer: l, head: n }))), cell("mlps", [l], app.t("row.mlp", { layer: l })), mask(l));
-    const head = [app.t("place.layer"), ...Array.from({ length: H }, (_, n) => n), "MLP", app.t("change.mask")].map((name) => h("th", { scope: "col" }, name));
+    const head = [app.t("layer"), ...Array.from({ length: H }, (_, n) => n), "MLP", app.t("change.mask")].map((name) => h("th", { scope: "col" }, name));
     return h("table", { class: "cells" }, h("thead", null, h("tr", null, head)), h("tbody", null, Array.from({ length: L }, (_, l) => line(l))));
   }
 
