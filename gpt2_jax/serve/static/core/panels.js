@@ -22,10 +22,11 @@ export function makePanels(aside, app) {
   }
 
   async function update() {
-    if (!shown || !app.run) return;
+    if (!shown) return;
     title.textContent = app.t(`${shown}.title`);
     close.setAttribute("aria-label", app.t("close"));
-    for (const [id, { root }] of mounted) root.hidden = id !== shown;
+    for (const [id, { root }] of mounted) root.hidden = id !== shown || !app.run;
+    if (!app.run) return;
     try {
       await mounted.get(shown).drawn.update();
       error.hidden = true;
