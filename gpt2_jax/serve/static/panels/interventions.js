@@ -30,7 +30,8 @@ export function mount(root, app) {
     const { layer, head, query } = { ...app.state, query: app.query() };
     error.textContent = "";
     try {
-      const other = await app.post("run", { ...app.request({ interventions: {} }), tokens: undefined, text: swapText.value });
+      const ids = app.model()?.takes_text === false ? (swapText.value.match(/\d+/g) ?? []).map(Number) : null;
+      const other = await app.post("run", app.request({ interventions: {}, tokens: ids, text: swapText.value }));
       const position = Math.min(query, other.tokens.length - 1);
       addSwap(app, { site: site.value, layer, ...(site.value === "z" && { head }), position: query, from: { run: other.run, position } });
     } catch (problem) {

@@ -86,13 +86,13 @@ export function mount(root, app) {
 
   function redraw() {
     const start = performance.now(), options = chosen(), found = cut(prepared, options);
-    const count = found.ids.length, before = found.before;
+    const count = found.ids.length, before = found.before, most = Math.max(before[0], found.probs[0]);
     rows.forEach((row, i) => {
       row.node.hidden = i >= before.length;
       const after = found.probs[i] ?? 0;
       row.name.textContent = texts.get(found.order[i]) ?? "…";
-      row.before.style.width = `${100 * before[i]}%`;
-      row.after.style.width = `${100 * after}%`;
+      row.before.style.width = `${(100 * before[i]) / most}%`;
+      row.after.style.width = `${(100 * after) / most}%`;
       row.text.textContent = after ? percent(after) : "–";
       row.node.classList.toggle("out", !after);
     });
