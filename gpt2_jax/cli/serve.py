@@ -64,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lenient", action="store_true", help="ignore unknown fields instead of refusing them"
     )
+    parser.add_argument(
+        "--no_explorer",
+        action="store_true",
+        help="offer no page to look into the models, and none of its requests",
+    )
     compilation_cache.add_argument(parser)
 
 
@@ -106,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
     from gpt2_jax.serve import models as models_lib
     from gpt2_jax.serve.app import Policy, make_app
+    from gpt2_jax.serve.explorer import Explorer
     from gpt2_jax.serve.metrics import Metrics
     from gpt2_jax.serve.security import read_keys
     from gpt2_jax.serve.server import Server, bound_socket, is_loopback
@@ -128,21 +134,36 @@ def run(args: argparse.Namespace) -> int:
     served = [models_lib.load_served(name, path, limits, metrics) for name, path in names.items()]
     models = models_lib.Models(served, limits, metrics)
     policy = Policy(hosts=[args.host, *args.allowed_host], keys=keys, lenient=args.lenient)
+    explorer = None if args.no_explorer else Explorer(models, policy)
+
+    def on_ready(url: str) -> None:
+        print_stderr("ready" if explorer is None else f"ready: open {_for_browsers(url)}/")
+        if explorer is not None:
+            explorer.warm()
+
     server = Server(
-        make_app(models, metrics, policy),
+        make_app(models, metrics, policy, explorer),
         models,
         grace=args.grace,
         on_start=lambda url: print_stderr(f"serving {', '.join(names)} on {url}"),
+        on_ready=on_ready,
     )
     server.run([bound])
+    if explorer is not None:
+        explorer.close()
     if server.failure:
         raise server.failure
-    if any(model.worker.alive for model in models.all):
+    if any(model.worker.alive for model in models.all) or (explorer and explorer.busy):
         # A thread inside of XLA cannot be ended, and would crash while Python exits.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _for_browsers(url: str) -> str:
+    """Returns the address at which a browser on this machine finds the server."""
+    return url.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
 
 
 def _check(args: argparse.Namespace) -> None:

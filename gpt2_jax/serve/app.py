@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,44 +14,35 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gpt2_jax.serve import completions, description, fields, scores, tokenization
-from gpt2_jax.serve.errors import ApiError, to_json
+from gpt2_jax.serve.errors import ApiError
+from gpt2_jax.serve.exchange import Policy, json_response, read_values, unless_left
+from gpt2_jax.serve.explorer import Explorer
 from gpt2_jax.serve.job import Job
 from gpt2_jax.serve.metrics import CONTENT_TYPE, Metrics
 from gpt2_jax.serve.models import Models, Served
-from gpt2_jax.serve.security import BODY_SECONDS, HEALTH, Guard, read_body
-from gpt2_jax.serve.streaming import SEND_SECONDS, Events
+from gpt2_jax.serve.pages import is_public
+from gpt2_jax.serve.security import HEALTH, Guard
+from gpt2_jax.serve.streaming import Events
 from gpt2_jax.serve.worker import State, unavailable
 
-T = TypeVar("T")
+_POLICY = Policy()
 
 
-@dataclasses.dataclass(frozen=True)
-class Policy:
-    """Says whom the server answers, and how strictly it reads.
-
-    Attributes:
-      hosts, keys: see `Guard`.
-      lenient: whether unknown fields are ignored.
-      body_seconds: how long a body may take to arrive.
-      send_seconds: how long a chunk may wait for its reader.
-    """
-
-    hosts: Sequence[str] = ()
-    keys: Sequence[str] = ()
-    lenient: bool = False
-    body_seconds: float = BODY_SECONDS
-    send_seconds: float = SEND_SECONDS
-
-
-def make_app(models: Models, metrics: Metrics, policy: Policy = Policy()) -> Any:
+def make_app(
+    models: Models,
+    metrics: Metrics,
+    policy: Policy = _POLICY,
+    explorer: Explorer | None = None,
+) -> Any:
     """Returns the ASGI application.
 
     Args:
       models: that it offers.
       metrics: that it counts in, and shows.
       policy: see there.
+      explorer: of the same models and policy; without one there is no page.
     """
-    api = _Api(models, metrics, policy)
+    api = _Api(models, metrics, policy, has_explorer=explorer is not None)
     routes = [
         Route("/v1/completions", api.complete, methods=["POST"]),
         Route("/v1/score", api.score, methods=["POST"]),
@@ -64,18 +54,23 @@ def make_app(models: Models, metrics: Metrics, policy: Policy = Policy()) -> Any
         Route(HEALTH, api.health, methods=["GET"]),
         Route("/metrics", api.show_metrics, methods=["GET"]),
         Route("/openapi.json", api.describe, methods=["GET"]),
+        *(explorer.routes if explorer else ()),
     ]
     handlers = {ApiError: api.refuse, HTTPException: api.refuse_path, Exception: api.fail}
     app = Starlette(routes=routes, exception_handlers=handlers)  # pyright: ignore
     app.router.redirect_slashes = False
-    return Guard(app, hosts=policy.hosts, keys=policy.keys, rejected=metrics.reject)
+    public = is_public if explorer else lambda path: False
+    return Guard(app, policy.hosts, policy.keys, public=public, rejected=metrics.reject)
 
 
 class _Api:
     """Answers requests."""
 
-    def __init__(self, models: Models, metrics: Metrics, policy: Policy) -> None:
+    def __init__(
+        self, models: Models, metrics: Metrics, policy: Policy, *, has_explorer: bool
+    ) -> None:
         self._models, self._metrics, self._policy = models, metrics, policy
+        self._has_explorer = has_explorer
 
     async def complete(self, request: Request) -> Response:
         values = await self._values(request, completions.FIELDS)
@@ -87,10 +82,10 @@ class _Api:
             ending.callback(model.worker.cancel, job)
             model.worker.submit(job)
             if not plan.stream:
-                return _json(await _unless_left(request, answer.whole(job)))
+                return json_response(await unless_left(request, answer.whole(job)))
             pieces = answer.pieces(job)
             # The status is sent when there is something to read: until then it can be an error.
-            first = await _unless_left(request, anext(pieces))
+            first = await unless_left(request, anext(pieces))
             end = ending.pop_all().close
             return Events(answer, pieces, first, end, self._policy.send_seconds)
 
@@ -101,19 +96,19 @@ class _Api:
         job = Job(scoring.requests, _client(request))
         try:
             model.worker.submit(job)
-            return _json(await _unless_left(request, scores.answer(model, scoring, job)))
+            return json_response(await unless_left(request, scores.answer(model, scoring, job)))
         finally:
             model.worker.cancel(job)
 
     async def list_models(self, request: Request) -> Response:
         entries = await asyncio.to_thread(self._models.listed)
-        return _json({"object": "list", "data": entries})
+        return json_response({"object": "list", "data": entries})
 
     async def show_model(self, request: Request) -> Response:
         name = request.path_params["name"]
         for entry in await asyncio.to_thread(self._models.listed):
             if entry["id"] == name:
-                return _json(entry)
+                return json_response(entry)
         raise ApiError(
             404, f"there is no model {name[:80]!r}", param="model", code="model_not_found"
         )
@@ -130,19 +125,19 @@ class _Api:
 
     async def tokenizer_info(self, request: Request) -> Response:
         model = await self._models.get(request.query_params.get("model"))
-        return _json(tokenization.tokenizer_info(model))
+        return json_response(tokenization.tokenizer_info(model))
 
     async def health(self, request: Request) -> Response:
         for model in self._models.all:
             if model.worker.state is not State.READY:
                 raise unavailable(model.worker.state)
-        return _json({"status": "ready"})
+        return json_response({"status": "ready"})
 
     async def show_metrics(self, request: Request) -> Response:
         return Response(self._metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     async def describe(self, request: Request) -> Response:
-        return _json(description.openapi())
+        return json_response(description.openapi(explorer=self._has_explorer))
 
     async def _about_tokens(
         self,
@@ -152,17 +147,15 @@ class _Api:
     ) -> Response:
         values = await self._values(request, known)
         model = await self._models.get(values["model"])
-        return _json(await asyncio.to_thread(answer, model, values))
+        return json_response(await asyncio.to_thread(answer, model, values))
 
     async def _values(self, request: Request, known: Sequence[fields.Field]) -> dict[str, Any]:
-        body = await read_body(request.headers, request.receive, self._policy.body_seconds)
-        value = fields.parse_json(body)
-        return fields.parse(known, value, lenient=self._policy.lenient)
+        return await read_values(request, known, self._policy)
 
     async def refuse(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
         self._metrics.reject(error.status)
-        return _json(error.body(), error.status, error.headers)
+        return json_response(error.body(), error.status, error.headers)
 
     async def refuse_path(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -177,38 +170,8 @@ class _Api:
         return await self.refuse(request, ApiError(500, message, code="internal_error"))
 
 
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(to_json(value), status, headers, media_type="application/json")
-
-
 def _client(request: Request) -> str:
     """Returns who takes turns with others: a key, or an address."""
     key = getattr(request.state, "key", None)
     address = request.client.host if request.client else ""
     return address if key is None else f"key {key}"
-
-
-async def _unless_left(request: Request, answer: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
-    """Waits for an answer, but no longer than the client does.
-
-    Raises:
-      ApiError: if the client leaves; nobody will read it.
-    """
-    working = asyncio.ensure_future(answer)
-    leaving = asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ApiError(400, "the client has left", code="client_left")
-    finally:
-        for task in (working, leaving):
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

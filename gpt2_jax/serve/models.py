@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from gpt2_jax.checkpoint.store import CheckpointStore
+from gpt2_jax.config import Config
 from gpt2_jax.errors import Gpt2JaxError, UserError, did_you_mean, error_text, short_repr
 from gpt2_jax.evals.run import model_digest
 from gpt2_jax.files.paths import is_remote
@@ -67,6 +68,9 @@ class Served:
       created: in seconds since 1970.
       path: the folder that it was read from.
       longest_token: the most characters of a token.
+      config: of the run that made it.
+      params: unrolled, in the dtype of `config.compute`: those that the worker generates with.
+      step: of the run, that they are of; 0 if it is unknown.
     """
 
     name: str
@@ -77,6 +81,9 @@ class Served:
     created: int
     path: Path
     longest_token: int
+    config: Config
+    params: Any
+    step: int
 
 
 def named_models(words: Sequence[str]) -> dict[str, str]:
@@ -124,10 +131,11 @@ def load_served(name: str, path: str | Path, limits: Limits, metrics: Metrics) -
 def served(name: str, model: load_lib.Model, limits: Limits, metrics: Metrics) -> Served:
     """Makes the worker of a model that was read; see `load_served`."""
     decoder = build_decoder(model.config.model, model.config.compute)
+    params = decode_params(decoder, model.params)
     make_engine = functools.partial(
         Engine,
         decoder,
-        decode_params(decoder, model.params),
+        params,
         model.tokenizer,
         num_slots=limits.num_slots,
         max_length=limits.max_length,
@@ -153,6 +161,9 @@ def served(name: str, model: load_lib.Model, limits: Limits, metrics: Metrics) -
         _created(model.path),
         model.path,
         _longest_token(model.tokenizer),
+        model.config,
+        params,
+        model.step,
     )
 
 
@@ -183,7 +194,7 @@ class Models:
           metrics: of all.
         """
         self._named = {model.name: model for model in named}
-        self._limits, self._metrics = limits, metrics
+        self.limits, self._metrics = limits, metrics
         self._steps: dict[str, Served] = {}  # least recently used first
         self._loading = asyncio.Lock()
         self.draining = False
@@ -200,6 +211,23 @@ class Models:
         """Returns all models in memory."""
         return [*self._named.values(), *self._steps.values()]
 
+    @property
+    def named(self) -> dict[str, Served]:
+        """Returns the models that were named at the start, by their names."""
+        return dict(self._named)
+
+    def find(self, name: str | None) -> Served:
+        """Returns a model that was named at the start, by default the first.
+
+        Raises:
+          ApiError: 404 if there is none of this name.
+        """
+        if name is None:
+            return self.default
+        if name not in self._named:
+            raise _no_model(name, [*self._named])
+        return self._named[name]
+
     def start(self) -> None:
         """Starts the workers of the named models."""
         for model in self._named.values():
@@ -210,7 +238,7 @@ class Models:
         entries = []
         for model in self._named.values():
             entries.append(_entry(model.name, model.created, model.worker.max_length))
-            for step in _saved_steps(model.path)[:_STEPS_SHOWN]:
+            for step in saved_steps(model.path)[:_STEPS_SHOWN]:
                 entries.append(
                     _entry(f"{model.name}@{step}", model.created, model.worker.max_length)
                 )
@@ -229,34 +257,28 @@ class Models:
         match = _STEP.fullmatch(name)
         run = self._named.get(match[1]) if match else None
         # The folder may be in a bucket.
-        steps = await asyncio.to_thread(_saved_steps, run.path) if run else []
+        steps = await asyncio.to_thread(saved_steps, run.path) if run else []
         if not match or run is None or int(match[2]) not in steps:
             names = [entry["id"] for entry in await asyncio.to_thread(self.listed)]
-            raise ApiError(
-                404,
-                f"there is no model {short_repr(name)}{did_you_mean(name, names)}; "
-                "GET /v1/models lists them",
-                param="model",
-                code="model_not_found",
-            )
+            raise _no_model(name, names)
         async with self._loading:
             if name not in self._steps:
                 self._make_room()
-                folder = _run_folder(run.path) / match[2]
+                folder = run_folder(run.path) / match[2]
                 self._steps[name] = await asyncio.to_thread(self._load, name, folder)
             model = self._steps[name] = self._steps.pop(name)
         return model
 
     def _make_room(self) -> None:
-        if self.draining or self._limits.steps < 1:
+        if self.draining or self.limits.steps < 1:
             raise ApiError(503, "no further step can be loaded", code="steps_busy")
-        while len(self._steps) >= self._limits.steps:
+        while len(self._steps) >= self.limits.steps:
             oldest = next((n for n, model in self._steps.items() if model.worker.idle), None)
             if oldest is None:
                 raise ApiError(
                     503,
                     f"{len(self._steps)} saved steps are in memory and in use, of at most "
-                    f"{self._limits.steps}: try again later",
+                    f"{self.limits.steps}: try again later",
                     code="steps_busy",
                 )
             worker = self._steps.pop(oldest).worker
@@ -266,7 +288,7 @@ class Models:
 
     def _load(self, name: str, folder: Path) -> Served:
         try:
-            model = load_served(name, folder, self._limits, self._metrics)
+            model = load_served(name, folder, self.limits, self._metrics)
         except Gpt2JaxError as error:
             raise ApiError(503, error_text(error), param="model", code="step_unreadable") from None
         model.worker.start()
@@ -282,6 +304,16 @@ class Models:
         return model
 
 
+def _no_model(name: str, names: Sequence[str]) -> ApiError:
+    return ApiError(
+        404,
+        f"there is no model {short_repr(name)}{did_you_mean(name, names)}; "
+        "GET /v1/models lists them",
+        param="model",
+        code="model_not_found",
+    )
+
+
 def _entry(name: str, created: int, longest: int) -> dict[str, Any]:
     return {
         "id": name,
@@ -292,14 +324,14 @@ def _entry(name: str, created: int, longest: int) -> dict[str, Any]:
     }
 
 
-def _run_folder(path: Path) -> Path:
+def run_folder(path: Path) -> Path:
     """Returns the folder of checkpoints beside the step at `path`."""
     return path.parent
 
 
-def _saved_steps(path: Path) -> list[int]:
+def saved_steps(path: Path) -> list[int]:
     """Returns the saved steps of the run that a model was read from, newest first."""
-    folder = _run_folder(path)
+    folder = run_folder(path)
     if folder.name != "checkpoints" or not path.name.isdigit():
         return []
     with contextlib.closing(CheckpointStore(folder, lean=True, read_only=True)) as store:

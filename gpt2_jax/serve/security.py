@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import ipaddress
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,13 @@ class Guard:
     """
 
     def __init__(
-        self, app: Any, *, hosts: Collection[str], keys: Sequence[str], rejected: Any
+        self,
+        app: Any,
+        hosts: Collection[str],
+        keys: Sequence[str],
+        *,
+        public: Callable[[str], bool],
+        rejected: Callable[[int], None],
     ) -> None:
         """Wraps an application.
 
@@ -58,9 +64,10 @@ class Guard:
           app: of ASGI.
           hosts: names that requests may be sent to, beside localhost and addresses; `*` for all.
           keys: of which a request must have one as its bearer token; none are asked for if empty.
+          public: says whether a path needs no key, as that of `HEALTH` does not.
           rejected: is called with the status of each request that is refused.
         """
-        self._app, self._rejected = app, rejected
+        self._app, self._public, self._rejected = app, public, rejected
         self._hosts = {host.lower().rstrip(".") for host in hosts} | {"localhost"}
         self._keys = [key.encode() for key in keys]
 
@@ -98,7 +105,7 @@ class Guard:
         )
 
     def _check_key(self, scope: Any) -> None:
-        if not self._keys or scope["path"] == HEALTH:
+        if not self._keys or scope["path"] == HEALTH or self._public(scope["path"]):
             return
         values = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = (values[0] if len(values) == 1 else b"").partition(b" ")

@@ -89,6 +89,7 @@ class Server(uvicorn.Server):
         *,
         grace: float = GRACE_SECONDS,
         on_start: Callable[[str], None] = lambda url: None,
+        on_ready: Callable[[str], None] = lambda url: print_stderr("ready"),
     ) -> None:
         """Prepares the server.
 
@@ -97,6 +98,7 @@ class Server(uvicorn.Server):
           models: of the application.
           grace: how many seconds texts that run may go on.
           on_start: is called with the address when the server listens.
+          on_ready: is called with it when every model can answer.
         """
         config = uvicorn.Config(
             app,
@@ -110,7 +112,9 @@ class Server(uvicorn.Server):
             h11_max_incomplete_event_size=2**16,
         )
         super().__init__(config)
-        self._models, self._grace, self._on_start = models, grace, on_start
+        self._models, self._grace = models, grace
+        self._on_start, self._on_ready = on_start, on_ready
+        self._url = ""
         self._asked = 0.0
         self._draining: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
@@ -119,7 +123,8 @@ class Server(uvicorn.Server):
         """Listens, and starts the models."""
         await super().startup(sockets)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        self._on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._on_start(self._url)
         self._models.start()
         self._watching = asyncio.create_task(self._watch_start())
 
@@ -186,7 +191,4 @@ class Server(uvicorn.Server):
                 self.should_exit = True
                 return
         if not self._asked:
-            self._on_ready()
-
-    def _on_ready(self) -> None:
-        print_stderr("ready")
+            self._on_ready(self._url)

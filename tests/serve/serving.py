@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import threading
 import time
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from gpt2_jax.config import Config
 from gpt2_jax.formats.load import Model
 from gpt2_jax.serve import models as models_lib
 from gpt2_jax.serve.app import Policy, make_app
+from gpt2_jax.serve.explorer import Explorer
 from gpt2_jax.serve.metrics import Metrics
 from gpt2_jax.serve.models import Limits, Models
 from gpt2_jax.serve.server import Server, bound_socket
@@ -72,12 +75,20 @@ class Reply(NamedTuple):
 class Client:
     """Sends requests to a server, each over a connection of its own."""
 
-    def __init__(self, port: int, models: Models, server: Server) -> None:
+    def __init__(
+        self, port: int, models: Models, server: Server, explorer: Explorer | None
+    ) -> None:
         self.port, self.models, self.server = port, models, server
+        self._explorer = explorer
 
     @property
     def worker(self) -> Any:
         return self.models.default.worker
+
+    @property
+    def explorer(self) -> Explorer:
+        assert self._explorer is not None
+        return self._explorer
 
     @property
     def engine(self) -> Any:
@@ -116,6 +127,18 @@ class Client:
         assert reply.status == 200, reply
         assert reply.headers["content-type"].startswith("text/event-stream")
         return chunks(reply.body)
+
+    def explore(self, **fields: Any) -> dict[str, Any]:
+        """Returns the summary of a run."""
+        reply = self.post("/explore/v1/run", **fields)
+        assert reply.status == 200, reply
+        return reply.json
+
+    def array(self, run: str, address: str) -> np.ndarray:
+        """Returns an array of a run."""
+        reply = self.get(f"/explore/v1/run/{run}/{address}.npy")
+        assert reply.status == 200, reply
+        return np.load(io.BytesIO(reply.body), allow_pickle=False)
 
     def metric(self, name: str, **labels: str) -> float:
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
@@ -182,6 +205,7 @@ def serving(
     policy: Policy = _POLICY,
     path: Path | None = None,
     ready: bool = True,
+    explored: bool = True,
 ) -> Iterator[Client]:
     """Serves a model under the name tiny, or the run at `path`."""
     metrics = Metrics()
@@ -191,14 +215,15 @@ def serving(
         served = models_lib.served("tiny", model or tiny_model(), limits, metrics)
     models = Models([served], limits, metrics)
     urls: list[str] = []
-    server = Server(make_app(models, metrics, policy), models, on_start=urls.append)
+    explorer = Explorer(models, policy) if explored else None
+    server = Server(make_app(models, metrics, policy, explorer), models, on_start=urls.append)
     sockets = [bound_socket("127.0.0.1", 0)]
     thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
     thread.start()
     while not urls:
         assert thread.is_alive()
         time.sleep(0.002)
-    client = Client(int(urls[0].rpartition(":")[2]), models, server)
+    client = Client(int(urls[0].rpartition(":")[2]), models, server, explorer)
     try:
         while ready and served.worker.state is State.WARMING:
             time.sleep(0.002)
@@ -208,6 +233,8 @@ def serving(
     finally:
         server.should_exit = True
         thread.join(20)
+        if explorer is not None:
+            explorer.close()
         for each in models.all:
             each.worker.stop()
             each.worker.join(20)

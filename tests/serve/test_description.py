@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from gpt2_jax.serve import completions, description
 from tests.serve.serving import Client
+
+# What may stand in a path.
+_PARTS = {"name": "tiny", "path": "index.html", "id": "0" * 32, "address": "logits"}
 
 
 def _check(value: Any, schema: dict[str, Any], where: str = "") -> None:
@@ -54,7 +58,8 @@ def test_every_path_is_described_and_every_described_path_is_there(
 ) -> None:
     for path, operations in described["paths"].items():
         for method in ("get", "post"):
-            reply = server.send(method.upper(), path.replace("{name}", "tiny"))
+            filled = re.sub(r"\{(\w+)\}", lambda part: _PARTS[part[1]], path)
+            reply = server.send(method.upper(), filled)
             assert (reply.status == 405) == (method not in operations), (method, path)
             assert reply.status != 404
             if method in operations:

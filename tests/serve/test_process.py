@@ -47,7 +47,7 @@ def _server(run: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], int
         line = process.stderr.readline()
         match = re.fullmatch(r"serving small on http://127\.0\.0\.1:(\d+)\n", line)
         assert match, line + process.stderr.read()
-        assert process.stderr.readline() == "ready\n"
+        assert process.stderr.readline() == f"ready: open http://127.0.0.1:{match[1]}/\n"
         yield process, int(match[1])
     finally:
         process.kill()

@@ -1,0 +1,208 @@
+"""Answers the explorer's page: runs, their arrays, saved steps, and the state of the engine.
+
+The work is done in one thread, piece by piece, so that the event loop is never blocked, and
+completions share the processor with one piece at most. What a client has asked for and not waited
+for is not computed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gpt2_jax.errors import error_text, print_stderr
+from gpt2_jax.inference.prefill import CHUNKS
+from gpt2_jax.serve import explorer_fields
+from gpt2_jax.serve.errors import ApiError, to_json
+from gpt2_jax.serve.exchange import Policy, json_response, read_values, unless_left
+from gpt2_jax.serve.explorer_warm import warm_pieces
+from gpt2_jax.serve.insights import Insights
+from gpt2_jax.serve.models import Models, Served
+from gpt2_jax.serve.pages import Pages, is_known, takes_gzip
+from gpt2_jax.serve.runs import ID
+from gpt2_jax.serve.worker import State, unavailable
+
+T = TypeVar("T")
+
+API = "/explore/v1"
+MOST_WAITING = 256
+"""How many pieces of work can wait, of all clients together."""
+_FOR_EVER = "private, max-age=31536000, immutable"
+_WORTH_PACKING = 1024
+_LEVEL = 1  # a higher one takes longer than it saves, also over a slow line
+
+
+class Explorer:
+    """Answers the explorer's requests."""
+
+    def __init__(self, models: Models, policy: Policy) -> None:
+        """Prepares the explorer; nothing is loaded or compiled before the first request.
+
+        Args:
+          models: of the server.
+          policy: of the server.
+        """
+        self._models, self._policy = models, policy
+        self.insights, self._pages = Insights(models), Pages()
+        self._thread = ThreadPoolExecutor(1, "explorer")
+        self._waiting = 0
+        self.busy = self._closed = False
+
+    @property
+    def routes(self) -> list[Route]:
+        """Returns the paths and what answers them."""
+        gets = {
+            "/": self._page,
+            "/static/{path:path}": self._file,
+            f"{API}/models": self._list_models,
+            f"{API}/steps": self._steps,
+            f"{API}/engine": self._engine,
+            f"{API}/run/{{id}}/{{address:path}}.npy": self._array,
+        }
+        posts = {f"{API}/run": self._run}
+        return [
+            *(Route(path, answer, methods=["GET"]) for path, answer in gets.items()),
+            *(Route(path, answer, methods=["POST"]) for path, answer in posts.items()),
+        ]
+
+    def warm(self) -> None:
+        """Begins to run the explorer's programs, so that a first text does not wait for them.
+
+        Whatever a client asks for comes first, behind one program at most. Models of which the
+        explorer would need a second copy are left out, so that to serve them costs no more.
+        """
+        pieces = warm_pieces(self._models.named.values(), self.insights)
+
+        def run_next() -> None:
+            piece = None if self._closed or self._models.draining else next(pieces, None)
+            if piece is not None:
+                try:
+                    piece()
+                except Exception as error:
+                    print_stderr(f"note: the explorer could not be warmed: {error_text(error)}")
+                    return
+                with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+                    self._thread.submit(run_next)
+
+        self._thread.submit(run_next)
+
+    def close(self) -> None:
+        """Lets go of all work that waits; what runs ends by itself."""
+        self._closed = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _page(self, request: Request) -> Response:
+        return await asyncio.to_thread(self._pages.answer, request)
+
+    async def _file(self, request: Request) -> Response:
+        return await asyncio.to_thread(self._pages.answer, request, request.path_params["path"])
+
+    async def _list_models(self, request: Request) -> Response:
+        return json_response(await self._work(request, self.insights.listed))
+
+    async def _steps(self, request: Request) -> Response:
+        name = _query(request, "model")
+        return json_response(await self._work(request, self.insights.steps, name))
+
+    async def _engine(self, request: Request) -> Response:
+        return json_response(engine_state(self._models.find(_query(request, "model"))))
+
+    async def _run(self, request: Request) -> Response:
+        values = await read_values(request, explorer_fields.RUN_FIELDS, self._policy)
+        summary = await self._work(request, self.insights.run, values)
+        return await _packed(request, to_json(summary), "application/json")
+
+    async def _array(self, request: Request) -> Response:
+        name, address = _run_of(request), request.path_params["address"]
+        headers = {"cache-control": _FOR_EVER, "etag": f'W/"{name}/{address}"'}
+        if address.isascii() and is_known(request, headers["etag"]):
+            return Response(status_code=304, headers=headers)
+        array = await self._work(request, self.insights.array, name, address)
+        return await _packed(request, array, "application/octet-stream", headers)
+
+    async def _work(self, request: Request, function: Callable[..., T], *arguments: Any) -> T:
+        """Returns what a function returns, in the thread; a client that leaves is not worked for.
+
+        Raises:
+          ApiError: 429 if too much waits already, 503 if the server is shutting down.
+        """
+        return await unless_left(request, self._in_thread(function, *arguments))
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        if self._models.draining:
+            raise unavailable(State.DRAINING)
+        if self._waiting >= MOST_WAITING:
+            raise ApiError(
+                429,
+                f"{self._waiting} requests wait for the explorer already: try again later",
+                code="queue_full",
+            )
+        self._waiting += 1
+        try:
+            # If this is cancelled while it waits for the thread, the function is never called.
+            piece = self._thread.submit(self._piece, function, *arguments)
+            return await asyncio.wrap_future(piece)
+        finally:
+            self._waiting -= 1
+
+    def _piece(self, function: Callable[..., T], *arguments: Any) -> T:
+        self.busy = True
+        try:
+            return function(*arguments)
+        finally:
+            self.busy = False
+
+
+def _query(request: Request, name: str) -> str | None:
+    """Returns a parameter of the address; None if it is missing or empty."""
+    return request.query_params.get(name) or None
+
+
+def _run_of(request: Request) -> str:
+    name = request.path_params["id"]
+    if not ID.fullmatch(name):
+        raise ApiError(404, "the id of a run has 32 hexadecimal digits", param="run")
+    return name
+
+
+async def _packed(
+    request: Request, content: bytes, kind: str, headers: dict[str, str] | None = None
+) -> Response:
+    """Returns a response that is compressed if the client takes that and it is worth it."""
+    sent = {"content-type": kind, "vary": "accept-encoding", **(headers or {})}
+    if len(content) >= _WORTH_PACKING and takes_gzip(request):
+        content = await asyncio.to_thread(gzip.compress, content, _LEVEL, mtime=0)
+        sent["content-encoding"] = "gzip"
+    return Response(content, headers=sent)
+
+
+def engine_state(model: Served) -> dict[str, Any]:
+    """Returns what the slots, the queue and the cache of a model's engine held a moment ago."""
+    worker, now = model.worker, model.worker.occupancy
+    return {
+        "model": model.name,
+        "state": worker.state.value,
+        "slots": [
+            {
+                "busy": use.busy,
+                "prompt_tokens": use.prompt,
+                "drawn": use.drawn,
+                "length": use.length,
+            }
+            for use in now.slots
+        ],
+        "queued": worker.num_queued,
+        "waiting": now.waiting,
+        "prefilling": [{"done": prompt.done, "total": prompt.total} for prompt in now.reading],
+        "chunk": CHUNKS[-1],
+        "max_length": worker.max_length,
+        "cache": {"used_bytes": now.used_bytes, "total_bytes": now.cache_bytes},
+    }

@@ -1,0 +1,101 @@
+"""Describes the explorer's paths as OpenAPI does; see `description`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpt2_jax.serve import explorer_fields as f
+from gpt2_jax.serve.fields import object_schema
+from gpt2_jax.serve.openapi_parts import (
+    BODY,
+    BOOLEAN,
+    COMMON,
+    INTEGER,
+    NUMBER,
+    STRING,
+    get,
+    in_path,
+    in_query,
+    list_of,
+    object_of,
+    or_null,
+    post,
+)
+
+_WORK = (429, 503)
+_BEST = list_of({"type": "array", "items": {"anyOf": [STRING, NUMBER]}})  # [id, text, probability]
+_TOKEN = object_of(
+    id=INTEGER,
+    text=STRING,
+    bytes=list_of(INTEGER),
+    start=INTEGER,
+    logprob=or_null(NUMBER),
+    rank=or_null(INTEGER),
+    entropy=NUMBER,
+    top=_BEST,
+)
+_SLOT = object_of(busy=BOOLEAN, prompt_tokens=INTEGER, drawn=INTEGER, length=INTEGER)
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "ExplorerModels": list_of(
+        object_of(
+            id=STRING,
+            takes_text=BOOLEAN,
+            tokenizer=STRING,
+            max_tokens=INTEGER,
+            step=INTEGER,
+            steps=list_of(INTEGER),
+        )
+    ),
+    "Steps": object_of(model=STRING, step=INTEGER, steps=list_of(INTEGER), loaded=list_of(INTEGER)),
+    "Engine": object_of(
+        model=STRING,
+        state=STRING,
+        slots=list_of(_SLOT),
+        queued=INTEGER,
+        waiting=INTEGER,
+        prefilling=list_of(object_of(done=INTEGER, total=INTEGER)),
+        chunk=INTEGER,
+        max_length=INTEGER,
+        cache=object_of(used_bytes=INTEGER, total_bytes=INTEGER),
+    ),
+    "RunRequest": object_schema(f.RUN_FIELDS),
+    "Run": object_of(
+        run=STRING,
+        model=STRING,
+        step=INTEGER,
+        fingerprint=STRING,
+        tokens=list_of(_TOKEN),
+        next=_BEST,
+        config={"type": "object"},
+        max_tokens=INTEGER,
+    ),
+}
+"""The schemas of what the explorer's requests send and are answered."""
+
+
+def paths() -> dict[str, Any]:
+    """Returns the explorer's paths."""
+    model, step = in_query("model", STRING), in_query("step", INTEGER)
+    page = get("Show the page.", None, (400, 403, 404))
+    page["get"]["responses"]["200"]["content"] = {"text/html": {"schema": STRING}}
+    array = get(
+        "Give an array as a file of NumPy's.",
+        None,
+        (*COMMON, 404, 410, *_WORK),
+        in_path("id"),
+        in_path("address"),
+    )
+    array["get"]["responses"]["200"]["content"] = {"application/octet-stream": {}}
+    return {
+        "/": page,
+        "/static/{path}": get("Give a file of the page.", None, (400, 403, 404), in_path("path")),
+        "/explore/v1/models": get(
+            "List the models to look into.", "ExplorerModels", (*COMMON, *_WORK)
+        ),
+        "/explore/v1/steps": get(
+            "List the saved steps of a run.", "Steps", (*COMMON, 404, *_WORK), model
+        ),
+        "/explore/v1/engine": get("Show the slots and the cache.", "Engine", (*COMMON, 404), model),
+        "/explore/v1/run": post("Run a text.", "RunRequest", "Run", (*BODY, 410, *_WORK)),
+        "/explore/v1/run/{id}/{address}.npy": array,
+    }

@@ -1,0 +1,141 @@
+"""Describes the explorer's requests, and makes what they say into what `interpret` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpt2_jax.serve import fields as f
+from gpt2_jax.serve.errors import ApiError, wrong
+from gpt2_jax.serve.fields import Field
+
+MOST_CHANGES = 4096
+"""The most heads, neurons or swaps of one run."""
+_STEP = f.integer(0, 2**53)
+_INDEX = f.integer(0, 2**31 - 1)
+_FACTOR = f.number(-100, 100)
+_ID = "^[0-9a-f]{32}$"
+
+
+def _rows(*columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the schema and the check of a list of rows, of which no two begin alike.
+
+    The last column is what is done to that which the others name.
+    """
+
+    def check(name: str, value: Any) -> dict[tuple[int, ...], float]:
+        _check_list(name, value)
+        rows: dict[tuple[int, ...], float] = {}
+        for row in value:
+            if type(row) is not list or len(row) != len(columns):
+                raise wrong(name, f"{name} must hold lists of {len(columns)} numbers")
+            pairs = zip(columns, row, strict=True)
+            *key, factor = [column["check"](name, item) for column, item in pairs]
+            if tuple(key) in rows:
+                raise wrong(name, f"{name} must not name {key} twice")
+            rows[tuple(key)] = factor
+        return rows
+
+    row = {
+        "type": "array",
+        "prefixItems": [column["schema"] for column in columns],
+        "minItems": len(columns),
+        "maxItems": len(columns),
+    }
+    return {"schema": {"type": "array", "items": row, "maxItems": MOST_CHANGES}, "check": check}
+
+
+def _listed(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the schema and the check of a list."""
+
+    def check(name: str, value: Any) -> list[Any]:
+        _check_list(name, value)
+        return [item["check"](name, each) for each in value]
+
+    schema = {"type": "array", "items": item["schema"], "maxItems": MOST_CHANGES}
+    return {"schema": schema, "check": check}
+
+
+def _check_list(name: str, value: Any) -> None:
+    if type(value) is not list or len(value) > MOST_CHANGES:
+        raise wrong(name, f"{name} must be a list of at most {MOST_CHANGES}")
+
+
+def _run() -> dict[str, Any]:
+    """Returns the schema and the check of the name of a run."""
+    text = f.string()
+
+    def check(name: str, value: Any) -> str:
+        if len(text["check"](name, value)) != 32 or set(value) - set("0123456789abcdef"):
+            raise wrong(name, f"{name} must be the id of a run: 32 hexadecimal digits")
+        return value
+
+    return {"schema": {"type": "string", "pattern": _ID}, "check": check}
+
+
+_FROM = (
+    Field("run", "The run of the other text.", **_run(), required=True),
+    Field("position", "In the other text.", **_INDEX, required=True),
+)
+_SWAP = (
+    Field("site", "What is put in.", **f.one_of("resid_post", "mlp", "z"), required=True),
+    Field("layer", "Of the block.", **_INDEX, required=True),
+    Field("head", "For z.", **_INDEX, default=0),
+    Field("position", "In this text.", **_INDEX, required=True),
+    Field("from", "Where it is from.", **f.nested(_FROM), required=True),
+)
+_INTERVENTIONS = (
+    Field("heads", "[[layer, head, factor]].", **_rows(_INDEX, _INDEX, _FACTOR)),
+    Field("mlps", "[[layer, factor]].", **_rows(_INDEX, _FACTOR)),
+    Field("neurons", "[[layer, neuron, factor]].", **_rows(_INDEX, _INDEX, _FACTOR)),
+    Field("unmasked", "Layers without the causal mask.", **_listed(_INDEX)),
+    Field("swaps", "Activations of other texts.", **_listed(f.nested(_SWAP))),
+)
+_MODEL = Field("model", "One of /explore/v1/models; by default the first.", **f.string())
+_TEXT = Field("text", "The text; an empty one is where texts begin.", **f.string())
+_TOKENS = Field("tokens", "Token ids in place of a text.", **f.id_list())
+RUN_FIELDS = (
+    _MODEL,
+    _TEXT,
+    _TOKENS,
+    Field("step", "A saved step; by default the one that is served.", **_STEP),
+    Field("interventions", "What is changed in the model.", **f.nested(_INTERVENTIONS)),
+)
+"""The fields of `/explore/v1/run`."""
+CURVES_FIELDS = (_MODEL, _TEXT, _TOKENS)
+"""The fields of `/explore/v1/curves`."""
+COMPARE_FIELDS = (
+    Field("a", "A run.", **_run(), required=True),
+    Field("b", "Another run.", **_run(), required=True),
+)
+"""The fields of `/explore/v1/compare`."""
+TRAIN_STEP_FIELDS = (
+    _MODEL,
+    _TEXT,
+    _TOKENS,
+    Field("step", "A saved step; by default the one that is served.", **_STEP),
+    Field(
+        "optimizer", "How the parameters are changed.", **f.one_of("adamw", "sgd"), default="adamw"
+    ),
+    Field("learning_rate", "Of the step.", **f.number(0, 10, above=True), default=1e-3),
+)
+"""The fields of `/explore/v1/train_step`."""
+
+
+def text_or_tokens(values: Mapping[str, Any]) -> str | list[int]:
+    """Returns the text of a request, or its ids.
+
+    Raises:
+      ApiError: 400 unless there is exactly one of both, or for an empty list.
+    """
+    text: str | None = values["text"]
+    tokens: list[int] | None = values["tokens"]
+    if text is not None and tokens is not None:
+        raise wrong("tokens", "tokens must be null where there is a text")
+    if text is not None:
+        return text
+    if tokens is None:
+        raise ApiError(400, "text is missing", param="text", code="missing_field")
+    if not tokens:
+        raise wrong("tokens", "tokens must hold at least one id")
+    return tokens
