@@ -37,7 +37,7 @@ MOST_WAITING = 256
 """How many pieces of work can wait, of all clients together."""
 _FOR_EVER = "private, max-age=31536000, immutable"
 _WORTH_PACKING = 1024
-_LEVEL = 1  # a higher one takes longer than it saves, also over a slow line
+_LEVEL = 6
 
 
 class Explorer:
@@ -65,6 +65,7 @@ class Explorer:
             f"{API}/models": self._list_models,
             f"{API}/steps": self._steps,
             f"{API}/engine": self._engine,
+            f"{API}/views": self._views,
             f"{API}/run/{{id}}/{{address:path}}.npy": self._array,
         }
         posts = {f"{API}/run": self._run}
@@ -114,6 +115,9 @@ class Explorer:
 
     async def _engine(self, request: Request) -> Response:
         return json_response(engine_state(self._models.find(_query(request, "model"))))
+
+    async def _views(self, request: Request) -> Response:
+        return json_response(self.insights.views())
 
     async def _run(self, request: Request) -> Response:
         values = await read_values(request, explorer_fields.RUN_FIELDS, self._policy)

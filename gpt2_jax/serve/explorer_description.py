@@ -58,6 +58,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         max_length=INTEGER,
         cache=object_of(used_bytes=INTEGER, total_bytes=INTEGER),
     ),
+    "Views": list_of(object_of(address=STRING, dtype=STRING, shape=STRING, formula=STRING)),
     "RunRequest": object_schema(f.RUN_FIELDS),
     "Run": object_of(
         run=STRING,
@@ -96,6 +97,7 @@ def paths() -> dict[str, Any]:
             "List the saved steps of a run.", "Steps", (*COMMON, 404, *_WORK), model
         ),
         "/explore/v1/engine": get("Show the slots and the cache.", "Engine", (*COMMON, 404), model),
+        "/explore/v1/views": get("List the arrays of a run.", "Views", COMMON),
         "/explore/v1/run": post("Run a text.", "RunRequest", "Run", (*BODY, 410, *_WORK)),
         "/explore/v1/run/{id}/{address}.npy": array,
     }

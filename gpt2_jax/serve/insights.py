@@ -14,6 +14,7 @@ from gpt2_jax.inference.generate import encode_prompt
 from gpt2_jax.interpret.inspection import Inspection
 from gpt2_jax.interpret.interventions import Interventions, Swap
 from gpt2_jax.interpret.run import Run, longest_text
+from gpt2_jax.interpret.views import VIEWS
 from gpt2_jax.serve.errors import ApiError, wrong
 from gpt2_jax.serve.explorer_fields import text_or_tokens
 from gpt2_jax.serve.models import Models, Served, saved_steps
@@ -112,6 +113,12 @@ class Insights:
             **seen.inspection.summary(),
         }
 
+    @staticmethod
+    def views() -> list[dict[str, str]]:
+        """Returns the address, dtype, shape and formula of every array of a run."""
+        names = ("address", "dtype", "shape", "formula")
+        return [{name: getattr(view, name) for name in names} for view in VIEWS]
+
     def array(self, name: str, address: str) -> bytes:
         """Returns an array of a run as a file of NumPy's.
 
@@ -157,7 +164,7 @@ class Insights:
         seen = self.runs.get(name)
         if seen is None:
             try:
-                interventions = self._interventions(changes or {})
+                interventions = self._interventions(shown, changes or {})
                 run = Run(shown.subject, tokens, interventions)
             except UserError as error:
                 # The number of tokens was checked before.
@@ -185,34 +192,35 @@ class Insights:
             )
         return tokens
 
-    def _interventions(self, changes: Mapping[str, Any]) -> Interventions:
+    def _interventions(self, shown: Shown, changes: Mapping[str, Any]) -> Interventions:
         return Interventions(
             heads={key: factor for key, factor in (changes.get("heads") or {}).items()},
             mlps={layer: factor for (layer,), factor in (changes.get("mlps") or {}).items()},
             neurons={key: factor for key, factor in (changes.get("neurons") or {}).items()},
             unmasked=tuple(changes.get("unmasked") or ()),
-            swaps=tuple(self._swap(swap) for swap in changes.get("swaps") or ()),
+            swaps=tuple(self._swap(shown, swap) for swap in changes.get("swaps") or ()),
         )
 
-    def _swap(self, swap: Mapping[str, Any]) -> Swap:
-        other = self.find(swap["from"]["run"], "interventions").inspection.run
-        config, layer, head = other.subject.config, swap["layer"], swap["head"]
-        limits = {"layer": config.num_layers, "head": config.num_heads, "position": len(other)}
-        asked = {"layer": layer, "head": head, "position": swap["from"]["position"]}
-        for name, value in asked.items():
-            if value >= limits[name]:
-                raise UserError(f"{name} of a swap must be below {limits[name]}, not {value}")
-        donor = _activation(other, swap["site"], layer, asked["position"], head)
+    def _swap(self, shown: Shown, swap: Mapping[str, Any]) -> Swap:
+        other = self.find(swap["from"]["run"], "interventions").inspection
+        layer, head, at = swap["layer"], swap["head"], swap["from"]["position"]
+        if swap["site"] == "z":
+            donor = other[f"z/{layer}/{head}"]
+            if at >= len(donor):
+                raise UserError(f"the other text has {len(donor)} tokens, and no position {at}")
+            donor = donor[at]
+        elif swap["site"] == "mlp":
+            donor = other[f"mlp_out/{layer}/{at}"]
+        else:
+            rows = other[f"residual/{at}"][2::2]
+            if layer >= len(rows):
+                raise UserError(f"the other model has {len(rows)} layers, and no layer {layer}")
+            donor = rows[layer]
+        config = shown.subject.config
+        width = config.head_dim if swap["site"] == "z" else config.d_model
+        if len(donor) != width:
+            raise UserError(f"{swap['site']} is {width} wide here, {len(donor)} in the other model")
         return Swap(swap["site"], layer, swap["position"], donor, head)
-
-
-def _activation(run: Run, site: str, layer: int, position: int, head: int) -> np.ndarray:
-    """Returns what a swap puts in: [D], or [K] for "z"."""
-    if site == "resid_post":
-        return np.asarray(run.residual[2 * layer + 2, position])
-    if site == "mlp":
-        return np.asarray(run.block(layer, "mlp/out")["mlp/out"][0, position])
-    return np.asarray(run.block(layer, "attn/z")["attn/z"][0, position, head])
 
 
 def _canonical(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import jax
 
@@ -71,11 +71,7 @@ class Subjects:
         key = f"{model.name}@{step}"
         shown = self._steps.get(key)
         if shown is None:
-            steps = saved_steps(model.path)
-            if step not in steps:
-                raise _no_step(model, step, steps)
-            folder = run_folder(model.path) / str(step)
-            shown = Shown(model, step, self._read(folder))
+            shown = Shown(model, step, self._read(_folder(model, step)))
             for gone in self._steps.put(key, shown):
                 self._on_gone(gone)
         return shown
@@ -98,7 +94,7 @@ class Subjects:
             return Subject(model.config, model.params, model.tokenizer)
         return self._read(model.path)
 
-    def _read(self, folder: Any) -> Subject:
+    def _read(self, folder: Path) -> Subject:
         try:
             model = load_lib.load(folder, ema=self._models.limits.ema)
         except Gpt2JaxError as error:
@@ -106,13 +102,17 @@ class Subjects:
         return Subject(model.config, model.params, model.tokenizer)
 
 
-def _no_step(model: Served, step: int, steps: list[int]) -> ApiError:
+def _folder(model: Served, step: int) -> Path:
+    """Returns the folder of a saved step, or raises ApiError."""
+    steps = saved_steps(model.path)
     if not steps:
-        return wrong("step", f"step {step}: {model.name} is not a run, so that it has no steps")
-    shown = ", ".join(map(str, sorted(steps)[-8:]))
-    return ApiError(
-        404,
-        f"{model.name} has no saved step {step}; the last ones are {shown}",
-        param="step",
-        code="step_not_found",
-    )
+        raise wrong("step", f"step {step}: {model.name} is not a run, so that it has no steps")
+    if step not in steps:
+        shown = ", ".join(map(str, sorted(steps)[-8:]))
+        raise ApiError(
+            404,
+            f"{model.name} has no saved step {step}; the last ones are {shown}",
+            param="step",
+            code="step_not_found",
+        )
+    return run_folder(model.path) / str(step)

@@ -64,7 +64,11 @@ def noisy_params(config: Config, seed: int = 0) -> Any:
 
 
 def make_run(
-    workdir: Path, config: Config | None = None, tokenizer: Tokenizer | None = None, step: int = 2
+    workdir: Path,
+    config: Config | None = None,
+    tokenizer: Tokenizer | None = None,
+    step: int = 2,
+    seed: int = 0,
 ) -> Path:
     """Writes a run's workdir with one checkpoint and returns it."""
     tokenizer = tokenizer or ByteTokenizer()
@@ -74,7 +78,7 @@ def make_run(
     (workdir / "config.json").write_text(json.dumps(values), encoding="utf-8")
     meta = {"step": step, "config": values, "tokenizer": tokenizer.to_dict()}
     store = CheckpointStore(workdir / "checkpoints", keep=9)
-    store.save(step, noisy_params(config), {"step": jnp.int32(step)}, meta)
+    store.save(step, noisy_params(config, seed), {"step": jnp.int32(step)}, meta)
     store.wait()
     store.close()
     return workdir
