@@ -76,7 +76,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 def paths() -> dict[str, Any]:
     """Returns the explorer's paths."""
-    model, step = in_query("model", STRING), in_query("step", INTEGER)
+    model = in_query("model", STRING)
     page = get("Show the page.", None, (400, 403, 404))
     page["get"]["responses"]["200"]["content"] = {"text/html": {"schema": STRING}}
     array = get(

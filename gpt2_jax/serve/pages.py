@@ -21,7 +21,7 @@ INDEX, STATIC = "/", "/static/"
 FOLDER = Path(__file__).parent / "static"
 CONTENT_SECURITY = (
     "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; "
-    "form-action 'none'"
+    "form-action 'self'"
 )
 """No code, style or data of another address, no code within the page, no page around it."""
 CONTENT_TYPES = {

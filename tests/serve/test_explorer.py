@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpt2_jax.api import LanguageModel
 from gpt2_jax.serve import explorer as explorer_lib
 from gpt2_jax.serve.runs import ID
-from tests.serve.serving import AB, CONTEXT, SLOTS, Client
+from tests.serve.serving import AB, CONTEXT, SLOTS, Client, tiny_model
 
 _TEXT = "xyz ab"
 _GONE = "0" * 32
@@ -52,6 +54,20 @@ def test_a_run_is_named_by_what_is_asked_for_and_not_by_how(
     assert len(names | {run["run"]}) == 6
     turned = {"heads": [[0, 2, 2.0], [0, 1, 0]]}
     assert client.explore(text=_TEXT, interventions=turned)["run"] in names
+
+
+def test_every_view_is_that_of_the_python_api(client: Client, run: dict[str, Any]) -> None:
+    inspection = LanguageModel(tiny_model()).inspect(_TEXT)
+    summary = inspection.summary()
+    assert {key: run[key] for key in summary} == summary
+    listed = client.get("/explore/v1/views").json
+    assert listed == inspection.views()
+    for view in listed:
+        # One layer, but several heads, positions, neurons, rows and ids.
+        address = re.sub(r"\{(\w+)\}", lambda part: "0" if part[1] == "l" else "1", view["address"])
+        array = client.array(run["run"], address)
+        assert array.dtype == view["dtype"], address
+        np.testing.assert_array_equal(array, inspection[address], err_msg=address)
 
 
 def test_interventions_change_the_logits_and_factors_of_one_do_not(

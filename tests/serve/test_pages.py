@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from starlette.responses import Response
 from gpt2_jax.serve.errors import ApiError
 from gpt2_jax.serve.pages import CONTENT_TYPES, FOLDER, Pages
 from tests.serve.serving import Client, serving, tiny_model
+
+_ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -135,3 +138,10 @@ def test_a_server_without_the_explorer_has_no_page() -> None:
         described = client.get("/openapi.json").json["paths"]
         assert not [path for path in described if "explore" in path or "static" in path]
         assert client.complete()["choices"]
+
+
+def test_a_wheel_has_every_file_of_the_page() -> None:
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["gpt2_jax.serve"]
+    packed = {path for pattern in patterns for path in FOLDER.parent.glob(pattern)}
+    assert {path for path in FOLDER.rglob("*") if path.is_file()} <= packed
