@@ -203,6 +203,10 @@ class Run:
             self._recent[layer] = self._run_block(layer, before, _VALUES)[1]
         return self._recent[layer]
 
+    def forget_blocks(self) -> None:
+        """Lets go of the values of blocks that are kept; they are computed again when needed."""
+        self._recent.clear()
+
     def _run_block(
         self, layer: int, stream: Stream, wanted: tuple[str, ...]
     ) -> tuple[Stream, dict[str, jax.Array]]:

@@ -10,29 +10,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-from collections.abc import Callable
+import math
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from gpt2_jax.errors import error_text, print_stderr
+from gpt2_jax.errors import error_text, print_stderr, short_repr
 from gpt2_jax.inference.prefill import CHUNKS
 from gpt2_jax.serve import explorer_fields
-from gpt2_jax.serve.errors import ApiError, to_json
+from gpt2_jax.serve.errors import ApiError, to_json, wrong
 from gpt2_jax.serve.exchange import Policy, json_response, read_values, unless_left
 from gpt2_jax.serve.explorer_warm import warm_pieces
 from gpt2_jax.serve.insights import Insights
+from gpt2_jax.serve.lesson import LANGUAGES
 from gpt2_jax.serve.models import Models, Served
-from gpt2_jax.serve.pages import Pages, is_known, takes_gzip
+from gpt2_jax.serve.pages import CONTENT_TYPES, Pages, is_known, takes_gzip
 from gpt2_jax.serve.runs import ID
 from gpt2_jax.serve.worker import State, unavailable
 
 T = TypeVar("T")
 
 API = "/explore/v1"
+LINES = "application/x-ndjson"
 MOST_WAITING = 256
 """How many pieces of work can wait, of all clients together."""
 _FOR_EVER = "private, max-age=31536000, immutable"
@@ -66,9 +70,16 @@ class Explorer:
             f"{API}/steps": self._steps,
             f"{API}/engine": self._engine,
             f"{API}/views": self._views,
+            f"{API}/card": self._card,
+            f"{API}/run/{{id}}/lesson.html": self._lesson,
             f"{API}/run/{{id}}/{{address:path}}.npy": self._array,
         }
-        posts = {f"{API}/run": self._run}
+        posts = {
+            f"{API}/run": self._run,
+            f"{API}/curves": self._curves,
+            f"{API}/compare": self._compare,
+            f"{API}/train_step": self._train_step,
+        }
         return [
             *(Route(path, answer, methods=["GET"]) for path, answer in gets.items()),
             *(Route(path, answer, methods=["POST"]) for path, answer in posts.items()),
@@ -122,7 +133,7 @@ class Explorer:
     async def _run(self, request: Request) -> Response:
         values = await read_values(request, explorer_fields.RUN_FIELDS, self._policy)
         summary = await self._work(request, self.insights.run, values)
-        return await _packed(request, to_json(summary), "application/json")
+        return await _packed(request, _to_json(summary), "application/json")
 
     async def _array(self, request: Request) -> Response:
         name, address = _run_of(request), request.path_params["address"]
@@ -131,6 +142,52 @@ class Explorer:
             return Response(status_code=304, headers=headers)
         array = await self._work(request, self.insights.array, name, address)
         return await _packed(request, array, "application/octet-stream", headers)
+
+    async def _card(self, request: Request) -> Response:
+        name = _query(request, "model")
+        return json_response(await self._work(request, self.insights.card, name))
+
+    async def _lesson(self, request: Request) -> Response:
+        name, language = _run_of(request), _query(request, "language") or LANGUAGES[0]
+        if language not in LANGUAGES:
+            raise wrong("language", f"language must be {' or '.join(LANGUAGES)}")
+        state = {part: _index(request, part) for part in ("layer", "head", "query", "key")}
+        content = await self._work(request, self.insights.lesson, name, state, language)
+        # It has code within it, which a page of this server may not: it is for a disk.
+        headers = {"content-disposition": 'attachment; filename="lesson.html"'}
+        return await _packed(request, content, CONTENT_TYPES[".html"], headers)
+
+    async def _compare(self, request: Request) -> Response:
+        values = await read_values(request, explorer_fields.COMPARE_FIELDS, self._policy)
+        found = await self._work(request, self.insights.compare, values["a"], values["b"])
+        return await _packed(request, _to_json(found), "application/json")
+
+    async def _train_step(self, request: Request) -> Response:
+        values = await read_values(request, explorer_fields.TRAIN_STEP_FIELDS, self._policy)
+        found = await self._work(request, self.insights.train_step, values)
+        return await _packed(request, _to_json(found), "application/json")
+
+    async def _curves(self, request: Request) -> Response:
+        values = await read_values(request, explorer_fields.CURVES_FIELDS, self._policy)
+        points = await self._work(request, self.insights.curves, values)
+        # The status is sent when there is a point: until then it can be an error.
+        first = await self._work(request, _next, points)
+        return StreamingResponse(self._lines(first, points), media_type=LINES)
+
+    async def _lines(
+        self, point: dict[str, Any] | None, points: Iterator[dict[str, Any]]
+    ) -> AsyncIterator[bytes]:
+        """Yields a line for each point; each is a piece of work, so that others have a turn."""
+        try:
+            while point is not None:
+                yield _to_json(point) + b"\n"
+                point = await self._in_thread(_next, points)
+        except ApiError as error:
+            yield to_json(error.body()) + b"\n"
+        except Exception as error:
+            print_stderr("".join(traceback.format_exception(error)))
+            failed = ApiError(500, "the server failed", code="internal_error")
+            yield to_json(failed.body()) + b"\n"
 
     async def _work(self, request: Request, function: Callable[..., T], *arguments: Any) -> T:
         """Returns what a function returns, in the thread; a client that leaves is not worked for.
@@ -165,9 +222,39 @@ class Explorer:
             self.busy = False
 
 
+def _next(points: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+    return next(points, None)
+
+
+def _to_json(value: Any) -> bytes:
+    """Returns JSON with null for numbers that are not finite, as a model that went bad has them."""
+    try:
+        return to_json(value)
+    except ValueError:
+        return to_json(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _query(request: Request, name: str) -> str | None:
     """Returns a parameter of the address; None if it is missing or empty."""
     return request.query_params.get(name) or None
+
+
+def _index(request: Request, name: str) -> int | None:
+    """Returns a parameter of the address that is a number from 0; None if it is missing."""
+    value = _query(request, name)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise wrong(name, f"{name} must be an integer from 0, not {short_repr(value)}")
+    return int(value)
 
 
 def _run_of(request: Request) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpt2_jax.serve import explorer_fields as f
 from gpt2_jax.serve.fields import object_schema
+from gpt2_jax.serve.lesson import LANGUAGES
 from gpt2_jax.serve.openapi_parts import (
     BODY,
     BOOLEAN,
@@ -34,6 +35,9 @@ _TOKEN = object_of(
     entropy=NUMBER,
     top=_BEST,
 )
+_KNOB = {"anyOf": [STRING, NUMBER, BOOLEAN, {"type": "null"}]}
+_BYTES = {"type": "object", "additionalProperties": INTEGER}
+_HEAD_SCORES = list_of(list_of(list_of(NUMBER)))
 _SLOT = object_of(busy=BOOLEAN, prompt_tokens=INTEGER, drawn=INTEGER, length=INTEGER)
 SCHEMAS: dict[str, dict[str, Any]] = {
     "ExplorerModels": list_of(
@@ -59,6 +63,52 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         cache=object_of(used_bytes=INTEGER, total_bytes=INTEGER),
     ),
     "Views": list_of(object_of(address=STRING, dtype=STRING, shape=STRING, formula=STRING)),
+    "Card": object_of(
+        parts=list_of(object_of(name=STRING, formula=STRING, count=INTEGER)),
+        parameters=INTEGER,
+        bytes=_BYTES,
+        cache_bytes_per_token=INTEGER,
+        sizes=list_of(
+            object_of(
+                name=STRING,
+                num_layers=INTEGER,
+                num_heads=INTEGER,
+                d_model=INTEGER,
+                parameters=INTEGER,
+                bytes=_BYTES,
+            )
+        ),
+    ),
+    "CurvesRequest": object_schema(f.CURVES_FIELDS),
+    "CompareRequest": object_schema(f.COMPARE_FIELDS),
+    "Comparison": object_of(
+        ("kl", "next", "head_scores", "bytes"),
+        aligned={"type": "string", "enum": ["tokens", "bytes"]},
+        kl=list_of(NUMBER),
+        next=_BEST,
+        head_scores=or_null(_HEAD_SCORES),
+        bytes=list_of(list_of(NUMBER)),
+    ),
+    "TrainStepRequest": object_schema(f.TRAIN_STEP_FIELDS),
+    "TrainStep": object_of(
+        predictions=list_of(
+            object_of(
+                token=STRING,
+                label=STRING,
+                loss=NUMBER,
+                probability=NUMBER,
+                loss_after=NUMBER,
+                probability_after=NUMBER,
+            )
+        ),
+        loss=NUMBER,
+        loss_after=NUMBER,
+        gradient_norm=NUMBER,
+        optimizer=STRING,
+        learning_rate=NUMBER,
+        next=_BEST,
+        next_after=_BEST,
+    ),
     "RunRequest": object_schema(f.RUN_FIELDS),
     "Run": object_of(
         run=STRING,
@@ -67,7 +117,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         fingerprint=STRING,
         tokens=list_of(_TOKEN),
         next=_BEST,
-        config={"type": "object"},
+        config={"type": "object", "additionalProperties": _KNOB},
         max_tokens=INTEGER,
     ),
 }
@@ -86,6 +136,32 @@ def paths() -> dict[str, Any]:
         in_path("id"),
         in_path("address"),
     )
+    chosen = [in_query(name, INTEGER) for name in ("layer", "head", "query", "key")]
+    language = in_query("language", {"type": "string", "enum": [*LANGUAGES]})
+    lesson = get(
+        "Give the page and the arrays of a run as one file.",
+        None,
+        (*COMMON, 404, 410, *_WORK),
+        in_path("id"),
+        *chosen,
+        language,
+    )
+    lesson["get"]["responses"]["200"]["content"] = {"text/html": {"schema": STRING}}
+    curves = post(
+        "Follow a text over the saved steps of a run.",
+        "CurvesRequest",
+        None,
+        (*BODY, *_WORK),
+    )
+    curves["post"]["responses"]["200"]["content"] = {
+        "application/x-ndjson": {
+            "schema": {
+                "type": "string",
+                "description": "A line for each step: step, loss, head_scores, kl; an Error if it "
+                "fails on the way.",
+            }
+        }
+    }
     array["get"]["responses"]["200"]["content"] = {"application/octet-stream": {}}
     return {
         "/": page,
@@ -100,4 +176,19 @@ def paths() -> dict[str, Any]:
         "/explore/v1/views": get("List the arrays of a run.", "Views", COMMON),
         "/explore/v1/run": post("Run a text.", "RunRequest", "Run", (*BODY, 410, *_WORK)),
         "/explore/v1/run/{id}/{address}.npy": array,
+        "/explore/v1/run/{id}/lesson.html": lesson,
+        "/explore/v1/card": get("Count the parameters.", "Card", (*COMMON, 404, *_WORK), model),
+        "/explore/v1/curves": curves,
+        "/explore/v1/compare": post(
+            "Compare two runs of one text.",
+            "CompareRequest",
+            "Comparison",
+            (*BODY, 410, *_WORK),
+        ),
+        "/explore/v1/train_step": post(
+            "Train a copy of the model on a text, one step.",
+            "TrainStepRequest",
+            "TrainStep",
+            (*BODY, *_WORK),
+        ),
     }

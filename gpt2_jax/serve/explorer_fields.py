@@ -23,18 +23,18 @@ def _rows(*columns: Mapping[str, Any]) -> dict[str, Any]:
     The last column is what is done to that which the others name.
     """
 
-    def check(name: str, value: Any) -> dict[tuple[int, ...], float]:
+    def check(name: str, value: Any) -> list[list[float]]:
         _check_list(name, value)
-        rows: dict[tuple[int, ...], float] = {}
+        seen = set[tuple[int, ...]]()
         for row in value:
             if type(row) is not list or len(row) != len(columns):
                 raise wrong(name, f"{name} must hold lists of {len(columns)} numbers")
             pairs = zip(columns, row, strict=True)
-            *key, factor = [column["check"](name, item) for column, item in pairs]
-            if tuple(key) in rows:
+            *key, _ = [column["check"](name, item) for column, item in pairs]
+            if tuple(key) in seen:
                 raise wrong(name, f"{name} must not name {key} twice")
-            rows[tuple(key)] = factor
-        return rows
+            seen.add(tuple(key))
+        return value
 
     row = {
         "type": "array",

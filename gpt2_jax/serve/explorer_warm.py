@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from gpt2_jax.interpret.inspection import Inspection
 from gpt2_jax.interpret.run import Run
+from gpt2_jax.interpret.views import VIEWS
 from gpt2_jax.serve.insights import Insights
 from gpt2_jax.serve.models import Served
 
@@ -14,7 +17,10 @@ LENGTHS = (16, 32, 64, 128)
 
 
 def warm_pieces(models: Iterable[Served], insights: Insights) -> Iterator[Callable[[], object]]:
-    """Yields pieces of work, each one program or a few, shorter texts first."""
+    """Yields pieces of work, each one program or a few, shorter texts first.
+
+    Of models that the explorer would need a second copy of there are none.
+    """
     chosen = [model for model in models if insights.subjects.is_shared(model)]
     for length in LENGTHS:
         for model in chosen:
@@ -31,4 +37,7 @@ def _of_text(model: Served, length: int, insights: Insights) -> Iterator[Callabl
 
     yield run
     yield lambda: made[0].summary()
-    yield from ()
+    for view in VIEWS:
+        # Norms are counted from 1, all else from 0.
+        address = re.sub(r"\{\w+\}", "0", view.address.replace("{which}", "1"))
+        yield functools.partial(made[0].__getitem__, address)

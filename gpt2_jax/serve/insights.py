@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpt2_jax.errors import UserError
 from gpt2_jax.inference.generate import encode_prompt
+from gpt2_jax.interpret.card import card
+from gpt2_jax.interpret.comparison import compare
+from gpt2_jax.interpret.curves import curves
 from gpt2_jax.interpret.inspection import Inspection
-from gpt2_jax.interpret.interventions import Interventions, Swap
+from gpt2_jax.interpret.interventions import parse
 from gpt2_jax.interpret.run import Run, longest_text
+from gpt2_jax.interpret.training_step import training_step
 from gpt2_jax.interpret.views import VIEWS
+from gpt2_jax.model.lora import without_adapters
 from gpt2_jax.serve.errors import ApiError, wrong
 from gpt2_jax.serve.explorer_fields import text_or_tokens
+from gpt2_jax.serve.lesson import lesson
 from gpt2_jax.serve.models import Models, Served, saved_steps
 from gpt2_jax.serve.runs import MOST_RUN_BYTES, Kept, run_id
 from gpt2_jax.serve.subjects import Shown, Subjects
@@ -31,11 +37,13 @@ class Seen:
       id: of `run_id`.
       shown: the model and the step.
       inspection: the numbers.
+      interventions: as JSON.
     """
 
     id: str
     shown: Shown
     inspection: Inspection
+    interventions: Mapping[str, Any]
 
     @property
     def num_bytes(self) -> int:
@@ -56,6 +64,7 @@ class Insights:
         self._models = models
         self.runs: Kept[Seen] = Kept(most_bytes)
         self.subjects = Subjects(models, self._forget)
+        self._last: Seen | None = None
 
     def _forget(self, gone: Shown) -> None:
         # Its runs would keep the parameters in memory.
@@ -138,6 +147,83 @@ class Insights:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
         return file.getvalue()
 
+    def lesson(self, name: str, state: Mapping[str, Any], language: str) -> bytes:
+        """Returns the one-file lesson of a run.
+
+        Args:
+          name: of the run.
+          state: numbers that the page opens with: layer, head, query, key; None if not chosen.
+          language: of the page.
+
+        Raises:
+          ApiError: 410 if the run is not in memory, 400 for a number out of range.
+        """
+        seen = self.find(name)
+        config, length = seen.shown.subject.config, len(seen.inspection.tokens)
+        limits = {"layer": config.num_layers, "head": config.num_heads}
+        for part, value in state.items():
+            limit = limits.get(part, length)
+            if value is not None and value >= limit:
+                raise wrong(part, f"{part} must be below {limit}, not {value}")
+        chosen = {part: value for part, value in state.items() if value is not None}
+        opened = {"model": seen.shown.model.name, "step": seen.shown.step, **chosen}
+        if seen.interventions:
+            opened["interventions"] = seen.interventions
+        return lesson(seen.inspection, opened, language)
+
+    def card(self, name: str | None) -> dict[str, Any]:
+        """Returns what a model has: its parameters as a sum by part, and its bytes.
+
+        Raises:
+          ApiError: 404 if there is no such model.
+        """
+        config = self._models.find(name).config.model
+        return card(without_adapters(config) if config.lora_rank else config)
+
+    def compare(self, a: str, b: str) -> dict[str, Any]:
+        """Returns how two runs of one text differ.
+
+        Raises:
+          ApiError: 410 if one is not in memory, 400 if they are of different texts.
+        """
+        runs = [self.find(name, param).inspection.run for name, param in ((a, "a"), (b, "b"))]
+        try:
+            return compare(*runs)
+        except UserError as error:
+            raise wrong("b", str(error)) from None
+
+    def train_step(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what one training step on a text changes.
+
+        Args:
+          values: of `TRAIN_STEP_FIELDS`.
+
+        Raises:
+          ApiError: for a field that the model has no place for.
+        """
+        text = text_or_tokens(values)
+        shown = self.subjects.get(values["model"], values["step"])
+        tokens = self._tokens(shown, text)
+        if len(tokens) < 2:
+            named = "text" if isinstance(text, str) else "tokens"
+            raise wrong(named, f"{named} must have at least 2 tokens, of which one is predicted")
+        return training_step(shown.subject, tokens, values["optimizer"], values["learning_rate"])
+
+    def curves(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Returns an iterator over what a text is at each saved step, from the first to the last.
+
+        Args:
+          values: of `CURVES_FIELDS`.
+
+        Raises:
+          ApiError: for a field that the model has no place for.
+        """
+        text, name = text_or_tokens(values), values["model"]
+        model = self._models.find(name)
+        steps = sorted(saved_steps(model.path)) or [model.step]
+        tokens = self._tokens(self.subjects.get(name, steps[-1]), text)
+        return curves(steps, lambda step: self.subjects.get(name, step).subject, tokens)
+
     def find(self, name: str, param: str = "run") -> Seen:
         """Returns a run.
 
@@ -156,21 +242,32 @@ class Insights:
                 param=param,
                 code="run_gone",
             )
-        return seen
+        return self._used(seen)
 
     def _seen(self, shown: Shown, tokens: Sequence[int], changes: Mapping[str, Any] | None) -> Seen:
-        asked = _canonical(changes or {})
+        asked = _written(changes or {})
         name = run_id(shown.subject.fingerprint, shown.step, tokens, asked)
         seen = self.runs.get(name)
         if seen is None:
             try:
-                interventions = self._interventions(shown, changes or {})
-                run = Run(shown.subject, tokens, interventions)
+                changed = parse(asked, self._donor)
+                run = Run(shown.subject, tokens, changed)
             except UserError as error:
                 # The number of tokens was checked before.
                 raise wrong("interventions", str(error)) from None
-            seen = Seen(name, shown, Inspection(run))
+            seen = Seen(name, shown, Inspection(run), asked)
             self.runs.put(name, seen)
+        return self._used(seen)
+
+    def _donor(self, name: str) -> Run:
+        return self.find(name, "interventions").inspection.run
+
+    def _used(self, seen: Seen) -> Seen:
+        """Has the run that was used before let go of its blocks, which are larger than all else."""
+        if self._last is not seen:
+            if self._last is not None:
+                self._last.inspection.run.forget_blocks()
+            self._last = seen
         return seen
 
     def _tokens(self, shown: Shown, text: str | list[int]) -> list[int]:
@@ -192,45 +289,15 @@ class Insights:
             )
         return tokens
 
-    def _interventions(self, shown: Shown, changes: Mapping[str, Any]) -> Interventions:
-        return Interventions(
-            heads={key: factor for key, factor in (changes.get("heads") or {}).items()},
-            mlps={layer: factor for (layer,), factor in (changes.get("mlps") or {}).items()},
-            neurons={key: factor for key, factor in (changes.get("neurons") or {}).items()},
-            unmasked=tuple(changes.get("unmasked") or ()),
-            swaps=tuple(self._swap(shown, swap) for swap in changes.get("swaps") or ()),
-        )
 
-    def _swap(self, shown: Shown, swap: Mapping[str, Any]) -> Swap:
-        other = self.find(swap["from"]["run"], "interventions").inspection
-        layer, head, at = swap["layer"], swap["head"], swap["from"]["position"]
-        if swap["site"] == "z":
-            donor = other[f"z/{layer}/{head}"]
-            if at >= len(donor):
-                raise UserError(f"the other text has {len(donor)} tokens, and no position {at}")
-            donor = donor[at]
-        elif swap["site"] == "mlp":
-            donor = other[f"mlp_out/{layer}/{at}"]
-        else:
-            rows = other[f"residual/{at}"][2::2]
-            if layer >= len(rows):
-                raise UserError(f"the other model has {len(rows)} layers, and no layer {layer}")
-            donor = rows[layer]
-        config = shown.subject.config
-        width = config.head_dim if swap["site"] == "z" else config.d_model
-        if len(donor) != width:
-            raise UserError(f"{swap['site']} is {width} wide here, {len(donor)} in the other model")
-        return Swap(swap["site"], layer, swap["position"], donor, head)
-
-
-def _canonical(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns interventions as JSON in which equal ones are written alike."""
+def _written(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns interventions as JSON in which those that are equal are written alike."""
     written: dict[str, Any] = {}
     for name, value in changes.items():
-        if name in ("heads", "mlps", "neurons") and value:
-            written[name] = sorted([*key, factor] for key, factor in value.items())
-        elif name == "unmasked" and value:
+        if name == "unmasked" and value:
             written[name] = sorted({*value})
+        elif name != "swaps" and value:
+            written[name] = sorted([*key, float(factor)] for *key, factor in value)
         elif value:
             written[name] = value
     return written

@@ -57,7 +57,7 @@ def get(
     return {"get": operation | ({"parameters": [*parameters]} if parameters else {})}
 
 
-def post(summary: str, body: str, answer: str, statuses: Sequence[int]) -> dict[str, Any]:
+def post(summary: str, body: str, answer: str | None, statuses: Sequence[int]) -> dict[str, Any]:
     """Returns a path to which JSON is sent; see `get`."""
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
     return {

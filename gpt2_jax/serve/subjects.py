@@ -16,7 +16,7 @@ from gpt2_jax.serve.models import Models, Served, run_folder, saved_steps
 from gpt2_jax.serve.runs import Kept
 
 MOST_STEP_BYTES = 2**30
-"""The most bytes of the saved steps in memory, but for the last two: what a slider goes over."""
+"""The most bytes of the saved steps in memory, but for the last two, which can be compared."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,15 +14,15 @@ from tests.serve.serving import Client
 _PARTS = {"name": "tiny", "path": "index.html", "id": "0" * 32, "address": "logits"}
 
 
-def _check(value: Any, schema: dict[str, Any], where: str = "") -> None:
+def check(value: Any, schema: dict[str, Any], where: str = "") -> None:
     """Raises AssertionError unless a value is as a schema says, and has no more than it says."""
     if "$ref" in schema:
-        _check(value, description.SCHEMAS[schema["$ref"].rpartition("/")[2]], where)
+        check(value, description.SCHEMAS[schema["$ref"].rpartition("/")[2]], where)
     elif "anyOf" in schema:
         problems = []
         for choice in schema["anyOf"]:
             try:
-                return _check(value, choice, where)
+                return check(value, choice, where)
             except AssertionError as problem:
                 problems.append(str(problem))
         raise AssertionError(problems)
@@ -39,13 +39,13 @@ def _check(value: Any, schema: dict[str, Any], where: str = "") -> None:
         assert isinstance(value, kinds[schema["type"]]), (where, value, schema)
         assert value in schema.get("enum", [value]), where
         for item in value if isinstance(value, list) else []:
-            _check(item, schema["items"], f"{where}[]")
+            check(item, schema["items"], f"{where}[]")
         if isinstance(value, dict):
             properties, others = schema.get("properties", {}), schema.get("additionalProperties")
             assert {*schema.get("required", [])} <= {*value}, where
             assert others or {*value} <= {*properties}, (where, value)
             for key, item in value.items():
-                _check(item, properties.get(key, others), f"{where}.{key}")
+                check(item, properties.get(key, others), f"{where}.{key}")
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,9 @@ def test_answers_are_as_described(client: Client, described: dict[str, Any]) -> 
         known = path.replace("/tiny", "/{name}").replace("/none", "/{name}")
         answers = described["paths"][known][method]["responses"]
         schema = answers[str(reply.status)]["content"]["application/json"]["schema"]
-        _check(reply.json, schema, path)
+        check(reply.json, schema, path)
     for chunk in client.stream(**full, stream_options={"include_usage": True}):
-        _check(chunk, description.SCHEMAS["Completion"])
+        check(chunk, description.SCHEMAS["Completion"])
 
 
 def test_the_limits_of_numbers_are_those_described(client: Client) -> None:
