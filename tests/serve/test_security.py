@@ -63,6 +63,17 @@ def test_a_key_is_asked_for_everywhere_but_by_probes(guarded: Client) -> None:
         assert guarded.send("GET", "/v1/models", Authorization=f"Bearer {key}").status == 200
 
 
+def test_the_page_is_public_and_its_numbers_are_not(guarded: Client) -> None:
+    for path in ("/", "/static/index.html"):
+        assert guarded.get(path).status == 200
+    assert guarded.get("/static/none.js").status == 404
+    for path in ("/explore/v1/models", f"/explore/v1/run/{'0' * 32}/logits.npy", "//", "/static"):
+        assert guarded.get(path).status == 401, path
+    assert guarded.send("GET", "/", Host="evil.example").status == 403
+    found = guarded.send("GET", "/explore/v1/models", Authorization="Bearer k1")
+    assert [model["id"] for model in found.json] == ["tiny"]
+
+
 def test_unknown_fields_are_ignored_where_the_server_is_lenient(guarded: Client) -> None:
     body = b'{"model":"tiny","max_token":3,"max_tokens":1}'
     headers = {"Authorization": "bearer k1", **_JSON}
