@@ -9,7 +9,6 @@ the host turns tokens into text, and a long prompt delays the others by no more 
 from __future__ import annotations
 
 import collections
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.inference import slots as device
 from gpt2_jax.inference.occupancy import Occupancy, Reading, slot_use
 from gpt2_jax.inference.prefill import CHUNKS, Chunks, Drawn, empty_cache, prefill_chunk
+from gpt2_jax.inference.reading import Prefill
 from gpt2_jax.inference.requests import Choice, Logprobs, Request, listed
 from gpt2_jax.inference.sampling import settings_of
 from gpt2_jax.inference.slots import BLOCK, Row
@@ -34,28 +34,6 @@ _CHUNK = CHUNKS[-1]
 _SHORT_BLOCK = BLOCK // 4
 _MOST_PREFILLS = 4
 """How many prompts are read in turns, and have a cache of their own until they are in a slot."""
-
-
-@dataclasses.dataclass(eq=False)
-class _Prefill:
-    """Holds a text that is being read, and who waits for it.
-
-    Attributes:
-      choices: those that go on behind it and are not in a slot yet.
-      tokens, chunks: the text.
-      drawn: how many of the tokens were drawn.
-      cache: of the chunks so far.
-      slot: of a text that goes on in its slot.
-      found: (log-probabilities of a chunk's targets, chunks of which they are) until they are read.
-    """
-
-    choices: collections.deque[Choice]
-    tokens: list[int]
-    chunks: Chunks
-    drawn: int
-    cache: Any
-    slot: int | None = None
-    found: list[tuple[Drawn, int, int]] | None = dataclasses.field(default_factory=list)
 
 
 class Engine:
@@ -98,7 +76,7 @@ class Engine:
         self._room = length if length <= _CHUNK else -(-length // SLOTS_OF_BLOCK) * SLOTS_OF_BLOCK
         self._texts: list[Choice | None] = [None] * num_slots
         self._waiting: collections.deque[list[Choice]] = collections.deque()
-        self._prefills: collections.deque[_Prefill] = collections.deque()
+        self._prefills: collections.deque[Prefill] = collections.deque()
         # Each of these waits for a result of the device, and hands it to the texts.
         self._unread: collections.deque[Callable[[], None]] = collections.deque()
         self._inserted = False
@@ -160,7 +138,7 @@ class Engine:
             reading=tuple(
                 Reading(prefill.chunks.done, len(prefill.tokens) - 1) for prefill in self._prefills
             ),
-            waiting=sum(map(len, self._waiting)),
+            waiting=self.num_waiting,
             room=self._room,
             cache_bytes=self._cache_bytes,
         )
@@ -192,10 +170,10 @@ class Engine:
 
     def _begin(
         self, choices: Iterable[Choice], tokens: Sequence[int], drawn: int, slot: int | None = None
-    ) -> _Prefill:
+    ) -> Prefill:
         cache = self._bound(self._run(empty_cache, self._model, 1, self._room))
         chunks = Chunks([*tokens], self._room)
-        return _Prefill(collections.deque(choices), [*tokens], chunks, drawn, cache, slot)
+        return Prefill(collections.deque(choices), [*tokens], chunks, drawn, cache, slot)
 
     def _prefill(self) -> None:
         """Reads one chunk of the prompt whose turn it is, and fills free slots from those read."""
@@ -209,7 +187,7 @@ class Engine:
             self._report(prefill)
             self._insert_all(prefill)
 
-    def _read_chunk(self, prefill: _Prefill) -> None:
+    def _read_chunk(self, prefill: Prefill) -> None:
         request = prefill.choices[0].request
         logprobs = request.prompt_logprobs and prefill.slot is None
         done = prefill.chunks.done
@@ -237,14 +215,14 @@ class Engine:
             if not choice.finished:
                 choice.take_prompt(logprobs)
 
-    def _report(self, prefill: _Prefill) -> None:
+    def _report(self, prefill: Prefill) -> None:
         """Has the log-probabilities of a prompt read, if they are asked for, once."""
         if prefill.choices[0].request.prompt_logprobs and prefill.found is not None:
             choices, found, prefill.found = list(prefill.choices), prefill.found, None
             if prefill.slot is None:
                 self._unread.append(lambda: self._take_prompt(choices, found))
 
-    def _insert_all(self, prefill: _Prefill) -> None:
+    def _insert_all(self, prefill: Prefill) -> None:
         """Puts the choices of a prompt that was read into free slots, as many as there are."""
         while prefill.choices:
             slot = prefill.slot
@@ -258,7 +236,7 @@ class Engine:
             self._insert(prefill, prefill.choices.popleft(), slot)
         self._prefills.remove(prefill)
 
-    def _insert(self, prefill: _Prefill, choice: Choice, slot: int) -> None:
+    def _insert(self, prefill: Prefill, choice: Choice, slot: int) -> None:
         request, count = choice.request, len(prefill.tokens)
         tokens = np.zeros(self._room, np.int32)
         tokens[:count] = prefill.tokens

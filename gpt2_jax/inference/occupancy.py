@@ -39,7 +39,7 @@ class Occupancy(NamedTuple):
     Attributes:
       slots: one for each slot.
       reading: the prompts that are being read, in turns.
-      waiting: texts of which nothing was read yet.
+      waiting: texts that are not in a slot yet, those being read included.
       room: tokens that each slot has room for.
       cache_bytes: of keys and values of all slots together, used or not.
     """
@@ -49,6 +49,11 @@ class Occupancy(NamedTuple):
     waiting: int
     room: int
     cache_bytes: int
+
+    @property
+    def running(self) -> int:
+        """Returns how many texts are in a slot."""
+        return sum(use.busy for use in self.slots)
 
     @property
     def used_bytes(self) -> int:

@@ -92,9 +92,9 @@ class Metrics:
     def text(self) -> bytes:
         """Returns all metrics as they are now."""
         for name, worker in [*self._workers.items()]:
-            self._gauges["num_requests_running"].labels(name).set(worker.num_running)
+            self._gauges["num_requests_running"].labels(name).set(worker.occupancy.running)
             self._gauges["num_requests_waiting"].labels(name).set(worker.num_waiting)
-            used = worker.num_running / worker.num_slots
+            used = worker.occupancy.running / worker.num_slots
             self._gauges["kv_cache_usage_perc"].labels(name).set(used)
             self._gauges["compilations_total"].labels(name).set(worker.compilations.count)
         return generate_latest(self._registry)

@@ -16,7 +16,6 @@ from typing import Protocol
 
 from gpt2_jax.errors import error_text, print_stderr
 from gpt2_jax.inference.engine import Engine
-from gpt2_jax.inference.occupancy import Occupancy
 from gpt2_jax.inference.requests import Request
 from gpt2_jax.serve.errors import ApiError
 from gpt2_jax.serve.job import Job, Part
@@ -59,6 +58,7 @@ class Worker:
 
     Attributes:
       max_length: the most tokens of a text, prompt included.
+      occupancy: what the engine held after its last step, whose own lists change meanwhile.
       compilations: counts what the thread has compiled since the warm start.
       startup_error: what ended the warm start.
     """
@@ -94,9 +94,7 @@ class Worker:
         self._cancelled: list[Job] = []
         self._stopping = False
         self._active: list[Part] = []
-        # What other threads may know of the engine, whose own lists change under their hands.
-        self._in_engine = (0, 0)
-        self._occupancy = self._engine.occupancy()
+        self.occupancy = self._engine.occupancy()
         self.compilations = Compilations()
         self.startup_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -107,26 +105,15 @@ class Worker:
         return self._state
 
     @property
-    def num_running(self) -> int:
-        """Returns how many texts were in a slot after the last step."""
-        return self._in_engine[0]
-
-    @property
     def num_waiting(self) -> int:
         """Returns how many prompts wait in the queue, and texts of the engine for a slot."""
-        with self._changed:
-            return len(self._queue) + self._in_engine[1]
+        return self.num_queued + self.occupancy.waiting
 
     @property
     def num_queued(self) -> int:
-        """Returns how many prompts wait in the queue, which the engine does not know of yet."""
+        """Returns how many prompts wait in the queue, of which the engine does not know yet."""
         with self._changed:
             return len(self._queue)
-
-    @property
-    def occupancy(self) -> Occupancy:
-        """Returns what the engine's slots and cache held after the last step."""
-        return self._occupancy
 
     @property
     def idle(self) -> bool:
@@ -219,7 +206,7 @@ class Worker:
                 self._state = State.READY
         while self._wait():
             self._feed()
-            self._count()
+            self.occupancy = self._engine.occupancy()
             try:
                 if self._engine.busy:
                     self._engine.step()
@@ -227,7 +214,7 @@ class Worker:
             except Exception as error:
                 if not self._recover(error):
                     return
-            self._count()
+            self.occupancy = self._engine.occupancy()
         for job in {part.job for part in [*self._active, *self._queue.items()]}:
             job.fail(unavailable(State.DRAINING))
 
@@ -242,10 +229,6 @@ class Worker:
             self._drop(job)
             self._observer.cancelled(job)
         return not self._stopping
-
-    def _count(self) -> None:
-        self._in_engine = (self._engine.num_running, self._engine.num_waiting)
-        self._occupancy = self._engine.occupancy()
 
     def _expire(self) -> None:
         oldest = time.monotonic() - self._queue_seconds
