@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import re
@@ -14,7 +13,6 @@ from typing import Any
 
 import jax
 
-from gpt2_jax.checkpoint.store import CheckpointStore
 from gpt2_jax.config import Config
 from gpt2_jax.errors import Gpt2JaxError, UserError, did_you_mean, error_text, short_repr
 from gpt2_jax.evals.run import model_digest
@@ -26,6 +24,7 @@ from gpt2_jax.inference.generate import decode_params
 from gpt2_jax.model.build import build_decoder
 from gpt2_jax.serve.errors import ApiError
 from gpt2_jax.serve.metrics import Metrics
+from gpt2_jax.serve.steps import run_folder, saved_steps
 from gpt2_jax.serve.token_names import TokenNames
 from gpt2_jax.serve.worker import QUEUE_SECONDS, State, Worker
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
@@ -322,17 +321,3 @@ def _entry(name: str, created: int, longest: int) -> dict[str, Any]:
         "owned_by": "gpt2_jax",
         "max_model_len": longest,
     }
-
-
-def run_folder(path: Path) -> Path:
-    """Returns the folder of checkpoints beside the step at `path`."""
-    return path.parent
-
-
-def saved_steps(path: Path) -> list[int]:
-    """Returns the saved steps of the run that a model was read from, newest first."""
-    folder = run_folder(path)
-    if folder.name != "checkpoints" or not path.name.isdigit():
-        return []
-    with contextlib.closing(CheckpointStore(folder, lean=True, read_only=True)) as store:
-        return store.steps()
