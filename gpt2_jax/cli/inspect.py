@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's flags."""
     parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
     parser.add_argument("--ema", action="store_true", help=EMA_HELP)
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group()
     source.add_argument("--text", metavar="TEXT", help="what the model reads")
     source.add_argument("--text_file", metavar="FILE", help="a UTF-8 file with the text")
     source.add_argument(
@@ -124,7 +124,11 @@ def run(args: argparse.Namespace) -> int:
 def _text(args: argparse.Namespace) -> str | list[int]:
     if args.ids is not None:
         return texts.parse_ids(args.ids, "--ids")
-    return args.text if args.text is not None else texts.read_text(args.text_file, "--text_file")
+    if args.text_file is not None:
+        return texts.read_text(args.text_file, "--text_file")
+    if args.text is None:
+        raise UserError("there is nothing to read: pass --text TEXT, --text_file FILE or --ids IDS")
+    return args.text
 
 
 def _formats(names: str) -> list[str]:

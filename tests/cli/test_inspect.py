@@ -95,7 +95,7 @@ def test_json_names_the_files_and_interventions_change_the_numbers(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "one of the arguments --text --text_file --ids is required"),
+        ([], "pass --text TEXT, --text_file FILE or --ids IDS"),
         (["--text", "a", "--ids", "1"], "not allowed with argument --text"),
         (["--text", "a", "--formats", "svg,pgn"], "--formats must be of svg, png, pdf, not 'pgn'"),
         (["--text", "a", "--formats", ""], "--formats must be of"),
