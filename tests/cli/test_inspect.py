@@ -102,8 +102,14 @@ def test_json_names_the_files_and_interventions_change_the_numbers(
         (["--ids", "1,x"], "--ids must be token ids such as 1,2,3, not '1,x'"),
         (["--text_file", "missing"], "cannot read --text_file missing"),
         (["--text", "a", "--language", "de"], "--language"),
-        (["--text", "a", "--interventions", "bad.json"], "unknown key 'head'; did you mean"),
-        (["--text", "a", "--interventions", "rows.json"], "heads must hold lists of 3 numbers"),
+        (
+            ["--text", "a", "--interventions", "bad.json"],
+            "interventions.'head'; did you mean 'heads'",
+        ),
+        (
+            ["--text", "a", "--interventions", "rows.json"],
+            "--interventions: interventions.heads must hold indices and a factor, not [0, 1]",
+        ),
         (["--text", "ab", "--layer", "2"], "--layer must be between 0 and 1, not 2"),
         (["--text", "ab", "--head", "-1"], "--head must be between 0 and 3, not -1"),
         (["--text", "ab", "--query", "2"], "--query must be a position of the text, from -2 to 1"),
