@@ -97,7 +97,9 @@ def _url(modules: Mapping[str, str], name: str) -> str:
             raise ValueError(f"{name} imports {match[3]}, which is no module of the page")
         return f"{match[1]}{match[2]}{_PREFIX}{target}{match[2]}"
 
-    content = base64.b64encode(_IMPORT.sub(bare, source).encode("utf-8")).decode("ascii")
+    # The name is what a browser shows in place of the URL.
+    named = f"{_IMPORT.sub(bare, source)}\n//# sourceURL={_PREFIX}{name}\n"
+    content = base64.b64encode(named.encode("utf-8")).decode("ascii")
     return f"data:text/javascript;base64,{content}"
 
 

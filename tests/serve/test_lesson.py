@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import types
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gpt2_jax.interpret.views import VIEWS, find
 from gpt2_jax.serve.bundle import bundle
 from gpt2_jax.serve.lesson import lesson
 from gpt2_jax.serve.lesson_arrays import focus_of, rings
+from gpt2_jax.tokenizers.byte import ByteTokenizer
 
 _L, _H, _T = 3, 2, 5
 _STATIC = Path(__file__).parents[2] / "gpt2_jax" / "serve" / "static"
@@ -28,6 +30,8 @@ class _Inspection:
 
     def __init__(self) -> None:
         self.tokens = list(range(_T))
+        subject = types.SimpleNamespace(tokenizer=ByteTokenizer())
+        self.run = types.SimpleNamespace(subject=subject)
 
     def __getitem__(self, address: str) -> np.ndarray:
         view, _ = find(address)
@@ -37,6 +41,8 @@ class _Inspection:
             return np.stack([np.tile(np.arange(32.0), (_T, 1))] * 3, -1).astype(np.float32)
         if address == f"logits/{_T - 1}":
             return self["logits"]
+        if name in ("lens", "lens_grid", "neuron"):  # they have ids, of which each gets a name
+            return rng.integers(0, 256, (4, 12)).astype(np.float32)
         return rng.normal(size=400 if name == "residual" else 20).astype(np.float32)
 
     def views(self) -> list[dict[str, str]]:
