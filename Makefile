@@ -12,7 +12,7 @@ PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
 as_root = $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test test-all test-eval test-clients test-plan test-ray test-slurm test-gcs check compare-env clean
+.PHONY: help venv train test test-all test-eval test-clients test-plan test-ray test-slurm test-gcs test-page check compare-env clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -91,6 +91,11 @@ test-slurm: .venv/.test  ## install Debian's slurm-wlm if it is missing, train i
 
 test-gcs: .venv/.dev  ## train with a workdir and shards in a fake Google Cloud Storage
 	.venv/bin/python -m pytest -q -s -m gcs tests/test_gcs.py tests/data/test_bucket_shards.py
+
+test-page: .venv/.test  ## install Debian's chromium if it is missing, read the explorer's page in it
+	@command -v chromium >/dev/null || { $(as_root) apt-get update -q && \
+	$(as_root) apt-get install -y -q --no-install-recommends chromium; }
+	.venv/bin/python -m pytest -q -m chromium tests/page
 
 check: .venv/.dev  ## lint, format, types, the direction of imports, scripts and manifests
 	.venv/bin/ruff check .

@@ -30,6 +30,7 @@ _PACKAGES = {
     "openai": ("openai", "make test-clients"),
     "ray": ("ray", "make test-ray"),
     "gcs": ("gcp_storage_emulator", "make test-gcs"),
+    "chromium": ("playwright", "make test-page"),
 }
 _MARKERS = ("gpu", "external_data", *_PACKAGES, "slurm", "slow")
 _FLAGS = {
@@ -121,6 +122,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, (package, target) in _PACKAGES.items():
         if item.get_closest_marker(marker) and importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: {target}")
+    if item.get_closest_marker("chromium") and not shutil.which("chromium"):
+        pytest.skip("Chromium is not installed: make test-page")
     if item.get_closest_marker("slurm") and not (shutil.which("sbatch") and os.geteuid() == 0):
         pytest.skip("Slurm is not installed, or this is not root: make test-slurm")
     late = deadline is not None and time.monotonic() - _started > deadline

@@ -66,5 +66,5 @@ export function largest(values, count) {
   return found;
 }
 
-// |a - b| relative to the larger of both, or to 1 where both are small.
-export const difference = (a, b) => Math.abs(a - b) / Math.max(1, Math.abs(a), Math.abs(b));
+// |a - b| relative to the larger of both.
+export const difference = (a, b) => (a === b ? 0 : Math.abs(a - b) / Math.max(Math.abs(a), Math.abs(b)));

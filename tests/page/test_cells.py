@@ -1,0 +1,86 @@
+"""Tests that the page computes again what it shows, for cells that are clicked at random."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt2_jax.api import LanguageModel
+from tests.page.window import Window
+
+pytestmark = pytest.mark.chromium
+TEXT = "so it goes, it goes"
+# What of a section is clicked, and how many times. Of a vector, each entry is a cell.
+_CLICKED = {
+    "prompt": ("#next .value", 20),
+    "embedding": ("div > canvas:nth-of-type(3)", 80),
+    "journey": (".node", 80),
+    "scores": ("#score-map", 160),
+    "softmax": ("td:nth-child(4) .value", 60),
+    "weighted": ("canvas:nth-of-type(2)", 100),
+}
+
+# Clicks a part of an element, and returns the number that is explained and what the page makes of
+# it. A sum is as exact as its terms are large: `size` is their magnitude.
+_CLICK = """
+async ([selector, which, x, y]) => {
+  const parts = document.querySelectorAll(selector);
+  const part = parts[Math.floor(which * parts.length)];
+  const box = part.getBoundingClientRect();
+  const before = explorer.explained;
+  const at = { clientX: box.left + x * box.width, clientY: box.top + y * box.height };
+  part.dispatchEvent(new MouseEvent("click", { ...at, bubbles: true }));
+  const end = performance.now() + 300;
+  while (explorer.explained === before && performance.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  if (explorer.explained === before) return null; // beside the cells
+  const { address, index, value, operands, compute } = explorer.explained;
+  const values = operands.map((operand) => operand[1]);
+  const magnitude = (x) => (typeof x === "number" ? Math.abs(x) : Float64Array.from(x, Math.abs));
+  const isSum = values.some((x) => typeof x !== "number") || address.startsWith("embedding");
+  const again = compute(...values);
+  return { address, index, value, again, size: isSum ? compute(...values.map(magnitude)) : value };
+}
+"""
+
+
+def test_500_random_cells_are_computed_again_and_are_the_models(
+    window: Window, python: LanguageModel
+) -> None:
+    window.type(TEXT)
+    inspection = python.inspect(TEXT)
+    rng, count, views = random.Random(0), 0, set()
+    for section, (selector, clicks) in _CLICKED.items():
+        for _ in range(4):
+            place = {name: rng.randrange(size) for name, size in (("layer", 2), ("head", 4))}
+            window.set(query=rng.randrange(len(TEXT)), **place)
+            window.show(section, selector)
+            window.page.wait_for_load_state("networkidle")
+            found = 0
+            while found < clicks // 4:
+                cell = _click(window, f"#{section} .body {selector}", rng)
+                if cell is not None:
+                    _check(cell, inspection)
+                    views.add(cell["address"].split("/")[0])
+                    found += 1
+            count += found
+    assert count == 500
+    assert views == {"logits", "embedding", "norms", "row", "z"}
+
+
+def _click(window: Window, selector: str, rng: random.Random) -> Any:
+    return window.page.evaluate(_CLICK, [selector, *(rng.random() for _ in range(3))])
+
+
+def _check(cell: dict[str, Any], inspection: Any) -> None:
+    assert abs(cell["again"] - cell["value"]) <= 1e-5 * abs(cell["size"]), cell
+    if cell["address"] == "logits":  # what is shown is their softmax
+        logits = inspection["logits"].astype(np.float64)
+        own = np.exp(logits - logits.max())[cell["index"][0]] / np.exp(logits - logits.max()).sum()
+    else:
+        own = inspection[cell["address"]][tuple(cell["index"])]
+    assert own == pytest.approx(cell["value"], rel=1e-5, abs=1e-5 * abs(cell["size"])), cell

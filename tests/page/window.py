@@ -1,0 +1,78 @@
+"""The explorer's page in a browser, and what a reader does with it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+SECONDS = 60.0
+
+
+class Window:
+    """Holds one page.
+
+    Attributes:
+      page: of Playwright.
+      errors: what the page has reported.
+    """
+
+    def __init__(self, page: Any, port: int) -> None:
+        self.page, self.port = page, port
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self._note)
+
+    def _note(self, message: Any) -> None:
+        # A refusal is told in words; the browser reports its status as well.
+        if message.type == "error" and "status of 4" not in message.text:
+            self.errors.append(message.text)
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, browser: Any, port: int, fragment: str = "", **kind: Any) -> Iterator[Window]:
+        """Opens the page, and waits for its first run."""
+        kind = {"locale": "en-US", "reduced_motion": "reduce", **kind}
+        context = browser.new_context(**kind)
+        window = cls(context.new_page(), port)
+        window.page.goto(f"http://127.0.0.1:{port}/{fragment}")
+        window.until("Boolean(globalThis.explorer?.run) && !explorer.busy")
+        yield window
+        context.close()
+
+    def until(self, expression: str) -> Any:
+        """Returns the value of an expression once it is true; the page forbids to wait inside."""
+        end = time.monotonic() + SECONDS
+        while True:
+            value = self.page.evaluate(expression)
+            if value:
+                return value
+            assert time.monotonic() < end, f"never true: {expression}"
+            self.page.wait_for_timeout(20)
+
+    def state(self, name: str) -> Any:
+        """Returns a field of the page's state."""
+        return self.page.evaluate(f"explorer.state.{name}")
+
+    def set(self, **fields: Any) -> None:
+        """Changes the state, and waits for what must be computed."""
+        before = self.page.evaluate("explorer.epoch")
+        self.page.evaluate("fields => explorer.set(fields)", fields)
+        self.until(f"explorer.epoch > {before} && !explorer.busy")
+
+    def type(self, text: str) -> None:
+        """Types a text in place of the old one, and waits for its run."""
+        box = self.page.locator("#text")
+        box.click()
+        self.page.keyboard.press("ControlOrMeta+a")
+        self.page.keyboard.insert_text(text)
+        count = len(text.encode())
+        self.until(f"!explorer.busy && explorer.run.tokens.length === {count}")
+
+    def show(self, section: str, inside: str) -> Any:
+        """Scrolls to a section, and returns a part of it once it is there."""
+        self.page.locator(f"#{section}").scroll_into_view_if_needed()
+        part = self.page.locator(f"#{section} {inside}")
+        part.first.wait_for(state="visible")
+        return part
