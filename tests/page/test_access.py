@@ -42,7 +42,7 @@ def test_the_keyboard_alone_reaches_every_number(window: Window) -> None:
     press("Tab")
     assert not window.page.evaluate("document.activeElement.matches('#tokens .token')")
     # A matrix is one stop, too; its cells are told, and opened by Enter.
-    window.show("scores", "#score-map").focus()
+    window.show("scores", "#score-map[aria-label]").focus()
     press("ArrowUp")
     window.until("document.querySelector('#live').textContent.startsWith('query')")
     press("Enter")

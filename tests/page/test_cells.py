@@ -16,7 +16,7 @@ TEXT = "so it goes, it goes"
 # What of a section is clicked, and how many times. Of a vector, each entry is a cell.
 _CLICKED = {
     "prompt": ("#next .value", 20),
-    "embedding": ("div > canvas:nth-of-type(3)", 80),
+    "embedding": ("canvas:nth-of-type(3)", 80),
     "journey": (".node", 80),
     "scores": ("#score-map", 160),
     "softmax": ("td:nth-child(4) .value", 60),

@@ -68,7 +68,7 @@ def test_a_head_is_picked_in_the_overview_and_pinned(
     window: Window, python: LanguageModel
 ) -> None:
     window.type(TEXT)
-    overview = window.show("scores", "#overview")
+    overview = window.show("scores", "#overview[aria-label]")
     overview.focus()
     for key in ("ArrowDown", "ArrowRight", "ArrowRight", "Enter"):
         window.page.keyboard.press(key)
