@@ -69,7 +69,7 @@ function changed() {
   const { theme } = app.state;
   if (theme) document.documentElement.dataset.theme = theme;
   else delete document.documentElement.dataset.theme;
-  if (language !== app.state.language && app.t("title") !== "title") translate();
+  if (language !== app.language) translate();
   top.update();
   for (const part of parts) {
     part.dirty = true;
@@ -80,7 +80,7 @@ function changed() {
 }
 
 function translate() {
-  language = app.state.language;
+  language = app.language;
   document.documentElement.lang = language === "zh" ? "zh-Hans" : language;
   document.title = app.t("title");
   byId("skip").textContent = app.t("skip");

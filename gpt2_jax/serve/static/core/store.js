@@ -51,7 +51,10 @@ export function makeStore(onchange) {
   };
 
   app.translate = async () => {
-    texts = await source.getFile(`i18n/${app.state.language}.json`);
+    const { language } = app.state, found = await source.getFile(`i18n/${language}.json`);
+    if (language !== app.state.language) return;
+    texts = found;
+    app.language = language; // of the texts that are there
     app.changed();
   };
 

@@ -62,6 +62,7 @@ export function mount(root, app) {
     }
     fill(picture, s("svg", { width: x(last - 1) + 24, height, role: "img", "aria-label": app.t("journey.label", { token: visible(app.tokens()[t]), L }) },
       s("text", { x: 0, y: 20, class: "faint" }, app.t("journey.out")), s("text", { x: 0, y: height - 18, class: "faint" }, app.t("token")), nodes));
+    picture.setAttribute("aria-label", app.t("journey.title"));
     legend.textContent = app.t("journey.legend") + (last - first < T ? ` ${app.t("qkv.window", { first, last: last - 1 })}` : "");
     fill(more, h("summary", null, app.t("journey.table", { token: visible(app.tokens()[t]) })), h("table", null, h("tbody", null,
       Array.from({ length: rows }, (_, i) => h("tr", null, h("th", { scope: "row" }, place(i)),
