@@ -69,7 +69,7 @@ function changed() {
   const { theme } = app.state;
   if (theme) document.documentElement.dataset.theme = theme;
   else delete document.documentElement.dataset.theme;
-  if (language !== app.language) translate();
+  if (app.language && language !== app.language) translate();
   top.update();
   for (const part of parts) {
     part.dirty = true;
