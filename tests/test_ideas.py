@@ -113,6 +113,15 @@ def test_the_explorer_has_every_section_and_panel() -> None:
     assert tuple(re.findall(r"\w+", order)) == SECTIONS
 
 
+@pytest.mark.parametrize("name", [*SECTIONS, *PANELS])
+def test_the_explorer_has_every_section_and_panel_in_both_languages(name: str) -> None:
+    for language in _PAGES:
+        texts = json.loads((_STATIC / "i18n" / f"{language}.json").read_text(encoding="utf-8"))
+        assert texts[f"{name}.title"].strip()
+        text = texts[f"{name}.text"] if name in SECTIONS else "中 a"
+        assert re.search("[\u4e00-\u9fff]" if language == "zh" else "[a-z]", text)
+
+
 def test_the_page_on_the_explorer_names_every_section_and_panel() -> None:
     page = (_ROOT / "docs" / "explorer.md").read_text(encoding="utf-8")
     linked = re.findall(r"^\| \[(\w+)\]\(how_gpt2_works\.md#(\w+)\) \|", page, re.MULTILINE)
