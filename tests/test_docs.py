@@ -88,6 +88,8 @@ def test_no_link_between_pages_is_broken():
             target = page.parent / path if path else page
             assert target.exists(), f"{page.name}: {link}"
             if anchor:
-                heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+                text = target.read_text(encoding="utf-8")
+                heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
                 anchors = [re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-") for h in heads]
+                anchors += re.findall(r'^<a id="([\w-]+)"></a>$', text, re.MULTILINE)
                 assert anchor in anchors, f"{page.name}: {link}"
