@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gzip
 import math
+import re
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,9 @@ API = "/explore/v1"
 LINES = "application/x-ndjson"
 MOST_WAITING = 256
 """How many pieces of work can wait, of all clients together."""
+MOST_WORDS = 256
+"""How many tokens can be named at once."""
+_ID = re.compile("[0-9]{1,9}")
 _FOR_EVER = "private, max-age=31536000, immutable"
 _WORTH_PACKING = 1024
 _LEVEL = 6
@@ -71,6 +75,7 @@ class Explorer:
             f"{API}/engine": self._engine,
             f"{API}/views": self._views,
             f"{API}/card": self._card,
+            f"{API}/words": self._words,
             f"{API}/run/{{id}}/lesson.html": self._lesson,
             f"{API}/run/{{id}}/{{address:path}}.npy": self._array,
         }
@@ -146,6 +151,10 @@ class Explorer:
     async def _card(self, request: Request) -> Response:
         name = _query(request, "model")
         return json_response(await self._work(request, self.insights.card, name))
+
+    async def _words(self, request: Request) -> Response:
+        name, ids = _query(request, "model"), _ids(_query(request, "ids") or "")
+        return json_response(await self._work(request, self.insights.words, name, ids))
 
     async def _lesson(self, request: Request) -> Response:
         name, language = _run_of(request), _query(request, "language") or LANGUAGES[0]
@@ -255,6 +264,13 @@ def _index(request: Request, name: str) -> int | None:
     if not (value.isascii() and value.isdigit() and len(value) < 10):
         raise wrong(name, f"{name} must be an integer from 0, not {short_repr(value)}")
     return int(value)
+
+
+def _ids(listed: str) -> list[int]:
+    digits = listed.split(",")
+    if len(digits) > MOST_WORDS or not all(_ID.fullmatch(each) for each in digits):
+        raise wrong("ids", f"ids must be at most {MOST_WORDS} token ids with commas between them")
+    return [int(each) for each in digits]
 
 
 def _run_of(request: Request) -> str:

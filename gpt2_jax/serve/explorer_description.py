@@ -62,6 +62,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         max_length=INTEGER,
         cache=object_of(used_bytes=INTEGER, total_bytes=INTEGER),
     ),
+    "Words": _BEST,
     "Views": list_of(object_of(address=STRING, dtype=STRING, shape=STRING, formula=STRING)),
     "Card": object_of(
         parts=list_of(object_of(name=STRING, formula=STRING, count=INTEGER)),
@@ -173,6 +174,13 @@ def paths() -> dict[str, Any]:
             "List the saved steps of a run.", "Steps", (*COMMON, 404, *_WORK), model
         ),
         "/explore/v1/engine": get("Show the slots and the cache.", "Engine", (*COMMON, 404), model),
+        "/explore/v1/words": get(
+            "Name tokens.",
+            "Words",
+            (*COMMON, 404, *_WORK),
+            model,
+            in_query("ids", STRING),
+        ),
         "/explore/v1/views": get("List the arrays of a run.", "Views", COMMON),
         "/explore/v1/run": post("Run a text.", "RunRequest", "Run", (*BODY, 410, *_WORK)),
         "/explore/v1/run/{id}/{address}.npy": array,

@@ -17,6 +17,7 @@ from gpt2_jax.interpret.curves import curves
 from gpt2_jax.interpret.inspection import Inspection
 from gpt2_jax.interpret.interventions import parse
 from gpt2_jax.interpret.run import Run, longest_text
+from gpt2_jax.interpret.text import pieces
 from gpt2_jax.interpret.training_step import training_step
 from gpt2_jax.interpret.views import VIEWS
 from gpt2_jax.model.lora import without_adapters
@@ -180,6 +181,19 @@ class Insights:
         """
         config = self._models.find(name).config.model
         return card(without_adapters(config) if config.lora_rank else config)
+
+    def words(self, name: str | None, ids: Sequence[int]) -> list[list[Any]]:
+        """Returns [id, text] of tokens of a model, as summaries name them.
+
+        Raises:
+          ApiError: 404 if there is no such model, 400 for an id that it does not know.
+        """
+        tokenizer = self._models.find(name).tokenizer
+        try:
+            known = checked_ids(ids, tokenizer)
+        except UserError as error:
+            raise wrong("ids", str(error)) from None
+        return [[token, pieces(tokenizer, [token])[0].text] for token in known]
 
     def compare(self, a: str, b: str) -> dict[str, Any]:
         """Returns how two runs of one text differ.
