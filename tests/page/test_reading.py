@@ -66,9 +66,7 @@ def test_a_clicked_token_is_appended_and_undo_takes_it_back(
     assert window.page.locator("#text").input_value() == TEXT
 
 
-def test_a_head_is_picked_in_the_overview_and_pinned(
-    window: Window, python: LanguageModel
-) -> None:
+def test_a_head_is_picked_in_the_overview_and_pinned(window: Window, python: LanguageModel) -> None:
     window.type(TEXT)
     overview = window.show("scores", "#overview[aria-label]")
     overview.focus()
@@ -79,7 +77,9 @@ def test_a_head_is_picked_in_the_overview_and_pinned(
     strip = window.show("scores", "#pins .strip .token")
     titles = [strip.nth(i).get_attribute("title") for i in range(len(TEXT))]
     weights = python.inspect(TEXT)[f"query/{len(TEXT) - 1}"][1, 2]
-    np.testing.assert_allclose([float(t[:-1]) / 100 for t in titles], weights, rtol=0.006, atol=6e-5)
+    np.testing.assert_allclose(
+        [float(t[:-1]) / 100 for t in titles], weights, rtol=0.006, atol=6e-5
+    )
     assert window.state("pins") == [[1, 2]]
     window.page.locator("#pin").click()
     window.until("explorer.state.pins.length === 0")
@@ -135,9 +135,7 @@ def test_a_link_of_other_weights_says_so(window: Window, browser: Any) -> None:
 
 
 @pytest.mark.parametrize("fragment", ["#v=1&s=%%%", "#v=1&s=eJwDAAAAAAE", "#v=2&s=x", "#scores"])
-def test_a_broken_link_opens_the_page_as_it_is(
-    window: Window, browser: Any, fragment: str
-) -> None:
+def test_a_broken_link_opens_the_page_as_it_is(window: Window, browser: Any, fragment: str) -> None:
     with Window.opened(browser, window.port, fragment) as other:
         assert other.show("prompt", "#next .word").count() == 10
         assert not other.errors
