@@ -10,6 +10,7 @@ from gpt2_jax.interpret.inspection import Inspection
 from gpt2_jax.serve.bundle import bundle
 from gpt2_jax.serve.lesson_arrays import focus_of, packed
 from gpt2_jax.serve.lesson_words import words
+from gpt2_jax.tokenizers.ids import IdsTokenizer
 
 LANGUAGES = ("en", "zh")
 MOST_BYTES = 1_600_000
@@ -54,7 +55,7 @@ def lesson(
         "models": [
             {
                 "id": named["model"],
-                "takes_text": False,
+                "takes_text": not isinstance(inspection.run.subject.tokenizer, IdsTokenizer),
                 "max_tokens": len(inspection.tokens),
                 "steps": [],
             }

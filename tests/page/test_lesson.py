@@ -57,6 +57,7 @@ def test_every_section_is_drawn_and_nothing_is_asked_for(
     assert not asked and not window.errors
     assert "arrays of this text" in window.page.locator("#top .notice").inner_text()
     assert window.page.locator("#text").get_attribute("readonly") is not None
+    assert window.page.locator("#text").input_value() == _TEXT
 
 
 def test_the_arrays_are_those_of_the_python_api(
