@@ -15,6 +15,11 @@ from gpt2_jax.interpret.text import Piece, pieces
 _TOP_OF_TOKEN = 5
 
 
+def _short(value: float) -> float:
+    """Returns a number with the nine digits that tell every float32 from its neighbors."""
+    return float(f"{value:.9g}")
+
+
 class Inspection:
     """Gives out the arrays of one text by their addresses, such as `inspection["row/3/1/12"]`.
 
@@ -61,9 +66,9 @@ class Inspection:
                     "text": piece.text,
                     "bytes": list(piece.data),
                     "start": piece.start,
-                    "logprob": float(found.logprob[t - 1]) if t else None,
+                    "logprob": _short(found.logprob[t - 1]) if t else None,
                     "rank": int(found.rank[t - 1]) if t else None,
-                    "entropy": float(found.entropy[t]),
+                    "entropy": _short(found.entropy[t]),
                     "top": top[:_TOP_OF_TOKEN],
                 }
             )
@@ -79,7 +84,7 @@ class Inspection:
         """Returns [id, text, probability] of each token."""
         tokenizer = self.run.subject.tokenizer
         named: list[Piece] = [pieces(tokenizer, [token])[0] for token in ids.tolist()]
-        probs = np.exp(logprobs.astype(np.float64)).tolist()
+        probs = map(_short, np.exp(logprobs.astype(np.float64)))
         return [
             [token, piece.text, prob]
             for token, piece, prob in zip(ids.tolist(), named, probs, strict=True)
