@@ -84,5 +84,9 @@ class TextStream:
 
     def _held_back(self) -> int:
         """Returns the number of characters at the end that may begin a stop string."""
-        starts = [stop[:n] for stop in self._stop for n in range(1, len(stop))]
-        return max((len(start) for start in starts if self._text.endswith(start)), default=0)
+        # What was emitted began none: else it would have been held back.
+        for at in range(self._emitted, len(self._text)):
+            rest = self._text[at:]
+            if any(len(rest) < len(stop) and stop.startswith(rest) for stop in self._stop):
+                return len(rest)
+        return 0

@@ -79,8 +79,8 @@ class _Api:
         answer = completions.Answer(model, plan)
         job = Job(plan.requests, _client(request))
         with contextlib.ExitStack() as ending:
-            ending.callback(model.worker.cancel, job)
             model.worker.submit(job)
+            ending.callback(model.worker.cancel, job)
             if not plan.stream:
                 return json_response(await unless_left(request, answer.whole(job)))
             pieces = answer.pieces(job)
@@ -94,8 +94,8 @@ class _Api:
         model = await self._models.get(values["model"])
         scoring = await asyncio.to_thread(scores.plan, model, values)
         job = Job(scoring.requests, _client(request))
+        model.worker.submit(job)
         try:
-            model.worker.submit(job)
             return json_response(await unless_left(request, scores.answer(model, scoring, job)))
         finally:
             model.worker.cancel(job)
@@ -128,7 +128,7 @@ class _Api:
         return json_response(tokenization.tokenizer_info(model))
 
     async def health(self, request: Request) -> Response:
-        for model in self._models.all:
+        for model in self._models.named.values():
             if model.worker.state is not State.READY:
                 raise unavailable(model.worker.state)
         return json_response({"status": "ready"})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -116,7 +115,7 @@ def number(low: float, high: float, *, above: bool = False) -> dict[str, Any]:
     def check(name: str, value: Any) -> float:
         if type(value) not in (int, float):
             raise wrong(name, f"{name} must be a number, not {_kind(value)}")
-        if not math.isfinite(value) or not low <= value <= high or (above and value == low):
+        if not low <= value <= high or (above and value == low):
             limits = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
             raise wrong(name, f"{name} must be {limits}, not {short_repr(value)}")
         return float(value)

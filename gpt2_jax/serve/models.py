@@ -30,7 +30,7 @@ from gpt2_jax.serve.worker import QUEUE_SECONDS, State, Worker
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 _NAMED = re.compile(r"([\w.:/-]+?)=(.+)")
-_STEP = re.compile(r"(.+)@(\d{1,18})")
+_STEP = re.compile(r"(.+)@(0|[1-9][0-9]{0,17})")
 _STEPS_SHOWN = 100
 
 
@@ -260,6 +260,12 @@ class Models:
         if not match or run is None or int(match[2]) not in steps:
             names = [entry["id"] for entry in await asyncio.to_thread(self.listed)]
             raise _no_model(name, names)
+        if name in self._steps and self._steps[name].worker.state is State.FAILED:
+            self._metrics.forget(name)
+            del self._steps[name]
+        if name in self._steps:  # another step that loads is not waited for
+            model = self._steps[name] = self._steps.pop(name)
+            return model
         async with self._loading:
             if name not in self._steps:
                 self._make_room()

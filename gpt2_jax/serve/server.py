@@ -58,7 +58,10 @@ def is_loopback(bound: socket.socket) -> bool:
 
 
 class _Protocol(H11Protocol):
-    """Closes connections that send nothing, which would stay open for ever."""
+    """Closes connections that send no whole request, which would stay open for ever."""
+
+    _answered: Any = None
+    """The last request that was answered."""
 
     def connection_made(self, transport: Any) -> None:
         """Starts the clock."""
@@ -70,8 +73,15 @@ class _Protocol(H11Protocol):
         self._silence.cancel()
         super().connection_lost(exc)
 
+    def on_response_complete(self) -> None:
+        """Starts the clock again, for the next request."""
+        self._answered = self.cycle
+        self._silence.cancel()
+        self._silence = self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+        super().on_response_complete()
+
     def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        if self.cycle is self._answered and not self.transport.is_closing():
             self.transport.close()
 
 

@@ -232,7 +232,9 @@ class Worker:
 
     def _expire(self) -> None:
         oldest = time.monotonic() - self._queue_seconds
-        for job in {part.job for part in self._queue.items() if part.queued < oldest}:
+        late = {part.job for part in self._queue.items() if part.queued < oldest}
+        # A job of which a prompt runs already is answered as a whole.
+        for job in late - {part.job for part in self._active if part.started}:
             self._queue.remove(job.parts)
             job.fail(
                 ApiError(
@@ -242,7 +244,6 @@ class Worker:
                     code="queue_timeout",
                 )
             )
-            self._cancelled.append(job)  # prompts of it that run
 
     def _drop(self, job: Job) -> None:
         """Takes the prompts of a job out of the engine."""
@@ -272,6 +273,8 @@ class Worker:
     def _publish(self) -> None:
         now = time.monotonic()
         for part in [*self._active]:
+            if part not in self._active:  # it was dropped with another prompt of its job
+                continue
             updates = part.updates()
             if not updates:
                 continue
@@ -306,6 +309,8 @@ class Worker:
             with self._changed:
                 self._state = State.FAILED
                 rest = {part.job for part in self._queue.items()}
+                for job in rest:
+                    self._queue.remove(job.parts)
             for job in rest:
                 job.fail(_failed(again))
             return False

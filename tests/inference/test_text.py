@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import tracemalloc
 from collections.abc import Sequence
 
 from hypothesis import given, settings
@@ -128,3 +129,15 @@ def test_pieces_joined_are_the_text_whatever_the_blocks(
     assert (stream.sample.text, stream.sample.finish_reason) == _plain(tokens, stops, _BYTES)
     assert not any(stop in stream.sample.text for stop in stops)
     assert stream.sample.tokens == tokens[: len(stream.sample.tokens)]
+
+
+def test_a_stop_string_of_a_mebibyte_costs_no_more_than_its_text() -> None:
+    stream = TextStream(ByteTokenizer(), ["a" * 2**20])
+    tracemalloc.start()
+    try:
+        pieces = [stream.push(ByteTokenizer().encode(text)) for text in ("aaaa", "aa", "b")]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert pieces == ["", "", "aaaaaab"]
+    assert most < 2**20

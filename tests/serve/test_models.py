@@ -58,6 +58,7 @@ def test_the_best_steps_of_two_runs_have_two_names(tmp_path: Path) -> None:
     assert [*named_models(words)] == names
     # NAME@STEP stays apart, also where NAME is such a name.
     assert not any(models_lib._STEP.fullmatch(name) for name in names)
+    assert not models_lib._STEP.fullmatch("a@04") and models_lib._STEP.fullmatch("a@0")
     match = models_lib._STEP.fullmatch("a@best@4")
     assert match and match.groups() == ("a@best", "4")
     assert named_models([f"mine={words[0]}", words[0]]) == {"mine": words[0], "a@best": words[0]}

@@ -24,6 +24,8 @@ _WRONG: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": [_V]}, "prompt", f"token id {_V}"),
     ({"prompt": [10**400]}, "prompt", "token id 1000"),
     ({"prompt": "\ud800"}, "prompt", "surrogate"),
+    ({"temperature": 10**400}, "temperature", "from 0 to 2"),
+    ({"logit_bias": {"1": -(10**400)}}, "logit_bias", "from -100 to 100"),
     ({"prompt": "x" * (CONTEXT + 1)}, "prompt", "exceed the 32 tokens"),
     ({"prompt": [1] * CONTEXT, "max_tokens": 1}, "prompt", "shorten the prompt"),
     ({"prompt": "x" * 10**5}, "prompt", "characters"),

@@ -138,6 +138,18 @@ def test_a_connection_that_says_nothing_is_closed(
         assert connection.recv(10) == b""
 
 
+def test_a_second_request_that_never_ends_is_closed(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2_jax.serve.server.HEADER_SECONDS", 0.1)
+    with socket.create_connection(("127.0.0.1", client.port), timeout=5) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET / HTTP/1.1\r\nHo")
+        while connection.recv(4096):
+            pass
+
+
 def test_garbage_is_answered_and_forgotten(client: Client) -> None:
     for data in (
         b"\x00\xff" * 50,

@@ -182,6 +182,57 @@ def test_tokens_that_nobody_takes_are_bounded() -> None:
     assert asyncio.run(post()) == [True, True, False]
 
 
+def test_two_prompts_that_end_while_nobody_reads_cost_no_other_client() -> None:
+    with serving() as client:
+
+        def job(name: str) -> Job:
+            return Job([Request([1], 3), Request([2], 3)], name)
+
+        async def run() -> tuple[Job, Job]:
+            unread, read = job("slow"), job("other")
+            unread.post = lambda updates: False  # type: ignore
+            client.worker.submit(unread)
+            client.worker.submit(read)
+            while not read.complete:
+                await read.next()
+            while not unread.ended:
+                await asyncio.sleep(0.01)
+            return unread, read
+
+        engine = client.engine
+        unread, read = asyncio.run(asyncio.wait_for(run(), 20))
+        assert unread.ended and read.complete and not read.ended
+        assert client.worker._engine is engine  # it has not failed
+        client.wait_until_idle()
+
+
+def test_a_refused_request_is_not_one_whose_client_left() -> None:
+    with serving() as client:
+        client.worker._most_queued = 0
+        reply = client.post("/v1/completions", model="tiny")
+        assert reply.status == 429
+        assert not client.worker._cancelled
+        assert client.post("/v1/score", model="tiny", prompt="ab").status == 429
+        assert not client.worker._cancelled
+
+
+def test_a_worker_that_cannot_go_on_is_idle() -> None:
+    with serving() as client, _threads() as start, _slow(client) as gate:
+        running = [
+            start(client.post, "/v1/completions", model="tiny", **_LONG) for _ in range(SLOTS)
+        ]
+        _until(lambda: client.engine.num_running == SLOTS)
+        gate.clear()
+        waiting = start(client.post, "/v1/completions", model="tiny")
+        _until(lambda: len(client.worker._queue) == 1)
+        client.engine._slots = None
+        client.worker._make_engine = lambda: 1 / 0  # type: ignore
+        gate.set()
+        assert {future.result().status for future in [*running, waiting]} == {500}
+        _until(lambda: client.worker.idle)
+        assert client.worker.state is State.FAILED
+
+
 def test_a_full_queue_is_said_and_so_is_a_long_wait() -> None:
     with serving(limits=Limits(num_slots=SLOTS, queue_seconds=0.3)) as client, _threads() as start:
         client.worker._most_queued = 6
