@@ -12,6 +12,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from gpt2_jax.parallel.platforms import platform_of
+
 ROUNDED = "bfloat16"
 """The precision at which factors are rounded."""
 
@@ -64,7 +66,7 @@ def is_few_rows(x: jax.Array, w: jax.Array, precision: str | None) -> bool:
     """
     rows = math.prod(x.shape[:-1])
     plain = x.dtype == jnp.float32 and precision != ROUNDED and w.ndim == 2
-    return plain and 1 < rows <= _FEW_ROWS and jax.default_backend() == "cpu"
+    return plain and 1 < rows <= _FEW_ROWS and platform_of() == "cpu"
 
 
 def dot_of_few_rows(x: jax.Array, w_IxO: jax.Array, precision: str | None) -> jax.Array:
