@@ -19,7 +19,7 @@ def scores(run: Run, layer: int, head: int) -> np.ndarray:
       UserError: for more than 256 tokens.
     """
     _check_whole(run, "head")
-    return _of_head(run, layer, "attn/scores", head)
+    return run.block(layer)["attn/scores"][head]
 
 
 def pattern(run: Run, layer: int, head: int) -> np.ndarray:
@@ -49,17 +49,9 @@ def row(run: Run, layer: int, head: int, position: int) -> np.ndarray:
     of what each token's value writes, alpha |v W_O|.
     """
     values = run.block(layer)
-    T = len(run)
-    seen_T = np.asarray(values["attn/seen"])[0, 0, position, :T]
-    weights_T = np.asarray(values["attn/pattern"][0, head, position, :T])
-    return np.stack(
-        [
-            np.asarray(values["attn/scores"][0, head, position, :T]),
-            seen_T.astype(np.float32),
-            weights_T,
-            weights_T * _written(run, layer, head),
-        ]
-    )
+    scores_T, weights_T = (values[f"attn/{x}"][head, position] for x in ("scores", "pattern"))
+    seen_T = values["attn/seen"][0, position].astype(np.float32)
+    return np.stack([scores_T, seen_T, weights_T, weights_T * _written(run, layer, head)])
 
 
 def weighted(run: Run, layer: int, head: int) -> np.ndarray:
@@ -89,14 +81,12 @@ def qkv(run: Run, layer: int, head: int) -> np.ndarray:
     Scores are `score_scale` times their products, plus a bias if positions enter there.
     """
     values = run.block(layer)
-    return np.stack(
-        [np.asarray(values[f"attn/{name}"][0, : len(run), head]) for name in ("q", "k", "v")]
-    )
+    return np.stack([values[f"attn/{name}"][:, head] for name in ("q", "k", "v")])
 
 
 def z(run: Run, layer: int, head: int) -> np.ndarray:
     """Returns a head's output before the projection, float32 [T, K]: sum_s alpha_ts v_s."""
-    return np.asarray(run.block(layer)["attn/z"][0, : len(run), head])
+    return run.z[layer, :, head]
 
 
 def heads(run: Run, layer: int, position: int) -> np.ndarray:
@@ -104,8 +94,7 @@ def heads(run: Run, layer: int, position: int) -> np.ndarray:
 
     Rows: z_h W_O of each head, the bias, and their sum.
     """
-    z_HxK = np.asarray(run.block(layer)["attn/z"][0, position])
-    parts_HxD = np.einsum("hk,hkd->hd", z_HxK, projection(run, layer))
+    parts_HxD = (run.z[layer, position][:, None] @ projection(run, layer))[:, 0]
     bias_D = projection_bias(run, layer)
     return np.concatenate([parts_HxD, bias_D[None], (parts_HxD.sum(0) + bias_D)[None]])
 
@@ -126,14 +115,9 @@ def projection_bias(run: Run, layer: int) -> np.ndarray:
     return np.zeros(run.subject.config.d_model, np.float32) if bias is None else np.asarray(bias)
 
 
-def _of_head(run: Run, layer: int, name: str, head: int) -> np.ndarray:
-    T = len(run)
-    return np.asarray(run.block(layer)[name][0, head, :T, :T])
-
-
 def _written(run: Run, layer: int, head: int) -> np.ndarray:
     """Returns |v_s W_O| of each token, [T]."""
-    v_TxK = np.asarray(run.block(layer)["attn/v"][0, : len(run), head])
+    v_TxK = run.block(layer)["attn/v"][:, head]
     return np.linalg.norm(v_TxK @ projection(run, layer)[head], axis=-1)
 
 

@@ -57,10 +57,13 @@ def attribution(run: Run, position: int, token: int) -> np.ndarray:
     it.
 
     Raises:
-      UserError: if a residual stream was swapped in, which is no sum of parts.
+      UserError: if a residual stream was swapped in there, which is no sum of parts.
     """
-    if any(swap.site == "resid_post" for swap in run.interventions.swaps):
-        raise UserError("attribution: the residual stream of another text is no sum of this one's")
+    if any(at.site == "resid_post" and at.position == position for at in run.interventions.swaps):
+        raise UserError(
+            f"attribution: the residual stream at position {position} is that of another text, and "
+            "no sum of this one's parts"
+        )
     subject = run.subject
     config, place = subject.config, parts_of(subject.config)
     parts_NxD = np.zeros((place.total, config.d_model))
@@ -68,53 +71,42 @@ def attribution(run: Run, position: int, token: int) -> np.ndarray:
     parts_NxD[place.position] = stream.position_row(run, position)
     embeddings_NxD = parts_NxD.copy()
     for layer in range(config.num_layers):
-        parts_NxD = _behind_block(run, layer, position, parts_NxD, embeddings_NxD)
+        if config.x0_residual:
+            mix = subject.params[f"h_{layer}"]["x0_mix"]
+            parts_NxD = float(mix["of_x"]) * parts_NxD + float(mix["of_y"]) * embeddings_NxD
+        _add_block(run, layer, position, parts_NxD)
     if NORM_POSITIONS[config.norm_position].has_final:
-        x_D = np.asarray(run.residual[-1, position])
-        parts_NxD = _normalized(config, subject.outside["ln_f"], x_D, parts_NxD)
+        parts_NxD[:] = _normalized(config, subject.outside["ln_f"], parts_NxD)
     output_D = np.asarray(output_table(subject.outside)[token], np.float64)
     logits_N = output_scale(config) * parts_NxD @ output_D
     return np.append(logits_N, logits_N.sum()).astype(np.float32)
 
 
-def _behind_block(
-    run: Run, layer: int, position: int, parts_NxD: np.ndarray, embeddings_NxD: np.ndarray
-) -> np.ndarray:
-    """Returns the parts of the residual stream behind a block, from those before it."""
+def _add_block(run: Run, layer: int, position: int, parts_NxD: np.ndarray) -> None:
+    """Adds the parts of a block, and takes all parts so far through its norms on the stream."""
     config, place = run.subject.config, parts_of(run.subject.config)
-    names = ("resid_pre", "resid_mid", "attn/z", "attn/out", "mlp/out")
-    values = {name: np.asarray(run.block(layer)[name][0, position]) for name in names}
-    params = run.subject.params[f"h_{layer}"]
-    if config.x0_residual:
-        mix = params["x0_mix"]
-        parts_NxD = float(mix["of_x"]) * parts_NxD + float(mix["of_y"]) * embeddings_NxD
-    H, post = config.num_heads, config.norm_position == "post"
-    z_HxK = values["attn/z"].astype(np.float64)
-    own = slice(layer * H, (layer + 1) * H)
-    parts_NxD = parts_NxD.copy()
-    parts_NxD[own] = np.einsum("hk,hkd->hd", z_HxK, attention.projection(run, layer))
+    params, is_post = run.subject.params[f"h_{layer}"], config.norm_position == "post"
+    z_Hx1xK = run.z[layer, position][:, None].astype(np.float64)
+    own = slice(layer * config.num_heads, (layer + 1) * config.num_heads)
+    parts_NxD[own] = (z_Hx1xK @ attention.projection(run, layer))[:, 0]
     parts_NxD[place.attention_biases.start + layer] = attention.projection_bias(run, layer)
-    if post:
-        x_D = values["resid_pre"] + values["attn/out"]
-        parts_NxD = _normalized(config, params["ln_1"], x_D, parts_NxD)
-    parts_NxD[place.mlps.start + layer] = values["mlp/out"]
-    if post:
-        x_D = values["resid_mid"] + values["mlp/out"]
-        parts_NxD = _normalized(config, params["ln_2"], x_D, parts_NxD)
-    return parts_NxD
+    if is_post:
+        parts_NxD[:] = _normalized(config, params["ln_1"], parts_NxD)
+    parts_NxD[place.mlps.start + layer] = run.mlp_out[layer, position]
+    if is_post:
+        parts_NxD[:] = _normalized(config, params["ln_2"], parts_NxD)
 
 
 def _normalized(
-    config: ModelConfig, params: Mapping[str, Any], x_D: np.ndarray, parts_NxD: np.ndarray
+    config: ModelConfig, params: Mapping[str, Any], parts_NxD: np.ndarray
 ) -> np.ndarray:
-    """Returns parts of norm(x), given parts of x, with the statistics of x held fixed.
+    """Returns the parts of norm(x), given those of x, with the statistics of x held fixed.
 
-    The norm's bias is added to its own part.
+    The norm's bias is added to the part of all such biases.
     """
-    x_D = x_D.astype(np.float64)
     if config.norm == "layer":
         parts_NxD = parts_NxD - parts_NxD.mean(-1, keepdims=True)
-        x_D = x_D - x_D.mean()
+    x_D = parts_NxD.sum(0)
     scale_D = np.asarray(params["scale"]) / np.sqrt((x_D**2).mean() + config.layer_norm_epsilon)
     parts_NxD = parts_NxD * scale_D
     if "bias" in params:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gpt2_jax.errors import UserError
@@ -13,7 +11,7 @@ from gpt2_jax.interpret import programs
 from gpt2_jax.interpret.attention import head_scores
 from gpt2_jax.interpret.run import Run
 from gpt2_jax.interpret.stream import TOP, predicted
-from gpt2_jax.interpret.text import pieces
+from gpt2_jax.interpret.text import pieces, takes_text
 
 _ROWS = 64
 
@@ -30,13 +28,23 @@ def compare(a: Run, b: Run) -> dict[str, Any]:
     Raises:
       UserError: if the texts differ.
     """
-    if a.tokens == b.tokens and a.subject.config.vocab_size == b.subject.config.vocab_size:
+    if _same_tokens(a, b):
         return {"aligned": "tokens", **_of_tokens(a, b)}
     return {"aligned": "bytes", "bytes": _of_bytes(a, b)}
 
 
+def _same_tokens(a: Run, b: Run) -> bool:
+    """Returns whether the ids are the same and, as far as known, stand for the same text."""
+    tokenizers = [run.subject.tokenizer for run in (a, b)]
+    known = all(map(takes_text, tokenizers))
+    return (
+        a.tokens == b.tokens
+        and a.subject.config.vocab_size == b.subject.config.vocab_size
+        and not (known and tokenizers[0].to_dict() != tokenizers[1].to_dict())
+    )
+
+
 def _of_tokens(a: Run, b: Run) -> dict[str, Any]:
-    kl = [x for start in range(0, len(a), _ROWS) for x in divergences(a, b, start, _ROWS)]
     probs_a, probs_b = (_probabilities(run) for run in (a, b))
     listed = sorted({*_best(probs_a), *_best(probs_b)}, key=lambda i: -probs_a[i])
     tokenizer = a.subject.tokenizer
@@ -46,27 +54,21 @@ def _of_tokens(a: Run, b: Run) -> dict[str, Any]:
     scores_a, scores_b = head_scores(a), head_scores(b)
     same = scores_a.shape == scores_b.shape
     change = (scores_b - scores_a).tolist() if same else None
-    return {"kl": kl, "next": entries, "head_scores": change}
+    return {"kl": divergences(a, b).tolist(), "next": entries, "head_scores": change}
 
 
-def divergences(a: Run, b: Run, start: int, count: int) -> list[float]:
-    """Returns KL(a || b) of the predictions behind `count` tokens, in nats; fewer at the end."""
-    rows = [run.residual[-1, start : start + count] for run in (a, b)]
-    logits = [
-        programs.read_out(run.subject.model, run.subject.outside, _padded(x, count))
-        for run, x in zip((a, b), rows, strict=True)
-    ]
-    return np.asarray(_kl(*logits))[: max(0, min(count, len(a) - start))].tolist()
-
-
-@jax.jit
-def _kl(a_NxV: jax.Array, b_NxV: jax.Array) -> jax.Array:
-    a_NxV, b_NxV = jax.nn.log_softmax(a_NxV), jax.nn.log_softmax(b_NxV)
-    return jnp.maximum(jnp.sum(jnp.exp(a_NxV) * (a_NxV - b_NxV), axis=-1), 0)
-
-
-def _padded(x_NxD: jax.Array, count: int) -> jax.Array:
-    return jnp.pad(x_NxD, ((0, count - len(x_NxD)), (0, 0)))
+def divergences(a: Run, b: Run) -> np.ndarray:
+    """Returns KL(a || b) of the prediction behind each token, [T] in nats."""
+    found = []
+    for start in range(0, len(a), _ROWS):
+        arguments: list[Any] = []
+        for run in (a, b):
+            x_NxD = run.residual[-1, start : start + _ROWS]
+            # Always as many rows, so that all texts share one program.
+            x_NxD = np.pad(x_NxD, ((0, _ROWS - len(x_NxD)), (0, 0)), mode="edge")
+            arguments += [run.subject.model, run.subject.outside, x_NxD]
+        found.append(np.asarray(programs.divergence(*arguments)))
+    return np.concatenate(found)[: len(a)]
 
 
 def _probabilities(run: Run) -> np.ndarray:
@@ -81,6 +83,8 @@ def _best(probs_V: np.ndarray) -> list[int]:
 
 def _of_bytes(a: Run, b: Run) -> list[list[float]]:
     """Returns [bytes, surprise of a, surprise of b] at each border that both have."""
+    if not all(takes_text(run.subject.tokenizer) for run in (a, b)):
+        raise UserError("the runs are of different ids, and what text these stand for is unknown")
     totals = [_surprise(run) for run in (a, b)]
     texts = [b"".join(p.data for p in pieces(r.subject.tokenizer, r.tokens)) for r in (a, b)]
     if texts[0] != texts[1]:

@@ -38,5 +38,5 @@ def curves(
             "step": step,
             "loss": float(-logprobs.mean()) if len(logprobs) else None,
             "head_scores": head_scores(run).tolist(),
-            "kl": float(np.mean(divergences(last, run, 0, len(tokens)))),
+            "kl": float(divergences(last, run).mean()),
         }

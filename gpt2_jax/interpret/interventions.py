@@ -73,6 +73,8 @@ class Interventions:
         for layer in (*self.mlps, *self.unmasked):
             _in_range("layer", layer, L)
         for swap in self.swaps:
+            if swap.site not in SITES:
+                raise UserError(f"a swap's site must be one of {', '.join(SITES)}, not {swap.site}")
             _in_range("layer", swap.layer, L, "position", swap.position, num_tokens)
             _in_range("head", swap.head, H)
             width = config.head_dim if swap.site == "z" else config.d_model
@@ -169,7 +171,7 @@ def _numbers(name: str, entry: Any, count: int, *, factor: bool = False) -> list
 
 def _swap(entry: Any, donor: Callable[[str], Any]) -> Swap:
     """Returns a swap whose activation is read from the other run."""
-    if not isinstance(entry, dict) or entry.get("site") not in SITES:
+    if not isinstance(entry, dict) or entry.get("site") not in tuple(SITES):
         raise UserError(
             f"interventions.swaps must hold objects whose site is one of {', '.join(SITES)}, not "
             f"{short_repr(entry)}"
@@ -185,13 +187,16 @@ def _swap(entry: Any, donor: Callable[[str], Any]) -> Swap:
     config = run.subject.config
     _in_range("layer", layer, config.num_layers, "from.position", at, len(run))
     _in_range("head", head, config.num_heads)
-    array = run.block(layer)[SITES[entry["site"]]]
-    vector = np.asarray(array[0, at, head] if entry["site"] == "z" else array[0, at])
+    vector = SITES[entry["site"]](run, layer, at, head)
     return Swap(entry["site"], layer, position, vector, head)
 
 
-SITES = {"resid_post": "resid_post", "mlp": "mlp/out", "z": "attn/z"}
-"""Site of a swap -> the name of its values in `Run.block`."""
+SITES: dict[str, Callable[[Any, int, int, int], np.ndarray]] = {
+    "resid_post": lambda run, layer, position, head: run.residual[2 * layer + 2, position],
+    "mlp": lambda run, layer, position, head: run.mlp_out[layer, position],
+    "z": lambda run, layer, position, head: run.z[layer, position, head],
+}
+"""Site of a swap -> (run, layer, position, head) -> the activation that is taken from there."""
 
 NO_INTERVENTIONS = Interventions()
 """Changes nothing."""

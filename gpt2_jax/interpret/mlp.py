@@ -16,29 +16,26 @@ WORDS = 10
 def norm(run: Run, layer: int, which: int, position: int) -> np.ndarray:
     """Returns input and output of a block's norm, float32 [2, D]: `which` is 1 or 2."""
     values = run.block(layer)
-
-    def at(name: str) -> np.ndarray:
-        return np.asarray(values[name][0, position])
-
     if run.subject.config.norm_position == "post":
         before, added, after = [
             ("resid_pre", "attn/out", "resid_mid"),
             ("resid_mid", "mlp/out", "resid_post"),
         ][which - 1]
-        return np.stack([at(before) + at(added), at(after)])
+        x_D = values[before][position] + values[added][position]
+        return np.stack([x_D, values[after][position]])
     before, after = [("resid_pre", "attn_in"), ("resid_mid", "mlp_in")][which - 1]
-    return np.stack([at(before), at(after)])
+    return np.stack([values[name][position] for name in (before, after)])
 
 
 def activations(run: Run, layer: int, position: int) -> np.ndarray:
     """Returns an MLP's neurons at one position, float32 [2, F]: before and after the activation."""
     values = run.block(layer)
-    return np.stack([np.asarray(values[name][0, position]) for name in ("mlp/pre", "mlp/neurons")])
+    return np.stack([values[name][position] for name in ("mlp/pre", "mlp/neurons")])
 
 
 def output(run: Run, layer: int, position: int) -> np.ndarray:
     """Returns what an MLP adds to the residual stream at one position, float32 [D]."""
-    return np.asarray(run.block(layer)["mlp/out"][0, position])
+    return run.mlp_out[layer, position]
 
 
 def neurons(run: Run, layer: int) -> np.ndarray:
@@ -47,7 +44,7 @@ def neurons(run: Run, layer: int) -> np.ndarray:
     Columns: the neuron, its activation, and |activation| times the length of its row of W_out.
     Where the MLP has fewer neurons, the list is as long as it has.
     """
-    values_TxF = np.asarray(run.block(layer)["mlp/neurons"][0, : len(run)])
+    values_TxF = run.block(layer)["mlp/neurons"]
     lengths_F = np.linalg.norm(_parameters(run, layer)["c_proj"]["kernel"], axis=-1)
     written_TxF = np.abs(values_TxF) * lengths_F
     ids = np.argsort(-written_TxF, axis=-1, kind="stable")[:, :STRONGEST]

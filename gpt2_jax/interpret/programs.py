@@ -175,10 +175,44 @@ def predict(
     def of_row(row: tuple[jax.Array, jax.Array]) -> Predicted:
         x_D, target = row
         logprobs_V = jax.nn.log_softmax(_read_out(model, params, x_D[None])[0])
-        logprob = logprobs_V[target]
-        best, ids = jax.lax.top_k(logprobs_V, count)
-        entropy = -jnp.sum(jnp.exp(logprobs_V) * logprobs_V)
-        return Predicted(logprob, jnp.sum(logprobs_V > logprob), entropy, ids, best)
+        return _predicted(logprobs_V, target, count)
 
     # The logits of all rows at once would take [N, V]; the table is read once for each batch.
     return jax.lax.map(of_row, (x_NxD, targets_N), batch_size=min(64, len(targets_N)))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "count"))
+def lens(
+    model: GPT2, params: Any, x_NxD: jax.Array, target: jax.Array, count: int
+) -> tuple[Predicted, jax.Array]:
+    """Returns how rows of one position predict its target, and KL(last row || each), [N] in nats.
+
+    Args:
+      model, params, count: as of `predict`.
+      x_NxD: rows of the residual stream.
+      target: the token that follows the position.
+    """
+    logprobs_NxV = jax.nn.log_softmax(_read_out(model, params, x_NxD))
+    found = jax.vmap(lambda logprobs_V: _predicted(logprobs_V, target, count))(logprobs_NxV)
+    return found, kl(logprobs_NxV[-1], logprobs_NxV)
+
+
+def kl(a_NxV: jax.Array, b_NxV: jax.Array) -> jax.Array:
+    """Returns KL(a || b) of log-probabilities, [N] in nats, never below zero by rounding."""
+    return jnp.maximum(jnp.sum(jnp.exp(a_NxV) * (a_NxV - b_NxV), axis=-1), 0)
+
+
+@functools.partial(jax.jit, static_argnames=("model_a", "model_b"))
+def divergence(
+    model_a: GPT2, params_a: Any, a_NxD: jax.Array, model_b: GPT2, params_b: Any, b_NxD: jax.Array
+) -> jax.Array:
+    """Returns KL(a || b) of the predictions of rows of two models' residual streams, [N]."""
+    logits = _read_out(model_a, params_a, a_NxD), _read_out(model_b, params_b, b_NxD)
+    return kl(*map(jax.nn.log_softmax, logits))
+
+
+def _predicted(logprobs_V: jax.Array, target: jax.Array, count: int) -> Predicted:
+    logprob = logprobs_V[target]
+    best, ids = jax.lax.top_k(logprobs_V, count)
+    entropy = -jnp.sum(jnp.exp(logprobs_V) * logprobs_V)
+    return Predicted(logprob, jnp.sum(logprobs_V > logprob), entropy, ids, best)

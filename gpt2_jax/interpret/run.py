@@ -1,7 +1,8 @@
 """Runs a text through a model, keeps the residual stream, and runs single blocks of it again.
 
 To keep all that is computed would take gigabytes for a long text. The residual stream [2 L + 1, T,
-D] is enough to compute any block again, in the time of one block.
+D] is enough to compute any block again, in the time of one block. What is kept is in the memory of
+the host, so that texts that are looked into take none from an accelerator that serves others.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,8 +35,13 @@ _MOST_TOKENS = 1024
 """The longest text, because the scores of one head have its square."""
 _MOST_PATTERN_BYTES = 2**26
 """Patterns of all heads are kept if they are no larger; else a block is computed for its own."""
-_RECENT = 2
+_MOST_RECENT_BYTES = 2**26
+"""Values of the last blocks that were asked for are kept, those of one at least."""
 _PATTERN = "attn/pattern"
+_KEPT = ("resid_mid", "resid_post", _PATTERN, "attn/z", "mlp/out")
+"""What a run takes from each block."""
+_SQUARE = ("attn/scores", "attn/seen", _PATTERN)
+"""Values [1, H or 1, T, T]; all others are [1, T, ...]."""
 _VALUES = (
     *("resid_pre", "attn_in", "resid_mid", "mlp_in", "resid_post"),
     *(f"attn/{name}" for name in ("q", "k", "v", "scores", "seen", "pattern", "z", "out")),
@@ -57,6 +63,31 @@ def padded_length(num_tokens: int, config: ModelConfig) -> int:
     return min(size, config.longest)
 
 
+class Recent:
+    """Keeps what blocks computed last, for views of one block that are asked for one by one."""
+
+    def __init__(self) -> None:
+        """Starts with nothing."""
+        self._values: dict[tuple[object, int], Mapping[str, np.ndarray]] = {}
+
+    def get(self, key: tuple[object, int]) -> Mapping[str, np.ndarray] | None:
+        """Returns the values of a run and a layer, if they are still there."""
+        return self._values.get(key)
+
+    def put(self, key: tuple[object, int], values: Mapping[str, np.ndarray]) -> None:
+        """Keeps values in the place of the oldest ones."""
+        self._values[key] = values
+        while len(self._values) > 1 and self._num_bytes() > _MOST_RECENT_BYTES:
+            self._values.pop(next(iter(self._values)))
+
+    def drop(self, run: object) -> None:
+        """Lets go of the values of one run."""
+        self._values = {key: values for key, values in self._values.items() if key[0] is not run}
+
+    def _num_bytes(self) -> int:
+        return sum(array.nbytes for each in self._values.values() for array in each.values())
+
+
 class Subject:
     """Holds a model that texts are run through, in float32 and with its adapters merged.
 
@@ -66,6 +97,7 @@ class Subject:
       params: unrolled over layers.
       tokenizer: of its texts.
       longest: the most tokens of a text.
+      recent: values of its blocks.
     """
 
     def __init__(self, config: Config, params: Any, tokenizer: Tokenizer) -> None:
@@ -88,17 +120,15 @@ class Subject:
         self.params = cast(unrolled, "float32")
         self.tokenizer = tokenizer
         self.longest = longest_text(model)
+        self.recent = Recent()
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Returns a hash of the config and of the bits of all parameters."""
         digest = hashlib.sha256(repr(self.config).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
-            bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-            # Sums wrap around, so that a change of any single value changes the digest.
             digest.update(jax.tree_util.keystr(path).encode())
-            digest.update(np.asarray(bits.sum(dtype=jnp.uint32)).tobytes())
-            digest.update(np.asarray(leaf.reshape(-1)[:: max(1, leaf.size // 64)]).tobytes())
+            digest.update(np.ascontiguousarray(leaf).data)
         return digest.hexdigest()[:16]
 
     @functools.cached_property
@@ -115,9 +145,11 @@ class Run:
       subject: the model.
       tokens: ids of the text, T of them, at least one.
       interventions: what was changed.
-      residual: float32 [2 L + 1, S, D] on the device, of which the first T positions are the
-        text: what enters the first block, then what each block has behind its attention and behind
-        its MLP.
+      token_embeddings: float32 [T, D], the rows of the embedding table.
+      residual: float32 [2 L + 1, T, D]: what enters the first block, then what each block has
+        behind its attention and behind its MLP.
+      z: float32 [L, T, H, K], the heads' outputs before the projection.
+      mlp_out: float32 [L, T, D], what the MLPs add.
       overviews: of the attention patterns of each layer.
     """
 
@@ -134,36 +166,31 @@ class Run:
             for.
         """
         self.subject, self.tokens, self.interventions = subject, list(tokens), interventions
-        if not self.tokens:
-            raise UserError("the text has no token")
-        if len(self.tokens) > subject.longest:
-            limit = f"the {subject.longest} that can be looked into"
-            if subject.longest == subject.config.longest:
-                limit = lengths.limit(subject.config)
-            raise UserError(f"text of {len(self.tokens)} tokens exceeds {limit}")
+        _check_length(self.tokens, subject)
         interventions.check(subject.config, len(self.tokens))
-        size = padded_length(len(self.tokens), subject.config)
-        padded = np.zeros(size, np.int32)
-        padded[: len(self.tokens)] = self.tokens
-        self._embedded = programs.embed(subject.model, subject.outside, jnp.asarray(padded))
-        stream = programs.empty_stream(subject.model, self._embedded.embedding_TxD)
-        rows = [stream.x_BxTxD[0]]
-        self.overviews: list[Overview] = []
-        self._patterns: list[np.ndarray] | None = [] if self._keeps_patterns(size) else None
-        self._recent: dict[int, dict[str, jax.Array]] = {}
-        for layer in range(subject.config.num_layers):
-            stream, shown = self._run_block(layer, stream, ("resid_mid", _PATTERN))
-            rows += [shown["resid_mid"][0], stream.x_BxTxD[0]]
-            pattern_HxTxT = self._text_of(shown[_PATTERN])
-            self.overviews.append(overview(pattern_HxTxT, self.tokens))
-            if self._patterns is not None:
-                self._patterns.append(pattern_HxTxT)
-        self.residual = jnp.stack(rows)
-        self._first_v = stream.first_v_BxTxHxK
+        self._key, self._size = object(), padded_length(len(self.tokens), subject.config)
+        embedded = programs.embed(subject.model, subject.outside, self.padded(self.tokens))
+        self._first_x = embedded.embedding_TxD
+        self.token_embeddings = np.asarray(embedded.token_TxD)[: len(self)]
+        self._compute()
 
-    def _keeps_patterns(self, size: int) -> bool:
-        config = self.subject.config
-        return 4 * config.num_layers * config.num_heads * size**2 <= _MOST_PATTERN_BYTES
+    def _compute(self) -> None:
+        L, H, T = self.subject.config.num_layers, self.subject.config.num_heads, len(self)
+        stream = programs.empty_stream(self.subject.model, self._first_x)
+        rows, z, mlp_out = [np.asarray(self._first_x)[:T]], [], []
+        self.overviews: list[Overview] = []
+        keep = 4 * L * H * T**2 <= _MOST_PATTERN_BYTES
+        self._patterns: list[np.ndarray] | None = [] if keep else None
+        for layer in range(L):
+            stream, values = self._run_block(layer, stream, _KEPT)
+            rows += [values["resid_mid"], values["resid_post"]]
+            z.append(values["attn/z"])
+            mlp_out.append(values["mlp/out"])
+            self.overviews.append(overview(values[_PATTERN], self.tokens))
+            if self._patterns is not None:
+                self._patterns.append(values[_PATTERN].copy())
+        self.residual, self.z, self.mlp_out = np.stack(rows), np.stack(z), np.stack(mlp_out)
+        self._first_v = stream.first_v_BxTxHxK
 
     def __len__(self) -> int:
         """Returns T, the number of tokens."""
@@ -171,66 +198,72 @@ class Run:
 
     @property
     def num_bytes(self) -> int:
-        """Returns the bytes that the run keeps, but for what the last blocks computed."""
-        patterns = sum(array.nbytes for array in self._patterns or ())
-        return self.residual.nbytes + patterns
+        """Returns the bytes that the run keeps."""
+        arrays = (self.residual, self.z, self.mlp_out, *(self._patterns or ()))
+        return sum(array.nbytes for array in arrays)
 
-    @property
-    def embedded(self) -> programs.Embedded:
-        """Returns what enters the first block, with padded positions."""
-        return self._embedded
-
-    def text_rows(self, i: int) -> np.ndarray:
-        """Returns row i of the residual stream at the positions of the text, [T, D]."""
-        return np.asarray(self.residual[i, : len(self)])
+    def padded(self, rows: Any) -> np.ndarray:
+        """Returns rows of the text, and the last one again up to the length of its programs."""
+        rows = np.asarray(rows)
+        behind = [(0, self._size - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
+        return np.pad(rows, behind, mode="edge")
 
     def patterns(self, layer: int) -> np.ndarray:
         """Returns the attention patterns of all heads of a layer, [H, T, T]."""
         if self._patterns is not None:
             return self._patterns[layer]
-        return self._text_of(self.block(layer)[_PATTERN])
+        return self.block(layer)[_PATTERN]
 
-    def block(self, layer: int) -> dict[str, jax.Array]:
-        """Returns the values of one block, computed again, with padded positions.
+    def block(self, layer: int) -> Mapping[str, np.ndarray]:
+        """Returns the values of one block, which is computed again.
 
-        Those of the last blocks that were asked for are kept. Names are those of the taps in
-        `model.gpt2`, such as "resid_mid", "attn/z" and "mlp/neurons"; a leading axis has length 1.
+        Names are those of the taps in `model.gpt2`, such as "resid_mid", "attn/z" and
+        "mlp/neurons". The first axis is of the text's T tokens, but of "attn/scores" and
+        "attn/pattern" [H, T, T], and of "attn/seen" [1, T, T].
         """
-        if layer not in self._recent:
-            while len(self._recent) >= _RECENT:
-                self._recent.pop(next(iter(self._recent)))
-            before = Stream(self.residual[2 * layer][None], self._first_v)
-            self._recent[layer] = self._run_block(layer, before, _VALUES)[1]
-        return self._recent[layer]
+        key = (self._key, layer)
+        values = self.subject.recent.get(key)
+        if values is None:
+            before = Stream(jnp.asarray(self.padded(self.residual[2 * layer])[None]), self._first_v)
+            values = self._run_block(layer, before, _VALUES)[1]
+            self.subject.recent.put(key, values)
+        return values
 
     def forget_blocks(self) -> None:
         """Lets go of the values of blocks that are kept; they are computed again when needed."""
-        self._recent.clear()
+        self.subject.recent.drop(self._key)
 
     def _run_block(
         self, layer: int, stream: Stream, wanted: tuple[str, ...]
-    ) -> tuple[Stream, dict[str, jax.Array]]:
-        subject = self.subject
+    ) -> tuple[Stream, dict[str, np.ndarray]]:
+        subject, T = self.subject, len(self)
         edits = programs.BlockEdits()
         if self.interventions:
-            edits = self.interventions.of_layer(
-                layer, subject.config, stream.x_BxTxD.shape[1], len(self.tokens)
-            )
-        return programs.run_block(
+            edits = self.interventions.of_layer(layer, subject.config, self._size, T)
+        stream, shown = programs.run_block(
             subject.model,
             subject.params[f"h_{layer}"],
             np.int32(layer),
             stream,
-            self._embedded.embedding_TxD,
+            self._first_x,
             edits,
             wanted,
         )
-
-    def _text_of(self, pattern_1xHxSxS: jax.Array) -> np.ndarray:
-        T = len(self.tokens)
-        return np.asarray(pattern_1xHxSxS)[0, :, :T, :T]
+        arrays = {name: np.asarray(array)[0] for name, array in shown.items()}
+        of_text = {n: x[:, :T, :T] if n in _SQUARE else x[:T] for n, x in arrays.items()}
+        return stream, of_text
 
     def logits(self, position: int = -1) -> np.ndarray:
         """Returns the logits [V] behind the token at a position, before softmax."""
-        row = self.residual[-1, range(len(self))[position]][None]
+        row = self.residual[-1, position][None]
         return np.asarray(programs.read_out(self.subject.model, self.subject.outside, row)[0])
+
+
+def _check_length(tokens: Sequence[int], subject: Subject) -> None:
+    if not tokens:
+        raise UserError("the text has no token")
+    if len(tokens) > subject.longest:
+        limit = f"the {subject.longest} that can be looked into"
+        if subject.longest == subject.config.longest:
+            limit = lengths.limit(subject.config)
+        raise UserError(f"text of {len(tokens)} tokens exceeds {limit}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 
 from gpt2_jax.errors import UserError
@@ -29,7 +28,7 @@ def logits(run: Run, position: int | None = None) -> np.ndarray:
 def token_row(run: Run, position: int) -> np.ndarray:
     """Returns a token's row of the embedding table times muP's factor, float32 [D]."""
     factor = np.float32(run.subject.config.mup_input_alpha)
-    return factor * np.asarray(run.embedded.token_TxD[position])
+    return factor * run.token_embeddings[position]
 
 
 def position_row(run: Run, position: int) -> np.ndarray:
@@ -46,8 +45,8 @@ def embedding(run: Run, position: int) -> np.ndarray:
 
     The sum is what enters the first block.
     """
-    total = np.asarray(run.embedded.embedding_TxD[position])
-    return np.stack([token_row(run, position), position_row(run, position), total])
+    total_D = run.residual[0, position]
+    return np.stack([token_row(run, position), position_row(run, position), total_D])
 
 
 def norms(run: Run) -> np.ndarray:
@@ -55,12 +54,12 @@ def norms(run: Run) -> np.ndarray:
 
     Row 0 is the embedding, 2 l + 1 and 2 l + 2 are behind attention and MLP of layer l.
     """
-    return np.asarray(jnp.linalg.norm(run.residual, axis=-1))[:, : len(run)]
+    return np.sqrt(np.einsum("ntd,ntd->nt", run.residual, run.residual))
 
 
 def residual(run: Run, position: int) -> np.ndarray:
     """Returns the residual stream at one position, float32 [2 L + 1, D]; rows as in `norms`."""
-    return np.asarray(run.residual[:, position])
+    return run.residual[:, position]
 
 
 def final_norm(run: Run, position: int) -> np.ndarray:
@@ -75,7 +74,7 @@ def final_norm(run: Run, position: int) -> np.ndarray:
     x_D = run.residual[-1, position]
     hidden = programs.finish(subject.model, subject.outside, x_D[None])[0]
     factor = np.float32(output_scale(subject.config))
-    return np.stack([np.asarray(x_D), np.asarray(hidden) / factor])
+    return np.stack([x_D, np.asarray(hidden) / factor])
 
 
 def output(run: Run, token: int) -> np.ndarray:
@@ -97,25 +96,19 @@ def lens(run: Run, position: int) -> np.ndarray:
     then the log-probability of the token that follows (NaN behind the last), the number of tokens
     that are more probable, the entropy, and KL(model's prediction || this row's), in nats.
     """
-    subject = run.subject
-    logits_NxV = np.asarray(
-        programs.read_out(subject.model, subject.outside, run.residual[:, position])
-    ).astype(np.float64)
-    logits_NxV -= logits_NxV.max(-1, keepdims=True)
-    logprobs_NxV = logits_NxV - np.log(np.exp(logits_NxV).sum(-1, keepdims=True))
-    probs_NxV = np.exp(logprobs_NxV)
-    count = min(TOP, logprobs_NxV.shape[1])
-    top_NxM = np.argsort(-logprobs_NxV, axis=-1, kind="stable")[:, :count]
-    rows = np.full((len(logprobs_NxV), 2 * TOP + 4), np.nan)
-    rows[:, :count] = top_NxM
-    rows[:, TOP : TOP + count] = np.take_along_axis(probs_NxV, top_NxM, axis=-1)
-    if position + 1 < len(run):
-        target_N = logprobs_NxV[:, run.tokens[position + 1]]
-        rows[:, -4] = target_N
-        rows[:, -3] = (logprobs_NxV > target_N[:, None]).sum(-1)
-    rows[:, -2] = -(probs_NxV * logprobs_NxV).sum(-1)
-    rows[:, -1] = (probs_NxV[-1] * (logprobs_NxV[-1] - logprobs_NxV)).sum(-1)
-    return rows.astype(np.float32)
+    subject, is_last = run.subject, position == len(run) - 1
+    target = np.int32(0 if is_last else run.tokens[position + 1])
+    count = min(TOP, subject.config.vocab_size)
+    found, kl_N = programs.lens(
+        subject.model, subject.outside, run.residual[:, position], target, count
+    )
+    rows = np.full((len(kl_N), 2 * TOP + 4), np.nan, np.float32)
+    rows[:, :count] = found.top_ids
+    rows[:, TOP : TOP + count] = np.exp(found.top_logprobs)
+    if not is_last:
+        rows[:, -4], rows[:, -3] = found.logprob, found.rank
+    rows[:, -2], rows[:, -1] = found.entropy, kl_N
+    return rows
 
 
 def lens_grid(run: Run, row: int) -> np.ndarray:
@@ -137,9 +130,8 @@ def predicted(run: Run, row: int, count: int) -> programs.Predicted:
     Of the last position, whose token follows nothing, `logprob` and `rank` mean nothing.
     """
     subject = run.subject
-    x_SxD = run.residual[row]
-    targets = np.zeros(len(x_SxD), np.int32)
-    targets[: len(run) - 1] = run.tokens[1:]
+    targets = np.asarray([*run.tokens[1:], 0], np.int32)
     count = min(count, subject.config.vocab_size)
-    found = programs.predict(subject.model, subject.outside, x_SxD, targets, count)
+    x_SxD, targets_S = run.padded(run.residual[row]), run.padded(targets)
+    found = programs.predict(subject.model, subject.outside, x_SxD, targets_S, count)
     return programs.Predicted(*(np.asarray(array)[: len(run)] for array in found))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gpt2_jax.errors import UserError
+from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 
@@ -14,8 +15,8 @@ class Piece(NamedTuple):
 
     Attributes:
       text: its text, with `\xNN` for bytes that are no text by themselves; `<id>` if it has none.
-      data: its bytes.
-      start: the character of the whole text in which its first byte is.
+      data: its bytes; none if they are unknown, as those of models that take ids only.
+      start: the character of the decoded text in which its first byte is, counted from 0.
     """
 
     text: str
@@ -25,18 +26,36 @@ class Piece(NamedTuple):
 
 def pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[Piece]:
     """Returns what each token stands for."""
+    decoder, decoded = codecs.getincrementaldecoder("utf-8")("replace"), 0
     found: list[Piece] = []
-    data = b""
     for token in tokens:
-        try:
-            own = tokenizer.decode_bytes([token])
-        except UserError:  # a model of ids, whose tokenizer is unknown
-            own = b""
-        # A character whose bytes are not complete yet is the one that the token goes on with.
-        start = len(data.decode("utf-8", errors="ignore"))
-        found.append(Piece(_named(token, own), own, start))
-        data += own
+        data = _data(tokenizer, token)
+        pending = decoder.getstate()[0]
+        # Of a character whose bytes are not complete the token may have the next one; if it has
+        # not, they are decoded as a character of their own.
+        start = decoded + bool(pending and data and not _goes_on(pending, data[:1]))
+        found.append(Piece(_named(token, data), data, start))
+        decoded += len(decoder.decode(data))
     return found
+
+
+def takes_text(tokenizer: Tokenizer) -> bool:
+    """Returns whether it is known what text the ids of a tokenizer stand for."""
+    return not isinstance(tokenizer, IdsTokenizer)
+
+
+def _data(tokenizer: Tokenizer, token: int) -> bytes:
+    if token >= tokenizer.vocab_size or not takes_text(tokenizer):
+        return b""
+    return tokenizer.decode_bytes([token])
+
+
+def _goes_on(pending: bytes, byte: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(pending + byte)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _named(token: int, data: bytes) -> str:

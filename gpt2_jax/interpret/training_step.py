@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gpt2_jax.config import Config, ModelConfig, OptimizerConfig
 from gpt2_jax.errors import UserError
-from gpt2_jax.interpret.run import Subject, padded_length
+from gpt2_jax.interpret.run import Run, Subject
+from gpt2_jax.interpret.stream import TOP, predicted
 from gpt2_jax.interpret.text import pieces
 from gpt2_jax.model.gpt2 import GPT2
-
-OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
-    "sgd": optax.sgd,
-    # Of fresh moments, so that the step of each parameter has the length of the learning rate.
-    "adamw": functools.partial(optax.adamw, b1=0.9, b2=0.95, weight_decay=0.0),
-}
-"""Name -> learning rate -> the optimizer whose first step is taken."""
-_TOP = 10
+from gpt2_jax.model.loss import weighted_cross_entropy
+from gpt2_jax.model.params import output_table, stack, unstack
+from gpt2_jax.training.optimizer import make_optimizer
 
 
-class _Step(NamedTuple):
-    losses_T: Any
-    gradient_norm: Any
-    after_T: Any
-    top: tuple[Any, Any]
-    top_after: tuple[Any, Any]
+def _sgd(config: ModelConfig, gradient: Any, params: Any, rate: Any) -> Any:
+    del config, params
+    return jax.tree.map(lambda leaf: -rate * leaf, gradient)
+
+
+def _adamw(config: ModelConfig, gradient: Any, params: Any, rate: Any) -> Any:
+    """Returns the first update of fresh moments, in which all entries are about as large."""
+    constants = OptimizerConfig(name="adamw", weight_decay=0.0, grad_clip=0.0)
+    optimizer = make_optimizer(Config(model=config, optimizer=constants))
+    return optimizer.update(gradient, optimizer.init(params), params, learning_rate=rate)[0]
+
+
+OPTIMIZERS: dict[str, Callable[[ModelConfig, Any, Any, Any], Any]] = {"sgd": _sgd, "adamw": _adamw}
+"""Name -> (config, gradient, parameters, learning rate) -> what is added to the parameters."""
 
 
 def training_step(
@@ -40,8 +45,8 @@ def training_step(
 
     Each token but the last is asked for the next one, its label, all in one pass. `predictions` has
     {token, label, loss, probability, loss_after, probability_after} of each; `loss` and
-    `loss_after` are their means, in nats; `next` and `next_after` list [id, text, probability]
-    behind the last token.
+    `loss_after` are their means, in nats; `gradient_norm` is that of the mean; `next` and
+    `next_after` list [id, text, probability] behind the last token. Nothing is clipped or decays.
 
     Raises:
       UserError: for fewer than two tokens, too many of them, an unknown optimizer, or a learning
@@ -55,61 +60,83 @@ def training_step(
         raise UserError(
             f"a training step needs 2 to {subject.longest} tokens, and the text has {len(tokens)}"
         )
-    padded = np.zeros(padded_length(len(tokens), subject.config), np.int32)
-    padded[: len(tokens)] = tokens
-    step = _step(subject.model, optimizer, subject.params, padded, len(tokens), learning_rate)
-    step = jax.tree.map(np.asarray, step)
-    texts = [piece.text for piece in pieces(subject.tokenizer, tokens)]
+    before = Run(subject, tokens)
+    weights = np.arange(len(before.padded(tokens))) < len(tokens) - 1
+    params, norm = _updated(
+        subject.model,
+        optimizer,
+        subject.params,
+        before.padded(tokens),
+        weights.astype(np.float32),
+        np.float32(learning_rate),
+    )
+    config = Config(model=subject.config, compute=subject.model.compute)
+    after = Run(Subject(config, params, subject.tokenizer), tokens)
+    return {
+        **_told(before, after),
+        "gradient_norm": float(norm),
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+    }
+
+
+def _told(before: Run, after: Run) -> dict[str, Any]:
+    found = [predicted(run, row=-1, count=TOP) for run in (before, after)]
+    tokenizer = before.subject.tokenizer
+    texts = [piece.text for piece in pieces(tokenizer, before.tokens)]
+    losses = [-each.logprob[:-1].astype(np.float64) for each in found]
     predictions = [
         {
             "token": texts[t],
             "label": texts[t + 1],
-            "loss": float(before),
-            "probability": float(np.exp(-before)),
-            "loss_after": float(after),
-            "probability_after": float(np.exp(-after)),
+            "loss": float(loss),
+            "probability": float(np.exp(-loss)),
+            "loss_after": float(loss_after),
+            "probability_after": float(np.exp(-loss_after)),
         }
-        for t, (before, after) in enumerate(
-            zip(step.losses_T[: len(tokens) - 1], step.after_T[: len(tokens) - 1], strict=True)
-        )
+        for t, (loss, loss_after) in enumerate(zip(*losses, strict=True))
+    ]
+    following = [
+        [
+            [token, pieces(tokenizer, [token])[0].text, float(np.exp(logprob))]
+            for token, logprob in zip(each.top_ids[-1].tolist(), each.top_logprobs[-1], strict=True)
+        ]
+        for each in found
     ]
     return {
         "predictions": predictions,
-        "loss": float(np.mean([entry["loss"] for entry in predictions])),
-        "loss_after": float(np.mean([entry["loss_after"] for entry in predictions])),
-        "gradient_norm": float(step.gradient_norm),
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "next": _listed(subject, *step.top),
-        "next_after": _listed(subject, *step.top_after),
+        "loss": float(losses[0].mean()),
+        "loss_after": float(losses[1].mean()),
+        "next": following[0],
+        "next_after": following[1],
     }
 
 
-def _listed(subject: Subject, ids: np.ndarray, probs: np.ndarray) -> list[list[Any]]:
-    return [
-        [token, pieces(subject.tokenizer, [token])[0].text, prob]
-        for token, prob in zip(ids.tolist(), probs.tolist(), strict=True)
-    ]
-
-
 @functools.partial(jax.jit, static_argnames=("model", "optimizer"))
-def _step(
-    model: GPT2, optimizer: str, params: Any, tokens_T: jax.Array, length: Any, rate: Any
-) -> _Step:
-    """Returns losses of all positions, of which those from `length` - 1 on mean nothing."""
-    labels_T = jnp.roll(tokens_T, -1)
-    counts_T = jnp.arange(len(tokens_T)) < length - 1
+def _updated(
+    model: GPT2, optimizer: str, params: Any, tokens_T: jax.Array, weights_T: jax.Array, rate: Any
+) -> tuple[Any, jax.Array]:
+    """Returns (the parameters after one update, the norm of the gradient of the mean loss)."""
+    config, compute = model.config, model.compute
+    scanned = model.clone(scanned=True)  # which compiles in the same time whatever the depth
+    stacked = stack(params, config.num_layers)
 
-    def losses(params: Any) -> tuple[jax.Array, tuple[jax.Array, tuple[Any, Any]]]:
-        logits: Any
-        logits, _ = model.apply({"params": params}, tokens_T[None], method=GPT2.logits)
-        losses_T = optax.softmax_cross_entropy_with_integer_labels(logits[0], labels_T)
-        probs_V = jax.nn.softmax(logits[0, length - 1])
-        best, ids = jax.lax.top_k(probs_V, min(_TOP, len(probs_V)))
-        return jnp.sum(losses_T * counts_T) / (length - 1), (losses_T, (ids, best))
+    def loss(params: Any) -> jax.Array:
+        hidden: Any
+        hidden, _ = scanned.apply({"params": params}, tokens_T[None])
+        total: Any = weighted_cross_entropy(
+            hidden,
+            output_table(params),
+            jnp.roll(tokens_T, -1)[None],
+            weights_T[None],
+            config.vocab_size,
+            None,
+            compute.matmul_precision,
+            config.logit_softcap,
+        )
+        return total / weights_T.sum()
 
-    (_, (losses_T, top)), gradient = jax.value_and_grad(losses, has_aux=True)(params)
-    transform = OPTIMIZERS[optimizer](rate)
-    updates, _ = transform.update(gradient, transform.init(params), params)
-    _, (after_T, top_after) = losses(optax.apply_updates(params, updates))
-    return _Step(losses_T, optax.global_norm(gradient), after_T, top, top_after)
+    gradient: Any = jax.grad(loss)(stacked)
+    updates = OPTIMIZERS[optimizer](config, gradient, stacked, rate)
+    updated: Any = optax.apply_updates(stacked, updates)
+    return unstack(updated, config.num_layers), optax.tree.norm(gradient)

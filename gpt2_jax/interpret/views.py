@@ -156,7 +156,7 @@ def compute(run: Run, address: str) -> np.ndarray:
             raise UserError(
                 f"{address}: {_NAMES[name]} must be between {low} and {limit - 1}, not {value}"
             )
-    return np.ascontiguousarray(view.function(run, *numbers.values()))
+    return np.array(view.function(run, *numbers.values()), order="C")  # a copy of what is kept
 
 
 def find(address: str) -> tuple[View, Mapping[str, int]]:

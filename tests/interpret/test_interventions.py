@@ -54,9 +54,9 @@ def test_a_swap_puts_the_activation_of_the_other_text_in_its_place(subject, runs
     swap["from"] = {"run": "other", "position": 1}
     run = Run(subject, TEXT, parse({"swaps": [swap]}, find(runs)))
     name = {"resid_post": "resid_post", "mlp": "mlp/out", "z": "attn/z"}[site]
-    index = (0, 4, 2) if site == "z" else (0, 4)
-    donor = np.asarray(runs["other"].block(0)[name])[(0, 1, 2) if site == "z" else (0, 1)]
-    np.testing.assert_allclose(np.asarray(run.block(0)[name])[index], donor, rtol=1e-6)
+    head = (2,) if site == "z" else ()
+    donor = runs["other"].block(0)[name][1, *head]
+    np.testing.assert_allclose(run.block(0)[name][4, *head], donor, rtol=1e-6)
     assert abs(run.logits() - runs["text"].logits()).max() > 1e-3
     # Tokens before it know nothing of it.
     np.testing.assert_allclose(run.logits(3), runs["text"].logits(3), rtol=1e-5, atol=1e-5)

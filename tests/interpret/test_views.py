@@ -144,7 +144,7 @@ def test_parts_of_attention_and_mlp_are_what_the_stream_gains(model, inspection)
     t, post = T - 1, model.config.model.norm_position == "post"
     for layer in range(model.config.model.num_layers):
         before, middle, behind = (
-            np.asarray(inspection.run.block(layer)[name])[0, t]
+            inspection.run.block(layer)[name][t]
             for name in ("resid_pre", "resid_mid", "resid_post")
         )
         # Norms stand behind the additions, or before what is added.
