@@ -232,9 +232,9 @@ class Worker:
 
     def _expire(self) -> None:
         oldest = time.monotonic() - self._queue_seconds
+        started = {part.job for part in self._active}  # they are answered as a whole
         late = {part.job for part in self._queue.items() if part.queued < oldest}
-        # A job of which a prompt runs already is answered as a whole.
-        for job in late - {part.job for part in self._active if part.started}:
+        for job in late - started:
             self._queue.remove(job.parts)
             job.fail(
                 ApiError(
@@ -298,8 +298,7 @@ class Worker:
         jobs = {part.job for part in self._active}
         with self._changed:
             self._active.clear()
-            for job in jobs:
-                self._queue.remove(job.parts)
+            self._queue.remove([part for job in jobs for part in job.parts])
         for job in jobs:
             job.fail(_failed(error))
         try:
@@ -309,8 +308,7 @@ class Worker:
             with self._changed:
                 self._state = State.FAILED
                 rest = {part.job for part in self._queue.items()}
-                for job in rest:
-                    self._queue.remove(job.parts)
+                self._queue.remove(self._queue.items())
             for job in rest:
                 job.fail(_failed(again))
             return False

@@ -1,4 +1,7 @@
-"""Tests the queue, cancellation, failures and the end of a server under load."""
+"""Tests the queue, cancellation, failures and the end of a server under load.
+
+It is long because all of these are ways of one thread to go on, and share how they are provoked.
+"""
 
 from __future__ import annotations
 
