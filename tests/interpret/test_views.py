@@ -24,11 +24,19 @@ T = len(TOKENS)
 NUMBERS = {"l": 1, "h": 2, "t": T - 1, "i": 1, "n": 5, "token": 7, "which": 1}
 VARIANTS = [
     {},
-    {"norm_position": "post", "x0_residual": True, "bias": False, "position": "alibi"},
-    {"norm": "rms", "value_residual": True, "qk_norm": "rms", "position": "rotary"},
+    {
+        "norm_position": "post",
+        "x0_residual": True,
+        "value_residual": True,
+        "bias": False,
+        "qk_norm": "rms",
+        "position": "rotary",
+    },
     *(
         pytest.param(changes, marks=pytest.mark.slow)
         for changes in (
+            {"norm_position": "post", "x0_residual": True, "bias": False, "position": "alibi"},
+            {"norm": "rms", "value_residual": True, "qk_norm": "rms", "position": "rotary"},
             {"activation": "swiglu", "tie_embeddings": False, "position": "none"},
             {"position": "relative", "attention_window": 3, "logit_softcap": 4.0},
             {"mup_base_width": 16, "mup_input_alpha": 3.0, "mup_output_alpha": 2.0},
