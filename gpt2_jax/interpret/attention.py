@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gpt2_jax.errors import UserError
 from gpt2_jax.interpret.patterns import max_pooled
 from gpt2_jax.interpret.run import Run
+from gpt2_jax.model.attention import MASKED, seen
 
 MOST_WHOLE = 256
 """The longest text of which whole matrices [T, T] are given out."""
@@ -71,8 +74,26 @@ def query(run: Run, position: int) -> np.ndarray:
     """Returns the weights of one query in all heads, float32 [L, H, T]."""
     if position == len(run) - 1:
         return np.stack([overview.last for overview in run.overviews])
+    if run.queries_and_keys is not None:
+        return _weights(run, run.queries_and_keys, position)
     layers = range(run.subject.config.num_layers)
     return np.stack([run.patterns(layer)[:, position] for layer in layers])
+
+
+def _weights(run: Run, queries_and_keys: np.ndarray, position: int) -> np.ndarray:
+    """Returns the weights of one query in all heads, [L, H, T], without those of the others."""
+    config = run.subject.config
+    q_LxTxHxK, k_LxTxHxK = queries_and_keys
+    scores_LxHxT = config.score_scale * np.einsum(
+        "lhk,lshk->lhs", q_LxTxHxK[:, position], k_LxTxHxK
+    )
+    slots_T: Any = np.arange(len(run))
+    slot: Any = np.asarray([position])
+    unmasked_L = np.isin(np.arange(config.num_layers), run.interventions.unmasked)
+    seen_LxT = seen(slots_T, slot, config.attention_window) | unmasked_L[:, None]
+    masked_LxHxT = np.where(seen_LxT[:, None], scores_LxHxT, MASKED)
+    weights_LxHxT = np.exp(masked_LxHxT - masked_LxHxT.max(-1, keepdims=True))
+    return (weights_LxHxT / weights_LxHxT.sum(-1, keepdims=True)).astype(np.float32)
 
 
 def qkv(run: Run, layer: int, head: int) -> np.ndarray:

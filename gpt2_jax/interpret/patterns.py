@@ -48,7 +48,8 @@ def kinds(pattern_HxTxT: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
 
     The weight, averaged over queries, on the token before; on the first token; and on the token
     behind an earlier occurrence of the query's token, over queries that have one (Olsson et al.
-    2022, "In-context learning and induction heads"). 0 where there is no such query.
+    2022, "In-context learning and induction heads"). The query itself counts for none of them, also
+    where it is behind an equal token. 0 where there is no such query.
     """
     (H, T, _), ids = pattern_HxTxT.shape, np.asarray(tokens)
     found = np.zeros((H, 3), np.float32)

@@ -27,6 +27,7 @@ from gpt2_jax.model.build import build_decoder
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.model.lora import merge, without_adapters
 from gpt2_jax.model.params import cast, stack, unstack
+from gpt2_jax.model.positions import ENCODINGS
 from gpt2_jax.model.residual import Stream
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
@@ -34,7 +35,11 @@ _SMALLEST = 16
 _MOST_TOKENS = 1024
 """The longest text, because the scores of one head have its square."""
 _MOST_PATTERN_BYTES = 2**26
-"""Patterns of all heads are kept if they are no larger; else a block is computed for its own."""
+"""Patterns of all heads are kept if they are no larger; else a block is computed for its own.
+
+Of such a long text, queries and keys are kept, from which those of one query follow at once, unless
+positions enter the scores by a bias.
+"""
 _MOST_RECENT_BYTES = 2**26
 """Values of the last blocks that were asked for are kept, those of one at least."""
 _PATTERN = "attn/pattern"
@@ -150,6 +155,8 @@ class Run:
         behind its attention and behind its MLP.
       z: float32 [L, T, H, K], the heads' outputs before the projection.
       mlp_out: float32 [L, T, D], what the MLPs add.
+      queries_and_keys: float32 [2, L, T, H, K], as `z` by layer; None if patterns are kept, or if
+        scores need more than these.
       overviews: of the attention patterns of each layer.
     """
 
@@ -177,19 +184,24 @@ class Run:
     def _compute(self) -> None:
         L, H, T = self.subject.config.num_layers, self.subject.config.num_heads, len(self)
         stream = programs.empty_stream(self.subject.model, self._first_x)
-        rows, z, mlp_out = [np.asarray(self._first_x)[:T]], [], []
         self.overviews: list[Overview] = []
-        keep = 4 * L * H * T**2 <= _MOST_PATTERN_BYTES
+        keep = 4 * L * H * self._size**2 <= _MOST_PATTERN_BYTES
         self._patterns: list[np.ndarray] | None = [] if keep else None
+        has_bias = ENCODINGS[self.subject.config.position].score_bias is not None
+        qk = () if keep or has_bias else ("attn/q", "attn/k")
+        rows = [np.asarray(self._first_x)[:T]]
+        kept: dict[str, list[np.ndarray]] = {name: [] for name in ("attn/z", "mlp/out", *qk)}
         for layer in range(L):
-            stream, values = self._run_block(layer, stream, _KEPT)
+            stream, values = self._run_block(layer, stream, (*_KEPT, *qk))
             rows += [values["resid_mid"], values["resid_post"]]
-            z.append(values["attn/z"])
-            mlp_out.append(values["mlp/out"])
+            for name, arrays in kept.items():
+                arrays.append(values[name])
             self.overviews.append(overview(values[_PATTERN], self.tokens))
             if self._patterns is not None:
                 self._patterns.append(values[_PATTERN].copy())
-        self.residual, self.z, self.mlp_out = np.stack(rows), np.stack(z), np.stack(mlp_out)
+        self.residual = np.stack(rows)
+        self.z, self.mlp_out = np.stack(kept["attn/z"]), np.stack(kept["mlp/out"])
+        self.queries_and_keys = np.stack([kept[name] for name in qk]) if qk else None
         self._first_v = stream.first_v_BxTxHxK
 
     def __len__(self) -> int:
@@ -200,7 +212,8 @@ class Run:
     def num_bytes(self) -> int:
         """Returns the bytes that the run keeps."""
         arrays = (self.residual, self.z, self.mlp_out, *(self._patterns or ()))
-        return sum(array.nbytes for array in arrays)
+        both = 0 if self.queries_and_keys is None else self.queries_and_keys.nbytes
+        return both + sum(array.nbytes for array in arrays)
 
     def padded(self, rows: Any) -> np.ndarray:
         """Returns rows of the text, and the last one again up to the length of its programs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,16 +25,13 @@ class Piece(NamedTuple):
 
 def pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[Piece]:
     """Returns what each token stands for."""
-    decoder, decoded = codecs.getincrementaldecoder("utf-8")("replace"), 0
+    data = [_data(tokenizer, token) for token in tokens]
+    characters = _characters(b"".join(data))
     found: list[Piece] = []
-    for token in tokens:
-        data = _data(tokenizer, token)
-        pending = decoder.getstate()[0]
-        # Of a character whose bytes are not complete the token may have the next one; if it has
-        # not, they are decoded as a character of their own.
-        start = decoded + bool(pending and data and not _goes_on(pending, data[:1]))
-        found.append(Piece(_named(token, data), data, start))
-        decoded += len(decoder.decode(data))
+    at = 0
+    for token, own in zip(tokens, data, strict=True):
+        found.append(Piece(_named(token, own), own, characters[at]))
+        at += len(own)
     return found
 
 
@@ -50,12 +46,24 @@ def _data(tokenizer: Tokenizer, token: int) -> bytes:
     return tokenizer.decode_bytes([token])
 
 
-def _goes_on(pending: bytes, byte: bytes) -> bool:
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(pending + byte)
-    except UnicodeDecodeError:
-        return False
-    return True
+def _characters(data: bytes) -> list[int]:
+    """Returns for each byte, and for the end, the character that it is of in the decoded text.
+
+    Bytes that are no UTF-8 become the same U+FFFDs as in `Tokenizer.decode`.
+    """
+    widths: list[int] = []
+    while data:
+        try:
+            good, bad = data, 0
+            text = good.decode()
+        except UnicodeDecodeError as error:
+            good, bad = data[: error.start], error.end - error.start
+            text = good.decode()
+        widths += [len(character.encode()) for character in text]
+        widths += [bad] if bad else []
+        data = data[len(good) + bad :]
+    of_bytes = [i for i, width in enumerate(widths) for _ in range(width)]
+    return [*of_bytes, len(widths)]
 
 
 def _named(token: int, data: bytes) -> str:

@@ -29,7 +29,7 @@ class Edit(NamedTuple):
     """Describes a change of a value x: it becomes where(replaced, donor, factor * x).
 
     Attributes:
-      factor: what x is multiplied by; 1 changes no bit.
+      factor: what x is multiplied by; 1 changes no bit of a normal number.
       replaced: where the donor takes its place, booleans.
       donor: what takes its place.
     """

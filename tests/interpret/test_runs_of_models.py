@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from gpt2_jax.api import _logits
 from gpt2_jax.errors import UserError
 from gpt2_jax.interpret.card import card, parts_of, sizes
 from gpt2_jax.interpret.comparison import compare
@@ -17,7 +18,6 @@ from gpt2_jax.interpret.curves import curves
 from gpt2_jax.interpret.run import Run, Subject
 from gpt2_jax.interpret.training_step import training_step
 from gpt2_jax.model.flops import num_params
-from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.tokenizers.byte import ByteTokenizer
 from gpt2_jax.tokenizers.char import CharTokenizer
 from tests.inference.tiny import noisy_params, tiny_config
@@ -33,12 +33,7 @@ def subjects():
 
 def logprobs(subject, params=None):
     params = subject.params if params is None else params
-    logits, _ = subject.model.apply({"params": params}, jnp.asarray([TEXT]), method=GPT2.logits)  # pyright: ignore
-    return jax.nn.log_softmax(logits[0])
-
-
-def logprob(logits, token):
-    return logits[token] - np.logaddexp.reduce(logits.astype(np.float64))
+    return jax.nn.log_softmax(_logits(subject.model, params, jnp.asarray([TEXT]))[0])
 
 
 @pytest.mark.parametrize(
@@ -117,36 +112,45 @@ def test_curves_follow_a_text_from_step_to_step(subjects):
     assert alone["loss"] is None
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "rate"), [pytest.param("sgd", 0.05, marks=pytest.mark.slow), ("adamw", 1e-3)]
-)
-def test_a_training_step_is_one_update_of_a_copy(subjects, optimizer, rate):
+def test_a_small_step_lowers_the_loss_by_rate_times_squared_gradient(subjects):
     subject = subjects[0]
     before = jax.tree.map(np.array, subject.params)
+    found = training_step(subject, TEXT, "sgd", 1e-4)
+    fall = found["loss"] - found["loss_after"]
+    assert fall == pytest.approx(1e-4 * found["gradient_norm"] ** 2, rel=0.02)
+    expected = np.asarray(logprobs(subject), np.float64)
+    for t, entry in enumerate(found["predictions"]):
+        assert (entry["token"], entry["label"]) == (chr(TEXT[t]), chr(TEXT[t + 1]))
+        assert entry["loss"] == pytest.approx(-expected[t, TEXT[t + 1]], rel=1e-4)
+        assert entry["probability"] == pytest.approx(np.exp(-entry["loss"]), rel=1e-6)
+        assert entry["probability_after"] == pytest.approx(np.exp(-entry["loss_after"]), rel=1e-6)
+    assert [entry[0] for entry in found["next"]] == np.argsort(-expected[-1])[:10].tolist()
+    jax.tree.map(np.testing.assert_array_equal, before, subject.params)
+    json.dumps(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.05), ("adamw", 1e-3)])
+def test_a_training_step_is_one_update_of_all_parameters(subjects, optimizer, rate):
+    subject = subjects[0]
     found = training_step(subject, TEXT, optimizer, rate)
 
     def loss(params):
         return -jnp.mean(logprobs(subject, params)[jnp.arange(4), jnp.asarray(TEXT[1:])])
 
-    value, gradient = jax.jit(jax.value_and_grad(loss))(subject.params)
-    gradient = jax.tree.map(np.asarray, gradient)
+    gradient = jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(subject.params))
     # AdamW's first step with fresh moments is g / (|g| + eps).
     after = jax.tree.map(
         lambda x, g: x - rate * (g if optimizer == "sgd" else g / (np.abs(g) + 1e-8)),
         subject.params,
         gradient,
     )
-    assert found["loss"] == pytest.approx(float(value), rel=1e-4)
-    picked = Run(Subject(tiny_config(), after, ByteTokenizer()), TEXT)
-    expected = [logprob(picked.logits(t), TEXT[t + 1]) for t in range(4)]
+    expected = np.asarray(logprobs(subject, after), np.float64)
     got = [np.log(entry["probability_after"]) for entry in found["predictions"]]
-    np.testing.assert_allclose(got, expected, rtol=2e-3)
-    assert found["loss_after"] == pytest.approx(-np.mean(expected), rel=1e-3)
-    assert found["loss_after"] < found["loss"]
-    assert [entry["label"] for entry in found["predictions"]] == ["i", " ", "h", "i"]
+    np.testing.assert_allclose(got, expected[np.arange(4), TEXT[1:]], rtol=2e-3)
+    best = np.argsort(-expected[-1])[:10]
+    assert [entry[0] for entry in found["next_after"]] == best.tolist()
     assert found["gradient_norm"] == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
-    jax.tree.map(np.testing.assert_array_equal, before, subject.params)
-    json.dumps(found)
 
 
 @pytest.mark.parametrize(

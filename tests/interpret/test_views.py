@@ -10,6 +10,7 @@ import pytest
 from gpt2_jax.api import LanguageModel
 from gpt2_jax.errors import UserError
 from gpt2_jax.formats.model import Model
+from gpt2_jax.interpret import run as run_lib
 from gpt2_jax.interpret.attribution import parts_of
 from gpt2_jax.interpret.inspection import Inspection
 from gpt2_jax.interpret.interventions import Interventions
@@ -24,11 +25,19 @@ T = len(TOKENS)
 NUMBERS = {"l": 1, "h": 2, "t": T - 1, "i": 1, "n": 5, "token": 7, "which": 1}
 VARIANTS = [
     {},
-    {"norm_position": "post", "x0_residual": True, "bias": False, "position": "alibi"},
-    {"norm": "rms", "value_residual": True, "qk_norm": "rms", "position": "rotary"},
+    {
+        "norm_position": "post",
+        "x0_residual": True,
+        "value_residual": True,
+        "bias": False,
+        "qk_norm": "rms",
+        "position": "rotary",
+    },
     *(
         pytest.param(changes, marks=pytest.mark.slow)
         for changes in (
+            {"norm_position": "post", "x0_residual": True, "bias": False, "position": "alibi"},
+            {"norm": "rms", "value_residual": True, "qk_norm": "rms", "position": "rotary"},
             {"activation": "swiglu", "tie_embeddings": False, "position": "none"},
             {"position": "relative", "attention_window": 3, "logit_softcap": 4.0},
             {"mup_base_width": 16, "mup_input_alpha": 3.0, "mup_output_alpha": 2.0},
@@ -194,6 +203,22 @@ def test_without_the_mask_a_query_sees_the_text_and_no_padding(model, inspection
     seen = model.inspect(TOKENS, Interventions(unmasked=[layer]))[f"pattern/{layer}/0"]
     assert (seen[0, 1:] > 0).any() and (np.triu(seen, 1).sum(-1)[:-1] > 0).all()
     np.testing.assert_allclose(seen.sum(-1), 1, rtol=1e-5)
+
+
+def test_queries_of_long_texts_are_those_of_short_ones(model, inspection, monkeypatch):
+    subject, layer = inspection.run.subject, model.config.model.num_layers - 1
+    for changes in (Interventions(), Interventions(unmasked=[layer], heads={(0, 0): 0.0})):
+        expected = Inspection(Run(subject, TOKENS, changes))
+        monkeypatch.setattr(run_lib, "_MOST_PATTERN_BYTES", 0)
+        run = Run(subject, TOKENS, changes)
+        has_bias = model.config.model.position in ("alibi", "relative")
+        assert (run.queries_and_keys is None) == has_bias
+        for t in range(T):
+            address = f"query/{t}"
+            np.testing.assert_allclose(
+                Inspection(run)[address], expected[address], rtol=1e-5, atol=1e-6
+            )
+        monkeypatch.undo()
 
 
 def test_what_comes_later_changes_nothing_before(model, inspection):
