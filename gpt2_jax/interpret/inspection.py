@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,9 @@ import numpy as np
 from gpt2_jax.interpret import views
 from gpt2_jax.interpret.run import Run
 from gpt2_jax.interpret.stream import TOP, predicted
-from gpt2_jax.interpret.text import Piece, pieces
+from gpt2_jax.interpret.text import listed, pieces, short
 
 _TOP_OF_TOKEN = 5
-
-
-def _short(value: float) -> float:
-    """Returns a number with the nine digits that tell every float32 from its neighbors."""
-    return float(f"{value:.9g}")
 
 
 class Inspection:
@@ -46,49 +42,44 @@ class Inspection:
 
     def views(self) -> list[dict[str, str]]:
         """Returns the address, dtype, shape and formula of every view."""
-        names = ("address", "dtype", "shape", "formula")
-        return [{name: getattr(view, name) for name in names} for view in views.VIEWS]
+        return views.listed()
 
     def summary(self) -> dict[str, Any]:
         """Returns what is known of each token, what comes next, and the model's config, for JSON.
 
+        It is computed once, and must not be changed.
+
         Log-probabilities and entropies are in nats; a token's `logprob` and `rank` are given those
         before it, and None for the first; its `entropy` and `top` are of the token behind it.
         """
+        return self._summary
+
+    @functools.cached_property
+    def _summary(self) -> dict[str, Any]:
         found = predicted(self.run, row=-1, count=TOP)
         tokenizer = self.run.subject.tokenizer
         entries = []
         for t, piece in enumerate(pieces(tokenizer, self.tokens)):
-            top = self._listed(found.top_ids[t], found.top_logprobs[t])
+            top = listed(tokenizer, found.top_ids[t], found.top_logprobs[t])
             entries.append(
                 {
                     "id": self.tokens[t],
                     "text": piece.text,
                     "bytes": list(piece.data),
                     "start": piece.start,
-                    "logprob": _short(found.logprob[t - 1]) if t else None,
+                    "logprob": short(found.logprob[t - 1]) if t else None,
                     "rank": int(found.rank[t - 1]) if t else None,
-                    "entropy": _short(found.entropy[t]),
+                    "entropy": short(found.entropy[t]),
                     "top": top[:_TOP_OF_TOKEN],
                 }
             )
         return {
             "tokens": entries,
-            "next": self._listed(found.top_ids[-1], found.top_logprobs[-1]),
+            "next": listed(tokenizer, found.top_ids[-1], found.top_logprobs[-1]),
             "config": self._config(),
             "fingerprint": self.run.subject.fingerprint,
             "max_tokens": self.run.subject.longest,
         }
-
-    def _listed(self, ids: np.ndarray, logprobs: np.ndarray) -> list[list[Any]]:
-        """Returns [id, text, probability] of each token."""
-        tokenizer = self.run.subject.tokenizer
-        named: list[Piece] = [pieces(tokenizer, [token])[0] for token in ids.tolist()]
-        probs = map(_short, np.exp(logprobs.astype(np.float64)))
-        return [
-            [token, piece.text, prob]
-            for token, piece, prob in zip(ids.tolist(), named, probs, strict=True)
-        ]
 
     def _config(self) -> dict[str, Any]:
         config = self.run.subject.config

@@ -13,12 +13,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gpt2_jax.config import Config, ModelConfig
 from gpt2_jax.errors import UserError
+from gpt2_jax.formats import base
 from gpt2_jax.interpret import programs
 from gpt2_jax.interpret.interventions import NO_INTERVENTIONS, Interventions
 from gpt2_jax.interpret.patterns import Overview, overview
@@ -129,12 +129,9 @@ class Subject:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Returns a hash of the config and of the bits of all parameters."""
-        digest = hashlib.sha256(repr(self.config).encode())
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
-            digest.update(jax.tree_util.keystr(path).encode())
-            digest.update(np.ascontiguousarray(leaf).data)
-        return digest.hexdigest()[:16]
+        """Returns a hash of the config and of all parameters."""
+        of_params = base.fingerprint(self.params, self.config)
+        return hashlib.sha256(f"{self.config} {of_params}".encode()).hexdigest()[:16]
 
     @functools.cached_property
     def outside(self) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
@@ -68,3 +70,23 @@ def _characters(data: bytes) -> list[int]:
 
 def _named(token: int, data: bytes) -> str:
     return data.decode("utf-8", errors="backslashreplace") if data else f"<{token}>"
+
+
+def listed(tokenizer: Tokenizer, ids: np.ndarray, logprobs: np.ndarray) -> list[list[Any]]:
+    """Returns [id, text, probability] of tokens, for JSON.
+
+    Args:
+      tokenizer: of the tokens.
+      ids: [N].
+      logprobs: [N], in nats.
+    """
+    probs = map(short, np.exp(logprobs.astype(np.float64)))
+    return [
+        [token, pieces(tokenizer, [token])[0].text, prob]
+        for token, prob in zip(ids.tolist(), probs, strict=True)
+    ]
+
+
+def short(value: float) -> float:
+    """Returns a number with the nine digits that tell every float32 from its neighbors."""
+    return float(f"{value:.9g}")

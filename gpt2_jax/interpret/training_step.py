@@ -15,7 +15,7 @@ from gpt2_jax.config import Config, ModelConfig, OptimizerConfig
 from gpt2_jax.errors import UserError
 from gpt2_jax.interpret.run import Run, Subject
 from gpt2_jax.interpret.stream import TOP, predicted
-from gpt2_jax.interpret.text import pieces
+from gpt2_jax.interpret.text import listed, pieces
 from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.model.loss import weighted_cross_entropy
 from gpt2_jax.model.params import output_table, stack, unstack
@@ -96,13 +96,7 @@ def _told(before: Run, after: Run) -> dict[str, Any]:
         }
         for t, (loss, loss_after) in enumerate(zip(*losses, strict=True))
     ]
-    following = [
-        [
-            [token, pieces(tokenizer, [token])[0].text, float(np.exp(logprob))]
-            for token, logprob in zip(each.top_ids[-1].tolist(), each.top_logprobs[-1], strict=True)
-        ]
-        for each in found
-    ]
+    following = [listed(tokenizer, each.top_ids[-1], each.top_logprobs[-1]) for each in found]
     return {
         "predictions": predictions,
         "loss": float(losses[0].mean()),

@@ -143,6 +143,12 @@ VIEWS: tuple[View, ...] = (
 """All views; no address matches two of them."""
 
 
+def listed() -> list[dict[str, str]]:
+    """Returns the address, dtype, shape and formula of every view, for JSON."""
+    names = ("address", "dtype", "shape", "formula")
+    return [{name: getattr(view, name) for name in names} for view in VIEWS]
+
+
 def compute(run: Run, address: str) -> np.ndarray:
     """Returns the array of an address.
 

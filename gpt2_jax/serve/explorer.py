@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from gpt2_jax.errors import error_text, print_stderr, short_repr
 from gpt2_jax.inference.prefill import CHUNKS
+from gpt2_jax.interpret import views
 from gpt2_jax.serve import explorer_fields
 from gpt2_jax.serve.errors import ApiError, to_json, wrong
 from gpt2_jax.serve.exchange import Policy, json_response, read_values, unless_left
@@ -133,7 +134,7 @@ class Explorer:
         return json_response(engine_state(self._models.find(_query(request, "model"))))
 
     async def _views(self, request: Request) -> Response:
-        return json_response(self.insights.views())
+        return json_response(views.listed())
 
     async def _run(self, request: Request) -> Response:
         values = await read_values(request, explorer_fields.RUN_FIELDS, self._policy)

@@ -19,7 +19,6 @@ from gpt2_jax.interpret.interventions import parse
 from gpt2_jax.interpret.run import Run, longest_text
 from gpt2_jax.interpret.text import pieces
 from gpt2_jax.interpret.training_step import training_step
-from gpt2_jax.interpret.views import VIEWS
 from gpt2_jax.model.lora import without_adapters
 from gpt2_jax.serve.errors import ApiError, wrong
 from gpt2_jax.serve.explorer_fields import text_or_tokens
@@ -123,12 +122,6 @@ class Insights:
             "step": shown.step,
             **seen.inspection.summary(),
         }
-
-    @staticmethod
-    def views() -> list[dict[str, str]]:
-        """Returns the address, dtype, shape and formula of every array of a run."""
-        names = ("address", "dtype", "shape", "formula")
-        return [{name: getattr(view, name) for name in names} for view in VIEWS]
 
     def array(self, name: str, address: str) -> bytes:
         """Returns an array of a run as a file of NumPy's.

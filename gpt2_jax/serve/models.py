@@ -263,15 +263,13 @@ class Models:
         if name in self._steps and self._steps[name].worker.state is State.FAILED:
             self._metrics.forget(name)
             del self._steps[name]
-        if name in self._steps:  # another step that loads is not waited for
-            model = self._steps[name] = self._steps.pop(name)
-            return model
-        async with self._loading:
-            if name not in self._steps:
-                self._make_room()
-                folder = run_folder(run.path) / match[2]
-                self._steps[name] = await asyncio.to_thread(self._load, name, folder)
-            model = self._steps[name] = self._steps.pop(name)
+        if name not in self._steps:  # one that is there does not wait for another that loads
+            async with self._loading:
+                if name not in self._steps:
+                    self._make_room()
+                    folder = run_folder(run.path) / match[2]
+                    self._steps[name] = await asyncio.to_thread(self._load, name, folder)
+        model = self._steps[name] = self._steps.pop(name)
         return model
 
     def _make_room(self) -> None:
