@@ -37,6 +37,8 @@ _FLAGS = {
     "xla_force_host_platform_device_count": "8",
     # The emitters of before compile unoptimized programs in half the time.
     "xla_cpu_use_fusion_emitters": "false",
+    # One LLVM module a program: a tiny program cut into parts costs twice the time.
+    "xla_cpu_parallel_codegen_split_count": "1",
 }
 
 # Before anything imports jax, which reads it once.

@@ -85,7 +85,7 @@ def _each_argument(examples: int, **strategies: Any) -> Any:
 
 
 @_each_argument(
-    70,
+    40,
     prompt=st.just("b"),
     num_samples=st.just(2),
     max_new_tokens=st.integers(-1, 9),

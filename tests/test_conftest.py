@@ -58,6 +58,7 @@ def test_skips_are_counted_by_marker(tmp_path: Path, workers: tuple[str, ...]) -
     assert "1 passed" in output
 
 
+@pytest.mark.slow
 def test_external_data_runs_where_the_folder_is(tmp_path: Path) -> None:
     status, output = _run(tmp_path, _MIXED, GPT2_JAX_DATA=str(tmp_path))
     assert status == 0, output
@@ -65,6 +66,7 @@ def test_external_data_runs_where_the_folder_is(tmp_path: Path) -> None:
     assert "external_data" not in output
 
 
+@pytest.mark.slow
 def test_slow_tests_stop_at_the_deadline(tmp_path: Path) -> None:
     status, output = _run(tmp_path, _MIXED, "-m", "slow", "--deadline", "0")
     assert status == 0, output
@@ -73,6 +75,7 @@ def test_slow_tests_stop_at_the_deadline(tmp_path: Path) -> None:
     assert "2 passed" in output
 
 
+@pytest.mark.slow
 def test_lm_eval_runs_where_it_is_installed(tmp_path: Path) -> None:
     code = "@pytest.mark.lm_eval\ndef test_it(): import lm_eval"
     (tmp_path / "lm_eval.py").write_text("")
@@ -115,7 +118,8 @@ def test_jax_gets_eight_cpu_devices_and_keeps_the_users_flags(tmp_path: Path) ->
 def test_it():
     assert os.environ["XLA_FLAGS"].split() == [
         "--xla_dump_to=x", "--xla_force_host_platform_device_count=8",
-        "--xla_cpu_use_fusion_emitters=false"]
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1"]
     assert os.environ["JAX_PLATFORMS"] == "cpu"
 """
     status, output = _run(tmp_path, code, XLA_FLAGS="--xla_dump_to=x")

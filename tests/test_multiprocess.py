@@ -89,6 +89,7 @@ def test_two_processes_are_one_run(lab):
     assert not (lab / "none").exists()
 
 
+@pytest.mark.slow
 def test_a_process_whose_peers_never_come_ends_with_a_line(lab):
     settings = {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1", "GPT2_JAX_START_TIMEOUT": "1"}
     address = {"JAX_COORDINATOR_ADDRESS": "localhost:1"}

@@ -56,6 +56,7 @@ def half(lab, whole):
     return once(lab / "half", make)
 
 
+@pytest.mark.slow
 def test_half_a_run_restored_in_a_new_process_equals_the_whole_to_the_bit(lab, whole, half):
     workdir = shutil.copytree(half, lab / "resumed")
     assert len(losses(workdir)) == 10

@@ -94,6 +94,7 @@ def test_batches_give_what_single_forwards_give(params, tokens_per_batch):
 _slow = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "axes", [(2, 2, 2), pytest.param((8, 1, 1), marks=_slow), pytest.param((1, 4, 2), marks=_slow)]
 )

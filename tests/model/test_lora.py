@@ -117,6 +117,7 @@ def test_decoding_with_a_cache_equals_a_pass_without():
     np.testing.assert_allclose(cached, logits(MODEL, params), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "axes",
     [

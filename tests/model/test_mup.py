@@ -39,7 +39,10 @@ def deviations(**changes):
     }
 
 
-@pytest.mark.parametrize("residual_init", ["scaled", "plain", "zero"])
+@pytest.mark.parametrize(
+    "residual_init",
+    ["scaled", *(pytest.param(x, marks=pytest.mark.slow) for x in ("plain", "zero"))],
+)
 def test_only_matrices_of_blocks_begin_smaller(residual_init):
     kwargs = {"residual_init": residual_init, "activation": "swiglu"}
     standard, mup = deviations(**kwargs), deviations(**kwargs, mup_base_width=32)
@@ -115,7 +118,14 @@ def _logits_and_losses(model: GPT2, params, ids):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"tie_embeddings": False, "position": "rotary", "norm_position": "post"}]
+    "changes",
+    [
+        {},
+        pytest.param(
+            {"tie_embeddings": False, "position": "rotary", "norm_position": "post"},
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 @pytest.mark.parametrize("plain", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_logits_and_every_loss_are_those_of_scaled_tables(

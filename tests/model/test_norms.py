@@ -25,6 +25,7 @@ def test_cached_and_unrolled_equals_uncached_and_scanned(variant):
     properties.assert_cached_chunks_equal_the_whole(variant)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_what_one_gives(variant):
     properties.assert_devices_give_the_same(variant)
 

@@ -43,7 +43,7 @@ def _value_and_gradients(kernel, scale, arrays, segments):
     ("T", "H", "K", "scale", "cut"),
     [
         (128, 2, 16, 0.25, False),
-        (256, 3, 8, 0.25, True),
+        pytest.param(256, 3, 8, 0.25, True, marks=pytest.mark.slow),
         pytest.param(1024, 1, 64, 0.125, False, marks=pytest.mark.slow),
         pytest.param(1024, 1, 64, 1.0, True, marks=pytest.mark.slow),
         pytest.param(2048, 1, 16, 0.25, False, marks=pytest.mark.slow),
@@ -55,7 +55,8 @@ def test_values_and_gradients_are_those_of_the_reference(T, H, K, scale, cut):
 
 # The same relations of length and blocks as at 1,024 and 2,048, with blocks of a quarter.
 @pytest.mark.parametrize(
-    ("T", "H", "K", "scale", "cut"), [(256, 1, 64, 1.0, True), (512, 1, 16, 0.25, False)]
+    ("T", "H", "K", "scale", "cut"),
+    [pytest.param(256, 1, 64, 1.0, True, marks=pytest.mark.slow), (512, 1, 16, 0.25, False)],
 )
 def test_several_blocks_and_parts_give_what_the_reference_gives(monkeypatch, T, H, K, scale, cut):
     monkeypatch.setattr(splash, "_BLOCK", 128)

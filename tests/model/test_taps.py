@@ -46,7 +46,7 @@ def decoding(config):
     return "".join(texts)
 
 
-@pytest.mark.parametrize("program", [training, decoding])
+@pytest.mark.parametrize("program", [training, pytest.param(decoding, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "changes", [{}, pytest.param(ALL, marks=pytest.mark.slow)], ids=["gpt2", "all"]
 )

@@ -52,8 +52,8 @@ else:
     ("number", "where", "step", "since"),
     [
         (signal.SIGINT, "python", "7", " since step 7"),
-        (signal.SIGTERM, "python", None, ""),
-        (signal.SIGINT, "c", None, ""),
+        pytest.param(signal.SIGTERM, "python", None, "", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "c", None, "", marks=pytest.mark.slow),
         (signal.SIGTERM, "c", "0", " since step 0"),
     ],
 )

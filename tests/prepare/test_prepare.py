@@ -71,7 +71,9 @@ def test_char_split_and_ids_equal_nanogpts(tmp_path):
     assert val.read(0, len(val)).tolist() == ids[int(len(text) * 0.9) :]
 
 
-@pytest.mark.parametrize(("name", "more"), [("gpt2", (2, 4)), ("char", (2,))])
+@pytest.mark.parametrize(
+    ("name", "more"), [pytest.param("gpt2", (2, 4), marks=pytest.mark.slow), ("char", (2,))]
+)
 def test_workers_and_work_items_change_nothing(tmp_path, name, more):
     documents = make_documents(200, 200)
     made = []

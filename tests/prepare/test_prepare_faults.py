@@ -107,6 +107,7 @@ def test_a_run_killed_at_any_moment_is_resumed_without_a_difference(place):
     assert not staging.exists()
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_run(place):
     process = start(place, "orphans")
     assert wait_for_items(process, place / ".orphans.preparing", 2)

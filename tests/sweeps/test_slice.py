@@ -93,6 +93,7 @@ def test_both_processes_train_each_point_and_the_reason_of_either_is_that_of_the
     assert failed["attempts"] == 1  # a mistake is not tried again
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_of_them_and_the_next_start_goes_on(house):
     house.plan(seconds=0.05)
     stages = house.stages(seeds(3))

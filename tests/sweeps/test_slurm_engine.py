@@ -106,6 +106,7 @@ def task(house, monkeypatch):
     signal.signal(signal.SIGTERM, handler)
 
 
+@pytest.mark.slow
 def test_what_an_exit_status_decides_about_a_point_is_the_same_as_on_this_machine(house, task):
     house.plan({seed: statuses for seed, (statuses, _) in enumerate(ATTEMPTS)})
     folder, points = SweepFolder(house.out), house.stages(seeds(len(ATTEMPTS))).known["main"]
@@ -233,6 +234,7 @@ def test_a_task_that_one_answer_lacks_is_waited_for_and_those_of_other_points_ar
     assert not any("of another choice" in names for names in seen)
 
 
+@pytest.mark.slow
 def test_tasks_that_every_second_answer_lacks_are_not_given_up(house, slurm):
     (slurm / "held").touch()
     forgets = slurm / "forgets"

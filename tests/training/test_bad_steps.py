@@ -152,6 +152,7 @@ def test_numbers_that_stay_bad_end_the_run_and_leave_the_parameters(tmp_path):
     assert len(last["rows"]) == 8
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_continues_to_count_bad_steps(tmp_path, capfd):
     config = make_config(train__max_bad_steps=5, eval__every=0)
     setup = make_setup(config)

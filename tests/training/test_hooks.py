@@ -40,6 +40,7 @@ def test_lines_are_written_when_they_are_due(tmp_path):
     assert last["goodput"] == pytest.approx(last["seconds/training"] / total)
 
 
+@pytest.mark.slow
 def test_the_trace_has_its_steps_and_none_of_what_is_around_them(tmp_path, monkeypatch):
     events = []
 
@@ -74,6 +75,7 @@ def test_the_trace_has_its_steps_and_none_of_what_is_around_them(tmp_path, monke
     assert events[end + 1] == "save 4"
 
 
+@pytest.mark.slow
 def test_the_profiler_writes_a_trace(tmp_path):
     config = make_config(log__profile_at=1, log__profile_steps=1, eval__every=0)
     Trainer(config, tmp_path, make_setup(config)).run(2)

@@ -93,7 +93,9 @@ def test_another_size_is_refused_unless_resizing_is_asked_for(run: str) -> None:
         _read(run, _config(vocab_size=300))
 
 
-@pytest.mark.parametrize(("context", "rows"), [(16, 300), (48, 200)])
+@pytest.mark.parametrize(
+    ("context", "rows"), [(16, 300), pytest.param(48, 200, marks=pytest.mark.slow)]
+)
 def test_rows_are_cropped_or_grown_as_a_fresh_run_has_them(
     run: str, context: int, rows: int
 ) -> None:
@@ -109,6 +111,7 @@ def test_rows_are_cropped_or_grown_as_a_fresh_run_has_them(
     jax.tree.map(np.testing.assert_array_equal, params["ln_f"], theirs["ln_f"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [16, 48])
 def test_a_table_of_distances_is_resized_in_every_layer(tmp_path: Path, context: int) -> None:
     there = tiny_config(position="relative")

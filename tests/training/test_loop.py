@@ -108,7 +108,7 @@ def test_hooks_are_called_in_order_and_see_the_state_of_their_step(tmp_path, mon
     ]
 
 
-@pytest.mark.parametrize("needs_state", [False, True])
+@pytest.mark.parametrize("needs_state", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_exception_of_a_hook_ends_the_run_and_the_save_in_progress_is_committed(
     tmp_path, monkeypatch, needs_state
 ):
@@ -145,6 +145,7 @@ def test_a_validation_missed_by_a_stop_is_made_up_for(tmp_path, stop_when):
     assert steps_with(tmp_path, "eval/count") == [4, 8, 12] and len(recorder.seen) == 3
 
 
+@pytest.mark.slow
 def test_a_stop_during_a_validation_saves_and_the_validation_is_made_up_for(tmp_path, stop_when):
     config, asked = make_config(), []  # step 4 is not due to be saved
 

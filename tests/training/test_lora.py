@@ -72,6 +72,7 @@ def home(tmp_path_factory):
     return folder, seen
 
 
+@pytest.mark.slow
 def test_only_adapters_move_and_a_resumed_run_is_the_same_to_the_bit(home):
     _, seen = home
     base = noisy_params(make_config())

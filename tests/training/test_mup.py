@@ -21,9 +21,9 @@ from tests.training.updates import KERNELS, RATE, check_ten_updates, drawn, lowe
 _M = 4  # the width is 32
 _CASES = [
     ({"name": "adamw"}, False, 1 / _M),
-    ({"name": "adamw"}, True, 1 / _M),  # by Optax
-    ({"name": "lion"}, False, 1 / _M),
-    ({"name": "muon", "muon_scale": "adam"}, False, _M**-0.5),
+    pytest.param({"name": "adamw"}, True, 1 / _M, marks=pytest.mark.slow),  # by Optax
+    pytest.param({"name": "lion"}, False, 1 / _M, marks=pytest.mark.slow),
+    pytest.param({"name": "muon", "muon_scale": "adam"}, False, _M**-0.5, marks=pytest.mark.slow),
     ({"name": "muon", "muon_scale": "aspect"}, False, 1.0),
 ]
 

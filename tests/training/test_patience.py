@@ -12,6 +12,7 @@ from tests.training.tiny import lines, steps_with
 _VALUES = {2: 5.0, 4: 2.0, 6: 3.0, 8: 2.0, 10: 1.0, 12: 4.0}
 
 
+@pytest.mark.slow
 def test_the_run_ends_saved_and_says_why_and_a_second_start_does_nothing(tmp_path, capfd):
     results = train(tmp_path, _VALUES, train__patience=2, log__goodput_every=0)
     assert results == {"step": 8, "eval/loss": 2.0, "eval/accuracy": -2.0, "best_step": 4}

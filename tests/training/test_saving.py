@@ -191,6 +191,7 @@ def test_a_run_without_its_checkpoints_does_not_start_over(tmp_path):
     assert train(stop_at_step=1)["step"] == 1
 
 
+@pytest.mark.slow
 def test_multiples_of_keep_every_stay_and_the_newest_is_resumed_from(tmp_path):
     config = make_config(
         checkpoint__every=2, checkpoint__keep=1, checkpoint__keep_every=4, eval__every=0
