@@ -1,0 +1,138 @@
+"""Puts the repository's own files into the documentation site, without copying them.
+
+A hook of MkDocs, which by itself sees only `docs/`. Here a page's source path is its path in the
+repository, so that the relative links which work on the repository's web page work in the site,
+too, and MkDocs checks them. What pages link to is added: Markdown as pages, pictures as they are,
+modules of the package as pages of mkdocstrings, other texts as pages that show them.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from generated import expanded, notebook, records
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+STARTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md")
+"""Pages outside of docs/ and of the records, from which links lead on."""
+_AS_IT_IS = (".png", ".svg", ".html", ".css", ".js", ".csv")
+_PLACES = (("docs/", ""), ("experiments/records/", "records/"))
+_LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\[\]]*\])*\])\(([^()\s]+)\)")
+_FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
+_ANCHOR = re.compile(r'^<a id="([\w-]+)"></a>\n+(#+ .*)$', re.MULTILINE)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Replaces the files of docs/ by the same at their paths in the repository, and adds others."""
+    here = [file for file in files if file.src_dir == config.docs_dir]
+    for file in here:
+        files.remove(file)
+    found = [f"docs/{file.src_uri}" for file in here]
+    found += [*STARTS, *(f"{record}/README.md" for record in records(ROOT))]
+    added: set[str] = set()
+    while found:
+        path = found.pop()
+        if path not in added and (ROOT / path).exists():
+            added.add(path)
+            file = _file(path, config)
+            files.append(file)
+            if file.src_uri.endswith(".md"):
+                found += _linked(file)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Returns a page's text with generated parts, and with links to where files are in the site."""
+    path = page.file.src_uri
+    text = expanded(markdown, ROOT)
+
+    def moved(match: re.Match[str]) -> str:
+        target, anchor = _resolved(match[2], path)
+        if target is None or target in files.src_uris or f"{target}.md" not in files.src_uris:
+            return match[0]
+        name = match[1].strip("[]`")
+        if not anchor and name.startswith("gpt2_jax.") and target.endswith(".py"):
+            anchor = f"#{name}"
+        return f"{match[1]}({_relative(f'{target}.md', path)}{anchor})"
+
+    text = _outside_code(text, lambda part: _LINK.sub(moved, part))
+    # The heading itself gets the name that links use, so that the table of contents uses it, too.
+    return _ANCHOR.sub(r"\2 { #\1 }", text)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Says of a Chinese page that it is one, for screen readers and fonts."""
+    if page.file.src_uri.endswith(".zh.md"):
+        return output.replace('<html lang="en"', '<html lang="zh-Hans"', 1)
+    return output
+
+
+def _file(path: str, config: MkDocsConfig) -> File:
+    """Returns the site's file for a path in the repository."""
+    make: Callable[..., File] = File.generated
+    if path.endswith(".md") or path.endswith(_AS_IT_IS):
+        file = make(config, path, abs_src_path=str(ROOT / path))
+    else:
+        file = make(config, f"{path}.md", content=_shown(path))
+        if not path.endswith(".ipynb"):
+            place = path.removesuffix(".py") if path.startswith("gpt2_jax/") else path
+            file.dest_uri = f"reference/{place}.html"
+            return file
+    for folder, place in _PLACES:
+        if path.startswith(folder):
+            file.dest_uri = place + file.dest_uri.removeprefix(folder)
+    return file
+
+
+def _shown(path: str) -> str:
+    """Returns the text of the page that shows a file or a folder."""
+    full = ROOT / path
+    if full.is_dir():
+        rows = [f"- [{each.name}]({full.name}/{each.name})" for each in sorted(full.iterdir())]
+        return f"# {path}\n\n" + "\n".join(rows) + "\n"
+    if path.endswith(".ipynb"):
+        return notebook(full)
+    if path.startswith("gpt2_jax/") and path.endswith(".py"):
+        return f"::: {path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}\n"
+    kind = {".py": "python", ".sh": "sh", ".yaml": "yaml", ".json": "json"}.get(full.suffix, "text")
+    text = full.read_text(encoding="utf-8")
+    return f"# {full.name}\n\n`{path}`\n\n````{kind}\n{text.rstrip()}\n````\n"
+
+
+def _linked(file: File) -> Iterator[str]:
+    """Yields the paths in the repository that a page links to."""
+    for _, link in _LINK.findall(_FENCE.sub("", expanded(file.content_string, ROOT))):
+        target, _ = _resolved(link, file.src_uri)
+        if target is not None:
+            yield target
+
+
+def _resolved(link: str, path: str) -> tuple[str | None, str]:
+    """Returns the path in the repository that a link of a page names, or None, and its anchor."""
+    place, hash, anchor = link.partition("#")
+    if not place or "://" in link or link.startswith(("/", "mailto:")):
+        return None, ""
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(path), place))
+    exists = not target.startswith("..") and (ROOT / target).exists()
+    return (target if exists else None), hash + anchor
+
+
+def _relative(target: str, path: str) -> str:
+    return posixpath.relpath(target, posixpath.dirname(path) or ".")
+
+
+def _outside_code(text: str, change: Callable[[str], str]) -> str:
+    """Returns a text of Markdown with a change made to all but its fenced code."""
+    parts, start = [], 0
+    for match in _FENCE.finditer(text):
+        parts += [change(text[start : match.start()]), match[0]]
+        start = match.end()
+    return "".join([*parts, change(text[start:])])
