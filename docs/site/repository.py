@@ -35,7 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     here = [file for file in files if file.src_dir == config.docs_dir]
     for file in here:
         files.remove(file)
-    found = [f"docs/{file.src_uri}" for file in here]
+    found = [f"docs/{file.src_uri}" for file in here if not file.src_uri.endswith(".py")]
     found += [*STARTS, *(f"{record}/README.md" for record in records(ROOT))]
     added: set[str] = set()
     while found:
@@ -86,6 +86,8 @@ def _file(path: str, config: MkDocsConfig) -> File:
             place = path.removesuffix(".py") if path.startswith("gpt2_jax/") else path
             file.dest_uri = f"reference/{place}.html"
             return file
+    if path.endswith("/report.html"):  # where the page of report.md is
+        file.dest_uri = file.dest_uri.replace("report.html", "curves.html")
     for folder, place in _PLACES:
         if path.startswith(folder):
             file.dest_uri = place + file.dest_uri.removeprefix(folder)
