@@ -31,13 +31,14 @@ def expanded(text: str, root: Path) -> str:
 
 
 def knobs(root: Path) -> str:
-    """Returns a table for each section of the config: knob, default, allowed values, meaning."""
+    """Returns a table for each section of the config: knobs, defaults, meaning, what is allowed."""
     sections: dict[str, list[str]] = {}
     for knob in config.knobs():
-        section, name = knob.key.split(".")
-        cells = [f"`{name}`", _default(knob.default), _allowed(knob), _cell(knob.help)]
-        sections.setdefault(section, []).append(f"| {' | '.join(cells)} |")
-    head = "| knob | default | allowed | meaning |\n|---|---|---|---|\n"
+        name = f"`{knob.key}`<br>{_default(knob.default)}"
+        meaning = f"{_cell(knob.help)}<br>{_allowed(knob)}"
+        section = knob.key.partition(".")[0]
+        sections.setdefault(section, []).append(f"| {name} | {meaning} |")
+    head = "| knob and default | meaning, and what is allowed |\n|---|---|\n"
     return "\n\n".join(
         f"## `{section}`\n\n{head}" + "\n".join(rows) for section, rows in sections.items()
     )
@@ -48,7 +49,7 @@ def _default(value: object) -> str:
         return "unset"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    return f"`{value}`" if value != "" else "empty"
+    return f"`{value}`" if value != "" else "empty text"
 
 
 def _allowed(knob: Knob) -> str:

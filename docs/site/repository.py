@@ -23,11 +23,21 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[2]
 STARTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md")
 """Pages outside of docs/ and of the records, from which links lead on."""
+_RECORDS = "docs/records.md"
 _AS_IT_IS = (".png", ".svg", ".html", ".css", ".js", ".csv")
 _PLACES = (("docs/", ""), ("experiments/records/", "records/"))
 _LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\[\]]*\])*\])\(([^()\s]+)\)")
 _FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
 _ANCHOR = re.compile(r'^<a id="([\w-]+)"></a>\n+(#+ .*)$', re.MULTILINE)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Puts the records behind the page that lists them."""
+    for section in config.nav or []:
+        for pages in section.values():
+            if isinstance(pages, list) and _RECORDS in pages:
+                pages += [f"{record}/README.md" for record in records(ROOT)]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -52,6 +62,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Returns a page's text with generated parts, and with links to where files are in the site."""
     path = page.file.src_uri
+    if path == "README.md":
+        page.meta["hide"] = ["navigation"]
+    if path.startswith("gpt2_jax/"):
+        page.meta["search"] = {"boost": 0.5}  # behind the guides
     text = expanded(markdown, ROOT)
 
     def moved(match: re.Match[str]) -> str:
@@ -103,7 +117,8 @@ def _shown(path: str) -> str:
     if path.endswith(".ipynb"):
         return notebook(full)
     if path.startswith("gpt2_jax/") and path.endswith(".py"):
-        return f"::: {path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}\n"
+        module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        return f"::: {module}\n    options: {{heading_level: 1, show_root_full_path: true}}\n"
     kind = {".py": "python", ".sh": "sh", ".yaml": "yaml", ".json": "json"}.get(full.suffix, "text")
     text = full.read_text(encoding="utf-8")
     return f"# {full.name}\n\n`{path}`\n\n````{kind}\n{text.rstrip()}\n````\n"
