@@ -8,17 +8,19 @@ modules of the package as pages of mkdocstrings, other texts as pages that show 
 
 from __future__ import annotations
 
-import os
+import logging
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from generated import expanded, notebook, records
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
+
+if TYPE_CHECKING:  # so that tests need no MkDocs
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import File, Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md")
@@ -28,6 +30,7 @@ _AS_IT_IS = (".png", ".svg", ".html", ".css", ".js", ".csv")
 _PLACES = (("docs/", ""), ("experiments/records/", "records/"))
 _LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\[\]]*\])*\])\(([^()\s]+)\)")
 _FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
+_OUTSIDE = re.compile(r'<(?:script|img|link|iframe)\b[^>]*(?:src|href)="((?:https?:)?//[^"]*)"')
 _ANCHOR = re.compile(r'^<a id="([\w-]+)"></a>\n+(#+ .*)$', re.MULTILINE)
 
 
@@ -55,47 +58,63 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             file = _file(path, config)
             files.append(file)
             if file.src_uri.endswith(".md"):
-                found += _linked(file)
+                found += linked(expanded(file.content_string, ROOT), file.src_uri)
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Returns a page's text with generated parts, and with links to where files are in the site."""
     path = page.file.src_uri
-    if path == "README.md":
+    if path == "README.md":  # alone in its part of the menu
         page.meta["hide"] = ["navigation"]
     if path.startswith("gpt2_jax/"):
+        page.meta["title"] = path.removesuffix(".md")
         page.meta["search"] = {"boost": 0.5}  # behind the guides
-    text = expanded(markdown, ROOT)
-
-    def moved(match: re.Match[str]) -> str:
-        target, anchor = _resolved(match[2], path)
-        if target is None or target in files.src_uris or f"{target}.md" not in files.src_uris:
-            return match[0]
-        name = match[1].strip("[]`")
-        if not anchor and name.startswith("gpt2_jax.") and target.endswith(".py"):
-            anchor = f"#{name}"
-        return f"{match[1]}({_relative(f'{target}.md', path)}{anchor})"
-
-    text = _outside_code(text, lambda part: _LINK.sub(moved, part))
     # The heading itself gets the name that links use, so that the table of contents uses it, too.
-    return _ANCHOR.sub(r"\2 { #\1 }", text)
+    text = _ANCHOR.sub(r"\2 { #\1 }", expanded(markdown, ROOT))
+    return linked_to_pages(text, path, files.src_uris)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Says of a Chinese page that it is one, for screen readers and fonts."""
+    """Warns of what a page loads from elsewhere, and says of a Chinese page that it is one."""
+    for address in _OUTSIDE.findall(output):
+        # Below this name, MkDocs counts warnings, which its --strict turns into an error.
+        logging.getLogger("mkdocs.hooks").warning("%s loads %s", page.file.src_uri, address)
     if page.file.src_uri.endswith(".zh.md"):
         return output.replace('<html lang="en"', '<html lang="zh-Hans"', 1)
     return output
 
 
+def linked_to_pages(text: str, path: str, pages: Container[str]) -> str:
+    """Returns a page's text with links to files led to the pages that show these.
+
+    Args:
+      text: Markdown.
+      path: of the page in the repository.
+      pages: the source paths of the site's files.
+    """
+
+    def moved(match: re.Match[str]) -> str:
+        target, anchor = _resolved(match[2], path)
+        if target is None or target in pages or f"{target}.md" not in pages:
+            return match[0]
+        name = match[1].strip("[]`")
+        if not anchor and name.startswith("gpt2_jax.") and target.endswith(".py"):
+            anchor = f"#{name}"  # a function on the page of its module
+        place = posixpath.relpath(f"{target}.md", posixpath.dirname(path) or ".")
+        return f"{match[1]}({place}{anchor})"
+
+    return _outside_code(text, lambda part: _LINK.sub(moved, part))
+
+
 def _file(path: str, config: MkDocsConfig) -> File:
     """Returns the site's file for a path in the repository."""
-    make: Callable[..., File] = File.generated
+    from mkdocs.structure.files import File
+
     if path.endswith(".md") or path.endswith(_AS_IT_IS):
-        file = make(config, path, abs_src_path=str(ROOT / path))
+        file = File.generated(config, path, abs_src_path=str(ROOT / path))
     else:
-        file = make(config, f"{path}.md", content=_shown(path))
+        file = File.generated(config, f"{path}.md", content=shown(path))
         if not path.endswith(".ipynb"):
             place = path.removesuffix(".py") if path.startswith("gpt2_jax/") else path
             file.dest_uri = f"reference/{place}.html"
@@ -108,7 +127,7 @@ def _file(path: str, config: MkDocsConfig) -> File:
     return file
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """Returns the text of the page that shows a file or a folder."""
     full = ROOT / path
     if full.is_dir():
@@ -124,10 +143,10 @@ def _shown(path: str) -> str:
     return f"# {full.name}\n\n`{path}`\n\n````{kind}\n{text.rstrip()}\n````\n"
 
 
-def _linked(file: File) -> Iterator[str]:
-    """Yields the paths in the repository that a page links to."""
-    for _, link in _LINK.findall(_FENCE.sub("", expanded(file.content_string, ROOT))):
-        target, _ = _resolved(link, file.src_uri)
+def linked(text: str, path: str) -> Iterator[str]:
+    """Yields the paths in the repository that the text of a page links to."""
+    for _, link in _LINK.findall(_FENCE.sub("", text)):
+        target, _ = _resolved(link, path)
         if target is not None:
             yield target
 
@@ -140,10 +159,6 @@ def _resolved(link: str, path: str) -> tuple[str | None, str]:
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), place))
     exists = not target.startswith("..") and (ROOT / target).exists()
     return (target if exists else None), hash + anchor
-
-
-def _relative(target: str, path: str) -> str:
-    return posixpath.relpath(target, posixpath.dirname(path) or ".")
 
 
 def _outside_code(text: str, change: Callable[[str], str]) -> str:
