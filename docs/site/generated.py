@@ -5,6 +5,7 @@ A page of docs/ has a comment such as `<!-- generated: knobs -->` where a part b
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import json
@@ -100,6 +101,20 @@ def _record_list(root: Path) -> str:
         words = found[1] if found else ""
         parts.append(f"## [{title}]({place}/README.md)\n\n{words}\n\n{' · '.join(links)}")
     return "\n\n".join(parts)
+
+
+def listing(folder: Path) -> str:
+    """Returns a page with links to the files of a folder, and what modules say that they are."""
+    rows = []
+    for path in sorted(folder.iterdir()):
+        if path.name == "__pycache__":
+            continue
+        row = f"- [{path.name}]({folder.name}/{path.name})"
+        if path.suffix == ".py":
+            words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            row += f": {words.partition(chr(10) * 2)[0]}".replace("\n", " ")
+        rows.append(row)
+    return f"# {folder.name}\n\n" + "\n".join(rows) + "\n"
 
 
 def notebook(path: Path) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generated import expanded, notebook, records
+from generated import expanded, listing, notebook, records
 
 if TYPE_CHECKING:  # so that tests need no MkDocs
     from mkdocs.config.defaults import MkDocsConfig
@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # so that tests need no MkDocs
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-STARTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md")
-"""Pages outside of docs/ and of the records, from which links lead on."""
+STARTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md", "configs")
+"""What the menu has outside of docs/ and of the records."""
 _RECORDS = "docs/records.md"
 _AS_IT_IS = (".png", ".svg", ".html", ".css", ".js", ".csv")
 _PLACES = (("docs/", ""), ("experiments/records/", "records/"))
@@ -131,8 +131,7 @@ def shown(path: str) -> str:
     """Returns the text of the page that shows a file or a folder."""
     full = ROOT / path
     if full.is_dir():
-        rows = [f"- [{each.name}]({full.name}/{each.name})" for each in sorted(full.iterdir())]
-        return f"# {path}\n\n" + "\n".join(rows) + "\n"
+        return listing(full)
     if path.endswith(".ipynb"):
         return notebook(full)
     if path.startswith("gpt2_jax/") and path.endswith(".py"):
