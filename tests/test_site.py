@@ -43,6 +43,14 @@ def test_the_site_loads_nothing_from_elsewhere() -> None:
         assert "//" not in re.sub(r"/\*.*?\*/", "", (_ROOT / "docs" / path).read_text(), flags=re.S)
 
 
+def test_every_picture_is_shown_and_small() -> None:
+    pages = [*_ROOT.glob("docs/*.md"), _ROOT / "README.md"]
+    shown = {name for page in pages for name in re.findall(r"images/([\w.]+)\)", page.read_text())}
+    pictures = {path.name: path.stat().st_size for path in _ROOT.glob("docs/images/*")}
+    assert shown == set(pictures)
+    assert pictures.pop("explorer.png") < 250_000 and sum(pictures.values()) < 400_000
+
+
 def test_links_lead_to_the_pages_that_show_files(hook: ModuleType) -> None:
     pages = {"gpt2_jax/model/gpt2.py.md", "docs/data.md", "docs/how_gpt2_works.ipynb.md"}
 

@@ -106,13 +106,11 @@ def _record_list(root: Path) -> str:
 def listing(folder: Path) -> str:
     """Returns a page with links to the files of a folder, and what modules say that they are."""
     rows = []
-    for path in sorted(folder.iterdir()):
-        if path.name == "__pycache__":
-            continue
+    for path in sorted(filter(Path.is_file, folder.iterdir())):
         row = f"- [{path.name}]({folder.name}/{path.name})"
         if path.suffix == ".py":
             words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            row += f": {words.partition(chr(10) * 2)[0]}".replace("\n", " ")
+            row += ": " + words.split("\n\n")[0].replace("\n", " ")
         rows.append(row)
     return f"# {folder.name}\n\n" + "\n".join(rows) + "\n"
 

@@ -26,7 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 STARTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md", "configs")
 """What the menu has outside of docs/ and of the records."""
 _RECORDS = "docs/records.md"
-_AS_IT_IS = (".png", ".svg", ".html", ".css", ".js", ".csv")
+_AS_IT_IS = (
+    *(".png", ".svg", ".jpg", ".gif", ".pdf", ".mid", ".wav"),
+    *(".html", ".css", ".js", ".csv"),
+)
 _PLACES = (("docs/", ""), ("experiments/records/", "records/"))
 _LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\[\]]*\])*\])\(([^()\s]+)\)")
 _FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
