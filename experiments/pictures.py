@@ -84,10 +84,19 @@ def explorer(address: str, out: Path) -> None:
         _wait(page)
         page.evaluate("fields => explorer.set(fields)", {"text": TEXT, **_SHOWN})
         _wait(page)
-        page.evaluate("name => document.getElementById(name).scrollIntoView()", _SECTION)
-        page.wait_for_timeout(1000)  # for what is drawn when it comes into view
+        _scroll(page)
         page.screenshot(path=out)
         browser.close()
+
+
+def _scroll(page: Any) -> None:
+    """Scrolls to the section until the page is still: what comes into view is drawn then."""
+    script = "name => { const box = document.getElementById(name); box.scrollIntoView();"
+    script += " return [box.offsetTop, box.offsetHeight]; }"
+    places: list[Any] = [None]
+    while len(places) < 6 or any(place != places[-1] for place in places[-5:]):
+        page.wait_for_timeout(400)
+        places.append(page.evaluate(script, _SECTION))
 
 
 def _wait(page: Any) -> None:
