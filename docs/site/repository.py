@@ -79,10 +79,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Warns of what a page loads from elsewhere, and says of a Chinese page that it is one."""
+    """Warns of what a page loads from elsewhere, and says what screen readers should know."""
     for address in _OUTSIDE.findall(output):
         # Below this name, MkDocs counts warnings, which its --strict turns into an error.
         logging.getLogger("mkdocs.hooks").warning("%s loads %s", page.file.src_uri, address)
+    output = output.replace('role="dialog"', 'role="dialog" aria-label="Search"', 1)
     if page.file.src_uri.endswith(".zh.md"):
         return output.replace('<html lang="en"', '<html lang="zh-Hans"', 1)
     return output
