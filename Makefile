@@ -12,7 +12,7 @@ PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
 as_root = $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test test-all test-eval test-clients test-plan test-ray test-slurm test-gcs test-page check compare-env clean
+.PHONY: help venv train test test-all test-eval test-clients test-plan test-ray test-slurm test-gcs test-page docs check compare-env clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -42,8 +42,11 @@ endef
 .venv/.all: pyproject.toml setup.py | .venv/bin/python
 	$(call install,[test$(comma)serve],$@ .venv/.test .venv/.core)
 
+.venv/.docs: pyproject.toml setup.py | .venv/bin/python
+	$(call install,[docs],$@ .venv/.core)
+
 .venv/.dev: pyproject.toml setup.py | .venv/bin/python
-	$(call install,[dev],$@ .venv/.test .venv/.core)
+	$(call install,[dev],$@ .venv/.docs .venv/.test .venv/.core)
 
 .venv/.eval: pyproject.toml setup.py | .venv/bin/python
 	$(call install,[test$(comma)eval],$@ .venv/.test .venv/.core)
@@ -97,7 +100,10 @@ test-page: .venv/.test  ## install Debian's chromium if it is missing, read the 
 	$(as_root) apt-get install -y -q --no-install-recommends chromium; }
 	.venv/bin/python -m pytest -q -m chromium tests/page
 
-check: .venv/.dev  ## lint, format, types, the direction of imports, scripts and manifests
+docs: .venv/.docs  ## build the documentation site, whose first page is build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+
+check: .venv/.dev docs  ## lint, format, types, the direction of imports, scripts, manifests and docs
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright

@@ -32,6 +32,7 @@ _STATIC = _ROOT / "gpt2_jax" / "serve" / "static"
 _PAGES = {"en": "how_gpt2_works.md", "zh": "how_gpt2_works.zh.md"}
 _RUN = "runs/quickstart"
 _CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_FIGURE = re.compile(r"^!\[[^\]]+\]\((\S+)\)\n\n\*[^*]+\*$", re.MULTILINE)
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+|\d+\.\d+")
 
 
@@ -44,8 +45,8 @@ def _page(language: str) -> dict[str, str]:
 
 
 def _prose(language: str, anchor: str) -> str:
-    """Returns an explanation without code, tables, and the line that says where the idea is."""
-    text = _CODE.sub("", _page(language)[anchor])
+    """Returns an explanation without code, figures, tables, and the line with the idea's place."""
+    text = _FIGURE.sub("", _CODE.sub("", _page(language)[anchor]))
     return re.sub(r"^(\*[^*\n]+\* .*|#.*|\|.*)$", "", text, flags=re.MULTILINE)
 
 
@@ -134,6 +135,7 @@ def test_the_page_on_the_explorer_names_every_section_and_panel() -> None:
 def test_both_languages_have_the_same_code_and_figures(anchor: str) -> None:
     english, chinese = (_page(language)[anchor] for language in _PAGES)
     assert _CODE.findall(english) == _CODE.findall(chinese)
+    assert _FIGURE.findall(english) == _FIGURE.findall(chinese)
     assert sorted(_NUMBER.findall(english)) == sorted(_NUMBER.findall(chinese))
 
 

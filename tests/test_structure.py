@@ -191,7 +191,7 @@ def test_the_files_and_tables_that_contributing_names_exist():
     files = set(re.findall(r"`((?:\w+/)+\w+\.py)`", guide))
     assert len(files) > 20
     found = {
-        name: _ROOT / name if name.startswith("experiments/") else _ROOT / "gpt2_jax" / name
+        name: _ROOT / ("" if name.startswith(("docs/", "experiments/")) else "gpt2_jax") / name
         for name in files
         if not name.startswith("tests/")
     }

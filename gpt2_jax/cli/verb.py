@@ -87,21 +87,31 @@ def _is_stored(action: argparse.Action) -> bool:
     return isinstance(action, argparse._StoreAction)
 
 
+def make_parser(name: str, verb: Verb) -> Parser:
+    """Returns the parser of a verb's flags, whose help is the verb's --help."""
+    parser = Parser(prog=f"gpt2-jax {name}", description=verb.HELP)
+    verb.add_arguments(parser)
+    parser.epilog = f"examples:\n{indented(verb.EXAMPLES)}"
+    if _is_overridable(parser):
+        parser.epilog = (
+            "--config.SECTION.KEY=VALUE overrides a knob of the config; it may be repeated.\n\n"
+            + parser.epilog
+        )
+    return parser
+
+
+def _is_overridable(parser: Parser) -> bool:
+    return "--config" in parser.flags()
+
+
 def parse(name: str, verb: Verb, words: Sequence[str]) -> argparse.Namespace:
     """Parses the words after a verb into the namespace that `Verb.run` describes.
 
     Raises:
       UserError: if a flag is unknown, or a value is missing, unexpected or of the wrong type.
     """
-    parser = Parser(prog=f"gpt2-jax {name}", description=verb.HELP)
-    verb.add_arguments(parser)
-    overridable = "--config" in parser.flags()
-    parser.epilog = f"examples:\n{indented(verb.EXAMPLES)}"
-    if overridable:
-        parser.epilog = (
-            "--config.SECTION.KEY=VALUE overrides a knob of the config; it may be repeated.\n\n"
-            + parser.epilog
-        )
+    parser = make_parser(name, verb)
+    overridable = _is_overridable(parser)
     words, overrides = _take_overrides(words) if overridable else (list(words), [])
     words = with_declared_spelling(words, parser)
     _refuse_repeated(parser, words)

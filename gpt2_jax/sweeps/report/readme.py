@@ -96,5 +96,7 @@ def _generated(sweep: SweepOutcomes, command: str) -> dict[str, str]:
     for stage in sweep.stages:
         result += [f"Stage {stage}:"] if len(sweep.stages) > 1 else []
         result.append(verdict_table(sweep, stage))
-    result.append("Curves and cautions are in [report.md](report.md) and report.html.")
+    result.append(
+        "Curves and cautions are in [report.md](report.md) and [report.html](report.html)."
+    )
     return {"setting": "\n\n".join(setting), "result": "\n\n".join(result)}
