@@ -114,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax.serve.explorer import Explorer
     from gpt2_jax.serve.metrics import Metrics
     from gpt2_jax.serve.security import read_keys
+    from gpt2_jax.serve.served import Limits, load_served
     from gpt2_jax.serve.server import Server, bound_socket, is_loopback
 
     names = models_lib.named_models(args.model)
@@ -127,11 +128,11 @@ def run(args: argparse.Namespace) -> int:
         )
     compilation_cache.apply(args)
     keep_compiled_programs()
-    limits = models_lib.Limits(
+    limits = Limits(
         args.slots, args.max_length, args.queue_seconds, args.ema, args.dtype, args.steps
     )
     metrics = Metrics()
-    served = [models_lib.load_served(name, path, limits, metrics) for name, path in names.items()]
+    served = [load_served(name, path, limits, metrics) for name, path in names.items()]
     models = models_lib.Models(served, limits, metrics)
     policy = Policy(hosts=[args.host, *args.allowed_host], keys=keys, lenient=args.lenient)
     explorer = None if args.no_explorer else Explorer(models, policy)
@@ -153,7 +154,8 @@ def run(args: argparse.Namespace) -> int:
         explorer.close()
     if server.failure:
         raise server.failure
-    if any(model.worker.alive for model in models.all) or (explorer and explorer.busy):
+    threads = [model.worker.alive for model in models.all]
+    if any(threads) or models.steps.loading or (explorer and explorer.busy):
         # A thread inside of XLA cannot be ended, and would crash while Python exits.
         sys.stdout.flush()
         sys.stderr.flush()

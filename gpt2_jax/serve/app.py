@@ -19,9 +19,10 @@ from gpt2_jax.serve.exchange import Policy, json_response, read_values, unless_l
 from gpt2_jax.serve.explorer import Explorer
 from gpt2_jax.serve.job import Job
 from gpt2_jax.serve.metrics import CONTENT_TYPE, Metrics
-from gpt2_jax.serve.models import Models, Served
+from gpt2_jax.serve.models import Models
 from gpt2_jax.serve.pages import is_public
 from gpt2_jax.serve.security import HEALTH, Guard
+from gpt2_jax.serve.served import Served
 from gpt2_jax.serve.streaming import Events
 from gpt2_jax.serve.worker import State, unavailable
 
@@ -74,12 +75,12 @@ class _Api:
 
     async def complete(self, request: Request) -> Response:
         values = await self._values(request, completions.FIELDS)
-        model = await self._models.get(values["model"])
-        plan = await asyncio.to_thread(completions.plan, model, values)
-        answer = completions.Answer(model, plan)
-        job = Job(plan.requests, _client(request))
-        with contextlib.ExitStack() as ending:
+        async with self._models.using(values["model"]) as model:
+            plan = await asyncio.to_thread(completions.plan, model, values)
+            job = Job(plan.requests, _client(request))
             model.worker.submit(job)
+        answer = completions.Answer(model, plan)
+        with contextlib.ExitStack() as ending:
             ending.callback(model.worker.cancel, job)
             if not plan.stream:
                 return json_response(await unless_left(request, answer.whole(job)))
@@ -91,10 +92,10 @@ class _Api:
 
     async def score(self, request: Request) -> Response:
         values = await self._values(request, scores.FIELDS)
-        model = await self._models.get(values["model"])
-        scoring = await asyncio.to_thread(scores.plan, model, values)
-        job = Job(scoring.requests, _client(request))
-        model.worker.submit(job)
+        async with self._models.using(values["model"]) as model:
+            scoring = await asyncio.to_thread(scores.plan, model, values)
+            job = Job(scoring.requests, _client(request))
+            model.worker.submit(job)
         try:
             return json_response(await unless_left(request, scores.answer(model, scoring, job)))
         finally:
@@ -106,12 +107,7 @@ class _Api:
 
     async def show_model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        for entry in await asyncio.to_thread(self._models.listed):
-            if entry["id"] == name:
-                return json_response(entry)
-        raise ApiError(
-            404, f"there is no model {name[:80]!r}", param="model", code="model_not_found"
-        )
+        return json_response(await asyncio.to_thread(self._models.entry, name))
 
     async def tokenize(self, request: Request) -> Response:
         return await self._about_tokens(
@@ -124,8 +120,8 @@ class _Api:
         )
 
     async def tokenizer_info(self, request: Request) -> Response:
-        model = await self._models.get(request.query_params.get("model"))
-        return json_response(tokenization.tokenizer_info(model))
+        async with self._models.using(request.query_params.get("model")) as model:
+            return json_response(tokenization.tokenizer_info(model))
 
     async def health(self, request: Request) -> Response:
         for model in self._models.named.values():
@@ -146,8 +142,8 @@ class _Api:
         answer: Callable[[Served, dict[str, Any]], dict[str, Any]],
     ) -> Response:
         values = await self._values(request, known)
-        model = await self._models.get(values["model"])
-        return json_response(await asyncio.to_thread(answer, model, values))
+        async with self._models.using(values["model"]) as model:
+            return json_response(await asyncio.to_thread(answer, model, values))
 
     async def _values(self, request: Request, known: Sequence[fields.Field]) -> dict[str, Any]:
         return await read_values(request, known, self._policy)

@@ -18,7 +18,7 @@ from gpt2_jax.serve.errors import ApiError, wrong
 from gpt2_jax.serve.fields import Field
 from gpt2_jax.serve.job import Job
 from gpt2_jax.serve.logprobs import Assembler, Piece, lists
-from gpt2_jax.serve.models import Served
+from gpt2_jax.serve.served import Served
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 
 _STREAM_OPTIONS = (

@@ -17,7 +17,7 @@ from gpt2_jax.serve.errors import ApiError, wrong
 from gpt2_jax.serve.fields import Field
 from gpt2_jax.serve.job import Job
 from gpt2_jax.serve.logprobs import clamped
-from gpt2_jax.serve.models import Served
+from gpt2_jax.serve.served import Served
 
 FIELDS = (
     Field("model", "One of /v1/models.", **f.string(), required=True),

@@ -174,12 +174,10 @@ class Server(uvicorn.Server):
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        self._models.draining = True
         end = time.monotonic() + self._grace
         workers = [model.worker for model in self._models.all]
         warming = [worker for worker in workers if worker.state is State.WARMING]
-        for worker in workers:
-            worker.drain()
+        self._models.drain()
         while time.monotonic() < end and not all(worker.idle for worker in workers):
             await asyncio.sleep(0.02)
         for worker in workers:

@@ -9,7 +9,7 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.serve import fields as f
 from gpt2_jax.serve.errors import wrong
 from gpt2_jax.serve.fields import Field
-from gpt2_jax.serve.models import Served
+from gpt2_jax.serve.served import Served
 from gpt2_jax.tokenizers.vocabulary import END_OF_TEXT
 
 TOKENIZE_FIELDS = (

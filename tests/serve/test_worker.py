@@ -23,7 +23,7 @@ from gpt2_jax.inference.requests import Request
 from gpt2_jax.serve.app import Policy, make_app
 from gpt2_jax.serve.job import Job, Update
 from gpt2_jax.serve.metrics import Metrics
-from gpt2_jax.serve.models import Limits
+from gpt2_jax.serve.served import Limits
 from gpt2_jax.serve.worker import State
 from tests.serve.serving import CONTEXT, SLOTS, Client, Reply, chunks, joined, serving
 
