@@ -37,7 +37,12 @@ _MOST_PREFILLS = 4
 
 
 class Engine:
-    """Runs texts through the slots of one model."""
+    """Runs texts through the slots of one model.
+
+    Attributes:
+      num_slots: how many texts are generated at a time.
+      max_length: the most tokens of a text, prompt included.
+    """
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class Engine:
         if length > model.config.longest:
             raise UserError(f"max_length={length} exceeds {lengths.limit(model.config)}")
         self.max_length = length
+        self.num_slots = num_slots
         self._room = length if length <= _CHUNK else -(-length // SLOTS_OF_BLOCK) * SLOTS_OF_BLOCK
         self._texts: list[Choice | None] = [None] * num_slots
         self._waiting: collections.deque[list[Choice]] = collections.deque()
@@ -114,6 +120,19 @@ class Engine:
             prefill.choices.remove(choice)
             if not prefill.choices:
                 self._prefills.remove(prefill)
+
+    def close(self) -> None:
+        """Frees the memory of the device, also where an error still refers to it.
+
+        Texts are left as they are, and the engine cannot be used any more.
+        """
+        caches = [prefill.cache for prefill in self._prefills]
+        for array in jax.tree.leaves((self._slots, caches)):
+            array.delete()
+        self._texts = [None] * len(self._texts)
+        self._waiting.clear()
+        self._prefills.clear()
+        self._unread.clear()
 
     @property
     def busy(self) -> bool:
@@ -210,7 +229,8 @@ class Engine:
         logprobs: list[Logprobs] = []
         for drawn, first, count in found:
             # Tokens before the first of a last chunk were in the chunk before.
-            logprobs += listed(drawn.on_host().row(0), count)[first:]
+            most = choices[0].request.num_alternatives
+            logprobs += listed(drawn.on_host().row(0), count, most)[first:]
         for choice in choices:
             if not choice.finished:
                 choice.take_prompt(logprobs)

@@ -85,6 +85,14 @@ class SamplingOptions:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    def ends(self, of_tokenizer: Collection[int]) -> frozenset[int]:
+        """Returns all ids that end a text.
+
+        Args:
+          of_tokenizer: the tokenizer's, which `ignore_eos` leaves out.
+        """
+        return frozenset(self.stop_token_ids) | frozenset(() if self.ignore_eos else of_tokenizer)
+
 
 _RANGES = {
     "top_p": (0.0, 1.0),
@@ -151,9 +159,13 @@ def settings_of(options: SamplingOptions, ends: Collection[int], seed: int) -> S
     Raises:
       UserError: if more ids than `MOST_ENDS` end it.
     """
-    ids = sorted({*options.stop_token_ids, *(() if options.ignore_eos else ends)})
+    ids = sorted(options.ends(ends))
     if len(ids) > MOST_ENDS:
-        raise UserError(f"at most {MOST_ENDS} ids can end a text, not {len(ids)}")
+        named = len({*options.stop_token_ids})
+        own = " beside the model's own" if len(ids) > named else ""
+        raise UserError(
+            f"stop_token_ids must be at most {MOST_ENDS - len(ids) + named} ids{own}, not {named}"
+        )
     biases = dict(options.logit_bias)
     penalties = Penalties(
         np.float32(options.presence_penalty),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,10 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gpt2_jax.errors import did_you_mean
 from gpt2_jax.serve import completions, description, fields, scores, tokenization
+from gpt2_jax.serve.answer import Answer
 from gpt2_jax.serve.errors import ApiError
 from gpt2_jax.serve.exchange import Policy, json_response, read_values, unless_left
 from gpt2_jax.serve.explorer import Explorer
+from gpt2_jax.serve.fields import shown
 from gpt2_jax.serve.job import Job
 from gpt2_jax.serve.metrics import CONTENT_TYPE, Metrics
 from gpt2_jax.serve.models import Models
@@ -43,7 +46,7 @@ def make_app(
       policy: see there.
       explorer: of the same models and policy; without one there is no page.
     """
-    api = _Api(models, metrics, policy, has_explorer=explorer is not None)
+    api = _Api(models, metrics, policy, explorer)
     routes = [
         Route("/v1/completions", api.complete, methods=["POST"]),
         Route("/v1/score", api.score, methods=["POST"]),
@@ -68,10 +71,10 @@ class _Api:
     """Answers requests."""
 
     def __init__(
-        self, models: Models, metrics: Metrics, policy: Policy, *, has_explorer: bool
+        self, models: Models, metrics: Metrics, policy: Policy, explorer: Explorer | None
     ) -> None:
         self._models, self._metrics, self._policy = models, metrics, policy
-        self._has_explorer = has_explorer
+        self._description = description.openapi(explorer=explorer is not None)
 
     async def complete(self, request: Request) -> Response:
         values = await self._values(request, completions.FIELDS)
@@ -79,7 +82,7 @@ class _Api:
             plan = await asyncio.to_thread(completions.plan, model, values)
             job = Job(plan.requests, _client(request))
             model.worker.submit(job)
-        answer = completions.Answer(model, plan)
+        answer = Answer(model, plan)
         with contextlib.ExitStack() as ending:
             ending.callback(model.worker.cancel, job)
             if not plan.stream:
@@ -126,14 +129,16 @@ class _Api:
     async def health(self, request: Request) -> Response:
         for model in self._models.named.values():
             if model.worker.state is not State.READY:
-                raise unavailable(model.worker.state)
+                # A probe has its answer: it is not a request that was refused.
+                error = unavailable(model.worker.state)
+                return json_response(error.body(), error.status, error.headers)
         return json_response({"status": "ready"})
 
     async def show_metrics(self, request: Request) -> Response:
         return Response(self._metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     async def describe(self, request: Request) -> Response:
-        return json_response(description.openapi(explorer=self._has_explorer))
+        return json_response(self._description)
 
     async def _about_tokens(
         self,
@@ -155,7 +160,11 @@ class _Api:
 
     async def refuse_path(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        reasons = {404: "there is no such path", 405: f"this path has no {request.method}"}
+        path = request.url.path
+        reasons = {
+            404: f"there is no path {shown(path)}{_hint(path, self._description['paths'])}",
+            405: f"this path has no {request.method}",
+        }
         message = reasons.get(error.status_code, str(error.detail))
         headers = dict(error.headers or {})
         return await self.refuse(request, ApiError(error.status_code, message, headers=headers))
@@ -164,6 +173,18 @@ class _Api:
         # Starlette raises the error again, so that its traceback is in the server's log.
         message = "the server failed: its log has the reason"
         return await self.refuse(request, ApiError(500, message, code="internal_error"))
+
+
+def _hint(path: str, known: Collection[str]) -> str:
+    """Returns which path was probably meant: clients differ in what they put in front of it."""
+    path = path.rstrip("/")
+    bare = path.removeprefix("/v1")
+    if bare == "/chat/completions":
+        return ": there is no chat; send a prompt to /v1/completions"
+    meant = next((each for each in (f"/v1{bare}", bare) if each in known and each != path), None)
+    if path in known:
+        meant = path
+    return did_you_mean(path, known) if meant is None else f"; did you mean {meant!r}?"
 
 
 def _client(request: Request) -> str:

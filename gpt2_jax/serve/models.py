@@ -27,11 +27,16 @@ def named_models(words: Sequence[str]) -> dict[str, str]:
     """Returns {name: path} of the words `PATH` or `NAME=PATH`.
 
     Raises:
-      UserError: if two have the same name.
+      UserError: if a name has other characters than a name can have, or two have the same name.
     """
     models: dict[str, str] = {}
     for word in words:
         match = None if Path(word).exists() else _NAMED.fullmatch(word)
+        if not match and "=" in word and not Path(word).exists():
+            raise UserError(
+                f"--model {short_repr(word)} must be PATH or NAME=PATH: a name has letters, "
+                "digits and . _ - : /, and the path of a model follows"
+            )
         name, path = (match[1], match[2]) if match else (_name_of(word), word)
         if name in models:
             raise UserError(f"two models are named {name}: name them, as in --model NAME={path}")

@@ -99,7 +99,6 @@ def served(name: str, model: load_lib.Model, limits: Limits, metrics: Metrics) -
     )
     worker = Worker(
         make_engine,
-        num_slots=limits.num_slots,
         observer=metrics.of_model(name),
         queue_seconds=limits.queue_seconds,
     )

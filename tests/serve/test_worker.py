@@ -285,8 +285,10 @@ def test_a_step_that_fails_is_told_and_the_next_request_is_fine() -> None:
 def test_a_failure_behind_the_status_is_an_event(client: Client) -> None:
     with _slow(client), _threads() as start:
         future = start(client.post, "/v1/completions", model="tiny", **_LONG, stream=True)
-        _until(lambda: client.engine.num_running == 1 and client.worker._active[0].seen[0] > 20)
-        client.worker._active[0].job.fail(_error())
+        _until(
+            lambda: client.engine.num_running == 1 and client.worker._running.parts[0].seen[0] > 20
+        )
+        client.worker._running.parts[0].job.fail(_error())
         reply = future.result()
     events = reply.body.decode().split("\n\n")
     assert reply.status == 200
@@ -309,7 +311,7 @@ def test_a_server_that_ends_finishes_what_runs_and_refuses_the_rest() -> None:
             gate.clear()
             queued = start(client.post, "/v1/completions", model="tiny")
             _until(lambda: len(client.worker._queue) == 1)
-            loop = client.worker._active[0].job._loop
+            loop = client.worker._running.parts[0].job._loop
             loop.call_soon_threadsafe(client.server.drain)
             reply = queued.result()
             assert (reply.status, reply.error["code"]) == (503, "draining")
