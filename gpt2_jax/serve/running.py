@@ -59,12 +59,8 @@ class Running:
         self.parts = (*self.parts, part)
 
     def begin(self, part: Part) -> None:
-        """Gives a prompt to the engine; raises what the engine raises, and lets the prompt go."""
-        try:
-            part.choices = self.engine.submit(part.request)
-        except Exception:
-            self._remove(part)
-            raise
+        """Gives a prompt to the engine, and raises what the engine raises."""
+        part.choices = self.engine.submit(part.request)
         part.seen, part.open = [0] * len(part.choices), set(range(len(part.choices)))
 
     def drop(self, job: Job) -> None:
@@ -83,9 +79,10 @@ class Running:
         self.engine.step()
         now, unread = time.monotonic(), []
         for part in self.parts:
-            # A prompt of an ended job was dropped together with another one of it.
-            if not part.job.ended and not self._publish(part, now):
-                part.job.fail(ApiError(408, "the response is read too slowly", code="slow_reader"))
+            if part.job.ended:  # perhaps together with another prompt, just now
+                self.drop(part.job)
+            elif not self._publish(part, now):
+                part.job.fail(ApiError(408, "the answer is read too slowly", code="slow_reader"))
                 self.drop(part.job)
                 unread.append(part.job)
         return unread

@@ -72,7 +72,8 @@ class Worker:
         self._most_queued, self._queue_seconds = most_queued, queue_seconds
         self._state = State.WARMING
         self._changed = threading.Condition()
-        # These, and the state, are guarded by `_changed`, as is the way from the queue to what runs.
+        # These and the state are guarded by `_changed`. So is the way of a prompt from the queue to
+        # `_running`, of which only the thread changes anything.
         self._queue: FairQueue[Part] = FairQueue()
         self._cancelled: list[Job] = []
         self._stopping = False
@@ -240,6 +241,9 @@ class Worker:
             except Exception as error:
                 print_stderr("".join(traceback.format_exception(error)))
                 part.job.fail(_failed(error))
+                self._running.drop(part.job)
+                with self._changed:
+                    self._queue.remove(part.job.parts)
 
     def _step(self) -> None:
         for job in self._running.step():
