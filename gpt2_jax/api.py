@@ -77,11 +77,12 @@ class LanguageModel:
       config: the whole config of the run that made the model.
       tokenizer: see `gpt2_jax.tokenizers.tokenizer.Tokenizer`.
       params: the parameters, unrolled over layers, in the compute dtype.
+      step: the training step that they are of; 0 if it is unknown.
     """
 
     def __init__(self, model: Model) -> None:
         """Prepares a model, as `gpt2_jax.formats.load` reads it, for decoding."""
-        self.config, self.tokenizer = model.config, model.tokenizer
+        self.config, self.tokenizer, self.step = model.config, model.tokenizer, model.step
         self._decoder = build_decoder(model.config.model, model.config.compute)
         self.params = generate_lib.decode_params(self._decoder, model.params)
 

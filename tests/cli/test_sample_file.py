@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 
+from gpt2_jax.cli import sample_record
 from gpt2_jax.cli.main import main
-from tests.inference.tiny import make_run
+from gpt2_jax.errors import UserError
+from gpt2_jax.inference.bulk import SLOTS
+from gpt2_jax.inference.sampling import SamplingOptions
+from tests.inference.tiny import make_run, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +106,82 @@ def test_a_wrong_line_is_named_before_anything_is_written(
 
 
 @pytest.mark.usefixtures("folder")
+def test_results_made_with_anything_else_are_refused(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(_words(model)) == 0
+    whole, prompts = Path("out.jsonl").read_bytes(), Path("in.jsonl").read_text()
+    begun = whole[: whole.index(b"\n") + 1]
+    Path("out.jsonl").write_bytes(begun)
+    other = str(make_run(tmp_path / "other", seed=1))
+    capsys.readouterr()
+    _refused(_words(model, "--seed", "3"), "were made with --seed 0, not 3: give what", capsys)
+    _refused(_words(other), "made with another model, step 2 (fingerprint ", capsys)
+    Path("in.jsonl").write_text(prompts.replace('"id": 7', '"id": 70'))
+    _refused(_words(model), "made with other --prompts from line 8 on: give what they", capsys)
+    Path("in.jsonl").write_text(prompts)
+    assert Path("out.jsonl").read_bytes() == begun
+    assert main(_words(model)) == 0
+    assert Path("out.jsonl").read_bytes() == whole
+    capsys.readouterr()
+    Path("out.jsonl.settings.json").unlink()
+    _refused(_words(model), "out.jsonl.settings.json does not say what they were", capsys)
+
+
+def test_all_that_differs_is_named(tmp_path: Path) -> None:
+    config = tiny_config()
+    settings = {"num_slots": None, "seed": 0, "stop": [], "options": SamplingOptions()}
+    prompts = [{"prompt": "a"}, {"prompt": "b"}]
+
+    def record(step: int = 1, ema: bool = False, lines: Any = prompts, **changes: Any) -> Any:
+        model = SimpleNamespace(step=step, config=config, params={"a": jnp.full(3, step)})
+        return sample_record.made_with(model, lines, settings | changes, ema=ema)
+
+    out = tmp_path / "out"
+    sample_record.write(out, record())
+    sample_record.check(out, record(num_slots=SLOTS))
+    for now, message in (
+        (record(2), "another model, step 1 (fingerprint "),
+        (record(2, ema=True), "with --ema False, not True: give"),
+        (record(seed=3, num_slots=4), "with --seed 0, not 3, --slots 8, not 4: give"),
+        (record(options=SamplingOptions(top_k=4)), "with --top_k 0, not 4: give"),
+        (record(options=SamplingOptions(logit_bias={3: 1})), "--logit_bias [], not [[3, 1.0]]"),
+        (record(stop=["x"]), "with --stop [], not ['x']: give"),
+        (record(lines=[*prompts, {"prompt": "c"}]), "with 2 --prompts, not 3: give"),
+        (record(lines=[prompts[0], {"prompt": "c"}]), "other --prompts from line 2 on: give"),
+    ):
+        with pytest.raises(UserError) as error:
+            sample_record.check(out, now)
+        assert message in str(error.value)
+    for damaged in (b"", b"[]", b'{"model": {}}', b'{"model": 1, "flags": 2, "prompts": 3}'):
+        Path(f"{out}.settings.json").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"out.settings.json does not say what they were made"):
+            sample_record.check(out, record())
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("in.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "ab"}\n')
+    Path("in.txt").write_bytes(b"\xef\xbb\xbfab")
+    assert main(_words(model)) == 0
+    assert _lines("out.jsonl")[0]["prompt"] == "ab"
+    capsys.readouterr()
+    words = ["--max_new_tokens", "12", "--num_samples", "2", "--slots", "3", "--json"]
+    assert main(["sample", "--model", model, "--prompt_file", "in.txt", *words]) == 0
+    assert json.loads(capsys.readouterr().out) == _lines("out.jsonl")[0]
+
+
+def _refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("folder")
 def test_results_of_other_prompts_and_flags_that_do_not_go_together_are_refused(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,8 +194,4 @@ def test_results_of_other_prompts_and_flags_that_do_not_go_together_are_refused(
         ([*_words(model)[:4], "none", "--out", "a"], "cannot read --prompts none"),
         ([*_words(model)[:6], "none/a"], "cannot write --out none/a"),
     ):
-        assert main(words) == 2
-        out, err = capsys.readouterr()
-        assert not out
-        assert message in err
-        assert err.count("\n") == 1
+        _refused(words, message, capsys)
