@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from gpt2_jax.cli import DTYPE_HELP, EMA_HELP, compilation_cache
+from gpt2_jax.cli import DTYPE_HELP, EMA_HELP, MODEL_HELP, compilation_cache
 from gpt2_jax.config.compute import DTYPES
 from gpt2_jax.errors import UserError, print_stderr, warn
 from gpt2_jax.files.extras import import_extra
@@ -29,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="[NAME=]M",
-        help="a run's workdir, a step's folder, or a folder in another format, and the name that "
-        "requests give it; may be repeated",
+        help=f"{MODEL_HELP}; NAME is what requests call it; may be repeated",
     )
     parser.add_argument("--ema", action="store_true", help=EMA_HELP)
     parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
