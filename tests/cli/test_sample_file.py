@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,13 +24,35 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_run(tmp_path_factory.mktemp("sample") / "run"))
 
 
+_PROMPTS = [{"prompt": "x" * (i % 5), "id": i} for i in range(10)]
+_PROMPTS[4] = {"prompt_tokens": [97, 98], "id": "é"}
+_INPUT = "".join(json.dumps(line) + "\n" for line in _PROMPTS)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    lines = [{"prompt": "x" * (i % 5), "id": i} for i in range(10)]
-    lines[4] = {"prompt_tokens": [97, 98], "id": "é"}
-    Path("in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path("in.jsonl").write_text(_INPUT)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def results(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results of all prompts, and what they were made with."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = tmp_path_factory.mktemp("results")
+        patch.chdir(made)
+        Path("in.jsonl").write_text(_INPUT)
+        assert main(_words(model)) == 0
+    return made
+
+
+@pytest.fixture
+def finished(folder: Path, results: Path, capsys: pytest.CaptureFixture[str]) -> bytes:
+    """The content of out.jsonl, which lies in the current folder with its settings."""
+    shutil.copytree(results, folder, dirs_exist_ok=True)
+    capsys.readouterr()
+    return Path("out.jsonl").read_bytes()
 
 
 def _words(model: str, *more: str) -> list[str]:
@@ -41,35 +64,32 @@ def _lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(name).read_text().splitlines()]
 
 
-@pytest.mark.usefixtures("folder")
 def test_results_come_in_order_and_a_second_start_goes_on(
-    model: str, capsys: pytest.CaptureFixture[str]
+    model: str, finished: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(_words(model)) == 0
-    out, err = capsys.readouterr()
-    assert out == "out.jsonl has the results of 10 prompts, 0 of them from an earlier start\n"
-    assert not err
-    whole = Path("out.jsonl").read_bytes()
-    results = _lines("out.jsonl")
-    for line, result in zip(_lines("in.jsonl"), results, strict=True):
+    for line, result in zip(_PROMPTS, _lines("out.jsonl"), strict=True):
         samples = result.pop("samples")
         assert result == line
         assert [sample.keys() for sample in samples] == [{"text", "tokens", "finish_reason"}] * 2
         assert samples[0] != samples[1]
-    cut = whole.index(b"\n", whole.index(b'"id": 6')) + 1
-    for left in (whole[: cut + 7], whole[:cut], b"", whole):
+    cut = finished.index(b"\n", finished.index(b'"id": 6')) + 1
+    for left in (finished[: cut + 7], b"", finished):
         Path("out.jsonl").write_bytes(left)
         assert main(_words(model)) == 0
-        assert Path("out.jsonl").read_bytes() == whole
-        assert f" {left.count(bytes([10]))} of them from" in capsys.readouterr().out
+        assert Path("out.jsonl").read_bytes() == finished
+        out, err = capsys.readouterr()
+        count = left.count(b"\n")
+        assert (
+            out
+            == f"out.jsonl has the results of 10 prompts, {count} of them from an earlier start\n"
+        )
+        assert not err
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("finished")
 def test_the_first_line_is_what_its_prompt_gives(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(_words(model)) == 0
-    capsys.readouterr()
     words = ["sample", "--model", model, "--json", "--num_samples", "2", "--max_new_tokens", "12"]
     assert main(words) == 0
     (first, *_), alone = _lines("out.jsonl"), json.loads(capsys.readouterr().out)
@@ -105,27 +125,20 @@ def test_a_wrong_line_is_named_before_anything_is_written(
     assert not Path("out.jsonl").exists()
 
 
-@pytest.mark.usefixtures("folder")
 def test_results_made_with_anything_else_are_refused(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, finished: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(_words(model)) == 0
-    whole, prompts = Path("out.jsonl").read_bytes(), Path("in.jsonl").read_text()
-    begun = whole[: whole.index(b"\n") + 1]
+    begun = finished[: finished.index(b"\n") + 1]
     Path("out.jsonl").write_bytes(begun)
     other = str(make_run(tmp_path / "other", seed=1))
-    capsys.readouterr()
     _refused(_words(model, "--seed", "3"), "were made with --seed 0, not 3: give what", capsys)
     _refused(_words(other), "made with another model, step 2 (fingerprint ", capsys)
-    Path("in.jsonl").write_text(prompts.replace('"id": 7', '"id": 70'))
+    Path("in.jsonl").write_text(_INPUT.replace('"id": 7', '"id": 70'))
     _refused(_words(model), "made with other --prompts from line 8 on: give what they", capsys)
-    Path("in.jsonl").write_text(prompts)
-    assert Path("out.jsonl").read_bytes() == begun
-    assert main(_words(model)) == 0
-    assert Path("out.jsonl").read_bytes() == whole
-    capsys.readouterr()
+    Path("in.jsonl").write_text(_INPUT)
     Path("out.jsonl.settings.json").unlink()
     _refused(_words(model), "out.jsonl.settings.json does not say what they were", capsys)
+    assert Path("out.jsonl").read_bytes() == begun
 
 
 def test_all_that_differs_is_named(tmp_path: Path) -> None:
