@@ -227,9 +227,11 @@ def check_length(config: ModelConfig, prompt_tokens: int, max_new_tokens: int) -
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
     if prompt_tokens + max_new_tokens > config.longest:
+        slides = prompt_tokens < config.longest  # it needs room for one more token
+        way_out = "lower max_new_tokens, or let the text go on with --context_overflow slide"
         raise UserError(
             f"prompt of {prompt_tokens} tokens + max_new_tokens={max_new_tokens} exceed "
-            f"{lengths.limit(config)}; shorten the prompt or lower max_new_tokens"
+            f"{lengths.limit(config)}; shorten the prompt{f', {way_out}' if slides else ''}"
         )
 
 

@@ -86,7 +86,8 @@ class Request:
         if not self.slide and count + self.max_new_tokens > max_length:
             raise UserError(
                 f"prompt of {count} tokens + max_new_tokens={self.max_new_tokens} exceed "
-                f"{max_length} tokens; shorten the prompt or lower max_new_tokens"
+                f"{max_length} tokens; shorten the prompt, lower max_new_tokens, or let the text "
+                "go on with --context_overflow slide"
             )
         settings_of(options, ends, self.seed)
 

@@ -150,7 +150,7 @@ def test_an_address_that_others_reach_is_warned_of_unless_keys_are_asked_for(
         (("--slots", "0"), "--slots must be between 1 and 256"),
         (("--grace", "nan"), "--grace must be between"),
         (("--max_length", "1"), "--max_length must be at least 2"),
-        (("--max_length", "33"), "max_length=33 exceeds"),
+        (("--max_length", "33"), "give 32 at most, and let requests go on beyond"),
         (("--host", ""), "must not be empty"),
         (("--model", "RUN"), "two models are named small"),
         (("--model", "other=/nowhere"), "no model at /nowhere"),
