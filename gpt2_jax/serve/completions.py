@@ -32,21 +32,36 @@ FIELDS = (
     ),
     Field("max_tokens", "The most tokens to draw; 0 only with echo.", **k.integer(0), default=16),
     Field("n", "Choices of each prompt.", **k.integer(1, k.MOST_CHOICES), default=1),
-    Field("temperature", "0 is greedy.", **k.number(0, 2), default=1.0),
-    Field("top_p", "Keep the fewest tokens of this probability.", **k.number(0, 1), default=1.0),
-    Field("top_k", "Keep so many tokens; 0 and -1 keep all.", **k.integer(-1), default=0),
-    Field("min_p", "Keep tokens so probable beside the best.", **k.number(0, 1), default=0.0),
+    Field("temperature", "0 is greedy.", **k.sampling("temperature"), default=1.0),
     Field(
-        "presence_penalty", "Subtract from tokens generated before.", **k.number(-2, 2), default=0.0
+        "top_p", "Keep the fewest tokens of this probability.", **k.sampling("top_p"), default=1.0
     ),
-    Field("frequency_penalty", "Subtract for each time generated.", **k.number(-2, 2), default=0.0),
+    Field("top_k", "Keep so many tokens; 0 and -1 keep all.", **k.sampling("top_k"), default=0),
+    Field("min_p", "Keep tokens so probable beside the best.", **k.sampling("min_p"), default=0.0),
+    Field(
+        "presence_penalty",
+        "Subtract from tokens generated before.",
+        **k.sampling("presence_penalty"),
+        default=0.0,
+    ),
+    Field(
+        "frequency_penalty",
+        "Subtract for each time generated.",
+        **k.sampling("frequency_penalty"),
+        default=0.0,
+    ),
     Field(
         "repetition_penalty",
         "Divide the logits of tokens in prompt and text.",
-        **k.number(0, 10, above=True),
+        **k.sampling("repetition_penalty"),
         default=1.0,
     ),
-    Field("no_repeat_ngram_size", "Let no n-gram occur twice.", **k.integer(0), default=0),
+    Field(
+        "no_repeat_ngram_size",
+        "Let no n-gram occur twice.",
+        **k.sampling("no_repeat_ngram_size"),
+        default=0,
+    ),
     Field("logit_bias", "{id: added to its logit}.", **k.biases(MOST_BIASES), default={}),
     Field("logprobs", "List tokens, with so many alternatives.", **k.integer(0, MOST_LOGPROBS)),
     Field("echo", "Begin the text with the prompt.", **k.boolean(), default=False),
@@ -162,9 +177,6 @@ def _check_together(values: Mapping[str, Any]) -> None:
 def _options(values: Mapping[str, Any]) -> SamplingOptions:
     names = {field.name for field in dataclasses.fields(SamplingOptions)}
     chosen = {name: value for name, value in values.items() if name in names}
-    chosen["top_k"] = max(0, values["top_k"])
-    if values["temperature"] < 1e-30:
-        chosen["temperature"] = 0.0  # the quotient would not be finite
     try:
         return SamplingOptions(**chosen)
     except UserError as error:

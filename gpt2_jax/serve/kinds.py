@@ -5,9 +5,11 @@ A check takes the field's name and a value, and returns what the server uses or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from gpt2_jax.config.arguments import SAMPLING_RANGES
 from gpt2_jax.serve.errors import ApiError, wrong
 from gpt2_jax.serve.fields import Field, object_schema, parse, shown, with_kind
 
@@ -45,6 +47,14 @@ def number(low: float, high: float, *, above: bool = False) -> dict[str, Any]:
 
     limits = {"exclusiveMinimum" if above else "minimum": low, "maximum": high}
     return {"schema": {"type": "number", **limits}, "check": check}
+
+
+def sampling(name: str) -> dict[str, Any]:
+    """Returns the schema and the check of a number of `SamplingOptions`, in its range."""
+    low, high = SAMPLING_RANGES[name]
+    if math.isinf(high):
+        return integer(int(low))
+    return number(low, high, above=name == "repetition_penalty")
 
 
 def boolean() -> dict[str, Any]:

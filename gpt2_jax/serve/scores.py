@@ -100,7 +100,8 @@ def _pair(
         except UserError as error:
             raise wrong(name, str(error)) from None
         if not second:
-            raise wrong(name, f"{name} must not be empty")
+            reason = "adds no token to context: both are encoded as one text"
+            raise wrong(name, f"{name} {reason if continuation else 'must not be empty'}")
         return [*first], [*second]
     return prompt_ids(model, "context", context), prompt_ids(model, name, continuation)
 

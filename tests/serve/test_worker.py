@@ -330,6 +330,7 @@ def test_a_server_that_is_not_ready_says_so() -> None:
         with serving(ready=False) as client:
             for reply in (client.get("/healthz"), client.post("/v1/completions", model="tiny")):
                 assert (reply.status, reply.error["code"]) == (503, "warming")
+            assert client.metric("requests_rejected_total", code="503") == 1  # not the probe
             assert client.get("/v1/models").status == 200
             release.set()
             _until(lambda: client.worker.state is State.READY)
