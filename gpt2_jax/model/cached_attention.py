@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from gpt2_jax.model.attention import MASKED, seen
 
-BLOCK = 128
+BLOCK_SLOTS = 128
 """Slots of a block. A cache of another multiple of slots is one block."""
 
 
@@ -38,7 +38,7 @@ def cached_attention(
       [B, T, H, K] in the dtype of v.
     """
     (B, T, H, K), S = q_BxTxHxK.shape, k_BxHxSxK.shape[2]
-    size = BLOCK if S % BLOCK == 0 else S
+    size = BLOCK_SLOTS if S % BLOCK_SLOTS == 0 else S
     q_BxTxHxK = q_BxTxHxK * scale
 
     def add_block(i: jax.Array, carry: Any) -> Any:

@@ -18,6 +18,12 @@ from gpt2_jax.serve.fields import Field, shown
 from gpt2_jax.serve.served import Served
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 
+
+def _sampling(name: str, text: str) -> Field:
+    """Returns the field of a number of `SamplingOptions`, with its range and default."""
+    return Field(name, text, **k.sampling(name), default=getattr(SamplingOptions, name))
+
+
 _STREAM_OPTIONS = (
     Field("include_usage", "Send a last chunk with the usage.", **k.boolean(), default=False),
     Field("include_obfuscation", "Is ignored.", **k.anything()),
@@ -32,36 +38,14 @@ FIELDS = (
     ),
     Field("max_tokens", "The most tokens to draw; 0 only with echo.", **k.integer(0), default=16),
     Field("n", "Choices of each prompt.", **k.integer(1, k.MOST_CHOICES), default=1),
-    Field("temperature", "0 is greedy.", **k.sampling("temperature"), default=1.0),
-    Field(
-        "top_p", "Keep the fewest tokens of this probability.", **k.sampling("top_p"), default=1.0
-    ),
-    Field("top_k", "Keep so many tokens; 0 and -1 keep all.", **k.sampling("top_k"), default=0),
-    Field("min_p", "Keep tokens so probable beside the best.", **k.sampling("min_p"), default=0.0),
-    Field(
-        "presence_penalty",
-        "Subtract from tokens generated before.",
-        **k.sampling("presence_penalty"),
-        default=0.0,
-    ),
-    Field(
-        "frequency_penalty",
-        "Subtract for each time generated.",
-        **k.sampling("frequency_penalty"),
-        default=0.0,
-    ),
-    Field(
-        "repetition_penalty",
-        "Divide the logits of tokens in prompt and text.",
-        **k.sampling("repetition_penalty"),
-        default=1.0,
-    ),
-    Field(
-        "no_repeat_ngram_size",
-        "Let no n-gram occur twice.",
-        **k.sampling("no_repeat_ngram_size"),
-        default=0,
-    ),
+    _sampling("temperature", "0 is greedy."),
+    _sampling("top_p", "Keep the fewest tokens of this probability."),
+    _sampling("top_k", "Keep so many tokens; 0 and -1 keep all."),
+    _sampling("min_p", "Keep tokens so probable beside the best."),
+    _sampling("presence_penalty", "Subtract from tokens generated before."),
+    _sampling("frequency_penalty", "Subtract for each time generated."),
+    _sampling("repetition_penalty", "Divide the logits of tokens in prompt and text."),
+    _sampling("no_repeat_ngram_size", "Let no n-gram occur twice."),
     Field("logit_bias", "{id: added to its logit}.", **k.biases(MOST_BIASES), default={}),
     Field("logprobs", "List tokens, with so many alternatives.", **k.integer(0, MOST_LOGPROBS)),
     Field("echo", "Begin the text with the prompt.", **k.boolean(), default=False),
