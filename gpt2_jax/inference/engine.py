@@ -60,7 +60,7 @@ class Engine:
           params: parameters of `generate.decode_params`.
           tokenizer: of the model.
           num_slots: how many texts are generated at a time, at least 1. Bits of a text depend on
-            it.
+            it and on `max_length`, which is the room of a slot.
           max_length: the most tokens of a text, prompt included; by default the context.
           fill_first: whether all free slots are filled before the next block, which takes a list of
             texts the least time in all; otherwise a prompt delays the other texts by one chunk.

@@ -95,7 +95,8 @@ def generate(
       stop: strings that end a sample and are not part of it.
       seed: the same seed gives the same samples; from 0 to 2^32 - 1.
       num_slots: how many texts are generated at a time; by default as many as prompts, up to
-        `MOST_SLOTS`. Bits of a text depend on it, and on nothing else that is generated with it.
+        `MOST_SLOTS`. Bits of a text depend on it and on the room of a slot, which follows from the
+        longest text of the call, but not on what else is generated.
       context_overflow: what happens to a text for which the model has no more positions: "error"
         refuses the request, "slide" reads the last half of the text again and goes on behind it.
 

@@ -31,7 +31,9 @@ def cached_attention(
     """Returns softmax(scale q k^T) v, where a query in slot s sees the slots 0..s.
 
     Args:
-      slots_BxT: slot of each query.
+      q_BxTxHxK, k_BxHxSxK, v_BxHxSxK: queries, and the keys and values of the cache, whose slots
+        0..s must have been written; the others may hold anything finite.
+      slots_BxT: int32, slot of each query, below S: a larger one is not noticed.
       scale, precision, window, bias_BxHxTxS: see `attention.reference_attention`.
 
     Returns:

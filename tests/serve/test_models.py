@@ -31,6 +31,9 @@ def test_models_are_named_by_their_folders_or_by_hand(
     assert named_models(["checkpoints/best"]) == {"small@best": "checkpoints/best"}
     with pytest.raises(UserError, match="two models are named small"):
         named_models([str(saved_run), str(saved_run)])
+    for word in ("a b=runs/x", "=runs/x", "small="):
+        with pytest.raises(UserError, match="must be PATH or NAME=PATH: a name has letters"):
+            named_models([word])
 
 
 def test_the_best_steps_of_two_runs_have_two_names(tmp_path: Path) -> None:

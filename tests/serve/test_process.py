@@ -110,9 +110,13 @@ def test_a_port_that_is_taken_is_found_before_the_model_is_read(
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         assert main(["serve", "--model", "/nowhere", "--port", port]) == 2
-    assert f"cannot listen on 127.0.0.1 port {port}: Address already" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already" in error
+    assert "choose another --port" in error
     assert main(["serve", "--model", "/nowhere", "--host", "no.such.host.example"]) == 2
-    assert "cannot listen on no.such.host.example" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "cannot listen on no.such.host.example" in error
+    assert "--host must name this machine" in error
 
 
 @pytest.mark.parametrize(
