@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gpt2_jax.errors import UserError
 from gpt2_jax.serve import models as models_lib
-from gpt2_jax.serve.models import named_models
+from gpt2_jax.serve.metrics import Metrics
+from gpt2_jax.serve.models import Models, named_models
+from gpt2_jax.serve.served import Limits
 from tests.serve.serving import (
     CONTEXT,
     Client,
@@ -56,6 +60,18 @@ def test_the_best_steps_of_two_runs_have_two_names(tmp_path: Path) -> None:
     assert named_models(["checkpoints/best"]) == {"best": "checkpoints/best"}
     with pytest.raises(UserError, match="two models are named a@best"):
         named_models(words[:1] * 2)
+
+
+def test_a_step_that_is_named_by_its_folder_is_listed_once(saved_run: Path) -> None:
+    def served(name: str, step: int) -> Any:
+        path = saved_run / "checkpoints" / str(step)
+        return SimpleNamespace(
+            name=name, path=path, created=1, worker=SimpleNamespace(max_length=9)
+        )
+
+    models = Models([served("small", 4), served("small@2", 2)], Limits(), Metrics())
+    assert [entry["id"] for entry in models.listed()] == ["small", "small@4", "small@2"]
+    assert models.entry("small@2")["id"] == "small@2"
 
 
 def test_a_model_without_a_run_has_no_steps(client: Client) -> None:
