@@ -71,7 +71,7 @@ class Engine:
           UserError: for a length that the model cannot compute.
         """
         self._model, self._params, self._tokenizer = model, params, tokenizer
-        self._place, self._fill_first = Placement(params, mesh), fill_first
+        self._fill_first = fill_first
         length = model.config.context_length if max_length is None else max_length
         if length > model.config.longest:
             raise UserError(f"max_length={length} exceeds {lengths.limit(model.config)}")
@@ -80,6 +80,7 @@ class Engine:
         self._room = length if length <= _CHUNK else -(-length // BLOCK_SLOTS) * BLOCK_SLOTS
         self._texts: list[Choice | None] = [None] * num_slots
         self._waiting: collections.deque[list[Choice]] = collections.deque()
+        self._place = Placement(params, mesh)
         self._reader = Reader(model, params, self._room, self._place)
         # Each of these waits for a result of the device, and hands it to the texts.
         self._unread: collections.deque[Callable[[], None]] = collections.deque()

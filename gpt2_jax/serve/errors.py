@@ -82,14 +82,14 @@ class ApiError(Exception):
         }
 
 
-def wrong(name: str | None, message: str, code: str = "invalid_value") -> ApiError:
+def wrong(name: str | None, message: str) -> ApiError:
     """Returns the error of status 400 about a field, or about an entry such as `prompt[3]`."""
-    return ApiError(400, message, param=name and name.partition("[")[0], code=code)
+    return ApiError(400, message, param=name and name.partition("[")[0], code="invalid_value")
 
 
 def too_long(name: str, message: str) -> ApiError:
-    """Returns the error of status 400 about a text that has no room in a slot."""
-    return wrong(name, message, code="context_length_exceeded")
+    """Returns the error of status 400 about a text that has no room in a slot; see `wrong`."""
+    return ApiError(400, message, param=name.partition("[")[0], code="context_length_exceeded")
 
 
 def to_json(value: Any) -> bytes:
