@@ -158,7 +158,7 @@ def test_at_most_so_many_ids_end_a_text() -> None:
     assert ends.tolist() == [3, 5, 7, *[-1] * (MOST_ENDS - 3)]
     ends = settings_of(SamplingOptions(stop_token_ids=[5], ignore_eos=True), {7}, 0).ends_BxE
     assert ends.tolist() == [5, *[-1] * (MOST_ENDS - 1)]
-    with pytest.raises(UserError, match="at most 16 ids can end a text, not 17"):
+    with pytest.raises(UserError, match="at most 15 ids beside the model's own, not 16"):
         settings_of(SamplingOptions(stop_token_ids=range(16)), {16}, 0)
 
 
