@@ -53,8 +53,9 @@ def load(model: str | Path, *, ema: bool = False, dtype: str | None = None) -> L
     cache otherwise; see `gpt2_jax.parallel.compilation_cache`.
 
     Args:
-      model: a run's workdir (its newest good step is loaded), the folder of one step, a folder in
-        Hugging Face's format or of OpenAI's release, or the id of a model on the Hugging Face hub.
+      model: a run's workdir (its newest good step is loaded), the folder of one step,
+        `RUN/checkpoints/best`, a folder in Hugging Face's, OpenAI's or PEFT's format, or the id of
+        a model on the Hugging Face hub.
       ema: whether to load the average of the parameters in their place, which a run with
         `optimizer.ema_decay` keeps.
       dtype: of weights and products: "float32", "bfloat16", which halves the bytes that are read
@@ -77,11 +78,12 @@ class LanguageModel:
       config: the whole config of the run that made the model.
       tokenizer: see `gpt2_jax.tokenizers.tokenizer.Tokenizer`.
       params: the parameters, unrolled over layers, in the compute dtype.
+      step: the training step that they are of; 0 if it is unknown.
     """
 
     def __init__(self, model: Model) -> None:
         """Prepares a model, as `gpt2_jax.formats.load` reads it, for decoding."""
-        self.config, self.tokenizer = model.config, model.tokenizer
+        self.config, self.tokenizer, self.step = model.config, model.tokenizer, model.step
         self._decoder = build_decoder(model.config.model, model.config.compute)
         self.params = generate_lib.decode_params(self._decoder, model.params)
 

@@ -8,7 +8,9 @@ import re
 import shlex
 from pathlib import Path
 
+from gpt2_jax.cli import main
 from gpt2_jax.cli.verb import parse
+from gpt2_jax.errors import Gpt2JaxError
 from gpt2_jax.serve import completions, description, errors
 from gpt2_jax.serve.metrics import Metrics
 from gpt2_jax.serve.worker import State
@@ -24,6 +26,15 @@ def test_every_test_that_the_page_on_reliability_names_exists():
     for path, name in named:
         content = (_ROOT / "tests" / path).read_text(encoding="utf-8")
         assert not name or f"def {name}(" in content, f"{path}::{name}"
+
+
+def test_the_readme_has_every_exit_status_but_those_of_success_and_mistakes():
+    text = (_ROOT / "README.md").read_text(encoding="utf-8").partition("| status | meaning |")[2]
+    named = re.findall(r"^\| ([\d, ]+) \|", text, re.MULTILINE)
+    statuses = {int(status) for cell in named for status in cell.split(", ")}
+    kinds = {kind.exit_status for kind in Gpt2JaxError.__subclasses__()}
+    signals = {main._INTERRUPTED, main._BROKEN_PIPE, main._TERMINATED}
+    assert statuses == {1} | kinds - {2} | signals
 
 
 _SERVING = (_ROOT / "docs" / "serving.md").read_text(encoding="utf-8")

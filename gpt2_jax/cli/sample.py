@@ -58,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="FILE",
         help="where the results of --prompts go, in order: each line with its samples. If there is "
-        "such a file, the same command goes on behind its last whole line",
+        "such a file, the same command goes on behind its last whole line. FILE.settings.json says "
+        "what they were made with, and a start with anything else is refused",
     )
     parser.add_argument(
         "--num_samples", type=int, default=1, metavar="N", help="how many samples; default: 1"
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     model = api.load(args.model, ema=args.ema, dtype=args.dtype)
     if prompts is not None:
         settings = _settings(args, options) | {"num_samples": args.num_samples}
-        sample_file.run(model, prompts, args.out, settings)
+        sample_file.run(model, prompts, args.out, settings, ema=args.ema)
         return 0
     if args.interactive:
         return _converse(model, args, options)

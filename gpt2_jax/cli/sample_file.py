@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2_jax.cli import sample_record
 from gpt2_jax.errors import UserError
 from gpt2_jax.files.lfs import refuse_lfs_pointer
 from gpt2_jax.files.paths import local_path
@@ -14,7 +16,14 @@ from gpt2_jax.files.paths import local_path
 _KEYS = ("prompt", "prompt_tokens")
 
 
-def run(model: Any, prompts: list[dict[str, Any]], out: str, settings: Mapping[str, Any]) -> None:
+def run(
+    model: Any,
+    prompts: list[dict[str, Any]],
+    out: str,
+    settings: Mapping[str, Any],
+    *,
+    ema: bool = False,
+) -> None:
     """Appends a line with the samples of each prompt that the file of results does not have yet.
 
     Args:
@@ -22,17 +31,26 @@ def run(model: Any, prompts: list[dict[str, Any]], out: str, settings: Mapping[s
       prompts: of `read`.
       out: the file of results.
       settings: further arguments of `LanguageModel.generate_many`.
+      ema: whether the model's parameters are the average.
 
     Raises:
-      UserError: if the results are not those of these prompts, or a file cannot be used.
+      UserError: if the results are not those of these prompts, were made with another model or
+        other settings, or a file cannot be used.
     """
     path = local_path(out, "--out")
-    done, end = _results(path, prompts)
+    content = _content(path)
+    end = content.rfind(b"\n") + 1  # what comes behind is what an interrupted start left of a line
+    done = _count_results(path, content[:end], prompts)
+    record = sample_record.made_with(model, prompts, settings, ema=ema)
+    if done:
+        sample_record.check(path, record)
     texts = [_prompt(line) for line in prompts]
     samples = model.generate_many(texts, start=done, **settings)
     try:
+        if not done:
+            sample_record.write(path, record)
         with path.open("ab") as file:
-            file.truncate(end)  # what an interrupted start has left of a line
+            file.truncate(end)
             for line, found in zip(prompts[done:], samples, strict=True):
                 result = {**line, "samples": [vars(sample) for sample in found]}
                 file.write(json.dumps(result).encode() + b"\n")
@@ -54,6 +72,7 @@ def read(name: str) -> list[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"cannot read --prompts {name}: {error.strerror}") from error
     refuse_lfs_pointer(path, content)
+    content = content.removeprefix(BOM_UTF8)
     lines = content.removesuffix(b"\n").split(b"\n") if content else []
     if not lines:
         raise UserError(f'--prompts {name} is empty: write a line such as {{"prompt": "a"}}')
@@ -82,20 +101,22 @@ def _prompt(line: Mapping[str, Any]) -> str | list[int]:
     return line["prompt"] if "prompt" in line else line["prompt_tokens"]
 
 
-def _results(path: Path, prompts: list[dict[str, Any]]) -> tuple[int, int]:
-    """Returns how many results a file has, and where the last whole one of them ends.
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise UserError(f"cannot read --out {path}: {error.strerror}") from error
+
+
+def _count_results(path: Path, content: bytes, prompts: list[dict[str, Any]]) -> int:
+    """Returns how many results the whole lines of a file are.
 
     Raises:
       UserError: if they are not those of the first prompts.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return 0, 0
-    except OSError as error:
-        raise UserError(f"cannot read --out {path}: {error.strerror}") from error
-    end = content.rfind(b"\n") + 1
-    lines = content[:end].split(b"\n")[:-1]
+    lines = content.split(b"\n")[:-1]
     for number, line in enumerate(lines, 1):
         try:
             values = json.loads(line)
@@ -108,4 +129,4 @@ def _results(path: Path, prompts: list[dict[str, Any]]) -> tuple[int, int]:
                 f"--out {path} line {number} is not the result of that prompt of --prompts: name "
                 "another file, or remove it"
             )
-    return len(lines), end
+    return len(lines)

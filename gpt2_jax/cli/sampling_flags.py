@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from typing import TYPE_CHECKING
 
+from gpt2_jax.config.arguments import SAMPLING_RANGES
 from gpt2_jax.errors import UserError, short_repr
 
 if TYPE_CHECKING:
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 
 # (field of SamplingOptions, type, default, metavar, help)
 _FLAGS = (
-    ("temperature", float, 1.0, "T", "0 is greedy decoding"),
-    ("top_k", int, 0, "K", "sample from the K most probable tokens; 0: from all"),
+    ("temperature", float, 1.0, "T", "divide logits by T; 0 is greedy decoding"),
+    ("top_k", int, 0, "K", "sample from the K most probable tokens; 0 and -1: from all"),
     ("top_p", float, 1.0, "P", "sample from the fewest tokens whose probability reaches P"),
     (
         "min_p",
@@ -28,21 +30,21 @@ _FLAGS = (
         float,
         0.0,
         "X",
-        "subtract X from the logits of tokens generated before, from -2 to 2",
+        "subtract X from the logits of tokens generated before",
     ),
     (
         "frequency_penalty",
         float,
         0.0,
         "X",
-        "subtract X for each time that the token was generated, from -2 to 2",
+        "subtract X for each time that the token was generated",
     ),
     (
         "repetition_penalty",
         float,
         1.0,
         "X",
-        "divide positive logits of tokens in the text by X, multiply negative ones, up to 10",
+        "divide positive logits of tokens in the text by X, multiply negative ones",
     ),
     (
         "no_repeat_ngram_size",
@@ -62,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=kind,
             default=default,
             metavar=metavar,
-            help=f"{text}; default: {default:g}",
+            help=f"{text}; {_range(name)}; default: {default:g}",
         )
     parser.add_argument(
         "--logit_bias",
@@ -74,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ignore_eos", action="store_true", help="go on behind the end of text, up to the length"
     )
+
+
+def _range(name: str) -> str:
+    low, high = SAMPLING_RANGES[name]
+    return f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
 
 
 def options(args: argparse.Namespace) -> SamplingOptions:
@@ -91,7 +98,10 @@ def options(args: argparse.Namespace) -> SamplingOptions:
             raise UserError(f"--logit_bias names token {token} twice")
         biases[token] = bias
     values = {name: getattr(args, name) for name, *_ in _FLAGS}
-    return SamplingOptions(**values, logit_bias=biases, ignore_eos=args.ignore_eos)
+    try:
+        return SamplingOptions(**values, logit_bias=biases, ignore_eos=args.ignore_eos)
+    except UserError as error:  # which begins with the name of the option
+        raise UserError(f"--{error}") from error
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -6,8 +6,9 @@ import argparse
 import math
 import os
 import sys
+from collections.abc import Mapping
 
-from gpt2_jax.cli import DTYPE_HELP, EMA_HELP, compilation_cache
+from gpt2_jax.cli import DTYPE_HELP, EMA_HELP, MODEL_HELP, compilation_cache
 from gpt2_jax.config.compute import DTYPES
 from gpt2_jax.errors import UserError, print_stderr, warn
 from gpt2_jax.files.extras import import_extra
@@ -28,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="[NAME=]M",
-        help="a run's workdir, a step's folder, or a folder in another format, and the name that "
-        "requests give it; may be repeated",
+        help=f"{MODEL_HELP}; NAME is what requests call it; may be repeated",
     )
     parser.add_argument("--ema", action="store_true", help=EMA_HELP)
     parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
@@ -114,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax.serve.explorer import Explorer
     from gpt2_jax.serve.metrics import Metrics
     from gpt2_jax.serve.security import read_keys
+    from gpt2_jax.serve.served import Limits, load_served
     from gpt2_jax.serve.server import Server, bound_socket, is_loopback
 
     names = models_lib.named_models(args.model)
@@ -127,11 +128,13 @@ def run(args: argparse.Namespace) -> int:
         )
     compilation_cache.apply(args)
     keep_compiled_programs()
-    limits = models_lib.Limits(
+    if args.max_length is not None:
+        _check_length(args.max_length, names)
+    limits = Limits(
         args.slots, args.max_length, args.queue_seconds, args.ema, args.dtype, args.steps
     )
     metrics = Metrics()
-    served = [models_lib.load_served(name, path, limits, metrics) for name, path in names.items()]
+    served = [load_served(name, path, limits, metrics) for name, path in names.items()]
     models = models_lib.Models(served, limits, metrics)
     policy = Policy(hosts=[args.host, *args.allowed_host], keys=keys, lenient=args.lenient)
     explorer = None if args.no_explorer else Explorer(models, policy)
@@ -153,12 +156,29 @@ def run(args: argparse.Namespace) -> int:
         explorer.close()
     if server.failure:
         raise server.failure
-    if any(model.worker.alive for model in models.all) or (explorer and explorer.busy):
+    threads = [model.worker.alive for model in models.all]
+    if any(threads) or models.steps.loading or (explorer and explorer.busy):
         # A thread inside of XLA cannot be ended, and would crash while Python exits.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _check_length(length: int, models: Mapping[str, str]) -> None:
+    """Checks that all models can compute so many tokens, before any of them is loaded."""
+    from gpt2_jax.formats.load import open_model
+    from gpt2_jax.model.lengths import limit
+
+    for name, path in models.items():
+        with open_model(path) as reader:
+            config = reader.config.model
+        if length > config.longest:
+            raise UserError(
+                f"--max_length={length} for {name} exceeds {limit(config)}: give "
+                f"{config.longest} at most, and let requests go on beyond it with "
+                "context_overflow=slide"
+            )
 
 
 def _for_browsers(url: str) -> str:

@@ -10,6 +10,8 @@ from gpt2_jax.files.paths import local_path
 def read_text(name: str, flag: str) -> str:
     """Returns the text of a UTF-8 file, with its line ends as they are.
 
+    A byte order mark at its beginning, which editors on Windows write, is no part of the text.
+
     Raises:
       UserError: if it cannot be read, or is not UTF-8.
     """
@@ -18,7 +20,7 @@ def read_text(name: str, flag: str) -> str:
         path = local_path(name, flag)
         content = path.read_bytes()
         refuse_lfs_pointer(path, content)
-        return content.decode("utf-8")
+        return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 at byte {error.start}") from error
     except OSError as error:

@@ -161,7 +161,7 @@ def _note_missing_data(config: Config) -> None:
     if missing:
         print(
             f"note: no data folder {', '.join(missing)}: make it with gpt2-jax prepare, or name "
-            "another folder",
+            "another, or a .jsonl file of examples",
             file=sys.stderr,
         )
 

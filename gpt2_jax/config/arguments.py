@@ -17,6 +17,18 @@ from gpt2_jax.errors import UserError, short_repr
 # Limits that the command line and the Python API share.
 MOST_SAMPLES = 10_000  # of one call, which holds all of them until the last is finished
 LARGEST_SEED = 2**32 - 1  # JAX takes 32 bits of a seed: larger ones would repeat others
+SAMPLING_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0, 2),
+    "top_k": (-1, math.inf),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "repetition_penalty": (0, 10),
+    "no_repeat_ngram_size": (0, math.inf),
+}
+"""The lowest and highest value of each number that says how a token is drawn, those of the server's
+API; `repetition_penalty` must be above its lowest."""
 
 
 def integer(name: str, value: Any, *, low: int | None = None, high: int | None = None) -> int:

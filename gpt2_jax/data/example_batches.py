@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -122,7 +122,14 @@ class ExampleLoader:
     segmented = True
 
     def __init__(
-        self, fitted: Fitted, *, batch_size: int, seed: int, padding: int, folder: str = ""
+        self,
+        fitted: Fitted,
+        *,
+        batch_size: int,
+        seed: int,
+        padding: int,
+        folder: str = "",
+        log: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Fixes the order.
 
@@ -132,10 +139,13 @@ class ExampleLoader:
           seed: seed of the order and the packing, from 0 to 2^32 - 1.
           padding: the token after the last example of a row: the end of text.
           folder: the file or folder of the examples, which `origins` repeats.
+          log: called with a line before a long wait for the epochs before a row.
         """
         self.batch_size, self.context_length = batch_size, fitted.context_length
         self._fitted, self._padding, self._folder = fitted, padding, folder
-        self._epochs = Epochs(fitted.lengths, fitted.context_length + 1, seed)
+        self._epochs = Epochs(
+            fitted.lengths, fitted.context_length + 1, seed, lambda line: log(f"{folder}: {line}")
+        )
 
     @property
     def rows_per_epoch(self) -> int:

@@ -83,9 +83,13 @@ def require_folder(path: str | Path) -> DataFolder:
     if is_remote(folder):
         raise UserError(f"no data folder {path}: name another")
     if folder.exists():
-        raise UserError(f"no data folder {path}: it is a file; name its folder, {folder.parent}")
+        raise UserError(
+            f"no data folder {path}: it is a file; name its folder, {folder.parent}, or a .jsonl "
+            "file of examples"
+        )
     raise UserError(
-        f"no data folder {path}: make it with gpt2-jax prepare --out {path}, or name another"
+        f"no data folder {path}: make it with gpt2-jax prepare --out {path}, or name another, or a "
+        ".jsonl file of examples"
     )
 
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
+import time
+from collections.abc import Callable
 
 import numpy as np
 
 OPEN_ROWS = 64
 # Packings of this many epochs are kept: a batch may touch two, and a restart asks for earlier ones.
 _KEPT = 3
+# Packing earlier epochs again for at least so long is announced.
+_LONG_SECONDS = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +96,26 @@ class Epochs:
     once, of which only the numbers of rows are kept. It may be used by several threads.
     """
 
-    def __init__(self, lengths: np.ndarray, capacity: int, seed: int) -> None:
-        """Takes the lengths of at least one example; see `pack_epoch`."""
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        capacity: int,
+        seed: int,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Takes the lengths of at least one example.
+
+        Args:
+          lengths, capacity, seed: see `pack_epoch`.
+          log: called with a line before a wait for the epochs before a row, as when a run resumes.
+        """
         if not len(lengths):
             raise ValueError("there is nothing to pack")
         self._lengths, self._capacity, self._seed = lengths, capacity, seed
         self._begins = [0]  # the number of the first row of each epoch, as far as they are known
         self._packings: dict[int, Packing] = {}
         self._lock = threading.Lock()
+        self._log, self._seconds = log, 0.0  # what the last packing took
 
     def row(self, number: int) -> np.ndarray:
         """Returns the numbers of the examples in row `number`, from 0 on."""
@@ -110,6 +126,8 @@ class Epochs:
     def place(self, number: int) -> tuple[int, int]:
         """Returns (epoch, number of the row within it)."""
         with self._lock:
+            if self._begins[-1] <= number:
+                self._announce(number)
             while self._begins[-1] <= number:
                 epoch = len(self._begins) - 1
                 self._begins.append(self._begins[-1] + len(self._packing(epoch)))
@@ -121,9 +139,22 @@ class Epochs:
         with self._lock:
             return len(self._packing(epoch))
 
+    def _announce(self, number: int) -> None:
+        """Says how long it takes to pack the epochs up to row `number`, if that is long."""
+        known = len(self._begins) - 1
+        rows = self._begins[-1] / known if known else len(self._packing(0))
+        passed = int((number - self._begins[-1]) / rows)
+        if passed * self._seconds >= _LONG_SECONDS:
+            self._log(
+                f"packing the {passed} epochs before this one, to go on where the run was: about "
+                f"{passed * self._seconds:.0f} s"
+            )
+
     def _packing(self, epoch: int) -> Packing:
         if epoch not in self._packings:
+            started = time.monotonic()
             made = pack_epoch(self._lengths, self._capacity, self._seed, epoch)
+            self._seconds = time.monotonic() - started
             while len(self._packings) >= _KEPT:
                 self._packings.pop(next(iter(self._packings)))
             self._packings[epoch] = made

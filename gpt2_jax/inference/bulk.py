@@ -45,7 +45,8 @@ def generate_many(
       prompts: token ids.
       num_samples: how many texts to generate for each.
       max_new_tokens: by default, as many as the context has room for behind each prompt.
-      num_slots: how many texts are generated at a time; by default `SLOTS`.
+      num_slots: how many texts are generated at a time; by default `SLOTS`. Bits of a text
+        depend on it and on the room of a slot, which follows from the longest text of the list.
       start: prompts before this one are skipped.
 
     Raises:

@@ -9,7 +9,7 @@ the host turns tokens into text, and a long prompt delays the others by no more 
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,25 +19,28 @@ from jax.sharding import Mesh
 from gpt2_jax.errors import UserError
 from gpt2_jax.inference import slots as device
 from gpt2_jax.inference.occupancy import Occupancy, Reading, slot_use
-from gpt2_jax.inference.prefill import CHUNKS, Chunks, Drawn, empty_cache, prefill_chunk
-from gpt2_jax.inference.reading import Prefill
-from gpt2_jax.inference.requests import Choice, Logprobs, Request, listed
+from gpt2_jax.inference.placement import Placement
+from gpt2_jax.inference.prefill import CHUNKS, Drawn
+from gpt2_jax.inference.reading import Prefill, Reader, take_prompt
+from gpt2_jax.inference.requests import Choice, Request
 from gpt2_jax.inference.sampling import settings_of
-from gpt2_jax.inference.slots import BLOCK, Row
+from gpt2_jax.inference.slots import BLOCK_TOKENS, Row
 from gpt2_jax.model import lengths
-from gpt2_jax.model.cached_attention import BLOCK as SLOTS_OF_BLOCK
+from gpt2_jax.model.cached_attention import BLOCK_SLOTS
 from gpt2_jax.model.gpt2 import GPT2
-from gpt2_jax.parallel.rules import Rules, sharding_context
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 _CHUNK = CHUNKS[-1]
-_SHORT_BLOCK = BLOCK // 4
-_MOST_PREFILLS = 4
-"""How many prompts are read in turns, and have a cache of their own until they are in a slot."""
+_SHORT_BLOCK = BLOCK_TOKENS // 4
 
 
 class Engine:
-    """Runs texts through the slots of one model."""
+    """Runs texts through the slots of one model.
+
+    Attributes:
+      num_slots: how many texts are generated at a time.
+      max_length: the most tokens of a text, prompt included.
+    """
 
     def __init__(
         self,
@@ -57,7 +60,7 @@ class Engine:
           params: parameters of `generate.decode_params`.
           tokenizer: of the model.
           num_slots: how many texts are generated at a time, at least 1. Bits of a text depend on
-            it.
+            it and on `max_length`, which is the room of a slot.
           max_length: the most tokens of a text, prompt included; by default the context.
           fill_first: whether all free slots are filled before the next block, which takes a list of
             texts the least time in all; otherwise a prompt delays the other texts by one chunk.
@@ -68,19 +71,21 @@ class Engine:
           UserError: for a length that the model cannot compute.
         """
         self._model, self._params, self._tokenizer = model, params, tokenizer
-        self._mesh, self._fill_first = mesh, fill_first
+        self._fill_first = fill_first
         length = model.config.context_length if max_length is None else max_length
         if length > model.config.longest:
             raise UserError(f"max_length={length} exceeds {lengths.limit(model.config)}")
         self.max_length = length
-        self._room = length if length <= _CHUNK else -(-length // SLOTS_OF_BLOCK) * SLOTS_OF_BLOCK
+        self.num_slots = num_slots
+        self._room = length if length <= _CHUNK else -(-length // BLOCK_SLOTS) * BLOCK_SLOTS
         self._texts: list[Choice | None] = [None] * num_slots
         self._waiting: collections.deque[list[Choice]] = collections.deque()
-        self._prefills: collections.deque[Prefill] = collections.deque()
+        self._place = Placement(params, mesh)
+        self._reader = Reader(model, params, self._room, self._place)
         # Each of these waits for a result of the device, and hands it to the texts.
         self._unread: collections.deque[Callable[[], None]] = collections.deque()
         self._inserted = False
-        self._slots = self._bound(self._run(device.empty_slots, model, num_slots, self._room))
+        self._slots = self._place.make(device.empty_slots, model, num_slots, self._room)
         self._cache_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._slots.cache.layers))
 
     def check(self, request: Request) -> None:
@@ -110,21 +115,29 @@ class Engine:
             group.remove(choice)
             if not group:
                 self._waiting.remove(group)
-        for prefill in [prefill for prefill in self._prefills if choice in prefill.choices]:
-            prefill.choices.remove(choice)
-            if not prefill.choices:
-                self._prefills.remove(prefill)
+        self._reader.cancel(choice)
+
+    def close(self) -> None:
+        """Frees the memory of the device, also where an error still refers to it.
+
+        Texts are left as they are, and the engine cannot be used any more.
+        """
+        for array in jax.tree.leaves(self._slots):
+            array.delete()
+        self._reader.close()
+        self._texts = [None] * len(self._texts)
+        self._waiting.clear()
+        self._unread.clear()
 
     @property
     def busy(self) -> bool:
         """Returns whether any text is waiting, growing or still to be read."""
-        return bool(self._waiting or self._prefills or self._unread or any(self._texts))
+        return bool(self._waiting or self._reader.prefills or self._unread or any(self._texts))
 
     @property
     def num_waiting(self) -> int:
         """Returns how many texts are not in a slot yet."""
-        reading = sum(len(p.choices) for p in self._prefills if p.slot is None)
-        return reading + sum(map(len, self._waiting))
+        return self._reader.num_choices + sum(map(len, self._waiting))
 
     @property
     def num_running(self) -> int:
@@ -136,7 +149,8 @@ class Engine:
         return Occupancy(
             slots=tuple(slot_use(choice, self.max_length) for choice in self._texts),
             reading=tuple(
-                Reading(prefill.chunks.done, len(prefill.tokens) - 1) for prefill in self._prefills
+                Reading(prefill.chunks.done, len(prefill.tokens) - 1)
+                for prefill in self._reader.prefills
             ),
             waiting=self.num_waiting,
             room=self._room,
@@ -158,69 +172,25 @@ class Engine:
 
     def _admit(self) -> None:
         """Begins to read the next prompts for which there are slots."""
-        reserved = sum(len(p.choices) for p in self._prefills if p.slot is None)
-        while (
-            self._waiting
-            and self._texts.count(None) > reserved
-            and len(self._prefills) < _MOST_PREFILLS
-        ):
+        reserved = self._reader.num_choices
+        while self._waiting and self._texts.count(None) > reserved and not self._reader.full:
             choices = self._waiting.popleft()
-            self._prefills.append(self._begin(choices, choices[0].request.prompt, drawn=0))
+            self._reader.begin(choices, choices[0].request.prompt, drawn=0)
             reserved += len(choices)
-
-    def _begin(
-        self, choices: Iterable[Choice], tokens: Sequence[int], drawn: int, slot: int | None = None
-    ) -> Prefill:
-        cache = self._bound(self._run(empty_cache, self._model, 1, self._room))
-        chunks = Chunks([*tokens], self._room)
-        return Prefill(collections.deque(choices), [*tokens], chunks, drawn, cache, slot)
 
     def _prefill(self) -> None:
         """Reads one chunk of the prompt whose turn it is, and fills free slots from those read."""
-        reading = [prefill for prefill in self._prefills if not prefill.chunks.finished]
-        if reading:
-            prefill = reading[0]
-            self._prefills.remove(prefill)
-            self._prefills.append(prefill)  # round robin
-            self._read_chunk(prefill)
-        for prefill in [prefill for prefill in self._prefills if prefill.chunks.finished]:
+        self._reader.read_chunk()
+        for prefill in self._reader.finished:
             self._report(prefill)
             self._insert_all(prefill)
 
-    def _read_chunk(self, prefill: Prefill) -> None:
-        request = prefill.choices[0].request
-        logprobs = request.prompt_logprobs and prefill.slot is None
-        done = prefill.chunks.done
-        chunk, targets, start, count = prefill.chunks.next()
-        prefill.cache, found = self._run(
-            prefill_chunk,
-            self._model,
-            self._params,
-            prefill.cache,
-            chunk,
-            targets,
-            np.int32(start),
-            logprobs=logprobs,
-        )
-        if logprobs and prefill.found is not None:
-            prefill.found.append((found, done - start, count))
-
-    def _take_prompt(self, choices: Sequence[Choice], found: list[tuple[Drawn, int, int]]) -> None:
-        """Waits for the log-probabilities of a prompt, and hands them to its choices."""
-        logprobs: list[Logprobs] = []
-        for drawn, first, count in found:
-            # Tokens before the first of a last chunk were in the chunk before.
-            logprobs += listed(drawn.on_host().row(0), count)[first:]
-        for choice in choices:
-            if not choice.finished:
-                choice.take_prompt(logprobs)
-
     def _report(self, prefill: Prefill) -> None:
         """Has the log-probabilities of a prompt read, if they are asked for, once."""
-        if prefill.choices[0].request.prompt_logprobs and prefill.found is not None:
-            choices, found, prefill.found = list(prefill.choices), prefill.found, None
-            if prefill.slot is None:
-                self._unread.append(lambda: self._take_prompt(choices, found))
+        if prefill.wants_logprobs and not prefill.reported:
+            prefill.reported = True
+            choices, found = list(prefill.choices), prefill.found
+            self._unread.append(lambda: take_prompt(choices, found))
 
     def _insert_all(self, prefill: Prefill) -> None:
         """Puts the choices of a prompt that was read into free slots, as many as there are."""
@@ -234,7 +204,7 @@ class Engine:
                     return
                 slot = self._texts.index(None)
             self._insert(prefill, prefill.choices.popleft(), slot)
-        self._prefills.remove(prefill)
+        self._reader.prefills.remove(prefill)
 
     def _insert(self, prefill: Prefill, choice: Choice, slot: int) -> None:
         request, count = choice.request, len(prefill.tokens)
@@ -250,7 +220,7 @@ class Engine:
             choice=np.uint32(choice.index),
             settings=settings_of(request.options, self._tokenizer.ends, request.seed),
         )
-        self._slots = self._run(
+        self._slots = self._place.run(
             device.insert,
             self._slots,
             prefill.cache,
@@ -264,10 +234,10 @@ class Engine:
     def _decode(self) -> None:
         logprobs = any(text is not None and text.request.logprobs for text in self._texts)
         # A new text shows its first token at once; few at a time while another prompt is read.
-        reading = any(not prefill.chunks.finished for prefill in self._prefills)
-        count = 1 if self._inserted else _SHORT_BLOCK if reading else BLOCK
+        reading = self._reader.unfinished
+        count = 1 if self._inserted else _SHORT_BLOCK if reading else BLOCK_TOKENS
         self._inserted = False
-        self._slots, drawn = self._run(
+        self._slots, drawn = self._place.run(
             device.decode_block,
             self._model,
             self._params,
@@ -298,24 +268,8 @@ class Engine:
     def _slide(self, choice: Choice, slot: int) -> None:
         """Reads the last half of a text again, so that it goes on in its slot."""
         text = [*choice.request.prompt, *choice.tokens][-(self.max_length // 2) :]
-        self._prefills.append(self._begin([choice], text, len(choice.tokens), slot))
+        self._reader.begin([choice], text, len(choice.tokens), slot)
 
     def _free(self, slot: int) -> None:
         self._texts[slot] = None
-        self._slots = self._run(device.release, self._slots, np.int32(slot))
-
-    def _bound(self, empty: Any) -> Any:
-        """Binds arrays that were made of nothing to the device, as all later ones are.
-
-        Else JAX would compile each program once for the first arrays, and again for the later.
-        """
-        if self._mesh is not None:  # the rules have bound them
-            return empty
-        return jax.device_put(empty, jax.tree.leaves(self._params)[0].sharding)
-
-    def _run(self, program: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        if self._mesh is None:
-            return program(*arguments, **options)
-        # Rows come and go one by one, so that they are not divided.
-        with sharding_context(self._mesh, Rules(batch=None)):
-            return program(*arguments, **options)
+        self._slots = self._place.run(device.release, self._slots, np.int32(slot))

@@ -95,7 +95,8 @@ def generate(
       stop: strings that end a sample and are not part of it.
       seed: the same seed gives the same samples; from 0 to 2^32 - 1.
       num_slots: how many texts are generated at a time; by default as many as prompts, up to
-        `MOST_SLOTS`. Bits of a text depend on it, and on nothing else that is generated with it.
+        `MOST_SLOTS`. Bits of a text depend on it and on the room of a slot, which follows from the
+        longest text of the call, but not on what else is generated.
       context_overflow: what happens to a text for which the model has no more positions: "error"
         refuses the request, "slide" reads the last half of the text again and goes on behind it.
 
@@ -227,9 +228,11 @@ def check_length(config: ModelConfig, prompt_tokens: int, max_new_tokens: int) -
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
     if prompt_tokens + max_new_tokens > config.longest:
+        slides = prompt_tokens < config.longest  # it needs room for one more token
+        way_out = "lower max_new_tokens, or let the text go on with --context_overflow slide"
         raise UserError(
             f"prompt of {prompt_tokens} tokens + max_new_tokens={max_new_tokens} exceed "
-            f"{lengths.limit(config)}; shorten the prompt or lower max_new_tokens"
+            f"{lengths.limit(config)}; shorten the prompt{f', {way_out}' if slides else ''}"
         )
 
 

@@ -45,11 +45,14 @@ class Drawn(NamedTuple):
         return Drawn(*(None if array is None else array[i] for array in self))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_rows", "num_slots"))
-def empty_cache(model: GPT2, num_rows: int, num_slots: int) -> KVCache:
-    """Returns a cache of so many slots, which may be more than the context, for padding."""
-    room = dataclasses.replace(model.config, context_length=num_slots)
-    return sharded(init_cache(room, model.compute.dtype, num_rows, num_slots))
+@functools.partial(jax.jit, static_argnames=("model", "num_rows", "room"))
+def empty_cache(model: GPT2, num_rows: int, room: int) -> KVCache:
+    """Returns a cache of so many rows (B), each with room for so many tokens (S).
+
+    That may be more than the context, for padding.
+    """
+    padded = dataclasses.replace(model.config, context_length=room)
+    return sharded(init_cache(padded, model.compute.dtype, num_rows, room))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "logprobs"), donate_argnames="staged")
@@ -118,7 +121,7 @@ class Chunks:
 
         Args:
           tokens: of the text.
-          room: slots of its cache.
+          room: tokens that its cache has room for.
         """
         self._tokens, self._room, self.done = tokens, room, 0
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from gpt2_jax.errors import UserError
-from gpt2_jax.inference.prefill import Drawn
+from gpt2_jax.inference.prefill import MOST_LOGPROBS, Drawn
 from gpt2_jax.inference.sampling import SamplingOptions, settings_of
 from gpt2_jax.inference.slots import NONE
 from gpt2_jax.inference.text import TextStream
@@ -33,6 +33,7 @@ class Request:
       first_choice: the number of the first of them, which is a part of the seed.
       logprobs: whether to keep log-probabilities of the tokens drawn.
       prompt_logprobs: whether to keep those of the prompt.
+      num_alternatives: how many of the most probable tokens to keep in each place, with these.
       slide: whether a text that fills its slot goes on behind the last half of its tokens, of which
         `no_repeat_ngram_size` then sees no others.
     """
@@ -46,6 +47,7 @@ class Request:
     first_choice: int = 0
     logprobs: bool = False
     prompt_logprobs: bool = False
+    num_alternatives: int = MOST_LOGPROBS
     slide: bool = False
 
     def check(self, vocab_size: int, max_length: int, ends: Collection[int]) -> None:
@@ -84,7 +86,8 @@ class Request:
         if not self.slide and count + self.max_new_tokens > max_length:
             raise UserError(
                 f"prompt of {count} tokens + max_new_tokens={self.max_new_tokens} exceed "
-                f"{max_length} tokens; shorten the prompt or lower max_new_tokens"
+                f"{max_length} tokens; shorten the prompt, lower max_new_tokens, or let the text "
+                "go on with --context_overflow slide"
             )
         settings_of(options, ends, self.seed)
 
@@ -109,10 +112,8 @@ class Choice:
           request, index: see the class.
           tokenizer: of the model.
         """
-        ends = {*request.options.stop_token_ids}
-        if not request.options.ignore_eos:
-            ends |= tokenizer.ends
         self.request, self.index = request, index
+        ends = request.options.ends(tokenizer.ends)
         self.stream = TextStream(tokenizer, request.stop, ends)
         self.tokens: list[int] = []
         self.logprobs: list[Logprobs] = []
@@ -124,6 +125,10 @@ class Choice:
         """Takes what was drawn for it in one call, and returns how many tokens that were.
 
         A block may go on behind a stop string: these tokens are not part of the text.
+
+        Args:
+          row: of one slot: tokens int32 [n], `NONE` where none was drawn; if the request wants
+            them, log-probabilities float32 [n] and those of the most probable tokens [n, M].
         """
         drawn = np.atleast_1d(row.tokens)
         tokens = drawn[drawn != NONE].tolist()
@@ -132,7 +137,7 @@ class Choice:
             del tokens[len(self.stream.sample.tokens) - len(self.tokens) :]
         self.tokens += tokens
         if self.request.logprobs:
-            self.logprobs += listed(row, len(tokens))
+            self.logprobs += listed(row, len(tokens), self.request.num_alternatives)
         self._end_if_complete()
         return len(tokens)
 
@@ -147,12 +152,18 @@ class Choice:
         self.finished = self.stream.sample is not None
 
 
-def listed(row: Drawn, count: int) -> list[Logprobs]:
-    """Returns the log-probabilities of the first tokens of a row as plain numbers."""
+def listed(row: Drawn, count: int, num_alternatives: int) -> list[Logprobs]:
+    """Returns the log-probabilities of the first tokens of a row as plain numbers.
+
+    Args:
+      row: of one text, [n] and [n, M].
+      count: how many tokens, at most n.
+      num_alternatives: how many of the most probable tokens to list in each place.
+    """
     logprobs = np.atleast_1d(row.logprobs)[:count]
     size = np.shape(row.top_ids)[-1]
-    ids = np.reshape(row.top_ids, (-1, size))[:count]
-    tops = np.reshape(row.top_logprobs, (-1, size))[:count]
+    ids = np.reshape(row.top_ids, (-1, size))[:count, :num_alternatives]
+    tops = np.reshape(row.top_logprobs, (-1, size))[:count, :num_alternatives]
     return [
         (logprob, list(zip(row_ids, row_tops, strict=True)))
         for logprob, row_ids, row_tops in zip(

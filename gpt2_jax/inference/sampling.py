@@ -24,11 +24,14 @@ MOST_ENDS = 16
 class SamplingOptions:
     """Says how to choose the next token; the defaults sample from the model's own distribution.
 
-    Penalties and biases change the logits before the temperature divides them.
+    Penalties and biases change the logits before the temperature divides them. Numbers have the
+    ranges of `arguments.SAMPLING_RANGES`.
 
     Attributes:
-      temperature: divides the logits; 0 takes the most probable token (of equals, the lowest id).
-      top_k: keeps exactly the k most probable tokens (of equals, the lowest ids); 0 keeps all.
+      temperature: divides the logits; 0 takes the most probable token (of equals, the lowest id),
+        as do numbers below 1e-30, by which nothing can be divided in float32.
+      top_k: keeps exactly the k most probable tokens (of equals, the lowest ids); 0 and -1 keep
+        all.
       top_p: keeps, after top_k and renormalization, the fewest tokens whose total probability
         reaches p, including the token that crosses p: 0 keeps only the most probable token, 1 keeps
         all (Holtzman et al. 2020).
@@ -57,27 +60,21 @@ class SamplingOptions:
     stop_token_ids: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            number = arguments.number(name, getattr(self, name))
-            if not low <= number <= high:
-                raise UserError(f"{name} must be between {low:g} and {high:g}, not {number}")
+        for name, (low, high) in arguments.SAMPLING_RANGES.items():
+            value = getattr(self, name)
+            if isinstance(getattr(type(self), name), int):
+                number = min(arguments.integer(name, value, low=int(low)), 2**31 - 1)
+            else:
+                number = arguments.number(name, value)
+                if not low <= number <= high:
+                    raise UserError(f"{name} must be between {low:g} and {high:g}, not {number}")
             object.__setattr__(self, name, number)
-        temperature = arguments.number("temperature", self.temperature)
-        # Beyond these limits, float32 logits would become infinite or all equal.
-        if temperature != 0 and not 1e-30 <= temperature <= 1e30:
-            raise UserError(
-                f"temperature must be 0 (greedy) or from 1e-30 to 1e30, not {temperature}"
-            )
-        top_k = arguments.integer("top_k", self.top_k)
-        if top_k < 0:
-            raise UserError(f"top_k must be 0 (all tokens) or more, not {short_repr(top_k)}")
-        if self.repetition_penalty <= 0:
-            raise UserError(f"repetition_penalty must be above 0, not {self.repetition_penalty}")
-        ngram = arguments.integer("no_repeat_ngram_size", self.no_repeat_ngram_size, low=0)
+        if not self.repetition_penalty:
+            raise UserError("repetition_penalty must be above 0, not 0.0")
         checked = {
-            "temperature": temperature,
-            "top_k": min(top_k, 2**31 - 1),
-            "no_repeat_ngram_size": min(ngram, 2**31 - 1),
+            # Below this limit, float32 logits would become infinite.
+            "temperature": self.temperature if self.temperature >= 1e-30 else 0.0,
+            "top_k": max(0, self.top_k),
             "ignore_eos": arguments.boolean("ignore_eos", self.ignore_eos),
             "logit_bias": _checked_biases(self.logit_bias),
             "stop_token_ids": _checked_ids(self.stop_token_ids),
@@ -85,14 +82,13 @@ class SamplingOptions:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    def ends(self, of_tokenizer: Collection[int]) -> frozenset[int]:
+        """Returns all ids that end a text.
 
-_RANGES = {
-    "top_p": (0.0, 1.0),
-    "min_p": (0.0, 1.0),
-    "presence_penalty": (-2.0, 2.0),
-    "frequency_penalty": (-2.0, 2.0),
-    "repetition_penalty": (0.0, 10.0),
-}
+        Args:
+          of_tokenizer: the tokenizer's, which `ignore_eos` leaves out.
+        """
+        return frozenset(self.stop_token_ids) | frozenset(() if self.ignore_eos else of_tokenizer)
 
 
 def _checked_ids(value: Any) -> tuple[int, ...]:
@@ -151,9 +147,13 @@ def settings_of(options: SamplingOptions, ends: Collection[int], seed: int) -> S
     Raises:
       UserError: if more ids than `MOST_ENDS` end it.
     """
-    ids = sorted({*options.stop_token_ids, *(() if options.ignore_eos else ends)})
+    ids = sorted(options.ends(ends))
     if len(ids) > MOST_ENDS:
-        raise UserError(f"at most {MOST_ENDS} ids can end a text, not {len(ids)}")
+        named = len({*options.stop_token_ids})
+        own = " beside the model's own" if len(ids) > named else ""
+        raise UserError(
+            f"stop_token_ids must be at most {MOST_ENDS - len(ids) + named} ids{own}, not {named}"
+        )
     biases = dict(options.logit_bias)
     penalties = Penalties(
         np.float32(options.presence_penalty),

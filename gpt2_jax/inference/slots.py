@@ -2,9 +2,9 @@
 
 A text is prefilled alone, all but its last token, into a cache of one row; `insert` copies that row
 into a slot; `decode_block` reads the last token of every slot in use and draws the next one, up to
-`BLOCK` times. So the first token is drawn like any other, and the last one is never read. What a
-slot draws depends on nothing in the others: all shapes are fixed, attention goes over blocks whose
-number changes no bit, and each row has its own options and its own noise.
+`BLOCK_TOKENS` times. So the first token is drawn like any other, and the last one is never read.
+What a slot draws depends on nothing in the others: all shapes are fixed, attention goes over blocks
+whose number changes no bit, and each row has its own options and its own noise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gpt2_jax.inference.sampling import SamplingOptions, Settings, draw, key_of_
 from gpt2_jax.model.cache import KVCache
 from gpt2_jax.model.gpt2 import GPT2
 
-BLOCK = 16
+BLOCK_TOKENS = 16
 """The most tokens that a slot draws in one call of the host."""
 NONE = -1
 """Stands in place of a token where none was drawn."""
@@ -76,25 +76,25 @@ class Row(NamedTuple):
     settings: Settings
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_rows", "num_slots"))
-def empty_slots(model: GPT2, num_rows: int, num_slots: int) -> Slots:
+@functools.partial(jax.jit, static_argnames=("model", "num_slots", "room"))
+def empty_slots(model: GPT2, num_slots: int, room: int) -> Slots:
     """Returns slots of which none is in use.
 
     Args:
       model: a module of `build_decoder`.
-      num_rows: B, how many texts are generated at a time.
-      num_slots: S, the most tokens of a text, prompt included.
+      num_slots: B, how many texts are generated at a time.
+      room: S, the tokens that each slot has room for, prompt included.
     """
-    B, V = num_rows, model.config.vocab_size
+    B, V = num_slots, model.config.vocab_size
     settings = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (B, *leaf.shape)), _neutral())
     history = History(
-        tokens_BxS=jnp.zeros((B, num_slots), jnp.int32),
+        tokens_BxS=jnp.zeros((B, room), jnp.int32),
         lengths_B=jnp.zeros(B, jnp.int32),
         counts_BxV=jnp.zeros((B, V), jnp.int32),
         in_prompt_BxV=jnp.zeros((B, V), bool),
     )
     slots = Slots(
-        cache=empty_cache(model, B, num_slots),
+        cache=empty_cache(model, B, room),
         pending_B=jnp.zeros(B, jnp.int32),
         active_B=jnp.zeros(B, bool),
         remaining_B=jnp.zeros(B, jnp.int32),
@@ -151,7 +151,7 @@ def insert(
 def decode_block(
     model: GPT2, params: Any, slots: Slots, count: jax.Array, *, logprobs: bool = False
 ) -> tuple[Slots, Drawn]:
-    """Draws up to `count` tokens in every slot in use: (slots, tokens [B, BLOCK]).
+    """Draws up to `count` tokens in every slot in use: (slots, tokens [B, BLOCK_TOKENS]).
 
     It ends early when no slot goes on.
 
@@ -159,7 +159,7 @@ def decode_block(
       model: a module of `build_decoder`.
       params: parameters of `generate.decode_params`.
       slots: the state.
-      count: int32, at most `BLOCK`.
+      count: int32, at most `BLOCK_TOKENS`.
       logprobs: whether to return log-probabilities.
     """
 
@@ -185,12 +185,12 @@ def decode_block(
         return i + 1, slots, block
 
     B = slots.pending_B.shape[0]
-    block = Drawn(jnp.full((B, BLOCK), NONE, jnp.int32))
+    block = Drawn(jnp.full((B, BLOCK_TOKENS), NONE, jnp.int32))
     if logprobs:
-        top = (B, BLOCK, min(MOST_LOGPROBS, model.config.vocab_size))
+        top = (B, BLOCK_TOKENS, min(MOST_LOGPROBS, model.config.vocab_size))
         block = Drawn(
             block.tokens,
-            jnp.zeros((B, BLOCK), jnp.float32),
+            jnp.zeros((B, BLOCK_TOKENS), jnp.float32),
             jnp.zeros(top, jnp.int32),
             jnp.zeros(top, jnp.float32),
         )

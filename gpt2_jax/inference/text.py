@@ -8,6 +8,9 @@ from collections.abc import Collection, Sequence
 from gpt2_jax.tokenizers.streaming import StreamDecoder
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
+FINISH_REASONS = ("stop", "length")
+"""Why a text can end."""
+
 
 @dataclasses.dataclass
 class Sample:
@@ -16,7 +19,7 @@ class Sample:
     Attributes:
       text: the text after the prompt, without the stop string that ended it.
       tokens: the generated ids, including those of an end of text or the stop string.
-      finish_reason: "stop" (end of text or a stop string) or "length".
+      finish_reason: of `FINISH_REASONS`: "stop" (end of text or a stop string) or "length".
     """
 
     text: str

@@ -46,7 +46,7 @@ def init_cache(
     config: ModelConfig,
     dtype: str,
     batch_size: int,
-    num_slots: int | None = None,
+    room: int | None = None,
     *,
     stacked: bool = False,
 ) -> KVCache:
@@ -56,17 +56,17 @@ def init_cache(
       config: config of the model.
       dtype: dtype of keys and values, which is the compute dtype.
       batch_size: number of rows.
-      num_slots: tokens that each row has room for, at most `config.longest`; by default the context
+      room: tokens that each row has room for, at most `config.longest`; by default the context
         length. A window of attention needs no fewer.
       stacked: whether the layers are stacked, as scanned blocks need them.
 
     Raises:
       ValueError: if there are more slots than the model has positions, or none.
     """
-    num_slots = config.context_length if num_slots is None else num_slots
-    if not 1 <= num_slots <= config.longest:
-        raise ValueError(f"num_slots={num_slots} must be in 1..{config.longest}")
-    shape = (batch_size, config.num_heads, num_slots, config.head_dim)
+    room = config.context_length if room is None else room
+    if not 1 <= room <= config.longest:
+        raise ValueError(f"room={room} must be in 1..{config.longest}")
+    shape = (batch_size, config.num_heads, room, config.head_dim)
     if stacked:
         shape = (config.num_layers, *shape)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from gpt2_jax.model.attention import MASKED, seen
 
-BLOCK = 128
+BLOCK_SLOTS = 128
 """Slots of a block. A cache of another multiple of slots is one block."""
 
 
@@ -31,14 +31,16 @@ def cached_attention(
     """Returns softmax(scale q k^T) v, where a query in slot s sees the slots 0..s.
 
     Args:
-      slots_BxT: slot of each query.
+      q_BxTxHxK, k_BxHxSxK, v_BxHxSxK: queries, and the keys and values of the cache, whose slots
+        0..s must have been written; the others may hold anything finite.
+      slots_BxT: int32, slot of each query, below S: a larger one is not noticed.
       scale, precision, window, bias_BxHxTxS: see `attention.reference_attention`.
 
     Returns:
       [B, T, H, K] in the dtype of v.
     """
     (B, T, H, K), S = q_BxTxHxK.shape, k_BxHxSxK.shape[2]
-    size = BLOCK if S % BLOCK == 0 else S
+    size = BLOCK_SLOTS if S % BLOCK_SLOTS == 0 else S
     q_BxTxHxK = q_BxTxHxK * scale
 
     def add_block(i: jax.Array, carry: Any) -> Any:

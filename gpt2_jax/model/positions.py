@@ -107,12 +107,12 @@ def alibi_slopes(num_heads: int) -> list[float]:
     return slopes
 
 
-def _alibi(module: Any, q_BxTxHxK: jax.Array, slots_BxT: jax.Array, num_slots: int) -> jax.Array:
+def _alibi(module: Any, q_BxTxHxK: jax.Array, slots_BxT: jax.Array, room: int) -> jax.Array:
     """Returns slope_h (s - t) for a query in slot t and a key in slot s.
 
     Packed documents need nothing else, because a distance in slots is one in positions.
     """
-    distances_Bx1xTxS = jnp.arange(num_slots) - slots_BxT[:, None, :, None]
+    distances_Bx1xTxS = jnp.arange(room) - slots_BxT[:, None, :, None]
     slopes_Hx1x1 = jnp.asarray(alibi_slopes(q_BxTxHxK.shape[2]), jnp.float32)[:, None, None]
     return slopes_Hx1x1 * distances_Bx1xTxS
 

@@ -14,7 +14,7 @@ _AXES = ("distance", "heads", "head_dim")
 
 
 def relative_scores(
-    module: Any, q_BxTxHxK: jax.Array, slots_BxT: jax.Array, num_slots: int
+    module: Any, q_BxTxHxK: jax.Array, slots_BxT: jax.Array, room: int
 ) -> jax.Array:
     """Returns the scaled products of each query with a learned row for its distance to each key.
 
@@ -27,9 +27,9 @@ def relative_scores(
     shape = (config.context_length, config.num_heads, config.head_dim)
     table_MxHxK = gather(module.param("relative", init, shape, jnp.float32), _AXES, compute.dtype)
     q_BxTxHxK, precision = q_BxTxHxK * config.score_scale, compute.matmul_precision
-    if q_BxTxHxK.shape[1] == num_slots:  # a whole sequence; fewer queries may begin at any slot
+    if q_BxTxHxK.shape[1] == room:  # a whole sequence; fewer queries may begin at any slot
         return skewed_scores(q_BxTxHxK, table_MxHxK, precision)
-    return picked_scores(q_BxTxHxK, table_MxHxK, slots_BxT, num_slots, precision)
+    return picked_scores(q_BxTxHxK, table_MxHxK, slots_BxT, room, precision)
 
 
 def skewed_scores(
@@ -62,7 +62,7 @@ def picked_scores(
     q_BxTxHxK: jax.Array,
     table_MxHxK: jax.Array,
     slots_BxT: jax.Array,
-    num_slots: int,
+    room: int,
     precision: str | None = None,
 ) -> jax.Array:
     """Returns each query's product with the row of its distance to each slot, float32 [B, H, T, S].
@@ -71,12 +71,12 @@ def picked_scores(
       q_BxTxHxK: queries, scaled.
       table_MxHxK: a row for each distance; the last also stands for all larger ones.
       slots_BxT: slot of each query; the leading axis is B or 1.
-      num_slots: S; slots behind the query, which it does not see, count as its own.
+      room: S; slots behind the query, which it does not see, count as its own.
       precision: precision of the products; see `ComputeConfig.matmul_precision`.
     """
-    rows_MxHxK = table_MxHxK[:num_slots]  # no distance is larger
+    rows_MxHxK = table_MxHxK[:room]  # no distance is larger
     products_BxHxTxM = _products(q_BxTxHxK, rows_MxHxK, precision)
-    distances_BxTxS = slots_BxT[:, :, None] - jnp.arange(num_slots)
+    distances_BxTxS = slots_BxT[:, :, None] - jnp.arange(room)
     picked_Bx1xTxS = jnp.clip(distances_BxTxS, 0, len(rows_MxHxK) - 1)[:, None]
     return jnp.take_along_axis(products_BxHxTxM, picked_Bx1xTxS, axis=-1)
 

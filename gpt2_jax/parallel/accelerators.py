@@ -12,8 +12,9 @@ DEVICE_FILES = Path("/dev")
 
 # Environment variables that choose devices, or that machines with TPUs set.
 _VARIABLES = ("JAX_PLATFORM", "JAX_FORCE_TPU", "PJRT_", "TPU_", "LIBTPU_", "CLOUD_TPU_")
-# JAX sets it when it is imported and finds no TPU.
-_NO_SIGN = "TPU_SKIP_MDS_QUERY"
+# JAX itself sets them when it is imported: the one where it finds no TPU, the other wherever libtpu
+# is installed, which compiles for TPUs on machines that have none.
+_NO_SIGNS = ("TPU_SKIP_MDS_QUERY", "TPU_LIBRARY_PATH")
 # Device files of TPU drivers: up to v4, and from v5e. /dev/vfio/vfio is there without a TPU, too.
 _TPU_FILES = ("accel*", "vfio/[0-9]*")
 
@@ -36,7 +37,7 @@ def only_cpus(
     if platforms:
         return False
     variables = any(
-        value and name.startswith(_VARIABLES) and name != _NO_SIGN
+        value and name.startswith(_VARIABLES) and name not in _NO_SIGNS
         for name, value in environment.items()
     )
     files = any(path for pattern in _TPU_FILES for path in devices.glob(pattern))

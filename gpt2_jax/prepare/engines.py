@@ -149,7 +149,8 @@ class _Ray:
                 log_to_driver=False,
                 **(local if address is None else {}),
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        # Where its processes take more than 30 s to start, Ray raises a bare Exception.
+        except Exception as error:
             reason = shortened(str(error), 200)
             raise UserError(f"cannot reach Ray at {address or 'this machine'}: {reason}") from None
         if callable(handler) and threading.current_thread() is threading.main_thread():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,15 +13,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gpt2_jax.errors import did_you_mean
 from gpt2_jax.serve import completions, description, fields, scores, tokenization
+from gpt2_jax.serve.answer import Answer
 from gpt2_jax.serve.errors import ApiError
 from gpt2_jax.serve.exchange import Policy, json_response, read_values, unless_left
 from gpt2_jax.serve.explorer import Explorer
+from gpt2_jax.serve.fields import shown
 from gpt2_jax.serve.job import Job
 from gpt2_jax.serve.metrics import CONTENT_TYPE, Metrics
-from gpt2_jax.serve.models import Models, Served
+from gpt2_jax.serve.models import Models
 from gpt2_jax.serve.pages import is_public
 from gpt2_jax.serve.security import HEALTH, Guard
+from gpt2_jax.serve.served import Served
 from gpt2_jax.serve.streaming import Events
 from gpt2_jax.serve.worker import State, unavailable
 
@@ -42,7 +46,7 @@ def make_app(
       policy: see there.
       explorer: of the same models and policy; without one there is no page.
     """
-    api = _Api(models, metrics, policy, has_explorer=explorer is not None)
+    api = _Api(models, metrics, policy, explorer)
     routes = [
         Route("/v1/completions", api.complete, methods=["POST"]),
         Route("/v1/score", api.score, methods=["POST"]),
@@ -67,19 +71,19 @@ class _Api:
     """Answers requests."""
 
     def __init__(
-        self, models: Models, metrics: Metrics, policy: Policy, *, has_explorer: bool
+        self, models: Models, metrics: Metrics, policy: Policy, explorer: Explorer | None
     ) -> None:
         self._models, self._metrics, self._policy = models, metrics, policy
-        self._has_explorer = has_explorer
+        self._description = description.openapi(explorer=explorer is not None)
 
     async def complete(self, request: Request) -> Response:
         values = await self._values(request, completions.FIELDS)
-        model = await self._models.get(values["model"])
-        plan = await asyncio.to_thread(completions.plan, model, values)
-        answer = completions.Answer(model, plan)
-        job = Job(plan.requests, _client(request))
-        with contextlib.ExitStack() as ending:
+        async with self._models.using(values["model"]) as model:
+            plan = await asyncio.to_thread(completions.plan, model, values)
+            job = Job(plan.requests, _client(request))
             model.worker.submit(job)
+        answer = Answer(model, plan)
+        with contextlib.ExitStack() as ending:
             ending.callback(model.worker.cancel, job)
             if not plan.stream:
                 return json_response(await unless_left(request, answer.whole(job)))
@@ -91,10 +95,10 @@ class _Api:
 
     async def score(self, request: Request) -> Response:
         values = await self._values(request, scores.FIELDS)
-        model = await self._models.get(values["model"])
-        scoring = await asyncio.to_thread(scores.plan, model, values)
-        job = Job(scoring.requests, _client(request))
-        model.worker.submit(job)
+        async with self._models.using(values["model"]) as model:
+            scoring = await asyncio.to_thread(scores.plan, model, values)
+            job = Job(scoring.requests, _client(request))
+            model.worker.submit(job)
         try:
             return json_response(await unless_left(request, scores.answer(model, scoring, job)))
         finally:
@@ -106,12 +110,7 @@ class _Api:
 
     async def show_model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        for entry in await asyncio.to_thread(self._models.listed):
-            if entry["id"] == name:
-                return json_response(entry)
-        raise ApiError(
-            404, f"there is no model {name[:80]!r}", param="model", code="model_not_found"
-        )
+        return json_response(await asyncio.to_thread(self._models.entry, name))
 
     async def tokenize(self, request: Request) -> Response:
         return await self._about_tokens(
@@ -124,20 +123,22 @@ class _Api:
         )
 
     async def tokenizer_info(self, request: Request) -> Response:
-        model = await self._models.get(request.query_params.get("model"))
-        return json_response(tokenization.tokenizer_info(model))
+        async with self._models.using(request.query_params.get("model")) as model:
+            return json_response(tokenization.tokenizer_info(model))
 
     async def health(self, request: Request) -> Response:
         for model in self._models.named.values():
             if model.worker.state is not State.READY:
-                raise unavailable(model.worker.state)
+                # A probe has its answer: it is not a request that was refused.
+                error = unavailable(model.worker.state)
+                return json_response(error.body(), error.status, error.headers)
         return json_response({"status": "ready"})
 
     async def show_metrics(self, request: Request) -> Response:
         return Response(self._metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     async def describe(self, request: Request) -> Response:
-        return json_response(description.openapi(explorer=self._has_explorer))
+        return json_response(self._description)
 
     async def _about_tokens(
         self,
@@ -146,8 +147,8 @@ class _Api:
         answer: Callable[[Served, dict[str, Any]], dict[str, Any]],
     ) -> Response:
         values = await self._values(request, known)
-        model = await self._models.get(values["model"])
-        return json_response(await asyncio.to_thread(answer, model, values))
+        async with self._models.using(values["model"]) as model:
+            return json_response(await asyncio.to_thread(answer, model, values))
 
     async def _values(self, request: Request, known: Sequence[fields.Field]) -> dict[str, Any]:
         return await read_values(request, known, self._policy)
@@ -159,7 +160,11 @@ class _Api:
 
     async def refuse_path(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        reasons = {404: "there is no such path", 405: f"this path has no {request.method}"}
+        path = request.url.path
+        reasons = {
+            404: f"there is no path {shown(path)}{_hint(path, self._description['paths'])}",
+            405: f"this path has no {request.method}",
+        }
         message = reasons.get(error.status_code, str(error.detail))
         headers = dict(error.headers or {})
         return await self.refuse(request, ApiError(error.status_code, message, headers=headers))
@@ -168,6 +173,18 @@ class _Api:
         # Starlette raises the error again, so that its traceback is in the server's log.
         message = "the server failed: its log has the reason"
         return await self.refuse(request, ApiError(500, message, code="internal_error"))
+
+
+def _hint(path: str, known: Collection[str]) -> str:
+    """Returns which path was probably meant: clients differ in what they put in front of it."""
+    path = path.rstrip("/")
+    bare = path.removeprefix("/v1")
+    if bare == "/chat/completions":
+        return ": there is no chat; send a prompt to /v1/completions"
+    meant = next((each for each in (f"/v1{bare}", bare) if each in known and each != path), None)
+    if path in known:
+        meant = path
+    return did_you_mean(path, known) if meant is None else f"; did you mean {meant!r}?"
 
 
 def _client(request: Request) -> str:

@@ -27,15 +27,15 @@ STATUSES = {
     400: "A field or the JSON is wrong; `param` names the field.",
     401: "The bearer token is missing or wrong.",
     403: "The Host header names another host.",
-    404: "There is no such model or path.",
+    404: "There is no such model, step, array or path.",
     405: "The path has no such method.",
-    408: "The body did not arrive in time.",
-    410: "The run is not in memory any more.",
+    408: "The body does not arrive in time, or the answer is read too slowly.",
+    410: "The explorer's run is not in memory any more.",
     413: "The body is larger than 1 MiB.",
-    415: "The body is not declared as application/json.",
-    429: "The queue is full; Retry-After says when to come again.",
-    500: "The engine failed; requests after this one are served.",
-    503: "The server warms up or shuts down; Retry-After says when to come again.",
+    415: "The body is not declared as application/json in UTF-8, or is compressed.",
+    429: "Too much waits already; Retry-After says when to come again.",
+    500: "The server failed; its log has the reason, and later requests are served.",
+    503: "The model takes no requests now; Retry-After says when to come again.",
     504: "The request waited too long for its turn.",
 }
 """What each status of an error means."""
@@ -82,9 +82,14 @@ class ApiError(Exception):
         }
 
 
-def wrong(param: str | None, message: str) -> ApiError:
-    """Returns the error of status 400 about a field."""
-    return ApiError(400, message, param=param, code="invalid_value")
+def wrong(name: str | None, message: str) -> ApiError:
+    """Returns the error of status 400 about a field, or about an entry such as `prompt[3]`."""
+    return ApiError(400, message, param=name and name.partition("[")[0], code="invalid_value")
+
+
+def too_long(name: str, message: str) -> ApiError:
+    """Returns the error of status 400 about a text that has no room in a slot; see `wrong`."""
+    return ApiError(400, message, param=name.partition("[")[0], code="context_length_exceeded")
 
 
 def to_json(value: Any) -> bytes:

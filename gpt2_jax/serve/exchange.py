@@ -50,8 +50,9 @@ async def read_values(
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Returns a response with a value as JSON."""
-    return Response(to_json(value), status, headers, media_type="application/json")
+    """Returns a response with a value as JSON; bytes are JSON already."""
+    content = value if isinstance(value, bytes) else to_json(value)
+    return Response(content, status, headers, media_type="application/json")
 
 
 async def unless_left(request: Request, answer: Coroutine[Any, Any, T] | Awaitable[T]) -> T:

@@ -30,9 +30,10 @@ from gpt2_jax.serve.exchange import Policy, json_response, read_values, unless_l
 from gpt2_jax.serve.explorer_warm import warm_pieces
 from gpt2_jax.serve.insights import Insights
 from gpt2_jax.serve.lesson import LANGUAGES
-from gpt2_jax.serve.models import Models, Served
+from gpt2_jax.serve.models import Models
 from gpt2_jax.serve.pages import CONTENT_TYPES, Pages, is_known, takes_gzip
 from gpt2_jax.serve.runs import ID
+from gpt2_jax.serve.served import Served
 from gpt2_jax.serve.worker import State, unavailable
 
 T = TypeVar("T")

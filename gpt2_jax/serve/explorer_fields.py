@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gpt2_jax.serve import fields as f
+from gpt2_jax.serve import kinds as k
 from gpt2_jax.serve.errors import ApiError, wrong
 from gpt2_jax.serve.fields import Field
 
 MOST_CHANGES = 4096
 """The most heads, neurons or swaps of one run."""
-_STEP = f.integer(0, 2**53)
-_INDEX = f.integer(0, 2**31 - 1)
-_FACTOR = f.number(-100, 100)
+_STEP = k.integer(0, 2**53)
+_INDEX = k.integer(0, 2**31 - 1)
+_FACTOR = k.number(-100, 100)
 _ID = "^[0-9a-f]{32}$"
 
 
@@ -53,7 +53,7 @@ def _listed(item: Mapping[str, Any]) -> dict[str, Any]:
         return [item["check"](name, each) for each in value]
 
     schema = {"type": "array", "items": item["schema"], "maxItems": MOST_CHANGES}
-    return {"schema": schema, "check": check}
+    return {"schema": schema, "check": check, "fields": item.get("fields", ())}
 
 
 def _check_list(name: str, value: Any) -> None:
@@ -63,7 +63,7 @@ def _check_list(name: str, value: Any) -> None:
 
 def _run() -> dict[str, Any]:
     """Returns the schema and the check of the name of a run."""
-    text = f.string()
+    text = k.string()
 
     def check(name: str, value: Any) -> str:
         if len(text["check"](name, value)) != 32 or set(value) - set("0123456789abcdef"):
@@ -78,28 +78,28 @@ _FROM = (
     Field("position", "In the other text.", **_INDEX, required=True),
 )
 _SWAP = (
-    Field("site", "What is put in.", **f.one_of("resid_post", "mlp", "z"), required=True),
+    Field("site", "What is put in.", **k.one_of("resid_post", "mlp", "z"), required=True),
     Field("layer", "Of the block.", **_INDEX, required=True),
     Field("head", "For z.", **_INDEX, default=0),
     Field("position", "In this text.", **_INDEX, required=True),
-    Field("from", "Where it is from.", **f.nested(_FROM), required=True),
+    Field("from", "Where it is from.", **k.nested(_FROM), required=True),
 )
 _INTERVENTIONS = (
     Field("heads", "[[layer, head, factor]].", **_rows(_INDEX, _INDEX, _FACTOR)),
     Field("mlps", "[[layer, factor]].", **_rows(_INDEX, _FACTOR)),
     Field("neurons", "[[layer, neuron, factor]].", **_rows(_INDEX, _INDEX, _FACTOR)),
     Field("unmasked", "Layers without the causal mask.", **_listed(_INDEX)),
-    Field("swaps", "Activations of other texts.", **_listed(f.nested(_SWAP))),
+    Field("swaps", "Activations of other texts.", **_listed(k.nested(_SWAP))),
 )
-_MODEL = Field("model", "One of /explore/v1/models; by default the first.", **f.string())
-_TEXT = Field("text", "The text; an empty one is where texts begin.", **f.string())
-_TOKENS = Field("tokens", "Token ids in place of a text.", **f.id_list())
+_MODEL = Field("model", "One of /explore/v1/models; by default the first.", **k.string())
+_TEXT = Field("text", "The text; an empty one is where texts begin.", **k.string())
+_TOKENS = Field("tokens", "Token ids in place of a text.", **k.id_list())
 RUN_FIELDS = (
     _MODEL,
     _TEXT,
     _TOKENS,
     Field("step", "A saved step; by default the one that is served.", **_STEP),
-    Field("interventions", "What is changed in the model.", **f.nested(_INTERVENTIONS)),
+    Field("interventions", "What is changed in the model.", **k.nested(_INTERVENTIONS)),
 )
 """The fields of `/explore/v1/run`."""
 CURVES_FIELDS = (_MODEL, _TEXT, _TOKENS)
@@ -115,9 +115,9 @@ TRAIN_STEP_FIELDS = (
     _TOKENS,
     Field("step", "A saved step; by default the one that is served.", **_STEP),
     Field(
-        "optimizer", "How the parameters are changed.", **f.one_of("adamw", "sgd"), default="adamw"
+        "optimizer", "How the parameters are changed.", **k.one_of("adamw", "sgd"), default="adamw"
     ),
-    Field("learning_rate", "Of the step.", **f.number(0, 10, above=True), default=1e-3),
+    Field("learning_rate", "Of the step.", **k.number(0, 10, above=True), default=1e-3),
 )
 """The fields of `/explore/v1/train_step`."""
 

@@ -10,7 +10,7 @@ from gpt2_jax.interpret.inspection import Inspection
 from gpt2_jax.interpret.run import Run
 from gpt2_jax.interpret.views import VIEWS
 from gpt2_jax.serve.insights import Insights
-from gpt2_jax.serve.models import Served
+from gpt2_jax.serve.served import Served
 
 LENGTHS = (16, 32, 64, 128)
 """Tokens of texts: those between share their programs, and longer ones are compiled when needed."""

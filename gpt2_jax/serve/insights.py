@@ -23,8 +23,9 @@ from gpt2_jax.model.lora import without_adapters
 from gpt2_jax.serve.errors import ApiError, wrong
 from gpt2_jax.serve.explorer_fields import text_or_tokens
 from gpt2_jax.serve.lesson import lesson
-from gpt2_jax.serve.models import Models, Served
+from gpt2_jax.serve.models import Models
 from gpt2_jax.serve.runs import MOST_RUN_BYTES, Kept, run_id
+from gpt2_jax.serve.served import Served
 from gpt2_jax.serve.steps import saved_steps
 from gpt2_jax.serve.subjects import Shown, Subjects
 from gpt2_jax.tokenizers.base import checked_ids

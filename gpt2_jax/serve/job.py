@@ -110,6 +110,11 @@ class Job:
         self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
 
     @property
+    def begun(self) -> bool:
+        """Returns whether the engine has had any of the prompts."""
+        return any(part.started for part in self.parts)
+
+    @property
     def complete(self) -> bool:
         """Returns whether the reader has seen the end of every choice."""
         return not self._left

@@ -114,26 +114,25 @@ class Assembler:
         return entries
 
 
-def lists(
-    entries: Sequence[tuple[int, Logprobs | None, int]], names: TokenNames, most: int
-) -> dict[str, Any]:
+def lists(entries: Sequence[tuple[int, Logprobs | None, int]], names: TokenNames) -> dict[str, Any]:
     """Returns the object `logprobs` of a choice.
 
     Args:
-      entries: of a `Piece`.
+      entries: of a `Piece`, with as many alternatives as are to be listed beside the chosen token.
       names: of the model's tokens.
-      most: how many of the most probable tokens are named in each place; the chosen one always is.
     """
+    name = names.name
     tops: list[dict[str, float] | None] = []
     for token, logprobs, _ in entries:
         if logprobs is None:
             tops.append(None)
             continue
         value, top = logprobs
-        named = {names.name(other): clamped(number) for other, number in top[:most]}
-        tops.append(named | {names.name(token): clamped(value)})
+        named = {name(other): clamped(number) for other, number in top}
+        named[name(token)] = clamped(value)
+        tops.append(named)
     return {
-        "tokens": [names.name(token) for token, _, _ in entries],
+        "tokens": [name(token) for token, _, _ in entries],
         "token_logprobs": [found and clamped(found[0]) for _, found, _ in entries],
         "top_logprobs": tops,
         "text_offset": [offset for _, _, offset in entries],

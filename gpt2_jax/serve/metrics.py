@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from gpt2_jax.inference.text import FINISH_REASONS
 from gpt2_jax.serve.job import Job, Part
 
 if TYPE_CHECKING:
@@ -80,10 +82,15 @@ class Metrics:
         self._workers[name] = worker
 
     def forget(self, name: str) -> None:
-        """Reports the state of a model's worker no more."""
-        if self._workers.pop(name, None):
-            for gauge in self._gauges.values():
-                gauge.remove(name)
+        """Reports nothing of a model any more, which begins at zero if it comes back."""
+        self._workers.pop(name, None)
+        of_model = [self._gauges, self._counters, self._histograms]
+        for metric in [metric for metrics in of_model for metric in metrics.values()]:
+            with contextlib.suppress(KeyError):  # it was never counted
+                metric.remove(name)
+        for reason in FINISH_REASONS:
+            with contextlib.suppress(KeyError):
+                self._success.remove(name, reason)
 
     def reject(self, code: int) -> None:
         """Counts a request that was answered with an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import secrets
 import time
@@ -11,22 +12,22 @@ from typing import Any
 from gpt2_jax.errors import UserError
 from gpt2_jax.inference.requests import Logprobs, Request
 from gpt2_jax.inference.scoring import encode_pair
-from gpt2_jax.serve import fields as f
+from gpt2_jax.serve import kinds as k
 from gpt2_jax.serve.completions import prompt_ids
-from gpt2_jax.serve.errors import ApiError, wrong
+from gpt2_jax.serve.errors import ApiError, to_json, too_long, wrong
 from gpt2_jax.serve.fields import Field
 from gpt2_jax.serve.job import Job
 from gpt2_jax.serve.logprobs import clamped
-from gpt2_jax.serve.models import Served
+from gpt2_jax.serve.served import Served
 
 FIELDS = (
-    Field("model", "One of /v1/models.", **f.string(), required=True),
-    Field("prompt", "The text to score, or its ids.", **f.text_or_ids()),
-    Field("context", "What comes before the continuations.", **f.text_or_ids()),
+    Field("model", "One of /v1/models.", **k.string(), required=True),
+    Field("prompt", "The text to score, or its ids.", **k.text_or_ids()),
+    Field("context", "What comes before the continuations.", **k.text_or_ids()),
     Field(
         "continuations",
         "The texts to score behind the context: texts if it is one, ids if it is ids.",
-        **f.texts_or_ids(alone=False),
+        **k.texts_or_ids(alone=False),
     ),
 )
 """The fields of a request."""
@@ -65,49 +66,57 @@ def plan(model: Served, values: Mapping[str, Any]) -> Scoring:
             400, "send prompt, or context and continuations", param=missing, code="missing_field"
         )
     else:
-        pairs = [_pair(model, context, continuation) for continuation in continuations]
+        pairs = [
+            _pair(model, context, f"continuations[{number}]", continuation)
+            for number, continuation in enumerate(continuations)
+        ]
     requests = []
-    for first, second in pairs:
+    for number, (first, second) in enumerate(pairs):
         tokens = [*first, *second]
         if len(tokens) > model.worker.max_length:
-            raise ApiError(
-                400,
-                f"a text of {len(tokens)} tokens exceeds the {model.worker.max_length} tokens of "
-                "this model: shorten it",
-                param="prompt" if prompt is not None else "continuations",
-                code="context_length_exceeded",
+            name = "prompt" if prompt is not None else f"continuations[{number}]"
+            behind = f" behind {len(first)} of context" if first else ""
+            raise too_long(
+                name,
+                f"{name} of {len(second)} tokens{behind} exceeds the {model.worker.max_length} "
+                "tokens of this model: shorten it",
             )
-        requests.append(Request(tokens, 0, prompt_logprobs=True))
+        # One alternative says whether a token is the most probable one.
+        requests.append(Request(tokens, 0, prompt_logprobs=True, num_alternatives=1))
     return Scoring(requests, [len(first) for first, _ in pairs])
 
 
 def _pair(
-    model: Served, context: str | list[int], continuation: str | list[int]
+    model: Served, context: str | list[int], name: str, continuation: str | list[int]
 ) -> tuple[list[int], list[int]]:
     if isinstance(context, str) != isinstance(continuation, str):
-        raise wrong("continuations", "context and continuations must both be texts, or both ids")
+        raise wrong(name, f"{name} must be ids if context is ids, and a text if context is a text")
     if isinstance(context, str) and isinstance(continuation, str):
         # Checks each by itself, and that they are not too long to encode.
         prompt_ids(model, "context", context)
-        prompt_ids(model, "continuations", continuation)
+        prompt_ids(model, name, continuation)
         try:
             first, second = encode_pair(model.tokenizer, context, continuation)
         except UserError as error:
-            raise wrong("continuations", str(error)) from None
+            raise wrong(name, str(error)) from None
         if not second:
-            raise wrong("continuations", "continuations must not be empty")
+            reason = "adds no token to context: both are encoded as one text"
+            raise wrong(name, f"{name} {reason if continuation else 'must not be empty'}")
         return [*first], [*second]
-    return (
-        prompt_ids(model, "context", context),
-        prompt_ids(model, "continuations", continuation),
-    )
+    return prompt_ids(model, "context", context), prompt_ids(model, name, continuation)
 
 
-async def answer(model: Served, scoring: Scoring, job: Job) -> dict[str, Any]:
-    """Returns the JSON with the score of each text."""
+async def answer(model: Served, scoring: Scoring, job: Job) -> bytes:
+    """Returns the JSON with the score of each text, when all are finished."""
     found: dict[int, list[Logprobs | None]] = {}
     while updates := await job.next():
         found |= {update.index: update.prompt_logprobs for update in updates}
+    return await asyncio.to_thread(lambda: to_json(_scores(model, scoring, found)))
+
+
+def _scores(
+    model: Served, scoring: Scoring, found: Mapping[int, list[Logprobs | None]]
+) -> dict[str, Any]:
     texts = zip(scoring.requests, scoring.starts, strict=True)
     scores = [
         _score(model, index, [*request.prompt[start:]], found[index][start:])

@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Sequence
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@\s]+)(?::\d{1,5})?")
 
 
 def read_keys(path: str) -> tuple[str, ...]:
-    """Returns the keys of a file, one a line; empty lines and those that begin with # are none.
+    """Returns the keys of a file, one a line; empty lines and those that begin with # have none.
 
     Raises:
       UserError: if it cannot be read, has no key, or a key with a space or beyond ASCII.
@@ -33,7 +34,7 @@ def read_keys(path: str) -> tuple[str, ...]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--api_key_file {path} cannot be read: {error}") from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    keys = [key for line in lines if (key := line.strip()) and not key.startswith("#")]
     if not keys:
         raise UserError(f"--api_key_file {path} has no key: write one on a line of its own")
     for number, key in enumerate(keys, 1):
@@ -131,20 +132,30 @@ def _is_address(name: str) -> bool:
     return True
 
 
+def _check_declared(content_type: str) -> None:
+    """Raises ApiError unless a body is declared as JSON, in UTF-8 if its charset is named."""
+    declared = Message()
+    declared["content-type"] = content_type.replace("\n", " ").replace("\r", " ")
+    problem = None
+    if not content_type or declared.get_content_type() != "application/json":
+        problem = "must be declared as JSON"
+    elif (charset := declared.get_content_charset("utf-8")) not in ("utf-8", "utf8"):
+        problem = f"must be UTF-8, but its charset is declared as {charset[:30]}"
+    if problem:
+        raise ApiError(
+            415,
+            f"the body {problem}: send the header Content-Type: application/json",
+            code="unsupported_media_type",
+        )
+
+
 async def read_body(headers: Any, receive: Any, seconds: float = BODY_SECONDS) -> bytes:
     """Returns the body of a request that is declared as JSON.
 
     Raises:
       ApiError: 415, 413 or 408, or 400 if the client left.
     """
-    kind, _, parameters = headers.get("content-type", "").partition(";")
-    charset = parameters.strip().lower().replace('"', "")
-    if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
-        raise ApiError(
-            415,
-            "the body must be declared as JSON: send the header Content-Type: application/json",
-            code="unsupported_media_type",
-        )
+    _check_declared(headers.get("content-type", ""))
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
         raise ApiError(415, "the body must not be compressed", code="unsupported_media_type")
@@ -158,7 +169,9 @@ async def read_body(headers: Any, receive: Any, seconds: float = BODY_SECONDS) -
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ApiError(400, "the client left before its body was complete")
+                    raise ApiError(
+                        400, "the client left before its body was complete", code="client_left"
+                    )
                 body += message.get("body", b"")
                 if len(body) > MOST_BYTES:
                     raise too_large

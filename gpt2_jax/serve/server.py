@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import os
 import signal
@@ -18,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from gpt2_jax.errors import UserError, print_stderr
 from gpt2_jax.parallel.stop import SAME_REQUEST_SECONDS
 from gpt2_jax.serve.models import Models
+from gpt2_jax.serve.streaming import SEND_SECONDS
 from gpt2_jax.serve.worker import State
 
 HEADER_SECONDS = 10.0
@@ -26,6 +28,10 @@ GRACE_SECONDS = 30.0
 """How long texts that run may go on after SIGTERM, by default."""
 _CLOSING_SECONDS = 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ADVICE = {
+    errno.EADDRINUSE: "choose another --port, or 0 for any that is free",
+    errno.EACCES: "choose a --port from 1024 on",
+}
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -46,7 +52,9 @@ def bound_socket(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot listen on {host} port {port}: {reason}; choose another") from error
+        number: Any = getattr(error, "errno", None)
+        advice = _ADVICE.get(number, "--host must name this machine")
+        raise UserError(f"cannot listen on {host} port {port}: {reason}; {advice}") from error
     return bound
 
 
@@ -57,21 +65,63 @@ def is_loopback(bound: socket.socket) -> bool:
     return (mapped or address).is_loopback
 
 
+class _Counting:
+    """Wraps the transport of a connection and counts what was written to it."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport, self._written = transport, 0
+
+    def write(self, data: bytes) -> None:
+        """Sends data, or keeps what the connection does not take yet."""
+        self._written += len(data)
+        self._transport.write(data)
+
+    @property
+    def num_unsent(self) -> int:
+        """Returns how many bytes are kept, because the client does not read."""
+        return self._transport.get_write_buffer_size()
+
+    @property
+    def num_sent(self) -> int:
+        """Returns how many bytes the connection has taken."""
+        return self._written - self.num_unsent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _Protocol(H11Protocol):
-    """Closes connections that send no whole request, which would stay open for ever."""
+    """Ends connections that would stay open for ever.
+
+    Those are closed that send no whole request, and those cut off whose client does not read: a
+    close would wait for it to read the rest.
+    """
 
     _answered: Any = None
     """The last request that was answered."""
 
     def connection_made(self, transport: Any) -> None:
-        """Starts the clock."""
-        super().connection_made(transport)
+        """Starts the clocks."""
+        self._counted = _Counting(transport)
+        super().connection_made(self._counted)  # pyright: ignore[reportArgumentType]
         self._silence = self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+        self._reading = self.loop.call_later(SEND_SECONDS, self._abort_if_unread, 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the clock."""
+        """Stops the clocks."""
         self._silence.cancel()
+        self._reading.cancel()
         super().connection_lost(exc)
+
+    def _abort_if_unread(self, num_sent: int) -> None:
+        """Cuts the connection off if it has taken nothing since it had taken so many bytes."""
+        if self._counted.num_unsent and self._counted.num_sent == num_sent:
+            print_stderr("note: a client that does not read its answer was left")
+            self._counted.abort()
+            return
+        self._reading = self.loop.call_later(
+            SEND_SECONDS, self._abort_if_unread, self._counted.num_sent
+        )
 
     def on_response_complete(self) -> None:
         """Starts the clock again, for the next request."""
@@ -174,12 +224,10 @@ class Server(uvicorn.Server):
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        self._models.draining = True
         end = time.monotonic() + self._grace
         workers = [model.worker for model in self._models.all]
         warming = [worker for worker in workers if worker.state is State.WARMING]
-        for worker in workers:
-            worker.drain()
+        self._models.drain()
         while time.monotonic() < end and not all(worker.idle for worker in workers):
             await asyncio.sleep(0.02)
         for worker in workers:

@@ -9,7 +9,7 @@ from typing import Any
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 
 from gpt2_jax.errors import print_stderr
-from gpt2_jax.serve.completions import Answer
+from gpt2_jax.serve.answer import Answer
 from gpt2_jax.serve.errors import ApiError, to_json
 from gpt2_jax.serve.logprobs import Piece
 

@@ -12,8 +12,9 @@ from gpt2_jax.errors import Gpt2JaxError, error_text
 from gpt2_jax.formats import load as load_lib
 from gpt2_jax.interpret.run import Subject
 from gpt2_jax.serve.errors import ApiError, wrong
-from gpt2_jax.serve.models import Models, Served
+from gpt2_jax.serve.models import Models
 from gpt2_jax.serve.runs import Kept
+from gpt2_jax.serve.served import Served
 from gpt2_jax.serve.steps import run_folder, saved_steps
 
 MOST_STEP_BYTES = 2**30

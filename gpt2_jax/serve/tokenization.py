@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpt2_jax.errors import UserError
-from gpt2_jax.serve import fields as f
+from gpt2_jax.serve import kinds as k
 from gpt2_jax.serve.errors import wrong
 from gpt2_jax.serve.fields import Field
-from gpt2_jax.serve.models import Served
+from gpt2_jax.serve.served import Served
 from gpt2_jax.tokenizers.vocabulary import END_OF_TEXT
 
 TOKENIZE_FIELDS = (
-    Field("model", "One of /v1/models; by default the first.", **f.string()),
-    Field("prompt", "A text, with names of special tokens.", **f.string(), required=True),
-    Field("add_special_tokens", "Changes nothing: none are added.", **f.boolean(), default=True),
+    Field("model", "One of /v1/models; by default the first.", **k.string()),
+    Field("prompt", "A text, with names of special tokens.", **k.string(), required=True),
+    Field("add_special_tokens", "Changes nothing: none are added.", **k.boolean(), default=True),
 )
 """The fields of `/tokenize`."""
 DETOKENIZE_FIELDS = (
-    Field("model", "One of /v1/models; by default the first.", **f.string()),
-    Field("tokens", "The ids.", **f.id_list(), required=True),
+    Field("model", "One of /v1/models; by default the first.", **k.string()),
+    Field("tokens", "The ids.", **k.id_list(), required=True),
 )
 """The fields of `/detokenize`."""
 

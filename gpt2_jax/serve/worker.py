@@ -11,8 +11,7 @@ import enum
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 from gpt2_jax.errors import error_text, print_stderr
 from gpt2_jax.inference.engine import Engine
@@ -20,6 +19,7 @@ from gpt2_jax.inference.requests import Request
 from gpt2_jax.serve.errors import ApiError
 from gpt2_jax.serve.job import Job, Part
 from gpt2_jax.serve.queue import FairQueue
+from gpt2_jax.serve.running import Observer, Running
 from gpt2_jax.serve.warm import Compilations, warm_start
 
 MOST_QUEUED = 256
@@ -37,26 +37,11 @@ class State(enum.Enum):
     FAILED = "failed"
 
 
-class Observer(Protocol):
-    """Is told by the engine's thread what happens to prompts, for metrics."""
-
-    def tokens_drawn(self, part: Part, counts: Sequence[int], now: float) -> None:
-        """Takes how many tokens each choice of a prompt got, before the times are updated."""
-        ...
-
-    def finished(self, part: Part, now: float) -> None:
-        """Takes a prompt all of whose choices are finished."""
-        ...
-
-    def cancelled(self, job: Job) -> None:
-        """Takes a job that ended before it was complete because its client left."""
-        ...
-
-
 class Worker:
     """Generates for jobs, which any thread may submit, cancel and await.
 
     Attributes:
+      num_slots: how many texts are generated at a time.
       max_length: the most tokens of a text, prompt included.
       occupancy: what the engine held after its last step, whose own lists change meanwhile.
       compilations: counts what the thread has compiled since the warm start.
@@ -67,7 +52,6 @@ class Worker:
         self,
         make_engine: Callable[[], Engine],
         *,
-        num_slots: int,
         observer: Observer,
         most_queued: int = MOST_QUEUED,
         queue_seconds: float = QUEUE_SECONDS,
@@ -77,27 +61,30 @@ class Worker:
 
         Args:
           make_engine: is called again after a failure.
-          num_slots: of the engine.
           observer: of what happens.
           most_queued: prompts that can wait.
           queue_seconds: how long a prompt waits at most.
           warm: whether to compile all programs before the first request.
         """
-        self._make_engine, self._engine = make_engine, make_engine()
-        self.num_slots, self.max_length = num_slots, self._engine.max_length
-        self._observer, self._warm = observer, warm
+        self._make_engine, self._observer, self._warm = make_engine, observer, warm
+        self._running = Running(make_engine(), observer)
+        self.num_slots, self.max_length = self._engine.num_slots, self._engine.max_length
         self._most_queued, self._queue_seconds = most_queued, queue_seconds
         self._state = State.WARMING
         self._changed = threading.Condition()
-        # All of these are guarded by `_changed`; the thread alone touches the engine and `_active`.
+        # These and the state are guarded by `_changed`. So is the way of a prompt from the queue to
+        # `_running`, of which only the thread changes anything.
         self._queue: FairQueue[Part] = FairQueue()
         self._cancelled: list[Job] = []
         self._stopping = False
-        self._active: list[Part] = []
         self.occupancy = self._engine.occupancy()
         self.compilations = Compilations()
         self.startup_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def _engine(self) -> Engine:
+        return self._running.engine
 
     @property
     def state(self) -> State:
@@ -119,7 +106,7 @@ class Worker:
     def idle(self) -> bool:
         """Returns whether nothing is queued and nothing runs."""
         with self._changed:
-            return not self._queue and not self._active
+            return not self._queue and not self._running.parts
 
     @property
     def alive(self) -> bool:
@@ -169,12 +156,10 @@ class Worker:
             if self._state is State.FAILED:
                 return
             self._state = State.DRAINING
-            waiting = {part.job for part in self._queue.items()}
-            # A job of which a prompt runs already is answered as a whole.
-            jobs = waiting - {part.job for part in [*self._active]}
-            for job in jobs:
-                self._queue.remove(job.parts)
-                job.fail(unavailable(State.DRAINING))
+            for job in {part.job for part in self._queue.items()}:
+                if not job.begun:  # else it is answered as a whole
+                    self._queue.remove(job.parts)
+                    job.fail(unavailable(State.DRAINING))
 
     def stop(self) -> None:
         """Ends the thread after its step; what runs fails."""
@@ -209,13 +194,12 @@ class Worker:
             self.occupancy = self._engine.occupancy()
             try:
                 if self._engine.busy:
-                    self._engine.step()
-                    self._publish()
+                    self._step()
             except Exception as error:
                 if not self._recover(error):
                     return
             self.occupancy = self._engine.occupancy()
-        for job in {part.job for part in [*self._active, *self._queue.items()]}:
+        for job in {part.job for part in [*self._running.parts, *self._queue.items()]}:
             job.fail(unavailable(State.DRAINING))
 
     def _wait(self) -> bool:
@@ -226,85 +210,62 @@ class Worker:
             cancelled, self._cancelled = self._cancelled, []
             self._expire()
         for job in cancelled:
-            self._drop(job)
+            self._running.drop(job)
             self._observer.cancelled(job)
         return not self._stopping
 
     def _expire(self) -> None:
         oldest = time.monotonic() - self._queue_seconds
-        started = {part.job for part in self._active}  # they are answered as a whole
-        late = {part.job for part in self._queue.items() if part.queued < oldest}
-        for job in late - started:
-            self._queue.remove(job.parts)
-            job.fail(
-                ApiError(
-                    504,
-                    f"the request has waited for more than {self._queue_seconds:g} seconds: "
-                    "try again later",
-                    code="queue_timeout",
+        for job in {part.job for part in self._queue.items() if part.queued < oldest}:
+            if not job.begun:  # else it is answered as a whole
+                self._queue.remove(job.parts)
+                job.fail(
+                    ApiError(
+                        504,
+                        f"the request has waited for more than {self._queue_seconds:g} seconds: "
+                        "try again later",
+                        code="queue_timeout",
+                    )
                 )
-            )
-
-    def _drop(self, job: Job) -> None:
-        """Takes the prompts of a job out of the engine."""
-        for part in [part for part in self._active if part.job is job]:
-            for choice in part.choices:
-                self._engine.cancel(choice)
-            self._active.remove(part)
 
     def _feed(self) -> None:
-        """Gives the engine as many prompts as it can begin; the queue keeps the others in turns."""
-        while self._engine.num_running + self._engine.num_waiting < self.num_slots:
+        """Gives the engine as many prompts as it can begin."""
+        while self._running.has_room:
             with self._changed:
                 if not self._queue:
                     return
                 part = self._queue.pop()
-                self._active.append(part)
+                self._running.add(part)
             try:
-                part.choices = self._engine.submit(part.request)
+                self._running.begin(part)
             except Exception as error:
                 print_stderr("".join(traceback.format_exception(error)))
                 part.job.fail(_failed(error))
-                self._active.remove(part)
-                continue
-            part.seen, part.open = [0] * len(part.choices), set(range(len(part.choices)))
-            part.started = time.monotonic()
-
-    def _publish(self) -> None:
-        now = time.monotonic()
-        for part in [*self._active]:
-            if part not in self._active:  # it was dropped with another prompt of its job
-                continue
-            updates = part.updates()
-            if not updates:
-                continue
-            if counts := [len(update.tokens) for update in updates if update.tokens]:
-                self._observer.tokens_drawn(part, counts, now)
-                part.first_token = part.first_token or now
-                part.last_token = now
-            if not part.open:
-                self._active.remove(part)
-                self._observer.finished(part, now)
-            if not part.job.post(updates) and not part.job.ended:
-                part.job.fail(ApiError(408, "the response is read too slowly", code="slow_reader"))
-                self._drop(part.job)
+                self._running.drop(part.job)
                 with self._changed:
                     self._queue.remove(part.job.parts)
-                self._observer.cancelled(part.job)
+
+    def _step(self) -> None:
+        for job in self._running.step():
+            with self._changed:
+                self._queue.remove(job.parts)
+            self._observer.cancelled(job)
 
     def _recover(self, error: Exception) -> bool:
         """Fails all that runs and makes new slots, because a step that fails loses the old ones."""
         print_stderr("".join(traceback.format_exception(error)))
-        jobs = {part.job for part in self._active}
+        jobs = {part.job for part in self._running.parts}
         with self._changed:
-            self._active.clear()
             self._queue.remove([part for job in jobs for part in job.parts])
         for job in jobs:
             job.fail(_failed(error))
         try:
-            self._engine = self._make_engine()
+            # There may be no room for the old slots beside the new ones.
+            self._engine.close()
+            self._running = Running(self._make_engine(), self._observer)
         except Exception as again:
             print_stderr("".join(traceback.format_exception(again)))
+            self._running.parts = ()
             with self._changed:
                 self._state = State.FAILED
                 rest = {part.job for part in self._queue.items()}

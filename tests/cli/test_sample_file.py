@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 
+from gpt2_jax.cli import sample_record
 from gpt2_jax.cli.main import main
-from tests.inference.tiny import make_run
+from gpt2_jax.errors import UserError
+from gpt2_jax.inference.bulk import SLOTS
+from gpt2_jax.inference.sampling import SamplingOptions
+from tests.inference.tiny import make_run, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -17,13 +24,35 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_run(tmp_path_factory.mktemp("sample") / "run"))
 
 
+_PROMPTS = [{"prompt": "x" * (i % 5), "id": i} for i in range(10)]
+_PROMPTS[4] = {"prompt_tokens": [97, 98], "id": "é"}
+_INPUT = "".join(json.dumps(line) + "\n" for line in _PROMPTS)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    lines = [{"prompt": "x" * (i % 5), "id": i} for i in range(10)]
-    lines[4] = {"prompt_tokens": [97, 98], "id": "é"}
-    Path("in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path("in.jsonl").write_text(_INPUT)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def results(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results of all prompts, and what they were made with."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = tmp_path_factory.mktemp("results")
+        patch.chdir(made)
+        Path("in.jsonl").write_text(_INPUT)
+        assert main(_words(model)) == 0
+    return made
+
+
+@pytest.fixture
+def finished(folder: Path, results: Path, capsys: pytest.CaptureFixture[str]) -> bytes:
+    """The content of out.jsonl, which lies in the current folder with its settings."""
+    shutil.copytree(results, folder, dirs_exist_ok=True)
+    capsys.readouterr()
+    return Path("out.jsonl").read_bytes()
 
 
 def _words(model: str, *more: str) -> list[str]:
@@ -35,35 +64,32 @@ def _lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(name).read_text().splitlines()]
 
 
-@pytest.mark.usefixtures("folder")
 def test_results_come_in_order_and_a_second_start_goes_on(
-    model: str, capsys: pytest.CaptureFixture[str]
+    model: str, finished: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(_words(model)) == 0
-    out, err = capsys.readouterr()
-    assert out == "out.jsonl has the results of 10 prompts, 0 of them from an earlier start\n"
-    assert not err
-    whole = Path("out.jsonl").read_bytes()
-    results = _lines("out.jsonl")
-    for line, result in zip(_lines("in.jsonl"), results, strict=True):
+    for line, result in zip(_PROMPTS, _lines("out.jsonl"), strict=True):
         samples = result.pop("samples")
         assert result == line
         assert [sample.keys() for sample in samples] == [{"text", "tokens", "finish_reason"}] * 2
         assert samples[0] != samples[1]
-    cut = whole.index(b"\n", whole.index(b'"id": 6')) + 1
-    for left in (whole[: cut + 7], whole[:cut], b"", whole):
+    cut = finished.index(b"\n", finished.index(b'"id": 6')) + 1
+    for left in (finished[: cut + 7], b"", finished):
         Path("out.jsonl").write_bytes(left)
         assert main(_words(model)) == 0
-        assert Path("out.jsonl").read_bytes() == whole
-        assert f" {left.count(bytes([10]))} of them from" in capsys.readouterr().out
+        assert Path("out.jsonl").read_bytes() == finished
+        out, err = capsys.readouterr()
+        count = left.count(b"\n")
+        assert (
+            out
+            == f"out.jsonl has the results of 10 prompts, {count} of them from an earlier start\n"
+        )
+        assert not err
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("finished")
 def test_the_first_line_is_what_its_prompt_gives(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(_words(model)) == 0
-    capsys.readouterr()
     words = ["sample", "--model", model, "--json", "--num_samples", "2", "--max_new_tokens", "12"]
     assert main(words) == 0
     (first, *_), alone = _lines("out.jsonl"), json.loads(capsys.readouterr().out)
@@ -99,6 +125,75 @@ def test_a_wrong_line_is_named_before_anything_is_written(
     assert not Path("out.jsonl").exists()
 
 
+def test_results_made_with_anything_else_are_refused(
+    model: str, finished: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = finished[: finished.index(b"\n") + 1]
+    Path("out.jsonl").write_bytes(begun)
+    other = str(make_run(tmp_path / "other", seed=1))
+    _refused(_words(model, "--seed", "3"), "were made with --seed 0, not 3: give what", capsys)
+    _refused(_words(other), "made with another model, step 2 (fingerprint ", capsys)
+    Path("in.jsonl").write_text(_INPUT.replace('"id": 7', '"id": 70'))
+    _refused(_words(model), "made with other --prompts from line 8 on: give what they", capsys)
+    Path("in.jsonl").write_text(_INPUT)
+    Path("out.jsonl.settings.json").unlink()
+    _refused(_words(model), "out.jsonl.settings.json does not say what they were", capsys)
+    assert Path("out.jsonl").read_bytes() == begun
+
+
+def test_all_that_differs_is_named(tmp_path: Path) -> None:
+    config = tiny_config()
+    settings = {"num_slots": None, "seed": 0, "stop": [], "options": SamplingOptions()}
+    prompts = [{"prompt": "a"}, {"prompt": "b"}]
+
+    def record(step: int = 1, ema: bool = False, lines: Any = prompts, **changes: Any) -> Any:
+        model = SimpleNamespace(step=step, config=config, params={"a": jnp.full(3, step)})
+        return sample_record.made_with(model, lines, settings | changes, ema=ema)
+
+    out = tmp_path / "out"
+    sample_record.write(out, record())
+    sample_record.check(out, record(num_slots=SLOTS))
+    for now, message in (
+        (record(2), "another model, step 1 (fingerprint "),
+        (record(2, ema=True), "with --ema False, not True: give"),
+        (record(seed=3, num_slots=4), "with --seed 0, not 3, --slots 8, not 4: give"),
+        (record(options=SamplingOptions(top_k=4)), "with --top_k 0, not 4: give"),
+        (record(options=SamplingOptions(logit_bias={3: 1})), "--logit_bias [], not [[3, 1.0]]"),
+        (record(stop=["x"]), "with --stop [], not ['x']: give"),
+        (record(lines=[*prompts, {"prompt": "c"}]), "with 2 --prompts, not 3: give"),
+        (record(lines=[prompts[0], {"prompt": "c"}]), "other --prompts from line 2 on: give"),
+    ):
+        with pytest.raises(UserError) as error:
+            sample_record.check(out, now)
+        assert message in str(error.value)
+    for damaged in (b"", b"[]", b'{"model": {}}', b'{"model": 1, "flags": 2, "prompts": 3}'):
+        Path(f"{out}.settings.json").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"out.settings.json does not say what they were made"):
+            sample_record.check(out, record())
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("in.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "ab"}\n')
+    Path("in.txt").write_bytes(b"\xef\xbb\xbfab")
+    assert main(_words(model)) == 0
+    assert _lines("out.jsonl")[0]["prompt"] == "ab"
+    capsys.readouterr()
+    words = ["--max_new_tokens", "12", "--num_samples", "2", "--slots", "3", "--json"]
+    assert main(["sample", "--model", model, "--prompt_file", "in.txt", *words]) == 0
+    assert json.loads(capsys.readouterr().out) == _lines("out.jsonl")[0]
+
+
+def _refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert message in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.usefixtures("folder")
 def test_results_of_other_prompts_and_flags_that_do_not_go_together_are_refused(
     model: str, capsys: pytest.CaptureFixture[str]
@@ -112,8 +207,4 @@ def test_results_of_other_prompts_and_flags_that_do_not_go_together_are_refused(
         ([*_words(model)[:4], "none", "--out", "a"], "cannot read --prompts none"),
         ([*_words(model)[:6], "none/a"], "cannot write --out none/a"),
     ):
-        assert main(words) == 2
-        out, err = capsys.readouterr()
-        assert not out
-        assert message in err
-        assert err.count("\n") == 1
+        _refused(words, message, capsys)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gpt2_jax.cli import sample, sampling_flags
+from gpt2_jax.cli.verb import parse
+from gpt2_jax.config import arguments
+from gpt2_jax.errors import UserError
+from gpt2_jax.serve import completions
+from gpt2_jax.serve.errors import ApiError
 from tests.cli.refusals import refused
 
 _SAMPLE = ("sample", "--model", "run", "--max_new_tokens", "4")
@@ -26,11 +35,12 @@ _SAMPLE = ("sample", "--model", "run", "--max_new_tokens", "4")
         ((*_SAMPLE[1:], "--num_samples", str(10**30)), "--num_samples must be between 1 and 10000"),
         (
             (*_SAMPLE[1:], "--temperature", "-1"),
-            "0 (greedy) or from 1e-30 to 1e30, not -1",
+            "--temperature must be between 0 and 2, not -1",
         ),
         ((*_SAMPLE[1:], "--temperature", "nan"), "temperature must be"),
         ((*_SAMPLE[1:], "--temperature", "warm"), "invalid float value: 'warm'"),
-        ((*_SAMPLE[1:], "--top_k", "-1"), "top_k must be 0 (all tokens) or more"),
+        ((*_SAMPLE[1:], "--temperature", "2.1"), "--temperature must be between 0 and 2, not 2.1"),
+        ((*_SAMPLE[1:], "--top_k", "-2"), "--top_k must be at least -1, not -2"),
         ((*_SAMPLE[1:], "--top_p", "1.5"), "top_p must be between 0 and 1"),
         ((*_SAMPLE[1:], "--min_p", "1.5"), "min_p must be between 0 and 1"),
         ((*_SAMPLE[1:], "--presence_penalty", "3"), "presence_penalty must be between -2 and 2"),
@@ -66,7 +76,15 @@ def test_sample_refuses(
     [
         (("--prompt", "x" * 40), ["40 tokens", "context of 32"]),
         (("--prompt", "x" * 32), ["32 tokens", "context of 32"]),
-        (("--prompt", "x" * 20, "--max_new_tokens", "13"), ["20 tokens", "max_new_tokens=13"]),
+        (
+            ("--prompt", "x" * 20, "--max_new_tokens", "13"),
+            [
+                "20 tokens",
+                "max_new_tokens=13",
+                "lower max_new_tokens, or",
+                "--context_overflow slide",
+            ],
+        ),
         (("--max_new_tokens", "0"), ["max_new_tokens must be at least 1"]),
         (("--max_new_tokens", "-3"), ["max_new_tokens must be at least 1"]),
         # What a shell passes on that is no UTF-8.
@@ -87,3 +105,24 @@ def test_sample_refuses_what_does_not_fit_the_model(
 ) -> None:  # fmt: skip
     err = refused(Path(model), capsys, "sample", "--model", model, mode, *words)
     assert all(part in err for part in message), err
+
+
+@pytest.mark.parametrize("name", arguments.SAMPLING_RANGES)
+def test_sample_and_the_server_take_the_same_numbers(name: str) -> None:
+    field = next(field for field in completions.FIELDS if field.name == name)
+    is_integer = field.schema["type"] == "integer"
+
+    def ends_in_an_error(call: Callable[[], Any], error: type[Exception]) -> bool:
+        try:
+            call()
+        except error:
+            return True
+        return False
+
+    for end in filter(math.isfinite, arguments.SAMPLING_RANGES[name]):
+        for value in (end - 1, end - 1e-6, end, end + 1e-6, end + 1):
+            number = int(value) if is_integer else float(value)
+            refused = ends_in_an_error(lambda n=number: field.check(name, n), ApiError)
+            args = parse("sample", sample, ["--model", "m", f"--{name}={number}"])
+            same = ends_in_an_error(lambda a=args: sampling_flags.options(a), UserError) == refused
+            assert same, number

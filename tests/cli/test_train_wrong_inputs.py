@@ -49,7 +49,7 @@ from tests.cli.refusals import CONFIG, TRAIN, refused
         ((*TRAIN, "--config.compute.attention=cudnn"), "cudnn"),
         # The data.
         ((*TRAIN, "--config.data.path=none"), "data.path is not set"),
-        ((*TRAIN, "--config.data.path=missing"), "no data folder missing"),
+        ((*TRAIN, "--config.data.path=missing"), "name another, or a .jsonl file of"),
         ((*TRAIN, "--config.data.path=text.txt"), "text.txt: it is a file; name its folder, ."),
         ((*TRAIN, "--config.data.path=data/train_000000.bin"), "is a file; name its folder, data"),
         ((*TRAIN, "--config.data.path=run"), "run has no train tokens"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt2_jax.data import packing
 from gpt2_jax.data.packing import Epochs, Packing, pack, pack_epoch
 
 _CAPACITY = 17
@@ -69,6 +72,22 @@ def test_rows_of_all_epochs_have_numbers_and_can_be_asked_for_in_any_order():
     backwards = Epochs(lengths, _CAPACITY, 3)
     assert [backwards.row(n).tolist() for n in reversed(range(len(rows)))] == rows[::-1]
     assert forwards.place(counts[0]) == (1, 0)
+
+
+def test_a_long_wait_for_earlier_epochs_is_announced(monkeypatch):
+    lengths, lines = np.random.default_rng(0).integers(1, _CAPACITY, 50), []
+    monkeypatch.setattr(packing, "_LONG_SECONDS", 1e-9)
+    epochs = Epochs(lengths, _CAPACITY, 3, lines.append)
+    count = epochs.rows_of(0)
+    for number in range(3 * count):  # as a run that was never stopped asks for them
+        epochs.row(number)
+    assert not lines
+    epochs.row(20 * count)
+    (line,) = lines
+    assert re.match(r"packing the 1[67] epochs before this one, to go on where the run was", line)
+    monkeypatch.undo()
+    epochs.row(30 * count)
+    assert lines == [line]
 
 
 def test_lengths_that_fit_no_row_are_refused():

@@ -261,3 +261,29 @@ def test_nothing_is_compiled_after_the_first_run(params: Any, compilations: list
     for seed in (3, 4):
         everything(seed)
     assert not compilations
+
+
+def test_a_closed_engine_holds_no_memory_even_if_an_error_refers_to_its_arrays(
+    params: Any, engine: Engine
+) -> None:
+    engine.submit(Request(ids(0, 3), 5))
+    engine.submit(Request(ids(1, 140), 5))
+    for _ in range(2):
+        engine.step()
+    arrays = jax.tree.leaves((engine._slots, [p.cache for p in engine._reader.prefills]))
+    assert engine.busy and not any(array.is_deleted() for array in arrays)
+    engine.close()
+    engine.close()
+    assert all(array.is_deleted() for array in arrays)
+    assert not engine.busy
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+
+
+def test_only_as_many_alternatives_are_kept_as_are_asked_for(engine: Engine) -> None:
+    base = Request(ids(2, 6), 4, _GREEDY, logprobs=True, prompt_logprobs=True)
+    full = run(engine, base)
+    for count in (0, 1, 7):
+        few = run(engine, dataclasses.replace(base, num_alternatives=count))
+        for all_of_them in (full.prompt_logprobs[1:], full.logprobs):
+            kept = few.logprobs if all_of_them is full.logprobs else few.prompt_logprobs[1:]
+            assert kept == [entry and (entry[0], entry[1][:count]) for entry in all_of_them]

@@ -15,8 +15,8 @@ from gpt2_jax.model.params import unstack
 _LENGTHS = np.array([1, 3, 6])
 
 
-def empty_cache(model, rows, num_slots=None, **options):
-    return init_cache(model.config, model.compute.dtype, rows, num_slots, **options)
+def empty_cache(model, rows, room=None, **options):
+    return init_cache(model.config, model.compute.dtype, rows, room, **options)
 
 
 @functools.cache
@@ -129,10 +129,10 @@ def test_every_buffer_of_a_cache_is_its_own_and_in_the_compute_dtype(tiny):
     assert cache.lengths.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("num_slots", [0, -1, 17])
-def test_a_cache_has_no_more_slots_than_the_context(tiny, num_slots):
+@pytest.mark.parametrize("room", [0, -1, 17])
+def test_a_cache_has_no_more_slots_than_the_context(tiny, room):
     with pytest.raises(ValueError, match=r"1\.\.16"):
-        empty_cache(tiny(), 1, num_slots)
+        empty_cache(tiny(), 1, room)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpt2_jax.model.attention import reference_attention
-from gpt2_jax.model.cached_attention import BLOCK, cached_attention
+from gpt2_jax.model.cached_attention import BLOCK_SLOTS, cached_attention
 
 _H, _K, _SCALE = 2, 8, 0.4
 _run = jax.jit(functools.partial(cached_attention, scale=_SCALE), static_argnames="window")
@@ -30,7 +30,7 @@ def _expected(q: Any, k: Any, v: Any, slots: Any, window: int, bias: Any) -> np.
     return np.asarray(mixed)
 
 
-@pytest.mark.parametrize(("size", "queries"), [(40, 1), (3 * BLOCK, 1), (3 * BLOCK, 5)])
+@pytest.mark.parametrize(("size", "queries"), [(40, 1), (3 * BLOCK_SLOTS, 1), (3 * BLOCK_SLOTS, 5)])
 @pytest.mark.parametrize("window", [0, 7, 150])
 def test_blocks_give_what_the_reference_gives(size: int, queries: int, window: int) -> None:
     q, k, v = _arrays(size + queries, 4, queries, size)
@@ -46,10 +46,12 @@ def test_blocks_give_what_the_reference_gives(size: int, queries: int, window: i
 
 
 def test_bits_of_a_row_do_not_depend_on_the_others_or_on_what_lies_beyond_it() -> None:
-    q, k, v = _arrays(1, 3, 1, 3 * BLOCK)
-    for short in (0, 100, BLOCK - 1, BLOCK, 200):
+    q, k, v = _arrays(1, 3, 1, 3 * BLOCK_SLOTS)
+    for short in (0, 100, BLOCK_SLOTS - 1, BLOCK_SLOTS, 200):
         alone = _run(q, k, v, jnp.array([[short], [0], [0]], jnp.int32))
-        beside = _run(q, k, v, jnp.array([[short], [3 * BLOCK - 1], [BLOCK]], jnp.int32))
+        beside = _run(
+            q, k, v, jnp.array([[short], [3 * BLOCK_SLOTS - 1], [BLOCK_SLOTS]], jnp.int32)
+        )
         np.testing.assert_array_equal(alone[0], beside[0])
         other_k, other_v = (x.at[0, :, short + 1 :].set(1e4) for x in (k, v))
         changed = _run(q, other_k, other_v, jnp.array([[short], [300], [0]], jnp.int32))

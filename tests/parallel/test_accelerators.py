@@ -18,6 +18,7 @@ from gpt2_jax.parallel import accelerators
         ({"HOME": "/root"}, "null", True),
         ({"TPU_NAME": ""}, "null", True),
         ({"TPU_SKIP_MDS_QUERY": "1"}, "null", True),
+        ({"TPU_LIBRARY_PATH": "/opt/libtpu.so"}, "null", True),
         ({"TPU_WORKER_ID": "0"}, "null", False),
         ({"JAX_PLATFORMS": "tpu,cpu"}, "null", False),
         ({"LIBTPU_INIT_ARGS": "--xla_tpu_x=1"}, "null", False),
@@ -62,11 +63,17 @@ def test_the_option_of_jax_goes_before_the_variable(tmp_path: Path) -> None:
     assert not accelerators.only_cpus({}, tmp_path, platforms="cuda,cpu")
 
 
-def test_importing_jax_changes_no_answer() -> None:
+def test_importing_jax_changes_no_answer(tmp_path: Path) -> None:
+    # JAX imports libtpu where it is installed, which then sets a variable, with or without a TPU.
+    (tmp_path / "libtpu.py").write_text(
+        "import os\nos.environ['TPU_LIBRARY_PATH'] = __file__\nget_library_path = lambda: __file__"
+    )
     code = (
         "import os; from gpt2_jax.parallel.accelerators import only_cpus; "
         "before = only_cpus(os.environ); import jax; "
+        "assert os.environ['TPU_LIBRARY_PATH']; "
         "assert only_cpus(os.environ, platforms=jax.config.values['jax_platforms']) == before"
     )
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_PLATFORM", "TPU_"))}
+    clean["PYTHONPATH"] = os.pathsep.join([str(tmp_path), clean.get("PYTHONPATH", "")])
     subprocess.run([sys.executable, "-c", code], env=clean, check=True)

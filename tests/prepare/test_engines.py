@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 
 import pytest
 
@@ -51,6 +52,15 @@ def test_settings_out_of_range_are_refused(monkeypatch):
             pass
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="--engine ray needs the cluster extra"):
+        squares([1], "ray")
+
+
+def test_a_ray_that_does_not_start_is_reported_in_one_line(monkeypatch):
+    def init(**settings):
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(init=init))
+    with pytest.raises(UserError, match=r"^cannot reach Ray at this machine: The current"):
         squares([1], "ray")
 
 

@@ -17,11 +17,12 @@ import numpy as np
 
 from gpt2_jax.config import Config
 from gpt2_jax.formats.load import Model
-from gpt2_jax.serve import models as models_lib
+from gpt2_jax.serve import served as served_lib
 from gpt2_jax.serve.app import Policy, make_app
 from gpt2_jax.serve.explorer import Explorer
 from gpt2_jax.serve.metrics import Metrics
-from gpt2_jax.serve.models import Limits, Models
+from gpt2_jax.serve.models import Models
+from gpt2_jax.serve.served import Limits
 from gpt2_jax.serve.server import Server, bound_socket
 from gpt2_jax.serve.worker import State
 from gpt2_jax.tokenizers.bpe import BPETokenizer
@@ -210,9 +211,9 @@ def serving(
     """Serves a model under the name tiny, or the run at `path`."""
     metrics = Metrics()
     if path is not None:
-        served = models_lib.load_served("tiny", path, limits, metrics)
+        served = served_lib.load_served("tiny", path, limits, metrics)
     else:
-        served = models_lib.served("tiny", model or tiny_model(), limits, metrics)
+        served = served_lib.served("tiny", model or tiny_model(), limits, metrics)
     models = Models([served], limits, metrics)
     urls: list[str] = []
     explorer = Explorer(models, policy) if explored else None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import Any
 
 import pytest
 
 from gpt2_jax.api import LanguageModel
+from gpt2_jax.serve import answer as answer_lib
+from gpt2_jax.serve import scores
 from gpt2_jax.tokenizers.ids import IdsTokenizer
 from tests.serve.serving import (
     AB,
@@ -289,3 +292,25 @@ def test_a_model_of_ids_refuses_stop_strings_and_takes_stop_ids() -> None:
         fields |= {"stop": [], "stop_token_ids": [57]}
         (choice,) = client.post("/v1/completions", **fields).json["choices"]
         assert (choice["text"], choice["finish_reason"]) == ("", "stop")
+
+
+def test_answers_are_not_built_where_others_would_wait_for_it(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log-probabilities of long texts are megabytes, and the loop answers all clients."""
+    threads = []
+
+    def noted(function: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            threads.append(threading.current_thread())
+            return function(*arguments)
+
+        return run
+
+    monkeypatch.setattr(answer_lib, "lists", noted(answer_lib.lists))
+    monkeypatch.setattr(scores, "_scores", noted(scores._scores))
+    client.complete("ab", n=2, max_tokens=2, logprobs=2)
+    assert client.post("/v1/score", model="tiny", prompt="abc").status == 200
+    assert len(threads) == 3
+    pools = ("asyncio_", "uvloop_")  # of either loop; its own thread has another name
+    assert all(thread.name.startswith(pools) for thread in threads), threads

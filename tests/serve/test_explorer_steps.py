@@ -19,7 +19,7 @@ from gpt2_jax.interpret.inspection import Inspection
 from gpt2_jax.interpret.run import Run, Subject
 from gpt2_jax.serve import subjects, worker
 from gpt2_jax.serve.errors import ApiError
-from gpt2_jax.serve.models import Limits
+from gpt2_jax.serve.served import Limits
 from gpt2_jax.serve.subjects import Subjects
 from tests.inference.tiny import make_run
 from tests.serve.serving import SLOTS, Client, pieces_tokenizer, served_config, serving

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from gpt2_jax.inference.requests import Choice, Request
+from gpt2_jax.serve.job import Job, Part
+from gpt2_jax.serve.metrics import Metrics
+from gpt2_jax.tokenizers.byte import ByteTokenizer
 from tests.serve.serving import Client, saying
 
 
@@ -32,6 +36,21 @@ def test_requests_are_counted_and_timed(client: Client) -> None:
     ):
         assert client.metric(name, model_name="tiny") == 0
     assert client.metric("inter_token_latency_seconds_count") > 0
+
+
+def test_a_model_that_is_gone_is_in_no_metric() -> None:
+    metrics = Metrics()
+    kept, gone = metrics.of_model("a"), metrics.of_model("a@2")
+    part = Part(Job.__new__(Job), Request([1], 1), 0)
+    part.choices = [Choice(part.request, 0, ByteTokenizer())]
+    part.choices[0].stream.finish()
+    for of_model in (kept, gone):
+        of_model.tokens_drawn(part, [1], 1.0)
+        of_model.finished(part, 2.0)
+    assert b'"a@2"' in metrics.text()
+    metrics.forget("a@2")
+    assert b'"a@2"' not in metrics.text() and b'"a"' in metrics.text()
+    metrics.forget("never seen")
 
 
 def test_refusals_are_counted_by_status(client: Client) -> None:

@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gpt2_jax.errors import UserError
 from gpt2_jax.serve import models as models_lib
-from gpt2_jax.serve.models import Limits, named_models
-from tests.inference.tiny import make_run
+from gpt2_jax.serve.metrics import Metrics
+from gpt2_jax.serve.models import Models, named_models
+from gpt2_jax.serve.served import Limits
 from tests.serve.serving import (
     CONTEXT,
-    SLOTS,
     Client,
-    pieces_tokenizer,
-    served_config,
-    serving,
 )
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    tokenizer = pieces_tokenizer()
-    config = served_config(tokenizer)
-    for step in (2, 4):
-        make_run(folder, config, tokenizer, step=step)
-    return folder
-
-
 def test_models_are_named_by_their_folders_or_by_hand(
-    run: Path, monkeypatch: pytest.MonkeyPatch
+    saved_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = run / "checkpoints" / "2"
-    assert named_models([str(run), f"big={run}", str(step)]) == {
-        "small": str(run),
-        "big": str(run),
+    step = saved_run / "checkpoints" / "2"
+    assert named_models([str(saved_run), f"big={saved_run}", str(step)]) == {
+        "small": str(saved_run),
+        "big": str(saved_run),
         "small@2": str(step),
     }
     assert named_models(["org/name"]) == {"name": "org/name"}
     assert named_models(["org/mine=gs://b/a=b"]) == {"org/mine": "gs://b/a=b"}
-    monkeypatch.chdir(run)
+    monkeypatch.chdir(saved_run)
     assert named_models(["."]) == {"small": "."}
     assert named_models(["checkpoints/best"]) == {"small@best": "checkpoints/best"}
     with pytest.raises(UserError, match="two models are named small"):
-        named_models([str(run), str(run)])
+        named_models([str(saved_run), str(saved_run)])
+    for word in ("a b=runs/x", "=runs/x", "small="):
+        with pytest.raises(UserError, match="must be PATH or NAME=PATH: a name has letters"):
+            named_models([word])
 
 
 def test_the_best_steps_of_two_runs_have_two_names(tmp_path: Path) -> None:
@@ -71,52 +62,19 @@ def test_the_best_steps_of_two_runs_have_two_names(tmp_path: Path) -> None:
         named_models(words[:1] * 2)
 
 
-def test_saved_steps_are_listed_and_loaded_when_asked_for(run: Path) -> None:
-    with serving(path=run, limits=Limits(num_slots=SLOTS, steps=1)) as client:
-        listed = [model["id"] for model in client.get("/v1/models").json["data"]]
-        assert listed == ["tiny", "tiny@4", "tiny@2"]
-        assert client.get("/v1/models/tiny@2").json["max_model_len"] == CONTEXT
-        newest = client.complete(seed=1)
-        for name in ("tiny@4", "tiny@2", "tiny@4"):
-            reply = client.post("/v1/completions", model=name, prompt="ab", seed=1)
-            assert reply.status == 200, reply
-            assert reply.json["model"] == name
-            # Both steps of this run have the same parameters.
-            assert reply.json["choices"] == newest["choices"]
-            assert reply.json["system_fingerprint"] == newest["system_fingerprint"]
-            assert len(client.models.all) == 2
-            assert client.metric("num_requests_running", model_name=name) == 0
-        reply = client.post("/v1/completions", model="tiny@3")
-        assert (reply.status, reply.error["param"]) == (404, "model")
-        assert client.post("/tokenize", model="tiny@2", prompt="ab").status == 200
+def test_a_step_that_is_named_by_its_folder_is_listed_once(saved_run: Path) -> None:
+    def served(name: str, step: int) -> Any:
+        path = saved_run / "checkpoints" / str(step)
+        return SimpleNamespace(
+            name=name, path=path, created=1, worker=SimpleNamespace(max_length=9)
+        )
 
-
-def test_steps_are_loaded_only_as_many_as_there_is_room_for(run: Path) -> None:
-    with serving(path=run, limits=Limits(num_slots=SLOTS, steps=0)) as client:
-        reply = client.post("/v1/completions", model="tiny@2")
-        assert (reply.status, reply.error["code"]) == (503, "steps_busy")
-        assert client.complete()["choices"]
+    models = Models([served("small", 4), served("small@2", 2)], Limits(), Metrics())
+    assert [entry["id"] for entry in models.listed()] == ["small", "small@4", "small@2"]
+    assert models.entry("small@2")["id"] == "small@2"
 
 
 def test_a_model_without_a_run_has_no_steps(client: Client) -> None:
     (entry,) = client.get("/v1/models").json["data"]
     assert entry == client.get("/v1/models/tiny").json
     assert (entry["id"], entry["object"], entry["max_model_len"]) == ("tiny", "model", CONTEXT)
-
-
-def test_a_step_that_cannot_start_leaves_the_others_ready(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(engine: Any) -> None:
-        raise RuntimeError("out of\nmemory")
-
-    with serving(path=run, limits=Limits(num_slots=SLOTS, steps=1)) as client:
-        monkeypatch.setattr("gpt2_jax.serve.worker.warm_start", fail)
-        for _ in range(2):
-            reply = client.post("/v1/completions", model="tiny@2")
-            assert (reply.status, reply.error["code"]) == (503, "step_unreadable"), reply
-            assert "out of memory" in reply.error["message"]
-            assert client.get("/healthz").status == 200
-        assert len(client.models.all) == 1
-        monkeypatch.undo()
-        assert client.post("/v1/completions", model="tiny@2").status == 200

@@ -110,9 +110,13 @@ def test_a_port_that_is_taken_is_found_before_the_model_is_read(
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         assert main(["serve", "--model", "/nowhere", "--port", port]) == 2
-    assert f"cannot listen on 127.0.0.1 port {port}: Address already" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already" in error
+    assert "choose another --port" in error
     assert main(["serve", "--model", "/nowhere", "--host", "no.such.host.example"]) == 2
-    assert "cannot listen on no.such.host.example" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "cannot listen on no.such.host.example" in error
+    assert "--host must name this machine" in error
 
 
 @pytest.mark.parametrize(
@@ -150,7 +154,7 @@ def test_an_address_that_others_reach_is_warned_of_unless_keys_are_asked_for(
         (("--slots", "0"), "--slots must be between 1 and 256"),
         (("--grace", "nan"), "--grace must be between"),
         (("--max_length", "1"), "--max_length must be at least 2"),
-        (("--max_length", "33"), "max_length=33 exceeds"),
+        (("--max_length", "33"), "give 32 at most, and let requests go on beyond"),
         (("--host", ""), "must not be empty"),
         (("--model", "RUN"), "two models are named small"),
         (("--model", "other=/nowhere"), "no model at /nowhere"),

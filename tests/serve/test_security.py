@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,20 +75,28 @@ def test_the_page_is_public_and_its_numbers_are_not(guarded: Client) -> None:
 
 
 def test_unknown_fields_are_ignored_where_the_server_is_lenient(guarded: Client) -> None:
-    body = b'{"model":"tiny","max_token":3,"max_tokens":1}'
     headers = {"Authorization": "bearer k1", **_JSON}
-    assert guarded.send("POST", "/v1/completions", body, **headers).status == 200
+    for body in (
+        b'{"model":"tiny","max_token":3,"max_tokens":1}',
+        b'{"model":"tiny","max_tokens":1,"stream":true,"stream_options":{"usage":true}}',
+    ):
+        assert guarded.send("POST", "/v1/completions", body, **headers).status == 200
 
 
 def test_only_bodies_declared_as_json_are_read(client: Client) -> None:
     body = b'{"model":"tiny","max_tokens":1}'
-    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json; charset=x"):
+    for kind, message in {
+        "text/plain": "must be declared as JSON",
+        "application/x-www-form-urlencoded": "must be declared as JSON",
+        "application/json; charset=latin-1": "but its charset is declared as latin-1",
+    }.items():
         reply = client.send("POST", "/v1/completions", body, Content_Type=kind)
         assert reply.status == 415
+        assert message in reply.error["message"]
     assert client.send("POST", "/v1/completions", body).status == 415
     assert client.send("POST", "/tokenize", b"{}", Content_Encoding="gzip", **_JSON).status == 415
-    kind = "Application/JSON; charset=UTF-8"
-    assert client.send("POST", "/v1/completions", body, Content_Type=kind).status == 200
+    for kind in ("Application/JSON; charset=UTF-8", 'application/json;v=1;charset="utf-8"'):
+        assert client.send("POST", "/v1/completions", body, Content_Type=kind).status == 200
     options = client.send("OPTIONS", "/v1/completions", Origin="https://a.example")
     assert options.status == 405
     assert not [name for name in options.headers if name.startswith("access-control")]
@@ -143,6 +151,36 @@ def test_a_connection_whose_next_request_never_ends_is_closed(
             pass
 
 
+def test_a_client_that_reads_nothing_is_cut_off(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that nobody takes would stay in memory for ever."""
+    monkeypatch.setattr("gpt2_jax.serve.server.SEND_SECONDS", 0.2)
+    monkeypatch.setattr("gpt2_jax.serve.metrics.Metrics.text", lambda self: b"x" * 2**24)
+    with contextlib.closing(socket.socket()) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", client.port))
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connections = client.server.server_state.connections
+        _until(lambda: any(each._counted.num_unsent for each in [*connections]))
+        _until(lambda: not connections)
+    # One that reads slowly gets all of it.
+    with contextlib.closing(client.connect()) as reading:
+        reading.request("GET", "/metrics")
+        response, received = reading.getresponse(), 0
+        while piece := response.read(2**21):
+            received += len(piece)
+            time.sleep(0.1)
+        assert received == 2**24
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_garbage_is_answered_and_forgotten(client: Client) -> None:
     for data in (
         b"\x00\xff" * 50,
@@ -156,7 +194,7 @@ def test_garbage_is_answered_and_forgotten(client: Client) -> None:
 
 def test_a_file_of_keys_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "keys"
-    path.write_text("# ours\nabc\n\n  def \n")
+    path.write_text("# ours\nabc\n\n  # theirs\n  def \n")
     assert read_keys(str(path)) == ("abc", "def")
     for content, message in (("\n", "has no key"), ("a b\n", "without spaces"), ("é", "ASCII")):
         path.write_text(content, encoding="utf-8")

@@ -23,7 +23,7 @@ from gpt2_jax.inference.requests import Request
 from gpt2_jax.serve.app import Policy, make_app
 from gpt2_jax.serve.job import Job, Update
 from gpt2_jax.serve.metrics import Metrics
-from gpt2_jax.serve.models import Limits
+from gpt2_jax.serve.served import Limits
 from gpt2_jax.serve.worker import State
 from tests.serve.serving import CONTEXT, SLOTS, Client, Reply, chunks, joined, serving
 
@@ -285,8 +285,10 @@ def test_a_step_that_fails_is_told_and_the_next_request_is_fine() -> None:
 def test_a_failure_behind_the_status_is_an_event(client: Client) -> None:
     with _slow(client), _threads() as start:
         future = start(client.post, "/v1/completions", model="tiny", **_LONG, stream=True)
-        _until(lambda: client.engine.num_running == 1 and client.worker._active[0].seen[0] > 20)
-        client.worker._active[0].job.fail(_error())
+        _until(
+            lambda: client.engine.num_running == 1 and client.worker._running.parts[0].seen[0] > 20
+        )
+        client.worker._running.parts[0].job.fail(_error())
         reply = future.result()
     events = reply.body.decode().split("\n\n")
     assert reply.status == 200
@@ -309,7 +311,7 @@ def test_a_server_that_ends_finishes_what_runs_and_refuses_the_rest() -> None:
             gate.clear()
             queued = start(client.post, "/v1/completions", model="tiny")
             _until(lambda: len(client.worker._queue) == 1)
-            loop = client.worker._active[0].job._loop
+            loop = client.worker._running.parts[0].job._loop
             loop.call_soon_threadsafe(client.server.drain)
             reply = queued.result()
             assert (reply.status, reply.error["code"]) == (503, "draining")
@@ -328,6 +330,7 @@ def test_a_server_that_is_not_ready_says_so() -> None:
         with serving(ready=False) as client:
             for reply in (client.get("/healthz"), client.post("/v1/completions", model="tiny")):
                 assert (reply.status, reply.error["code"]) == (503, "warming")
+            assert client.metric("requests_rejected_total", code="503") == 1  # not the probe
             assert client.get("/v1/models").status == 200
             release.set()
             _until(lambda: client.worker.state is State.READY)
