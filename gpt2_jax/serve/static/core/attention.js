@@ -26,26 +26,58 @@ const named = (app, i) => `${visible(app.tokens()[i])} (${i})`;
 
 // Opens the dot product behind one score.
 export async function explainScore(app, s, t = app.query()) {
-  const l = app.layer(), h = app.head(), from = `qkv/${l}/${h}`;
+  const l = app.layer(),
+    h = app.head(),
+    from = `qkv/${l}/${h}`;
   const [qkv, { scores, address }] = await Promise.all([app.get(from), rowOf(app, t)]);
-  const q = row(qkv, 0, t).data, k = row(qkv, 1, s).data, scale = app.run.config.score_scale;
-  app.explain({ address, index: [0, s], value: scores[s], ...product(app, q, k, scale, scores[s]),
-    operands: [[app.t("scale"), scale], ...bias(app, q, k, scale, scores[s]), [`q ${named(app, t)}`, q, from, [0, t]], [`k ${named(app, s)}`, k, from, [1, s]]] });
+  const q = row(qkv, 0, t).data,
+    k = row(qkv, 1, s).data,
+    scale = app.run.config.score_scale;
+  app.explain({
+    address,
+    index: [0, s],
+    value: scores[s],
+    ...product(app, q, k, scale, scores[s]),
+    operands: [
+      [app.t("scale"), scale],
+      ...bias(app, q, k, scale, scores[s]),
+      [`q ${named(app, t)}`, q, from, [0, t]],
+      [`k ${named(app, s)}`, k, from, [1, s]],
+    ],
+  });
 }
 
 // Positions that enter the scores (ALiBi and its like) are what the product leaves.
-const biased = (app) => !["learned", "rotary", "rope", "sinusoidal", "none"].includes(app.run.config.position);
+const biased = (app) =>
+  !["learned", "rotary", "rope", "sinusoidal", "none"].includes(app.run.config.position);
 const scaled = (q, k, scale) => scale * q.reduce((total, value, i) => total + value * k[i], 0);
-const bias = (app, q, k, scale, score) => (biased(app) ? [[app.t("scores.bias"), score - scaled(Float64Array.from(q), k, scale)]] : []);
-const product = (app) => (biased(app)
-  ? { formula: app.t("scores.formulabias"), compute: (scale, rest, q, k) => scaled(Float64Array.from(q), k, scale) + rest }
-  : { formula: app.t("scores.formula"), compute: (scale, q, k) => scaled(Float64Array.from(q), k, scale) });
+const bias = (app, q, k, scale, score) =>
+  biased(app) ? [[app.t("scores.bias"), score - scaled(Float64Array.from(q), k, scale)]] : [];
+const product = (app) =>
+  biased(app)
+    ? {
+        formula: app.t("scores.formulabias"),
+        compute: (scale, rest, q, k) => scaled(Float64Array.from(q), k, scale) + rest,
+      }
+    : {
+        formula: app.t("scores.formula"),
+        compute: (scale, q, k) => scaled(Float64Array.from(q), k, scale),
+      };
 
 // Opens the softmax behind one weight; `row` is of `rowOf`.
 export function explainWeight(app, row, s) {
   const { address, scores, seen, weights, top, total } = row;
-  app.explain({ address, index: [2, s], value: weights[s], formula: app.t("softmax.formula"),
-    operands: [[app.t("score"), scores[s], address, [0, s]], [app.t("softmax.most"), top], [app.t("softmax.total"), total],
-      [app.t("softmax.seen"), seen[s], address, [1, s]]],
-    compute: (score, most, all, is) => (is ? Math.exp(score - most) / all : 0) });
+  app.explain({
+    address,
+    index: [2, s],
+    value: weights[s],
+    formula: app.t("softmax.formula"),
+    operands: [
+      [app.t("score"), scores[s], address, [0, s]],
+      [app.t("softmax.most"), top],
+      [app.t("softmax.total"), total],
+      [app.t("softmax.seen"), seen[s], address, [1, s]],
+    ],
+    compute: (score, most, all, is) => (is ? Math.exp(score - most) / all : 0),
+  });
 }
