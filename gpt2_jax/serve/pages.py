@@ -1,4 +1,4 @@
-"""Serves the files of the explorer's page, which need no key: numbers are asked for apart.
+"""Serves the files of the explorer's page, squeezed; they need no key, as its numbers do.
 
 The page loads nothing from other addresses, and its headers forbid it to.
 """
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gpt2_jax.serve.errors import ApiError
+from gpt2_jax.serve.squeeze import SQUEEZED, squeezed
 
 INDEX, STATIC = "/", "/static/"
 """The paths of the page and, behind the second one, of its files."""
@@ -108,6 +109,8 @@ class Pages:
         file = self._kept.get(path)
         if file is None or file.stamp != stamp:
             content = path.read_bytes()
+            if path.suffix in SQUEEZED:
+                content = squeezed(content.decode("utf-8"), path.suffix).encode("utf-8")
             packed = None
             if path.suffix not in _PACKED and len(content) >= _WORTH_PACKING:
                 packed = gzip.compress(content, _LEVEL, mtime=0)
