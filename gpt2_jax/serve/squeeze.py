@@ -1,7 +1,7 @@
 """Drops what only people read in the page's files, so that a visit loads less.
 
-The files are written so that this is simple, and tests hold it: a comment of JavaScript has lines of
-its own, and no string or template goes on in another line.
+The files are written so that this is simple, and tests hold it: no string or template of JavaScript
+goes on in another line. Comments that share a line with code stay.
 """
 
 from __future__ import annotations
