@@ -45,6 +45,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             id=STRING,
             takes_text=BOOLEAN,
             tokenizer=STRING,
+            ends=list_of(INTEGER),
             max_tokens=INTEGER,
             step=INTEGER,
             steps=list_of(INTEGER),

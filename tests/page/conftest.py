@@ -14,8 +14,8 @@ from gpt2_jax.tokenizers.byte import ByteTokenizer
 from tests.page.window import Window
 from tests.serve.serving import Client, serving, tiny_model
 
-CONTEXT = 320
-"""More tokens than a text may have whose matrices are given out whole."""
+CONTEXT = 1024
+"""As GPT-2 has: more than a text may have whose matrices are given out whole."""
 
 
 @pytest.fixture(scope="session")

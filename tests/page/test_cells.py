@@ -17,10 +17,13 @@ TEXT = "so it goes, it goes"
 _CLICKED = {
     "prompt": ("#next .value", 20),
     "embedding": ("canvas:nth-of-type(3)", 80),
-    "journey": (".node", 80),
-    "scores": ("#score-map", 160),
-    "softmax": ("td:nth-child(4) .value", 60),
-    "weighted": ("canvas:nth-of-type(2)", 100),
+    "journey": (".node", 40),
+    "layernorm": ("div:nth-of-type(4) canvas", 40),
+    "qkv": ("canvas", 80),
+    "scores": ("#score-map", 100),
+    "softmax": ("td:nth-child(4) .value", 40),
+    "weighted": ("canvas:nth-of-type(2)", 60),
+    "projection": ("canvas", 40),
 }
 
 # Clicks a part of an element, and returns the number that is explained and what the page makes of
@@ -39,9 +42,10 @@ async ([selector, which, x, y]) => {
   }
   if (explorer.explained === before) return null; // beside the cells
   const { address, index, value, operands, compute } = explorer.explained;
+  if (!compute) return null; // a parameter of the model
   const values = operands.map((operand) => operand[1]);
   const magnitude = (x) => (typeof x === "number" ? Math.abs(x) : Float64Array.from(x, Math.abs));
-  const isSum = values.some((x) => typeof x !== "number") || address.startsWith("embedding");
+  const isSum = values.some((x) => typeof x !== "number") || /^(embedding|ln)/.test(address);
   const again = compute(...values);
   return { address, index, value, again, size: isSum ? compute(...values.map(magnitude)) : value };
 }
@@ -69,7 +73,7 @@ def test_500_random_cells_are_computed_again_and_are_the_models(
                     found += 1
             count += found
     assert count == 500
-    assert views == {"logits", "embedding", "norms", "row", "z"}
+    assert views == {"logits", "embedding", "norms", "ln", "qkv", "row", "z", "heads"}
 
 
 def _click(window: Window, selector: str, rng: random.Random) -> Any:

@@ -1,7 +1,7 @@
 // One query of one head: its scores, what it sees, its weights; and what explains each number.
 
 import { row } from "./npy.js";
-import { softmax } from "./math.js";
+import { dot, softmax } from "./math.js";
 import { visible } from "./text.js";
 
 export const MOST_WHOLE = 256; // tokens of a text whose matrices [T, T] the server gives out whole
@@ -20,6 +20,36 @@ export async function rowOf(app, t = app.query(), l = app.layer(), h = app.head(
   const array = await app.get(address);
   const [scores, seen, weights, written] = [0, 1, 2, 3].map((i) => row(array, i).data);
   return { address, t, l, h, scores, seen, weights, written, ...softmax(scores, seen) };
+}
+
+// Opens one entry of a query (part 0), a key (1) or a value (2), and what made it.
+export async function explainEntry(app, part, t, k, value) {
+  const l = app.layer(),
+    h = app.head(),
+    { position, qk_norm, scale_attn_by_inverse_layer_idx: scaled } = app.run.config,
+    { norm_position, value_residual } = app.run.config;
+  // Rotated, normalized or mixed, it is more than a product.
+  const more = part === 2 ? value_residual : position === "rotary" || qk_norm !== "none" || scaled;
+  const from = `ln/${l}/1/${t}`,
+    column = `w_qkv/${l}/${h}/${k}`;
+  const [x, w] =
+    more || norm_position === "post" ? [] : await Promise.all([app.held(from), app.held(column)]);
+  const name = "qkv"[part];
+  app.explain({
+    address: `qkv/${l}/${h}`,
+    index: [part, t, k],
+    value,
+    formula: app.t(`qkv.${name}.formula`),
+    ...(x &&
+      w && {
+        operands: [
+          ["x", row(x, 1).data, from, [1]],
+          [`W[:, ${k}]`, row(w, part).data.subarray(0, -1), column, [part]],
+          [app.t("bias"), row(w, part).data.at(-1), column, [part, -1]],
+        ],
+        compute: (x, w, b) => dot(x, w) + b,
+      }),
+  });
 }
 
 const named = (app, i) => `${visible(app.tokens()[i])} (${i})`;

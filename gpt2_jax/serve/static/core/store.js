@@ -161,6 +161,13 @@ export function makeStore(onchange) {
     return promise;
   };
 
+  // The same, or null where a lesson does not hold it.
+  app.held = (address) =>
+    app.get(address).catch((error) => {
+      if (error.param === "lesson") return null;
+      throw error;
+    });
+
   async function load(address, run) {
     try {
       return await source.getArray(run, address);

@@ -12,7 +12,8 @@ export function mount(root, app) {
   let playing = false,
     timer = null,
     grown = [],
-    before = null;
+    before = null,
+    told = "";
   const steps = h("ol.loop"),
     text = h("p.grown.mono"),
     python = h("pre", { tabindex: 0 }),
@@ -39,12 +40,12 @@ export function mount(root, app) {
   // The token that `generate` draws here, as the n-th since the loop began.
   async function step() {
     if (app.busy) return;
+    told = "";
     if (!isGrown() || ids().length !== before.length + grown.length) [before, grown] = [ids(), []];
-    if (ids().length >= app.run.max_tokens) {
-      error.textContent = app.t("appended.full", { most: app.run.max_tokens });
-      stop();
-      return;
-    }
+    const ends = app.model()?.ends ?? [];
+    if (ends.includes(grown.at(-1)?.id)) return end(app.t("appended.ended"));
+    const most = app.run.max_tokens;
+    if (ids().length >= most) return end(app.t("appended.full", { most }));
     const p = prepare((await app.get("logits")).data),
       options = app.state.sampling;
     const token = draw(p, options, grown.length),
@@ -65,22 +66,25 @@ export function mount(root, app) {
     clearTimeout(timer);
     app.changed();
   }
+  function end(why) {
+    told = why;
+    stop();
+  }
   async function again() {
     try {
       if (!app.busy) await step();
     } catch (problem) {
-      error.textContent = app.sentence(problem);
-      stop();
+      end(app.sentence(problem));
     }
     if (playing && root.isConnected) timer = setTimeout(again, PAUSE);
   }
 
   function update() {
     if (app.error) playing = false;
-    if (before && !isGrown()) [before, grown] = [null, []];
+    if (before && !isGrown()) [before, grown, told] = [null, [], ""];
     if (before)
       grown = grown.slice(0, Math.max(0, ids().length - before.length) + (app.busy ? 1 : 0));
-    error.textContent = "";
+    error.textContent = told;
     fill(
       steps,
       [1, 2, 3, 4].map((n) =>

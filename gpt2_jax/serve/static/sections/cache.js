@@ -1,5 +1,6 @@
 // The KV cache: what a token adds to it, that the rest of it stays, and the work that it saves.
 
+import { explainEntry } from "../core/attention.js";
 import { matrix } from "../core/canvas.js";
 import { controls } from "../core/controls.js";
 import { fill, h, s } from "../core/dom.js";
@@ -156,13 +157,7 @@ export function mount(root, app) {
         cellHeight: 13,
         label: title.textContent,
         row: T - from - 1,
-        onCell: (i, k, value) =>
-          app.explain({
-            address: qkv.address,
-            index: [part, from + i, k],
-            value,
-            formula: part === 1 ? "k = x W_K + b" : "v = x W_V + b",
-          }),
+        onCell: (i, k, value) => explainEntry(app, part, from + i, k, value),
       });
     }
   }

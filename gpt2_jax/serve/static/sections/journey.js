@@ -34,22 +34,13 @@ export function mount(root, app) {
     });
   }
 
-  // Weights of the query's sources, averaged over the heads of a layer.
-  function sources(weights, l, T) {
-    const mean = new Float64Array(T),
-      H = weights.shape[1];
-    for (let head = 0; head < H; head++)
-      row(weights, l, head).data.forEach((weight, i) => (mean[i] += weight / H));
-    return mean;
-  }
-
   async function update() {
     top.update();
     const { epoch } = app,
       t = app.query(),
       T = app.tokens().length,
       L = app.run.config.num_layers;
-    const [norms, weights] = await Promise.all([app.get("norms"), app.get(`query/${t}`)]);
+    const [norms, weights] = await Promise.all([app.get("norms"), app.get(`sources/${t}`)]);
     if (epoch !== app.epoch) return;
     const long = app.tokens().some((token) => visible(token).length > 3),
       [WIDE, letters] = long ? [56, 7] : [30, 3],
@@ -102,7 +93,7 @@ export function mount(root, app) {
       }
     }
     for (let l = 0; l < L; l++) {
-      sources(weights, l, T).forEach((weight, from) => {
+      row(weights, l).data.forEach((weight, from) => {
         if (from === t || from < first || from >= last || weight < 0.01) return;
         const [x0, y0, x1, y1] = [x(from), y(2 * l), x(t), y(2 * l + 1)];
         nodes.unshift(

@@ -58,7 +58,9 @@ export function mount(root, app) {
       [app.t("mean"), center],
       [app.t(rms ? "meansquare" : "variance"), spread],
     ];
-    const explain = (i, n) =>
+    const gains = address.replace(/^ln/, "gain").replace(/\/\d+$/, "");
+    async function explain(i, n) {
+      const held = n === 2 && (await app.held(gains));
       app.explain({
         address,
         index: [n === 2 ? 1 : 0, i],
@@ -69,10 +71,19 @@ export function mount(root, app) {
             ? []
             : n === 1
               ? [["x", x[i], address, [0, i]], ...from.slice(1)]
-              : [[app.t("layernorm.normal"), normal[i]]],
-        compute: n === 1 ? plain : null,
+              : [
+                  [app.t("layernorm.normal"), normal[i]],
+                  ...(held ? ["gain", "bias"] : []).map((name, g) => [
+                    app.t(name),
+                    row(held, g).data[i],
+                    gains,
+                    [g, i],
+                  ]),
+                ],
+        compute: n === 1 ? plain : held && ((x, gain, bias) => x * gain + bias),
         derived: n === 1,
       });
+    }
     [x, normal, y].forEach((data, n) => {
       const { title, canvas, facts: line } = parts[n];
       title.textContent = app.t(["layernorm.before", "layernorm.normal", "layernorm.after"][n]);

@@ -48,6 +48,33 @@ export function mount(root, app) {
     picture = h("div");
   root.append(tools.node, each, parts, check, title, canvas, map, picture, about);
 
+  // One entry of a head's part, of the bias behind the heads, or of the sum.
+  async function explain(heads, names, i, d, value) {
+    const { l, t } = at(app),
+      H = names.length - 2,
+      cell = { address: heads.address, index: [i, d], value };
+    if (i > H) {
+      cell.formula = "Σ_h (z_h W_O)[d] + b[d]";
+      cell.compute = (...values) => sum(values);
+      cell.operands = names
+        .slice(0, -1)
+        .map((name, n) => [name, row(heads, n).data[d], heads.address, [n, d]]);
+    } else if (i === H) cell.formula = `b[${d}]`;
+    else {
+      const from = `z/${l}/${i}`,
+        column = `w_o/${l}/${i}/${d}`;
+      const [z, w] = await Promise.all([app.held(from), app.held(column)]);
+      cell.formula = `Σ_k z_${i}[k] W_O[${i}, k, ${d}]`;
+      cell.compute = z && w && dot;
+      cell.operands = z &&
+        w && [
+          ["z", row(z, t).data, from, [t]],
+          [`W_O[:, ${d}]`, w.data, column, []],
+        ];
+    }
+    app.explain(cell);
+  }
+
   async function update() {
     const epoch = app.epoch,
       { l, h: chosen, t } = at(app),
@@ -86,26 +113,7 @@ export function mount(root, app) {
       cellHeight: 14,
       label: title.textContent,
       row: chosen,
-      onCell: (i, d, value) =>
-        app.explain(
-          i > H
-            ? {
-                address: heads.address,
-                index: [i, d],
-                value,
-                formula: "Σ_h (z_h W_O)[d] + b[d]",
-                compute: (...values) => sum(values),
-                operands: names
-                  .slice(0, -1)
-                  .map((name, n) => [name, part(n)[d], heads.address, [n, d]]),
-              }
-            : {
-                address: heads.address,
-                index: [i, d],
-                value,
-                formula: i < H ? `Σ_k z_${i}[k] W_O[${i}, k, ${d}]` : `b[${d}]`,
-              },
-        ),
+      onCell: (i, d, value) => explain(heads, names, i, d, value),
     });
     map.textContent = app.t("projection.map", { K, D });
     fill(picture, lowRank(D, K));

@@ -1,5 +1,6 @@
 // Queries, keys and values of one head, a row for each token.
 
+import { explainEntry } from "../core/attention.js";
 import { matrix } from "../core/canvas.js";
 import { controls } from "../core/controls.js";
 import { h } from "../core/dom.js";
@@ -29,9 +30,8 @@ export function mount(root, app) {
   async function update() {
     top.update();
     const { epoch } = app,
-      t = app.query(),
-      address = `qkv/${app.layer()}/${app.head()}`;
-    const array = await app.get(address);
+      t = app.query();
+    const array = await app.get(`qkv/${app.layer()}/${app.head()}`);
     if (epoch !== app.epoch) return;
     const K = array.shape[2],
       T = app.tokens().length;
@@ -53,13 +53,7 @@ export function mount(root, app) {
         cellHeight: 14,
         width: canvas.parentElement.clientWidth,
         tip: (i, k, value) => `${name}[${k}] ${app.t("of", { token: rows[i] })} ${number(value)}`,
-        onCell: (i, k, value) =>
-          app.explain({
-            address,
-            index: [n, first + i, k],
-            value,
-            formula: app.t(`qkv.${name}.formula`),
-          }),
+        onCell: (i, k, value) => explainEntry(app, n, first + i, k, value),
       });
     });
     legend.textContent =

@@ -133,19 +133,18 @@ export function mount(root, app) {
   // The chosen query in each pinned head.
   async function pinned() {
     const { epoch } = app,
-      T = app.tokens().length,
       { config } = app.run;
     const list = app.state.pins.filter(
       ([l, head]) => l < config.num_layers && head < config.num_heads,
     );
-    const weights = list.length ? await app.get(`query/${app.query()}`) : null;
+    const lines = await Promise.all(list.map(([l, head]) => rowOf(app, app.query(), l, head)));
     if (epoch !== app.epoch) return;
     fill(
       pins,
       list.length > 0 &&
         h("h3", app.t("scores.pinned", { token: visible(app.tokens()[app.query()]) })),
-      list.map(([layer, head]) => {
-        const data = row(weights, layer, head).data,
+      list.map(([layer, head], i) => {
+        const data = lines[i].weights,
           strip = h("div"),
           best = max(data) || 1;
         shaded(strip, app.tokens(), {
