@@ -29,8 +29,8 @@ class View:
 
     Attributes:
       address: its name, and the numbers that follow: {l} layer, {h} head, {t} position, {i} row of
-        the residual stream, {n} neuron, {k} entry of a head, {d} entry of the stream, {token} id, {which} norm 1
-        or 2.
+        the residual stream, {n} neuron, {k} entry of a head, {d} entry of the stream, {token} id,
+        {which} norm 1 or 2.
       dtype: of the array.
       shape: of the array, in the letters of `model.gpt2`.
       formula: what it is.

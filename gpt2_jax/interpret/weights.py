@@ -37,8 +37,8 @@ def _gain(run: Run, params: Mapping[str, Any]) -> np.ndarray:
 def qkv_column(run: Run, layer: int, head: int, entry: int) -> np.ndarray:
     """Returns what makes one entry of a head's queries, keys and values, float32 [3, D + 1].
 
-    Rows: a column of W_Q, of W_K and of W_V, and behind each its bias, 0 if the model has none. They
-    are multiplied with what attention reads.
+    Rows: a column of W_Q, of W_K and of W_V, which what attention reads is multiplied with, and
+    behind each its bias, 0 if the model has none.
     """
     params = run.subject.params[f"h_{layer}"]["attn"]["c_attn"]
     columns_3xD = np.asarray(params["kernel"])[:, :, head, entry].T

@@ -36,7 +36,7 @@ _NEURONS, _TOKENS = 8, 10
 
 
 _COLUMNS = frozenset(("k", "d"))
-"""The places of columns of weights, of which there are as many as there are weights: none is held."""
+"""The places of columns of weights, which are too many for a file: none is held."""
 
 
 class Packed(NamedTuple):
