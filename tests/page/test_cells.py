@@ -63,7 +63,6 @@ def test_500_random_cells_are_computed_again_and_are_the_models(
             place = {name: rng.randrange(size) for name, size in (("layer", 2), ("head", 4))}
             window.set(query=rng.randrange(len(TEXT)), **place)
             window.show(section, selector)
-            window.page.wait_for_load_state("networkidle")
             found = 0
             while found < clicks // 4:
                 cell = _click(window, f"#{section} .body {selector}", rng)

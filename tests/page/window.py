@@ -70,9 +70,21 @@ class Window:
         count = len(text.encode())
         self.until(f"!explorer.busy && explorer.run.tokens.length === {count}")
 
+    def scroll(self, *sections: str) -> None:
+        """Scrolls to sections, one by one, and waits until each is drawn."""
+        for section in sections:
+            self.page.locator(f"#{section}").scroll_into_view_if_needed()
+            self.until(f"document.getElementById('{section}').ariaBusy === 'false'")
+
+    def open(self, panel: str) -> None:
+        """Opens a panel, and waits until it is drawn."""
+        self.page.evaluate(f"explorer.open('{panel}')")
+        drawn = f"[data-panel={panel}]:not([hidden]) > *"
+        self.until(f"document.querySelectorAll('{drawn}').length > 0")
+
     def show(self, section: str, inside: str) -> Any:
         """Scrolls to a section, and returns a part of it once it is there."""
-        self.page.locator(f"#{section}").scroll_into_view_if_needed()
+        self.scroll(section)
         part = self.page.locator(f"#{section} {inside}")
         part.first.wait_for(state="visible")
         return part

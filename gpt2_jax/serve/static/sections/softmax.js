@@ -44,7 +44,7 @@ export function mount(root, app) {
         h("td.num", seen[s] ? number(exp[s], 4) : app.t("softmax.masked")),
         cell(s, "p", percent(weights[s]), () => explainWeight(app, line, s)),
         h(
-          "td.wide",
+          "td.room",
           h("span.bar-room", h("span.fill", { style: { width: `${(100 * weights[s]) / best}%` } })),
         ),
       );
