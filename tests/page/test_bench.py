@@ -12,6 +12,7 @@ import pytest
 from gpt2_jax.api import LanguageModel
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.interpret.training_step import training_step
+from gpt2_jax.serve.models import Limits
 from gpt2_jax.tokenizers.bpe import BPETokenizer
 from gpt2_jax.tokenizers.vocabulary import END_OF_TEXT, Vocabulary
 from tests.page.window import Window
@@ -117,7 +118,7 @@ def wide() -> Iterator[tuple[LanguageModel, int]]:
     tokenizer = BPETokenizer(Vocabulary(ranks, {END_OF_TEXT: len(ranks)}), len(ranks))
     assert tokenizer.vocab_size == GPT2_VOCABULARY
     model = tiny_model(tokenizer, d_model=16, num_heads=2)
-    with serving(model) as client:
+    with serving(model, limits=Limits(num_slots=1, max_length=16)) as client:
         yield LanguageModel(model), client.port
 
 

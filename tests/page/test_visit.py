@@ -79,6 +79,6 @@ def test_a_section_leads_to_its_part_of_the_docs(window: Window) -> None:
     other = opened.value
     other.wait_for_load_state()
     assert other.url.endswith("/docs/how_gpt2_works.md#prompt")
-    assert "tokens" in other.locator("#prompt + h3").inner_text().lower()
+    assert "tokens" in other.locator("p:has(#prompt) + h3").inner_text().lower()
     assert other.evaluate("scrollY") > 0
     other.close()
