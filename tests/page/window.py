@@ -79,7 +79,7 @@ class Window:
     def open(self, panel: str) -> None:
         """Opens a panel, and waits until it is drawn."""
         self.page.evaluate(f"explorer.open('{panel}')")
-        drawn = f"[data-panel={panel}]:not([hidden]) > *"
+        drawn = f"#panel[aria-busy=false] [data-panel={panel}]:not([hidden])"
         self.until(f"document.querySelectorAll('{drawn}').length > 0")
 
     def show(self, section: str, inside: str) -> Any:

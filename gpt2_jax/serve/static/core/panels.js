@@ -41,13 +41,16 @@ export function makePanels(aside, app) {
     title.textContent = app.t(`${id}.title`);
     for (const [other, { root }] of mounted) root.hidden = other !== id || !app.run;
     if (!app.run) return;
+    if (!mounted.has(id)) aside.ariaBusy = "true";
     try {
       const { root, update: draw } = await drawn(id);
       if (id !== shown) return;
       translate(root, app.t);
       await draw();
+      aside.ariaBusy = "false";
       error.hidden = true;
     } catch (problem) {
+      aside.ariaBusy = "false";
       if (!problem.status) console.error(problem);
       error.textContent = app.sentence(problem);
       error.hidden = false;

@@ -12,10 +12,13 @@ const NAMES = {
   xl: "GPT-2 XL",
   gpt3: "GPT-3",
 };
-const short = (count) =>
-  count >= 1e9 ? `${(count / 1e9).toPrecision(4)} B` : `${(count / 1e6).toPrecision(4)} M`;
-const gigabytes = (bytes) =>
-  bytes >= 1e9 ? `${(bytes / 1e9).toPrecision(3)} GB` : `${(bytes / 1e6).toPrecision(3)} MB`;
+// 1234567 as "1.235 M", with names of thousands, millions and billions.
+function scaled(value, digits, names) {
+  const power = Math.min(3, Math.max(1, Math.floor(Math.log10(value) / 3)));
+  return `${(value / 1000 ** power).toPrecision(digits)} ${names[power - 1]}`;
+}
+const short = (count) => scaled(count, 4, ["K", "M", "B"]);
+const gigabytes = (bytes) => scaled(bytes, 3, ["kB", "MB", "GB"]);
 
 export function mount(root, app) {
   let asked = null,
