@@ -11,6 +11,7 @@ from gpt2_jax.interpret.views import find
 from tests.page.conftest import CONTEXT
 from tests.page.test_files import FIRST_BYTES, FIRST_PACKED, FOLDER, first_files
 from tests.page.window import Window
+from tests.serve.serving import Client
 
 pytestmark = pytest.mark.chromium
 _GPT2 = {"L": 12, "H": 12, "K": 64, "D": 768, "F": 3072, "V": 50257, "T": 1024, "2L+1": 25, "n": 32}
@@ -59,6 +60,53 @@ def _moved(window: Window) -> int:
             files.append(view.address)
     assert "embedding/{t}" in files
     return total
+
+
+def _behind_a_key(browser: Any, port: int) -> Window:
+    """Opens the page of a server that wants the key "right"."""
+    window = Window(browser.new_context(locale="en-US").new_page(), port)
+
+    def guard(route: Any) -> None:
+        if route.request.headers.get("authorization") == "Bearer right":
+            route.continue_()
+        else:
+            route.fulfill(status=401, json={"error": {"message": "this server wants a key"}})
+
+    window.page.route("**/explore/v1/**", guard)
+    window.page.goto(f"http://127.0.0.1:{port}/")
+    window.until("document.querySelector('dialog').open")
+    assert "asks for an API key" in window.page.locator("dialog").inner_text()
+    return window
+
+
+def test_a_key_is_asked_for_until_it_is_right_and_kept(browser: Any, served: Client) -> None:
+    window = _behind_a_key(browser, served.port)
+    window.page.locator("#key").fill("wrong")
+    window.page.keyboard.press("Enter")
+    window.until("document.querySelector('dialog')?.innerText.includes('does not know this key')")
+    window.page.locator("#key").fill("right")
+    window.page.keyboard.press("Enter")
+    window.until("Boolean(explorer.run) && !document.querySelector('dialog').open")
+    window.page.reload()
+    window.until("Boolean(globalThis.explorer?.run)")
+    window.page.evaluate("sessionStorage.setItem('key', 'old')")
+    window.page.evaluate("['norms', 'thumbs'].forEach((address) => explorer.get(address))")
+    window.until("document.querySelector('dialog').open")  # once for both
+    window.page.locator("#key").fill("right")
+    window.page.keyboard.press("Enter")
+    window.until("!document.querySelector('dialog').open")
+    window.until("explorer.arrays().then((arrays) => arrays.length > 1)")
+    assert not window.errors
+    window.page.context.close()
+
+
+def test_without_a_key_the_page_says_what_is_wanted(browser: Any, served: Client) -> None:
+    window = _behind_a_key(browser, served.port)
+    while not window.page.locator(".notice:visible").count():  # it is asked for the run, too
+        window.page.keyboard.press("Escape")
+        window.page.wait_for_timeout(50)
+    assert window.page.locator(".notice").inner_text() == "This server wants a key."
+    window.page.context.close()
 
 
 def test_a_section_is_busy_until_it_is_drawn(window: Window) -> None:

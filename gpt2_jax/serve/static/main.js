@@ -15,7 +15,8 @@ const parts = Object.entries(sections).map(([id, load], i) => makePart(id, i + 1
 const panels = makePanels(byId("panel"), app);
 const top = header(byId("top"), app);
 let language = null,
-  tour = null;
+  tour = null,
+  asking = null;
 byId("sections").append(...parts.map(({ root }) => root));
 byId("contents").append(...parts.map(({ link }) => link));
 
@@ -31,7 +32,12 @@ app.explain = (cell) => {
   panels.open("number");
 };
 app.tour = async () => (await guide()).start();
-source.keys.ask = async (wrong) => (await import("./core/ask.js")).ask(app, wrong);
+source.keys.ask = (wrong) => {
+  asking ??= import("./core/ask.js")
+    .then(({ ask }) => ask(app, wrong))
+    .finally(() => (asking = null)); // one question for all that wait
+  return asking;
+};
 
 // The tour, which is loaded when it is started or when a link leads to a stop of it.
 function guide() {
@@ -96,10 +102,13 @@ function watch() {
   });
 }
 
+async function learn() {
+  app.state.language ??= navigator.language.startsWith("zh") ? "zh" : "en";
+  if (app.language !== app.state.language) await app.translate();
+}
+
 async function begin() {
-  const { language: asked } = app.state;
-  app.state.language = asked ?? (navigator.language.startsWith("zh") ? "zh" : "en");
-  await app.translate();
+  await learn();
   if (!app.state.text && !app.state.tokens) app.state.text = app.t("example");
   await app.start();
   if (app.expected && app.run && app.expected !== app.run.fingerprint) {
@@ -111,6 +120,7 @@ async function begin() {
 async function open() {
   if (source.lesson) Object.assign(app.state, source.lesson.state);
   await app.restore(location.hash);
+  await learn(); // the question for a key has words
   try {
     const listed = await app.fetch("models");
     app.models = listed?.models ?? listed?.data ?? listed ?? [];

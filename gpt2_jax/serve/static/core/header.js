@@ -88,7 +88,9 @@ export function header(root, app) {
     theme.setAttribute("aria-label", app.t(isDark() ? "theme.light" : "theme.dark"));
     for (const button of opens) button.hidden = Boolean(app.lesson);
     root.classList.toggle("is-busy", app.busy);
-    notice.textContent = [app.notice, app.lesson && held(app.lesson)].filter(Boolean).join(" ");
+    notice.textContent = [app.notice, !app.run && app.error, app.lesson && held(app.lesson)]
+      .filter(Boolean)
+      .join(" ");
     notice.hidden = !notice.textContent;
   }
   // Says what a lesson holds, and what it does not.
