@@ -30,17 +30,22 @@ _CLICKED = {
 # it. A sum is as exact as its terms are large: `size` is their magnitude.
 _CLICK = """
 async ([selector, which, x, y]) => {
+  const { chartOf } = await import("/static/core/canvas.js");
   const parts = document.querySelectorAll(selector);
   const part = parts[Math.floor(which * parts.length)];
   const box = part.getBoundingClientRect();
   const before = explorer.explained;
   const at = { clientX: box.left + x * box.width, clientY: box.top + y * box.height };
-  part.dispatchEvent(new MouseEvent("click", { ...at, bubbles: true }));
-  const end = performance.now() + 300;
-  while (explorer.explained === before && performance.now() < end) {
-    await new Promise((resolve) => setTimeout(resolve, 1));
+  const chart = chartOf(part);
+  if (chart) {
+    const { cell, margin, shape: [rows, columns], options, data } = chart;
+    const i = Math.floor(y * rows), j = Math.floor(x * columns);
+    if (i * columns + j >= data.length || options.hidden?.(i, j)) return null;
+    at.clientX = box.left + margin.left + (j + 0.5) * cell.width;
+    at.clientY = box.top + margin.top + (i + 0.5) * cell.height;
   }
-  if (explorer.explained === before) return null; // beside the cells
+  part.dispatchEvent(new MouseEvent("click", { ...at, bubbles: true }));
+  while (explorer.explained === before) await new Promise((resolve) => setTimeout(resolve, 1));
   const { address, index, value, operands, compute } = explorer.explained;
   if (!compute) return null; // a parameter of the model
   const values = operands.map((operand) => operand[1]);
