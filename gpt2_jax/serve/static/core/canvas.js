@@ -284,7 +284,9 @@ export function matrix(canvas, data, shape, options = {}) {
 // A vector as rows of `columns` cells, so that every entry can be pointed at; onCell and tip get
 // the entry's index.
 export function vector(canvas, data, options = {}) {
-  const columns = options.columns ?? Math.min(64, data.length);
+  const room = options.width ?? canvas.parentElement?.clientWidth ?? 320;
+  const fit = Math.max(16, Math.floor(room / 4)); // cells that can be pointed at
+  const columns = Math.min(options.columns ?? 64, data.length, fit);
   const shape = [Math.ceil(data.length / columns), columns];
   const at = (i, j) => i * columns + j;
   matrix(canvas, data, shape, {
