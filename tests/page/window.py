@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-SECONDS = 60.0
+SECONDS = 120.0
+"""How long a busy machine may take for a step."""
 
 
 class Window:
@@ -21,6 +22,7 @@ class Window:
     def __init__(self, page: Any, port: int) -> None:
         self.page, self.port = page, port
         self.errors: list[str] = []
+        page.set_default_timeout(1000 * SECONDS)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", self._note)
 
