@@ -73,7 +73,7 @@ class Explorer:
         gets = {
             "/": self._page,
             "/static/{path:path}": self._file,
-            "/docs/{path:path}": self._document,
+            "/docs/{document:path}": self._document,
             f"{API}/models": self._list_models,
             f"{API}/steps": self._steps,
             f"{API}/engine": self._engine,
@@ -127,7 +127,9 @@ class Explorer:
         return await asyncio.to_thread(self._pages.answer, request, request.path_params["path"])
 
     async def _document(self, request: Request) -> Response:
-        return await asyncio.to_thread(self._manual.answer, request, request.path_params["path"])
+        return await asyncio.to_thread(
+            self._manual.answer, request, request.path_params["document"]
+        )
 
     async def _list_models(self, request: Request) -> Response:
         return json_response(await self._work(request, self.insights.listed))

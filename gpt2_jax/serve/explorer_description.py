@@ -168,7 +168,9 @@ def paths() -> dict[str, Any]:
     return {
         "/": page,
         "/static/{path}": get("Give a file of the page.", None, (400, 403, 404), in_path("path")),
-        "/docs/{path}": get("Give a document as a page.", None, (400, 403, 404), in_path("path")),
+        "/docs/{document}": get(
+            "Give a document as a page.", None, (400, 403, 404), in_path("document")
+        ),
         "/explore/v1/models": get(
             "List the models to look into.", "ExplorerModels", (*COMMON, *_WORK)
         ),
