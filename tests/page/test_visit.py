@@ -48,11 +48,11 @@ def test_the_first_view_of_a_long_text_moves_little(window: Window, browser: Any
 
 
 def _moved(window: Window) -> int:
-    """Returns the bytes of the summary, and of what else was asked for, as of GPT-2 124M."""
+    """Returns the bytes of the summary, and of all arrays that were asked for, as of GPT-2 124M."""
     total, files = 0, []
-    for path, _, plain in _loaded(window):
+    for path, packed, _ in _loaded(window):
         if path.endswith("/run"):
-            total += plain
+            total += packed
         elif path.endswith(".npy"):
             view, _ = find(path.split("/run/")[1].partition("/")[2].removesuffix(".npy"))
             sizes = [_GPT2.get(x) or int(x) for x in view.shape[1:-1].split(", ")]
