@@ -50,7 +50,7 @@ def test_the_tour_goes_to_its_end_by_keyboard(window: Window, language: str) -> 
 
 def test_escape_ends_the_tour_and_a_link_opens_at_its_stop(window: Window, browser: Any) -> None:
     window.page.locator("#tour").click()
-    window.until("!document.querySelector('#guide').hidden")
+    window.until("document.querySelector('#guide')?.hidden === false")
     for _ in range(3):
         window.page.get_by_role("button", name="Next", exact=True).click()
     window.until("explorer.state.tour === 3")
