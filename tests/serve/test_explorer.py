@@ -11,7 +11,7 @@ import pytest
 
 from gpt2_jax.api import LanguageModel
 from gpt2_jax.serve.runs import ID
-from tests.serve.serving import AB, CONTEXT, Client, tiny_model
+from tests.serve.serving import AB, CONTEXT, EOT, Client, tiny_model
 
 _TEXT = "xyz ab"
 _GONE = "0" * 32
@@ -212,6 +212,7 @@ def test_models_and_their_steps_are_listed(client: Client) -> None:
         "id": "tiny",
         "takes_text": True,
         "tokenizer": "bpe",
+        "ends": [EOT],
         "max_tokens": CONTEXT,
         "step": 0,
         "steps": [],
