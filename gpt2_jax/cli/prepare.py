@@ -15,7 +15,7 @@ from gpt2_jax.files.paths import local_path
 from gpt2_jax.prepare import engines
 from gpt2_jax.prepare.bpe import is_trained_name, vocabulary_size
 from gpt2_jax.prepare.corpora import CORPORA, get_corpus
-from gpt2_jax.prepare.example_files import example_files, fixed_tokenizer
+from gpt2_jax.prepare.example_files import example_files
 from gpt2_jax.prepare.examples import prepare_examples
 from gpt2_jax.prepare.formats import describe_formats
 from gpt2_jax.prepare.inputs import input_files, read_inputs
@@ -199,13 +199,10 @@ def _prepare_examples(args: argparse.Namespace) -> dict[str, Any]:
     if len(args.input) == 1 and Path(args.input[0], "train.jsonl").is_file():
         files = example_files(args.input[0])
     files = files or {"train": input_files(args.input)}
-    tokenizer = _read_tokenizer(args.tokenizer)
-    if isinstance(tokenizer, str):
-        tokenizer = fixed_tokenizer(tokenizer, name)
     return prepare_examples(
         files,
         fields,
-        tokenizer,
+        _read_tokenizer(args.tokenizer),
         args.out,
         name=name,
         **_settings(args),
