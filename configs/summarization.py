@@ -24,7 +24,6 @@ def get_config():
     c.model.vocab_size = 4096
     # What a summary repeats is copied from the document, which relative distances make easy.
     c.model.position = "rotary"
-    c.model.qk_norm = "rms"
     c.model.activation = "relu2"
     c.model.dropout = 0.0
     c.compute.dtype = "float32"
@@ -35,7 +34,7 @@ def get_config():
     c.data.prompt_weight = 1.0  # documents have ten times the text of summaries
     c.optimizer.name = "muon"
     c.optimizer.weight_decay = 0.1
-    c.schedule.learning_rate = 2e-3
+    c.schedule.learning_rate = 2.0**-7
     c.schedule.min_learning_rate = 0.0
     c.schedule.warmup_steps = 100
     c.schedule.name = "linear"

@@ -23,7 +23,6 @@ def get_config():
     c.model.vocab_size = 4096
     # Names and commands are copied from the prompt, which relative distances make easy to learn.
     c.model.position = "rotary"
-    c.model.qk_norm = "rms"
     c.model.activation = "relu2"
     c.model.dropout = 0.1
     c.compute.dtype = "float32"
@@ -34,7 +33,7 @@ def get_config():
     c.data.prompt_weight = 1.0  # twice the text to learn from, at no cost
     c.optimizer.name = "muon"
     c.optimizer.weight_decay = 0.1
-    c.schedule.learning_rate = 2e-3
+    c.schedule.learning_rate = 2.0**-7
     c.schedule.min_learning_rate = 0.0
     c.schedule.warmup_steps = 100
     c.schedule.name = "linear"
