@@ -31,7 +31,7 @@ def get_config():
     c.compute.loss_chunk = 0
     c.data.path = "runs/data/summarization"
     c.data.tokenizer = "bpe"
-    c.data.prompt_weight = 1.0  # documents have ten times the text of summaries
+    c.data.prompt_weight = 0.25  # documents have ten times the text of summaries
     c.optimizer.name = "muon"
     c.optimizer.weight_decay = 0.1
     c.schedule.learning_rate = 2.0**-7

@@ -30,7 +30,7 @@ def get_config():
     c.compute.loss_chunk = 0
     c.data.path = "runs/data/translation"
     c.data.tokenizer = "bpe"
-    c.data.prompt_weight = 1.0  # twice the text to learn from, at no cost
+    c.data.prompt_weight = 0.5  # twice the text to learn from, at no cost
     c.optimizer.name = "muon"
     c.optimizer.weight_decay = 0.1
     c.schedule.learning_rate = 2.0**-7
