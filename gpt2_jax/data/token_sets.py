@@ -180,6 +180,7 @@ def _open_examples(
         padding=tokenizer.eot,
         folder=path,
         log=log,
+        prompt_weight=config.data.prompt_weight,
     )
     log(
         f"{path}: {_examples(len(train.numbers))} to train on, in about {loader.rows_per_epoch:,} "
