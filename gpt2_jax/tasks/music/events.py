@@ -1,0 +1,133 @@
+"""Notes as events, the words of a language: a pitch begins, ends, or time passes.
+
+The words are miditok's (MIDILike, after Oore et al. 2018, "This Time with Feeling", section 3.1)
+without velocities: `NoteOn_60`, `NoteOff_60`, and `TimeShift_1.2.4` for 1 + 2/4 quarter notes. What
+happens at the same time is in one order, ends before beginnings and low before high, so that equal
+music has equal words, and a model need not guess an order that nobody hears.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.files.extras import import_extra
+from gpt2_jax.tasks.music.notes import STEPS, Note
+from gpt2_jax.tokenizers.words import WordsTokenizer
+
+PITCHES = range(21, 109)
+"""MIDI numbers of the keys of a piano, A0 to C8."""
+_LONGEST_SHIFT = 4 * STEPS
+_ON, _OFF = "NoteOn_", "NoteOff_"
+
+
+class Decoded(NamedTuple):
+    """Holds the notes of some events, and how many events had no part in any."""
+
+    notes: tuple[Note, ...]
+    stray: int
+    """Ends of pitches that did not sound, and beginnings without an end."""
+
+
+def vocabulary() -> WordsTokenizer:
+    """Returns the tokenizer of events, which does not depend on the data: 192 words."""
+    words = [f"{kind}{pitch}" for kind in (_ON, _OFF) for pitch in PITCHES]
+    return WordsTokenizer([*words, *map(_shift, range(1, _LONGEST_SHIFT + 1))])
+
+
+def is_onset(word: str) -> bool:
+    """Returns whether the word begins a note, so that notes can be counted."""
+    return word.startswith(_ON)
+
+
+def duration(word: str) -> int:
+    """Returns the steps that pass with a word, 0 for all but shifts of time."""
+    if not word.startswith("TimeShift_"):
+        return 0
+    beats, steps, resolution = word.removeprefix("TimeShift_").split(".")
+    return (int(beats) * int(resolution) + int(steps)) * STEPS // int(resolution)
+
+
+def encode(notes: Iterable[Note]) -> list[str]:
+    """Returns the words of notes of which no pitch sounds twice at a time.
+
+    Raises:
+      UserError: for a pitch that no piano has.
+    """
+    notes = sorted(notes)
+    for note in notes:
+        if note.pitch not in PITCHES:
+            raise UserError(
+                f"pitch {note.pitch} is outside the piano's {PITCHES[0]} to {PITCHES[-1]}: "
+                "transpose or remove the note"
+            )
+    if not notes:
+        return []
+    score = score_of(notes)
+    (sequence,) = _miditok().encode(score, no_preprocess_score=True)
+    words: list[str] = []
+    for shift, group in itertools.groupby(sequence.tokens, key=lambda word: duration(word) > 0):
+        words += group if shift else sorted(group, key=_order)
+    return words
+
+
+def decode(words: Sequence[str]) -> Decoded:
+    """Returns the notes of any words, also of those that a model has made up.
+
+    An end belongs to the earliest note of its pitch that sounds. Ends of silence are left out, and
+    so are notes that never end, which nothing says how long to hold.
+    """
+    sounding: dict[str, list[int]] = {}
+    notes, stray, now = [], 0, 0
+    for word in words:
+        kind, _, pitch = word.partition("_")
+        if passed := duration(word):
+            now += passed
+        elif is_onset(word):
+            sounding.setdefault(pitch, []).append(now)
+        elif not sounding.get(pitch):
+            stray += 1
+        elif (start := sounding[pitch].pop(0)) < now:
+            notes.append(Note(start, int(pitch), now - start))
+        else:  # a note of no length
+            stray += 2
+    stray += sum(map(len, sounding.values()))
+    return Decoded(tuple(sorted(notes)), stray)
+
+
+def score_of(notes: Iterable[Note], program: int = 0) -> Any:
+    """Returns a symusic Score with a track of these notes."""
+    symusic = import_extra("symusic", extra="tasks", needed_by="music")
+    track = symusic.Track("", program)
+    for note in notes:
+        track.notes.append(symusic.Note(note.start, note.length, note.pitch, 90))
+    score = symusic.Score(STEPS)
+    score.tracks.append(track)
+    return score
+
+
+def _shift(steps: int) -> str:
+    return f"TimeShift_{steps // STEPS}.{steps % STEPS}.{STEPS}"
+
+
+def _order(word: str) -> tuple[bool, int]:
+    return is_onset(word), int(word.rpartition("_")[2])
+
+
+@functools.cache
+def _miditok() -> Any:
+    """Returns miditok's tokenizer with the words of `vocabulary` and some that never occur."""
+    miditok = import_extra("miditok", extra="tasks", needed_by="music")
+    return miditok.MIDILike(
+        miditok.TokenizerConfig(
+            pitch_range=(PITCHES.start, PITCHES.stop),
+            beat_res={(0, _LONGEST_SHIFT // STEPS): STEPS},
+            use_velocities=False,
+            use_time_signatures=False,
+            use_pitchdrum_tokens=False,
+            special_tokens=["EOS"],
+        )
+    )
