@@ -1,0 +1,83 @@
+"""Divides pieces into splits that share no melody, and transposes those to train on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.prepare.work_items import Document
+from gpt2_jax.tasks.music.events import PITCHES, encode
+from gpt2_jax.tasks.music.notes import Piece, transposed
+
+TRANSPOSITIONS = range(-5, 7)
+"""Semitones by which the pieces to train on are moved: each key once."""
+OPENING = 12
+"""Intervals of a melody by which it is recognized."""
+
+
+def families(pieces: Sequence[Piece]) -> list[int]:
+    """Returns a number for each piece, equal for pieces whose melodies open alike.
+
+    Alike means the same first `OPENING` intervals. Chorales set a hymn again and again, in other
+    keys and with other turns later on, which comparing whole melodies does not notice.
+    """
+    numbers: dict[tuple[int, ...], int] = {}
+    found = []
+    for piece in pieces:
+        opening = piece.melody[: OPENING + 1]
+        intervals = tuple(b - a for a, b in zip(opening, opening[1:], strict=False))
+        found.append(numbers.setdefault(intervals, len(numbers)))
+    return found
+
+
+def split(pieces: Sequence[Piece], fraction: float, seed: int = 0) -> dict[str, list[Piece]]:
+    """Returns the pieces of "train", "val" and "test"; a family of melodies is in one of them.
+
+    Args:
+      pieces: all of them.
+      fraction: the least share of the pieces in val, and in test.
+      seed: seed of the order in which families are dealt out.
+
+    Raises:
+      UserError: if a split would be empty.
+    """
+    numbers = families(pieces)
+    order = sorted(set(numbers))
+    random.Random(seed).shuffle(order)
+    members = {number: [] for number in order}
+    for piece, number in zip(pieces, numbers, strict=True):
+        members[number].append(piece)
+    splits: dict[str, list[Piece]] = {"val": [], "test": [], "train": []}
+    for number in order:
+        held_out = (name for name in ("val", "test") if len(splits[name]) < fraction * len(pieces))
+        splits[next(held_out, "train")] += members[number]
+    if empty := [name for name, found in splits.items() if not found]:
+        raise UserError(
+            f"{len(pieces)} pieces of {len(order)} melodies leave none for the {empty[0]} split: "
+            "give more pieces, or another --val_fraction (above 0, below 0.5)"
+        )
+    return {name: sorted(splits[name], key=lambda piece: piece.name) for name in _NAMES}
+
+
+_NAMES = ("train", "val", "test")
+
+
+def documents(pieces: Sequence[Piece], shifts: Sequence[int] = (0,)) -> Iterator[Document]:
+    """Yields the pieces as texts, all of them in one transposition and then in the next.
+
+    So neighbours are different music. A transposition that leaves the piano is left out.
+
+    Raises:
+      UserError: naming the piece, for a pitch that no piano has.
+    """
+    for shift in shifts:
+        for piece in pieces:
+            notes = transposed(piece.notes, shift)
+            if shift and not all(note.pitch in PITCHES for note in notes):
+                continue
+            try:
+                words = encode(notes)
+            except UserError as error:
+                raise UserError(f"{piece.name}: {error}") from None
+            yield Document(f"{piece.name} ({shift:+d})", "".join(f"{word} " for word in words))
