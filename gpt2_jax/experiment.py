@@ -33,6 +33,7 @@ from gpt2_jax.evals.texts import EXAMPLE, checked_texts
 from gpt2_jax.evals.validation import ValidationSplit, make_validation_at_lengths
 from gpt2_jax.files.paths import local_path, resolve_path
 from gpt2_jax.formats.load import open_model
+from gpt2_jax.formats.model import Model
 from gpt2_jax.formats.run_model import resolve_model
 from gpt2_jax.inference.scoring import Scorer
 from gpt2_jax.model import attention_kernels
@@ -48,6 +49,8 @@ from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.planning.layout import run_layout
 from gpt2_jax.planning.memory import state_bytes
 from gpt2_jax.prepare.example_files import open_data
+from gpt2_jax.tasks import registry
+from gpt2_jax.tasks.base import Settings
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.initial import read_initial
 from gpt2_jax.training.optimizer import make_optimizer
@@ -211,6 +214,7 @@ def evaluate(
     *,
     texts: Mapping[str, str | Path] | None = None,
     limit: int | None = None,
+    split: str = "test",
     stride: int | None = None,
     detokenize: bool = True,
     validation: bool = False,
@@ -224,10 +228,12 @@ def evaluate(
 
     Args:
       model: see `gpt2_jax.load`.
-      tasks: names of tasks, all of which must have data, or of groups such as `gpt2_paper`.
+      tasks: names of tasks, all of which must have data, or of groups such as `gpt2_paper`, or
+        files with a task that the model answers by writing, see docs/tasks.md.
       data: the folder with their files.
       texts: name -> file of further texts whose perplexity is measured.
       limit: number of examples of each task to score; by default all.
+      split: of the tasks that the model answers by writing: "train", "val" or "test".
       stride: tokens scored per window of a long text; by default windows do not overlap.
       detokenize: whether corpora that are split into tokens are joined to plain text first.
       validation: whether to score the validation split of the data that the model was trained on,
@@ -264,6 +270,7 @@ def evaluate(
         raise UserError("there is nothing to score: name tasks, or texts such as " + EXAMPLE)
     keep_compiled_programs()
     data = local_path(data, "data")
+    written, tasks = registry.split_names(tasks)
     tasks = sources.select(",".join(tasks), data).run if tasks else []
     folder = None if out is None else local_path(arguments.path("out", out), "out")
     with open_model(model, ema=arguments.boolean("ema", ema), dtype=dtype) as reader:
@@ -272,24 +279,29 @@ def evaluate(
         T = resized.context_length
         setting = Setting(data, reader.tokenizer, T, stride, detokenize)
         ready = [make_task(name, setting) for name in tasks]
+        writing = [registry.make_task(name) for name in written]
         for name, path in texts.items():
             corpus = Corpus(name, words=count_words)
             ready.append(LanguageModeling(corpus, setting, path))
-        split = ValidationSplit(reader, T, limit) if validation else None
-        if split and split.name in texts:
-            raise UserError(f"texts: {split.name} is the validation split: choose another name")
+        of_run = [ValidationSplit(reader, T, limit)] if validation else []
+        if any(each.name in texts for each in of_run):
+            raise UserError(f"texts: {of_run[0].name} is the validation split: choose another name")
         read = reader.read()
     digest = "" if folder is None else model_digest(read.params, config)
     scorings: dict[str, Callable[[Show], dict[str, float]]] = {}
+    params: Any = params_at_length(config.model, read.params, T) if ready or writing else None
+    settings = Settings(arguments.text("split", split), limit, folder, digest)
+    sized = Model(dataclasses.replace(config, model=resized), params, read.tokenizer, 0, read.path)
+    for task in writing:
+        scorings[task.name] = functools.partial(task.evaluate, sized, data, settings)
     if ready:
-        params = params_at_length(config.model, read.params, T)
         scorer = Scorer(params, resized, config.compute)
         for task in ready:
             scorings[task.name] = functools.partial(
                 evaluate_and_keep, task, scorer, limit, folder, digest
             )
-    if split:
-        scorings[split.name] = functools.partial(split.evaluate, read.params)
+    for each in of_run:
+        scorings[each.name] = functools.partial(each.evaluate, read.params)
     results: dict[str, dict[str, float]] = {}
     for name, score in scorings.items():
         with progress(name) if progress else contextlib.nullcontext(_ignore) as show:
@@ -304,7 +316,7 @@ def evaluate(
         "context_length": T,
         "limit": limit,
         "tasks": results,
-        "protocols": {task.name: task.protocol for task in [*ready, *([split] if split else [])]},
+        "protocols": {task.name: task.protocol for task in [*writing, *ready, *of_run]},
     }
 
 

@@ -19,6 +19,7 @@ from gpt2_jax.config.compute import DTYPES
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals import sources
 from gpt2_jax.files.paths import local_path
+from gpt2_jax.tasks import registry
 
 HELP = """\
 Score a model on evaluations, each by a published protocol, and on texts of your own.
@@ -29,6 +30,7 @@ EXAMPLES = """\
 gpt2-jax eval --model runs/small --tasks lambada_openai,hellaswag --data evaluations/
 gpt2-jax eval --model gpt2 --tasks hellaswag --data evaluations/ --download --limit 500 --json
 gpt2-jax eval --model gpt2 --tasks gpt2_paper --data evaluations/ --out runs/gpt2-table
+gpt2-jax eval --model runs/translation --tasks translation --data pairs/ --out runs/translated
 gpt2-jax eval --model runs/small --text letters.txt --stride 256
 gpt2-jax eval --model runs/small --validation --context_length 2048 --ema"""
 
@@ -39,12 +41,16 @@ _LINE_EVERY = 30.0  # seconds between lines of progress without a terminal
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's flags."""
     names = ", ".join(
-        [*sources.SOURCES, *(f"{group} (the paper's table)" for group in sources.GROUPS)]
+        [
+            *(f"{group} (the paper's table)" for group in sources.GROUPS),
+            *sources.SOURCES,
+            *registry.TASKS,
+        ]
     )
     parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
     parser.add_argument("--ema", action="store_true", help=EMA_HELP)
     parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
-    parser.add_argument("--tasks", metavar="A,B", help=f"tasks to score, any of: {names}")
+    parser.add_argument("--tasks", metavar="A,B", help=f"tasks, any of: {names}, or FILE.py")
     parser.add_argument(
         "--data", metavar="DIR", help="folder with the tasks' files; see docs/evaluation.md"
     )
@@ -68,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--limit", type=int, metavar="N", help="score only the first N examples of each"
+    )
+    parser.add_argument(
+        "--split",
+        choices=registry.SPLITS,
+        default="test",
+        help="which examples of tasks that the model answers by writing (default: test)",
     )
     parser.add_argument(
         "--stride",
@@ -97,7 +109,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{flag} must be at least 1, not {value}")
     out = None if args.out is None else local_path(args.out, "--out")
     # The data is checked first, so that missing files are reported at once.
-    selection, texts = _select(args), _texts(args)
+    written, names = registry.split_names(args.tasks or "")
+    selection, texts = _select(args, written, names), _texts(args)
     from gpt2_jax import experiment
     from gpt2_jax.evals.results import plain
     from gpt2_jax.parallel.malloc import keep_freed_memory
@@ -106,10 +119,11 @@ def run(args: argparse.Namespace) -> int:
     compilation_cache.apply(args)
     report = experiment.evaluate(
         args.model,
-        selection.run,
+        [*written, *selection.run],
         args.data or "",
         texts=texts,
         limit=args.limit,
+        split=args.split,
         stride=args.stride,
         detokenize=not args.no_detokenize,
         validation=args.validation,
@@ -130,8 +144,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _select(args: argparse.Namespace) -> sources.Selection:
-    """Returns which tasks to run, after downloading their data if requested."""
+def _select(
+    args: argparse.Namespace, written: Sequence[str], names: Sequence[str]
+) -> sources.Selection:
+    """Returns which of the tasks that score texts to run, after downloading their data.
+
+    Args:
+      args: the flags.
+      written: the tasks that the model answers by writing.
+      names: all others.
+    """
     if args.tasks is None:
         if not args.text and not args.validation:
             raise UserError(
@@ -147,9 +169,11 @@ def _select(args: argparse.Namespace) -> sources.Selection:
     if args.data is None:
         raise UserError("--tasks needs data: name its folder with --data DIR")
     data = local_path(args.data, "--data")
+    if written and not names:
+        return sources.Selection([], [], [])
     if args.download:
-        sources.download(args.tasks, data, lambda line: print(line, file=sys.stderr))
-    return sources.select(args.tasks, data)
+        sources.download(",".join(names), data, lambda line: print(line, file=sys.stderr))
+    return sources.select(",".join(names), data)
 
 
 def _texts(args: argparse.Namespace) -> dict[str, Path]:
@@ -198,10 +222,13 @@ def _table(results: Mapping[str, Mapping[str, float]]) -> str:
     width = max(18, *(len(task) + 2 for task in results))
     for task, metrics in results.items():
         for name, value in metrics.items():
-            if name != "count" and not name.endswith("_stderr"):
-                error = metrics.get(f"{name}_stderr", math.nan)
-                shown = f"{decimals(value):>12} ± {decimals(error) if error == error else '-'}"
-                lines.append(f"{task:{width}}{name:18}{shown}")
+            if name == "count" or name.endswith(("_stderr", "_low", "_high")):
+                continue
+            error = metrics.get(f"{name}_stderr", math.nan)
+            shown = f"{decimals(value):>12} ± {decimals(error) if error == error else '-'}"
+            if not math.isnan(low := metrics.get(f"{name}_low", math.nan)):
+                shown += f"   95 %: {decimals(low)} to {decimals(metrics[f'{name}_high'])}"
+            lines.append(f"{task:{width}}{name:18}{shown}")
         lines.append(f"{task:{width}}{_unit(task):18}{metrics['count']:12,}")
     return "\n".join(lines)
 

@@ -11,13 +11,16 @@ from typing import Any
 
 from gpt2_jax.config.fields import parse_fields
 from gpt2_jax.errors import UserError, did_you_mean, shortened
+from gpt2_jax.files.paths import local_path
 from gpt2_jax.prepare import engines
+from gpt2_jax.prepare.bpe import is_trained_name, vocabulary_size
 from gpt2_jax.prepare.corpora import CORPORA, get_corpus
 from gpt2_jax.prepare.example_files import example_files, fixed_tokenizer
 from gpt2_jax.prepare.examples import prepare_examples
 from gpt2_jax.prepare.formats import describe_formats
 from gpt2_jax.prepare.inputs import input_files, read_inputs
 from gpt2_jax.prepare.prepare import prepare
+from gpt2_jax.tasks import registry
 from gpt2_jax.tokenizers.tokenizer import PREPARE_CHOICES, Tokenizer
 
 HELP = "Turn text into token shards."
@@ -29,6 +32,7 @@ gpt2-jax prepare --input novels/ notes.txt --out runs/data/novels
 gpt2-jax prepare --input 'crawl/**/*.jsonl.gz' --text_field content --out runs/data/crawl
 gpt2-jax prepare --input hub:HuggingFaceFW/fineweb:sample-10BT --out runs/data/fineweb
 gpt2-jax prepare --format examples --input answers.jsonl --tokenizer gpt2 --out runs/data/answers
+gpt2-jax prepare --task translation --input pairs/ --tokenizer bpe:4096 --out runs/data/pairs
 gpt2-jax prepare --input laws/ --tokenizer downloads/german_gpt2 --out runs/data/laws
 gpt2-jax prepare --input /shared/text --engine ray --ray_address auto --out /shared/tokens"""
 
@@ -56,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "val.jsonl keeps its splits",
     )
     parser.add_argument(
+        "--task",
+        metavar="NAME",
+        help="format the examples of a task, whose data is the folder --input, any of: "
+        f"{', '.join(registry.TASKS)}, or FILE.py; see docs/tasks.md",
+    )
+    parser.add_argument(
         "--fields",
         metavar="NAMES",
         help=f"fields of examples, such as prompt:question,answer:reply (default: {_FIELDS})",
@@ -76,8 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         metavar="NAME",
         default="gpt2",
-        help=f"how text becomes tokens: {', '.join(PREPARE_CHOICES)}, or M, the tokenizer of a "
-        "model: a run's workdir or a folder in Hugging Face's or OpenAI's format (default: gpt2)",
+        help=f"how text becomes tokens: {', '.join(PREPARE_CHOICES)}, bpe:N, a byte-pair encoding "
+        "of N ids trained on this text, or M, the tokenizer of a model: a run's workdir or a folder "
+        "in Hugging Face's or OpenAI's format (default: gpt2)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
@@ -114,6 +125,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("give exactly one of --input PATH... or --corpus NAME")
     if args.fields is not None and args.format != "examples":
         raise UserError("--fields is for --format examples: add it, or omit the flag")
+    if args.task is not None:
+        return _show(args, _prepare_task(args))
     if args.format == "examples":
         return _show(args, _prepare_examples(args))
     if args.corpus is not None:
@@ -127,15 +140,49 @@ def run(args: argparse.Namespace) -> int:
         corpus,
         _read_tokenizer(args.tokenizer),
         args.out,
-        val_fraction=args.val_fraction,
-        workers=args.workers,
-        engine=args.engine,
-        ray_address=args.ray_address,
-        log=lambda line: print(line, file=sys.stderr),
+        **_settings(args),
     )
     if args.input is not None:
         summary["input"] = corpus.description
     return _show(args, summary)
+
+
+def _prepare_task(args: argparse.Namespace) -> dict[str, Any]:
+    """Prepares the examples of a task and returns the summary."""
+    _refuse(args, f"--task {args.task}", "--corpus", "--fields", "--text_field", "--skip_invalid")
+    if len(args.input) != 1:
+        raise UserError(f"--task {args.task} reads one folder: name it with --input DIR")
+    return registry.make_task(args.task).prepare(
+        local_path(args.input[0], "--input"),
+        _read_tokenizer(args.tokenizer),
+        args.out,
+        **_settings(args),
+    )
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what every way of preparing takes."""
+    return {
+        "val_fraction": args.val_fraction,
+        "workers": args.workers,
+        "engine": args.engine,
+        "ray_address": args.ray_address,
+        "log": lambda line: print(line, file=sys.stderr),
+    }
+
+
+def _refuse(args: argparse.Namespace, with_: str, *flags: str) -> None:
+    """Raises UserError if one of these flags was given."""
+    given = {
+        "--corpus": args.corpus,
+        "--fields": args.fields,
+        "--text_field": args.text_field != "text" and args.text_field,
+        "--skip_invalid": args.skip_invalid,
+    }
+    for flag in flags:
+        if value := given[flag]:
+            shown = flag if value is True else f"{flag} {value}"
+            raise UserError(f"{shown} does not apply to {with_}: omit it")
 
 
 def _show(args: argparse.Namespace, summary: dict[str, Any]) -> int:
@@ -145,13 +192,7 @@ def _show(args: argparse.Namespace, summary: dict[str, Any]) -> int:
 
 def _prepare_examples(args: argparse.Namespace) -> dict[str, Any]:
     """Prepares examples and returns the summary."""
-    unfit = {
-        f"--corpus {args.corpus}": args.corpus is not None,
-        f"--text_field {args.text_field}": args.text_field != "text",
-        "--skip_invalid": args.skip_invalid,
-    }
-    for flag in (flag for flag, given in unfit.items() if given):
-        raise UserError(f"{flag} does not apply to --format examples: omit it")
+    _refuse(args, "--format examples", "--corpus", "--text_field", "--skip_invalid")
     fields = parse_fields(args.fields or _FIELDS, "--fields")
     name = shortened(f"--input {' '.join(args.input)}", 100)
     files = None
@@ -167,11 +208,7 @@ def _prepare_examples(args: argparse.Namespace) -> dict[str, Any]:
         tokenizer,
         args.out,
         name=name,
-        val_fraction=args.val_fraction,
-        workers=args.workers,
-        engine=args.engine,
-        ray_address=args.ray_address,
-        log=lambda line: print(line, file=sys.stderr),
+        **_settings(args),
     )
 
 
@@ -183,7 +220,10 @@ def _read_tokenizer(name: str) -> str | Tokenizer:
     """
     if name in PREPARE_CHOICES:
         return name
-    allowed = f"--tokenizer must be {', '.join(PREPARE_CHOICES)} or a model, not {name!r}"
+    if is_trained_name(name):
+        vocabulary_size(name)  # refused before anything is read
+        return name
+    allowed = f"--tokenizer must be {', '.join(PREPARE_CHOICES)}, bpe:N or a model, not {name!r}"
     if not ("/" in name or (name and Path(name).exists())):
         raise UserError(f"{allowed}: there is no such folder{did_you_mean(name, PREPARE_CHOICES)}")
     from gpt2_jax.formats.load import read_text_tokenizer

@@ -69,7 +69,7 @@ def evaluate_and_keep(
 
     Args:
       task, scorer, limit, show: see `evaluate`.
-      folder, model: see `Log`.
+      folder, model: see `Log` and `header_of`.
 
     Raises:
       UserError: see `Log`.
@@ -77,7 +77,7 @@ def evaluate_and_keep(
     """
     if folder is None:
         return evaluate(task, scorer, limit, show=show)
-    with contextlib.closing(Log(folder, task, model)) as log:
+    with contextlib.closing(Log(folder, task.name, header_of(task, model))) as log:
         return evaluate(task, scorer, limit, log, show)
 
 
@@ -118,13 +118,14 @@ class TaskEvaluator:
 class Log:
     """Keeps a task's results in `<task>.jsonl`, from which an interrupted evaluation resumes."""
 
-    def __init__(self, folder: Path, task: Task, model: str) -> None:
+    def __init__(self, folder: Path, name: str, header: dict[str, str]) -> None:
         """Reads the existing results and opens the file for more.
 
         Args:
           folder: of the file; it is made if it is missing.
-          task: the task that is scored.
-          model: `model_digest` of the model that is scored.
+          name: of the task.
+          header: what must not have changed since: the task, the model, the data and the settings,
+            under the keys of `header_of`.
 
         Raises:
           UserError: if the file has results of another model, other data or another protocol, or is
@@ -132,16 +133,7 @@ class Log:
           StorageError: if the disk is full.
         """
         self.rows: dict[int, Row] = {}
-        self._path = folder / f"{task.name}.jsonl"
-        settings = hashlib.sha256(repr((task.protocol, task.excluded)).encode())
-        for request in task.requests:
-            settings.update(repr(request).encode())
-        header = {
-            "task": task.name,
-            "model": model,
-            "data": hashlib.sha256(task.path.read_bytes()).hexdigest(),
-            "settings": settings.hexdigest(),
-        }
+        self._path = folder / f"{name}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             content = self._path.read_bytes() if self._path.exists() else b""
@@ -197,6 +189,24 @@ class Log:
     def _failed(self, error: OSError) -> Exception:
         kind = StorageError if is_disk_full(error) else UserError
         return kind(f"cannot write {self._path}: {error.strerror}")
+
+
+def header_of(task: Task, model: str) -> dict[str, str]:
+    """Returns the header of a task's log.
+
+    Args:
+      task: the task that is scored.
+      model: `model_digest` of the model that is scored.
+    """
+    settings = hashlib.sha256(repr((task.protocol, task.excluded)).encode())
+    for request in task.requests:
+        settings.update(repr(request).encode())
+    return {
+        "task": task.name,
+        "model": model,
+        "data": hashlib.sha256(task.path.read_bytes()).hexdigest(),
+        "settings": settings.hexdigest(),
+    }
 
 
 # Key of the header -> what it means if that key has changed.

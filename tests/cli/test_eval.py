@@ -16,7 +16,7 @@ import pytest
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import UserError
 from gpt2_jax.evals.lambada import Lambada
-from gpt2_jax.evals.run import Log, evaluate, model_digest
+from gpt2_jax.evals.run import Log, evaluate, header_of, model_digest
 from gpt2_jax.evals.task import Setting
 from gpt2_jax.formats.load import load
 from gpt2_jax.inference.scoring import Scorer
@@ -74,7 +74,7 @@ def test_a_stopped_evaluation_goes_on(run: str, data: str, tmp_path: Path) -> No
     scorer = Scorer(loaded.params, config.model, config.compute)
 
     def opened() -> Log:
-        return Log(out, task, model_digest(loaded.params, config))
+        return Log(out, task.name, header_of(task, model_digest(loaded.params, config)))
 
     with contextlib.closing(opened()) as rows:
         whole = evaluate(task, scorer, log=rows)
@@ -138,10 +138,10 @@ def test_results_of_another_model_or_other_examples_are_left_alone(
 def test_a_log_of_another_protocol_is_left_alone(run: str, data: str, tmp_path: Path) -> None:
     loaded = load(run)
     task = Lambada(Setting(Path(data), loaded.tokenizer, 32))
-    Log(tmp_path, task, "model").close()
+    Log(tmp_path, task.name, header_of(task, "model")).close()
     task.excluded = (3,)
     with pytest.raises(UserError, match="results of another protocol"):
-        Log(tmp_path, task, "model")
+        Log(tmp_path, task.name, header_of(task, "model"))
 
 
 def test_a_larger_limit_goes_on_and_results_of_several_commands_add_up(

@@ -1,0 +1,56 @@
+"""Turns the examples of a task into the folder of tokens that fine-tuning reads."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2_jax.config.fields import parse_fields
+from gpt2_jax.errors import UserError
+from gpt2_jax.prepare.bpe import is_trained_name, train_named
+from gpt2_jax.prepare.example_files import fixed_tokenizer
+from gpt2_jax.prepare.examples import prepare_examples
+from gpt2_jax.tasks.base import Example, Task
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
+
+
+def prepare_task(
+    task: Task, data: Path, tokenizer: str | Tokenizer, out: str | Path, **settings: Any
+) -> dict[str, Any]:
+    """Writes the train and val splits of a task as examples; see `Task.prepare`.
+
+    A vocabulary is trained on the prompts and answers of the train split alone. Without val.jsonl,
+    the end of the train split is held out.
+    """
+    splits = ["train", "val"] if (data / "val.jsonl").is_file() else ["train"]
+    examples = {
+        split: [task.format(record) for record in task.read(data, split)] for split in splits
+    }
+    if isinstance(tokenizer, str) and is_trained_name(tokenizer):
+        tokenizer = train_named(tokenizer, ("".join(each) for each in examples["train"]))
+    elif isinstance(tokenizer, str):
+        tokenizer = fixed_tokenizer(tokenizer, f"--task {task.name}")
+    with tempfile.TemporaryDirectory() as folder:
+        files = {split: [_write(Path(folder), split, each)] for split, each in examples.items()}
+        return prepare_examples(
+            files,
+            parse_fields("prompt:prompt,answer:answer"),
+            tokenizer,
+            out,
+            name=f"--task {task.name}",
+            **settings,
+        )
+
+
+def _write(folder: Path, split: str, examples: Sequence[Example]) -> Path:
+    """Writes examples as lines of JSON and returns the path."""
+    path = folder / f"{split}.jsonl"
+    lines = (json.dumps(example._asdict(), ensure_ascii=False) for example in examples)
+    try:
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    return path

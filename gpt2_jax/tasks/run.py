@@ -1,0 +1,159 @@
+"""Lets a model answer the examples of a task, in bulk, and scores the answers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2_jax.errors import UserError
+from gpt2_jax.evals.run import Log, Show
+from gpt2_jax.formats.model import Model
+from gpt2_jax.inference.bulk import generate_many
+from gpt2_jax.inference.generate import MOST_SLOTS, decode_params
+from gpt2_jax.model.build import build_decoder
+from gpt2_jax.tasks.base import Metric, Record, Settings, Task, average
+from gpt2_jax.tasks.bootstrap import interval
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
+
+# The most tokens of an answer, from the lengths of the answers to train on.
+_PERCENTILE, _ROOM = 99, 1.2
+
+
+def evaluate_task(
+    task: Task, model: Model, data: Path, settings: Settings, show: Show
+) -> dict[str, float]:
+    """Returns the task's metrics with `_stderr`, `_low` and `_high`; see `Task.evaluate`.
+
+    Also `ended`, the share of the answers that the model ended by itself, `cut_prompts`, how many
+    prompts lost their end because they did not fit the context, `max_new_tokens`, and `count`.
+    """
+    everything = list(task.read(data, settings.split))
+    records = everything[: settings.limit]
+    if not records:
+        raise UserError(f"{task.name}: {data} has no examples in its {settings.split} split")
+    longest = model.config.model.context_length
+    new = max_new_tokens(task, data, model.tokenizer)
+    if new >= longest:
+        raise UserError(
+            f"{task.name}: answers of up to {new} tokens leave no room for a prompt in the model's "
+            f"context of {longest} tokens"
+        )
+    prompts = [_prompt_tokens(task, record, model.tokenizer) for record in records]
+    cut = sum(len(prompt) > longest - new for prompt in prompts)
+    prompts = [prompt[: longest - new] for prompt in prompts]
+    header = _header(task, everything, longest, new, settings)
+    rows = _answers(task, model, prompts, new, settings, header, show)
+    metrics = scored(task, records, [row["answer"] for row in rows])
+    metrics.append(average("ended", [row["ended"] for row in rows]))
+    return with_intervals(metrics) | {
+        "cut_prompts": cut,
+        "max_new_tokens": new,
+        "count": len(rows),
+    }
+
+
+def scored(task: Task, records: Sequence[Record], texts: Sequence[str]) -> list[Metric]:
+    """Returns the metrics of generated texts, of which each is cut as the task says."""
+    return list(task.score(records, [task.answer(text) for text in texts]))
+
+
+def with_intervals(metrics: Sequence[Metric]) -> dict[str, float]:
+    """Returns each metric's value, and its `_stderr`, `_low` and `_high` by the bootstrap."""
+    found: dict[str, float] = {}
+    for metric in metrics:
+        value, *others = interval(metric)
+        found[metric.name] = value
+        for name, other in zip(("stderr", "low", "high"), others, strict=True):
+            found[f"{metric.name}_{name}"] = other
+    return found
+
+
+def max_new_tokens(task: Task, data: Path, tokenizer: Tokenizer) -> int:
+    """Returns the most tokens of an answer; see `Decoding.max_new_tokens`.
+
+    Raises:
+      UserError: if it depends on the train split, which is missing.
+    """
+    if task.decoding.max_new_tokens is not None:
+        return task.decoding.max_new_tokens
+    answers = [task.format(record).answer for record in task.read(data, "train")]
+    if not answers:
+        raise UserError(f"{task.name}: {data} has no examples in its train split")
+    lengths = [len(tokenizer.encode_array(answer)) + 1 for answer in answers]  # with its end
+    return math.ceil(_ROOM * float(np.percentile(lengths, _PERCENTILE)))
+
+
+def _prompt_tokens(task: Task, record: Record, tokenizer: Tokenizer) -> list[int]:
+    tokens = tokenizer.encode(task.format(record).prompt)
+    if tokens:
+        return tokens
+    if tokenizer.bos is None:
+        raise UserError(f"{task.name}: the {tokenizer.name} tokenizer has no token to begin with")
+    return [tokenizer.bos]
+
+
+def _answers(
+    task: Task,
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    new: int,
+    settings: Settings,
+    header: dict[str, str],
+    show: Show,
+) -> list[dict[str, Any]]:
+    """Returns a row for each prompt: the answer, its tokens, and whether it ended by itself."""
+    with contextlib.ExitStack() as stack:
+        log, rows = None, []
+        if settings.folder is not None:
+            log = stack.enter_context(contextlib.closing(Log(settings.folder, task.name, header)))
+            rows = [log.rows[index] for index in sorted(log.rows)][: len(prompts)]
+        show(len(rows), len(prompts))
+        if len(rows) == len(prompts):
+            return rows
+        decoder = build_decoder(model.config.model, model.config.compute)
+        samples = generate_many(
+            decoder,
+            decode_params(decoder, model.params),
+            model.tokenizer,
+            prompts,
+            max_new_tokens=new,
+            options=task.decoding.options,
+            stop=task.decoding.stop,
+            seed=task.decoding.seed,
+            num_slots=MOST_SLOTS,  # the same for any list, because bits depend on it
+            start=len(rows),
+        )
+        for (sample,) in samples:
+            row = {
+                "answer": sample.text,
+                "tokens": len(sample.tokens),
+                "ended": sample.finish_reason == "stop",
+            }
+            if log is not None:
+                log.write(len(rows), row)
+            rows.append(row)
+            show(len(rows), len(prompts))
+    return rows
+
+
+def _header(
+    task: Task, records: Sequence[Record], longest: int, new: int, settings: Settings
+) -> dict[str, str]:
+    """Returns what the log of answers must say for them to be those that are asked for.
+
+    A limit is no part of it, so that a longer list goes on behind the answers of a shorter one.
+    """
+    data = repr([dict(record) for record in records])
+    asked = repr((task.protocol, task.decoding, settings.split, longest, new))
+    return {
+        "task": task.name,
+        "model": settings.digest,
+        "data": hashlib.sha256(data.encode()).hexdigest(),
+        "settings": hashlib.sha256(asked.encode()).hexdigest(),
+    }
