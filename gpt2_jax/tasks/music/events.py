@@ -74,6 +74,20 @@ def encode(notes: Iterable[Note]) -> list[str]:
     return words
 
 
+def transposed(words: Iterable[str], semitones: int) -> list[str] | None:
+    """Returns the words of the same music so much higher, or None if it leaves the piano."""
+    found = []
+    for word in words:
+        if duration(word):
+            found.append(word)
+            continue
+        kind, _, pitch = word.partition("_")
+        if (moved := int(pitch) + semitones) not in PITCHES:
+            return None
+        found.append(f"{kind}_{moved}")
+    return found
+
+
 def decode(words: Sequence[str]) -> Decoded:
     """Returns the notes of any words, also of those that a model has made up.
 

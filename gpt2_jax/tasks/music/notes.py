@@ -77,7 +77,3 @@ def merged(voices: Iterable[Sequence[Note]]) -> tuple[Note, ...]:
             same.append(note)
     return tuple(sorted(note for same in by_pitch.values() for note in same))
 
-
-def transposed(notes: Iterable[Note], semitones: int) -> tuple[Note, ...]:
-    """Returns the notes, each higher by so many semitones."""
-    return tuple(note._replace(pitch=note.pitch + semitones) for note in notes)

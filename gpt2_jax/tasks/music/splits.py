@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 
 from gpt2_jax.errors import UserError
 from gpt2_jax.prepare.work_items import Document
-from gpt2_jax.tasks.music.events import PITCHES, encode
-from gpt2_jax.tasks.music.notes import Piece, transposed
+from gpt2_jax.tasks.music.events import encode, transposed
+from gpt2_jax.tasks.music.notes import Piece
 
 TRANSPOSITIONS = range(-5, 7)
 """Semitones by which the pieces to train on are moved: each key once."""
+SPLITS = ("train", "val", "test")
 OPENING = 12
 """Intervals of a melody by which it is recognized."""
 
@@ -57,10 +58,7 @@ def split(pieces: Sequence[Piece], fraction: float, seed: int = 0) -> dict[str, 
             f"{len(pieces)} pieces of {len(order)} melodies leave none for the {empty[0]} split: "
             "give more pieces, or another --val_fraction (above 0, below 0.5)"
         )
-    return {name: sorted(splits[name], key=lambda piece: piece.name) for name in _NAMES}
-
-
-_NAMES = ("train", "val", "test")
+    return {name: sorted(splits[name], key=lambda piece: piece.name) for name in SPLITS}
 
 
 def documents(pieces: Sequence[Piece], shifts: Sequence[int] = (0,)) -> Iterator[Document]:
@@ -71,13 +69,14 @@ def documents(pieces: Sequence[Piece], shifts: Sequence[int] = (0,)) -> Iterator
     Raises:
       UserError: naming the piece, for a pitch that no piano has.
     """
+    encoded = []
+    for piece in pieces:
+        try:
+            encoded.append(encode(piece.notes))
+        except UserError as error:
+            raise UserError(f"{piece.name}: {error}") from None
     for shift in shifts:
-        for piece in pieces:
-            notes = transposed(piece.notes, shift)
-            if shift and not all(note.pitch in PITCHES for note in notes):
-                continue
-            try:
-                words = encode(notes)
-            except UserError as error:
-                raise UserError(f"{piece.name}: {error}") from None
-            yield Document(f"{piece.name} ({shift:+d})", "".join(f"{word} " for word in words))
+        for piece, words in zip(pieces, encoded, strict=True):
+            if moved := transposed(words, shift):
+                name = f"{piece.name}, transposed by {shift}" if shift else piece.name
+                yield Document(name, "".join(f"{word} " for word in moved))
