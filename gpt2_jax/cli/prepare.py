@@ -87,8 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default="gpt2",
         help=f"how text becomes tokens: {', '.join(PREPARE_CHOICES)}, bpe:N, a byte-pair encoding "
-        "of N ids trained on this text, or M, the tokenizer of a model: a run's workdir or a folder "
-        "in Hugging Face's or OpenAI's format (default: gpt2)",
+        "of N ids trained on this text, or M, a model's: a run's workdir or a folder in Hugging "
+        "Face's or OpenAI's format (default: gpt2)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(

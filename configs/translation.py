@@ -1,0 +1,45 @@
+"""Translates English to French, trained from scratch on pairs of sentences; see docs/tasks.md.
+
+Command:
+  gpt2-jax prepare --task translation --input DATA --tokenizer bpe:4096 --out runs/data/translation
+  gpt2-jax train --config configs/translation.py --workdir runs/translation
+  gpt2-jax eval --tasks translation --data DATA --model runs/translation/checkpoints/best
+DATA has train.jsonl, val.jsonl and test.jsonl, with lines {"source": ..., "target": ...}.
+Hardware: 2 CPU cores.
+"""
+
+from gpt2_jax.config import default
+
+
+def get_config():
+    """Returns the config."""
+    c = default()
+    c.model.num_layers = 4
+    c.model.num_heads = 4
+    c.model.d_model = 256
+    c.model.context_length = 256
+    # Names and commands are copied from the prompt, which relative distances make easy to learn.
+    c.model.position = "rotary"
+    c.model.qk_norm = "rms"
+    c.model.activation = "relu2"
+    c.model.dropout = 0.1
+    c.compute.dtype = "float32"
+    c.compute.scan_unroll = 4
+    c.compute.loss_chunk = 0
+    c.data.path = "runs/data/translation"
+    c.data.tokenizer = "bpe"
+    c.optimizer.name = "muon"
+    c.optimizer.weight_decay = 0.1
+    c.schedule.learning_rate = 2e-3
+    c.schedule.min_learning_rate = 0.0
+    c.schedule.warmup_steps = 100
+    c.schedule.name = "linear"
+    c.train.batch_size = 16
+    c.train.total_steps = 5000
+    c.checkpoint.best = "eval/loss"
+    c.checkpoint.every = 250
+    c.checkpoint.keep = 1
+    c.eval.every = 250
+    c.eval.sample_tokens = 0
+    c.log.every = 25
+    return c
