@@ -13,37 +13,50 @@ from gpt2_jax.tasks.music.notes import Piece
 TRANSPOSITIONS = range(-5, 7)
 """Semitones by which the pieces to train on are moved: each key once."""
 SPLITS = ("train", "val", "test")
-OPENING = 12
-"""Intervals of a melody by which it is recognized."""
+RUN = 12
+"""Successive intervals by which a melody is recognized."""
 
 
-def families(pieces: Sequence[Piece]) -> list[int]:
-    """Returns a number for each piece, equal for pieces whose melodies open alike.
+def families(pieces: Sequence[Piece], run: int = RUN) -> list[int]:
+    """Returns a number for each piece, equal for pieces of the same melody.
 
-    Alike means the same first `OPENING` intervals. Chorales set a hymn again and again, in other
-    keys and with other turns later on, which comparing whole melodies does not notice.
+    Pieces whose melodies have `run` successive intervals in common, at any place, are of one
+    family, and so are those that are linked by others. A melody without as many counts as a whole.
+    Chorales set a hymn again and again, in other keys, with another upbeat, and with passing notes
+    here and there; comparing whole melodies notices few of them.
     """
-    numbers: dict[tuple[int, ...], int] = {}
-    found = []
-    for piece in pieces:
-        opening = piece.melody[: OPENING + 1]
-        intervals = tuple(b - a for a, b in zip(opening, opening[1:], strict=False))
-        found.append(numbers.setdefault(intervals, len(numbers)))
-    return found
+    parents = list(range(len(pieces)))
+
+    def root(number: int) -> int:
+        while parents[number] != number:
+            number = parents[number]
+        return number
+
+    owners: dict[tuple[int, ...], int] = {}
+    for number, piece in enumerate(pieces):
+        melody = piece.melody
+        intervals = tuple(b - a for a, b in zip(melody, melody[1:], strict=False))
+        for start in range(max(1, len(intervals) - run + 1)):
+            owner = owners.setdefault(intervals[start : start + run], number)
+            parents[root(number)] = root(owner)
+    return [root(number) for number in range(len(pieces))]
 
 
-def split(pieces: Sequence[Piece], fraction: float, seed: int = 0) -> dict[str, list[Piece]]:
+def split(
+    pieces: Sequence[Piece], fraction: float, seed: int = 0, run: int = RUN
+) -> dict[str, list[Piece]]:
     """Returns the pieces of "train", "val" and "test"; a family of melodies is in one of them.
 
     Args:
       pieces: all of them.
       fraction: the least share of the pieces in val, and in test.
       seed: seed of the order in which families are dealt out.
+      run: see `families`.
 
     Raises:
       UserError: if a split would be empty.
     """
-    numbers = families(pieces)
+    numbers = families(pieces, run)
     order = sorted(set(numbers))
     random.Random(seed).shuffle(order)
     members = {number: [] for number in order}
