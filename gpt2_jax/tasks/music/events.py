@@ -43,6 +43,16 @@ def is_onset(word: str) -> bool:
     return word.startswith(_ON)
 
 
+def onsets(words: Iterable[str]) -> set[tuple[int, int]]:
+    """Returns (step, pitch) of every beginning of a note."""
+    found, now = set(), 0
+    for word in words:
+        now += duration(word)
+        if is_onset(word):
+            found.add((now, int(word.removeprefix(_ON))))
+    return found
+
+
 def duration(word: str) -> int:
     """Returns the steps that pass with a word, 0 for all but shifts of time."""
     if not word.startswith("TimeShift_"):
@@ -69,8 +79,8 @@ def encode(notes: Iterable[Note]) -> list[str]:
     score = score_of(notes)
     (sequence,) = _miditok().encode(score, no_preprocess_score=True)
     words: list[str] = []
-    for shift, group in itertools.groupby(sequence.tokens, key=lambda word: duration(word) > 0):
-        words += group if shift else sorted(group, key=_order)
+    for _, group in itertools.groupby(sequence.tokens, key=lambda word: duration(word) > 0):
+        words += sorted(group, key=_order)
     return words
 
 
@@ -97,7 +107,7 @@ def decode(words: Sequence[str]) -> Decoded:
     sounding: dict[str, list[int]] = {}
     notes, stray, now = [], 0, 0
     for word in words:
-        kind, _, pitch = word.partition("_")
+        pitch = word.rpartition("_")[2]
         if passed := duration(word):
             now += passed
         elif is_onset(word):
@@ -128,7 +138,8 @@ def _shift(steps: int) -> str:
 
 
 def _order(word: str) -> tuple[bool, int]:
-    return is_onset(word), int(word.rpartition("_")[2])
+    """Returns what words of one time are sorted by; shifts of time stay as they are."""
+    return is_onset(word), 0 if duration(word) else int(word.rpartition("_")[2])
 
 
 @functools.cache

@@ -13,7 +13,9 @@ from gpt2_jax.tasks.music.notes import STEPS, Note
 # 1982; Krumhansl 1990, "Cognitive Foundations of Musical Pitch", table 2.1).
 _MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
 _MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
-_PROFILES_24x12 = np.array([np.roll(mode, tonic) for mode in (_MAJOR, _MINOR) for tonic in range(12)])
+_PROFILES_24x12 = np.array(
+    [np.roll(mode, tonic) for mode in (_MAJOR, _MINOR) for tonic in range(12)]
+)
 _NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 _PERMUTATIONS = 10_000
 _SEED = 0

@@ -76,4 +76,3 @@ def merged(voices: Iterable[Sequence[Note]]) -> tuple[Note, ...]:
         else:
             same.append(note)
     return tuple(sorted(note for same in by_pitch.values() for note in same))
-

@@ -72,7 +72,9 @@ class Music(Task):
         words = _words(record)
         steps = sum(map(duration, words))
         cut = opening(words, min(PROMPT_BEATS * STEPS, steps // 2))
-        return Example(*("".join(f"{word} " for word in part) for part in (words[:cut], words[cut:])))
+        return Example(
+            *("".join(f"{word} " for word in part) for part in (words[:cut], words[cut:]))
+        )
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> list[Metric]:
         """Returns how continuations agree with their beginnings, and the share that mido reads."""
