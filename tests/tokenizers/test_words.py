@@ -53,7 +53,7 @@ def test_wrong_words_are_refused(words, message):
 
 
 def test_unknown_words_are_named():
-    with pytest.raises(UserError, match="does not know 'of'.*did you mean 'off'"):
+    with pytest.raises(UserError, match="does not know 'of'"):
         KNOWN.encode("on of")
     with pytest.raises(UserError, match="token id 4 is not in"):
         KNOWN.decode([4])

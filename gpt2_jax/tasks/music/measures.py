@@ -1,4 +1,4 @@
-"""Measures whether music goes on as it began, in its key and its meter, and how far chance would."""
+"""Measures whether music goes on in its key and its meter, and how often chance would."""
 
 from __future__ import annotations
 

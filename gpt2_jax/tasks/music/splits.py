@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 
@@ -35,7 +36,7 @@ def families(pieces: Sequence[Piece], run: int = RUN) -> list[int]:
     owners: dict[tuple[int, ...], int] = {}
     for number, piece in enumerate(pieces):
         melody = piece.melody
-        intervals = tuple(b - a for a, b in zip(melody, melody[1:], strict=False))
+        intervals = tuple(b - a for a, b in itertools.pairwise(melody))
         for start in range(max(1, len(intervals) - run + 1)):
             owner = owners.setdefault(intervals[start : start + run], number)
             parents[root(number)] = root(owner)

@@ -20,7 +20,7 @@ from gpt2_jax.inference.scoring import Scorer, windows
 from gpt2_jax.prepare.example_lines import Example
 from gpt2_jax.tasks.base import Decoding, Metric, Record, Settings, Task, average
 from gpt2_jax.tasks.music import measures
-from gpt2_jax.tasks.music.events import decode, duration, is_onset, vocabulary
+from gpt2_jax.tasks.music.events import decode, duration, is_onset, onsets, vocabulary
 from gpt2_jax.tasks.music.midi import midi_bytes
 from gpt2_jax.tasks.music.notes import STEPS, Note
 from gpt2_jax.tasks.music.prepare import prepare_music
@@ -72,9 +72,8 @@ class Music(Task):
         words = _words(record)
         steps = sum(map(duration, words))
         cut = opening(words, min(PROMPT_BEATS * STEPS, steps // 2))
-        return Example(
-            *("".join(f"{word} " for word in part) for part in (words[:cut], words[cut:]))
-        )
+        prompt, rest = ("".join(f"{word} " for word in part) for part in (words[:cut], words[cut:]))
+        return Example(prompt, rest)
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> list[Metric]:
         """Returns how continuations agree with their beginnings, and the share that mido reads."""
@@ -172,12 +171,12 @@ def per_note_and_token(sums: np.ndarray, pieces: Sequence[np.ndarray]) -> list[M
 
 
 def opening(words: Sequence[str], steps: int) -> int:
-    """Returns how many words are before the step; time that passes beyond it is not among them."""
+    """Returns how many words lead to the step: none that passes it, or happens at it."""
     now = 0
     for count, word in enumerate(words):
         now += duration(word)
         if now >= steps:
-            return count
+            return count + (now == steps)
     return len(words)
 
 
@@ -187,14 +186,12 @@ def _words(record: Record) -> list[str]:
 
 
 def continued(prompt: Sequence[str], answer: Sequence[str]) -> tuple[list[Note], list[Note]]:
-    """Returns the notes that begin before the end of the prompt, and those after it.
-
-    A note of the prompt may end in the answer.
-    """
-    end = sum(map(duration, prompt))
-    notes = decode([*prompt, *answer]).notes
-    first = [note for note in notes if note.start <= end]
-    return first, [*notes[len(first) :]]
+    """Returns the notes that begin in the prompt, which may end in the answer, and all others."""
+    begun = onsets(prompt)
+    parts: tuple[list[Note], list[Note]] = ([], [])
+    for note in decode([*prompt, *answer]).notes:
+        parts[(note.start, note.pitch) not in begun].append(note)
+    return parts
 
 
 def _parses(notes: Sequence[Note]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -30,10 +31,8 @@ def _pieces(count: int = 40) -> list[Piece]:
 
 def test_a_common_phrase_in_another_key_makes_a_family():
     numbers = families(_pieces())
-    assert all(
-        (a == b) == (i % 3 == 2)
-        for i, (a, b) in enumerate(zip(numbers, numbers[1:], strict=False), 1)
-    )
+    pairs = itertools.pairwise(numbers)
+    assert all((a == b) == (i % 3 == 2) for i, (a, b) in enumerate(pairs, 1))
 
 
 def test_families_are_linked_by_others():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 
 import jax
 import numpy as np
@@ -39,7 +39,7 @@ def data(midi):
 
 @pytest.fixture(scope="module")
 def run(midi):
-    config = tiny_config(KNOWN, context_length=300, position="relative")
+    config = tiny_config(KNOWN, context_length=96, position="relative")
     return make_run(midi.parent / "run", config, KNOWN)
 
 
@@ -62,7 +62,7 @@ def test_shards_have_every_piece_and_train_every_key(midi, data, capsys):
     assert main(words) == 0 and "already prepared" in capsys.readouterr().out
     assert main([*words, "--val_fraction", "0.3"]) == 2
     assert "already holds other data" in capsys.readouterr().err
-    with pytest.raises(UserError, match="split must be train or val, or one that meta.json lists"):
+    with pytest.raises(UserError, match="split must be train or val, or one that"):
         open_tokens(data, "tests")
 
 
@@ -82,6 +82,7 @@ def test_nats_are_those_of_each_piece_alone(data, run):
 
 def test_evaluation_scores_and_continues(data, run, tmp_path):
     task = Music()
+    task.decoding = dataclasses.replace(task.decoding, max_new_tokens=24)
     found = task.evaluate(load(run), data, Settings(split="test", folder=tmp_path))
     assert found["count"] == 2 and found["parses"] == 1
     assert found["nats_per_note"] > found["nats_per_token"] > 0
@@ -97,7 +98,7 @@ def test_prompts_and_the_rest_are_the_piece(data):
         prompt, rest = task.format(record)
         assert KNOWN.encode(prompt + rest) == list(record["events"])
         notes, more = music.continued(prompt.split(), rest.split())
-        assert max(note.start for note in notes) < 64 <= min(note.start for note in more)
+        assert max(note.start for note in notes) < 48 <= min(note.start for note in more)
 
 
 def test_other_models_and_folders_are_refused(data, tmp_path):
@@ -106,9 +107,9 @@ def test_other_models_and_folders_are_refused(data, tmp_path):
         Music().evaluate(other, data, Settings())
     with pytest.raises(UserError, match="has no test split of music"):
         read_documents(tmp_path, "test")
-    with pytest.raises(UserError, match="has no \\*.mid or \\*.midi file"):
+    with pytest.raises(UserError, match="has no file: name a folder"):
         Music().prepare(tmp_path, "gpt2", tmp_path / "x", val_fraction=0.1, workers=1, log=print)
-    with pytest.raises(UserError, match="val_fraction must be above 0 and below 0.5"):
+    with pytest.raises(UserError, match="val_fraction must be above 0 and below 0"):
         Music().prepare(tmp_path, "gpt2", tmp_path / "x", val_fraction=0, workers=1, log=print)
 
 
@@ -116,12 +117,14 @@ def test_sample_continues_a_file(midi, run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     source = sorted(midi.iterdir())[0]
     words = ["sample", "--model", str(run), "--prompt_midi", str(source), "--out", "new.mid"]
-    assert main([*words, "--prompt_beats", "4", "--piano_roll", "new.png"]) == 0
+    words += ["--prompt_beats", "4", "--max_new_tokens", "24"]
+    assert main([*words, "--piano_roll", "new.png"]) == 0
     out = capsys.readouterr().out
     # Two voices begin a note on each of four beats.
     given = [note for note in read_midi(source).notes if note.start < 16]
     assert f"{len(given)} notes given, in " in out and "the music " in out
-    assert read_midi("new.mid").notes[: len(given) - 2] == tuple(given[: len(given) - 2])
+    # Those of the last beat end where the model ends them.
+    assert read_midi("new.mid").notes[: len(given) - 2] == tuple(given[:-2])
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -150,8 +153,3 @@ def test_a_model_of_text_continues_no_music(midi, tmp_path, capsys):
     words = ["--prompt_midi", str(source), "--out", str(tmp_path / "a.mid")]
     assert main(["sample", "--model", str(model), *words]) == 2
     assert "has byte tokens" in capsys.readouterr().err
-
-
-def test_the_tokenizer_of_a_run_is_that_of_events(run):
-    meta = next(run.rglob("tokenizer*.json"), None)
-    assert load(run).tokenizer.to_dict() == json.loads(json.dumps(KNOWN.to_dict())), meta
