@@ -15,7 +15,7 @@ from gpt2_jax.files.paths import local_path
 from gpt2_jax.prepare import engines
 from gpt2_jax.prepare.bpe import is_trained_name, vocabulary_size
 from gpt2_jax.prepare.corpora import CORPORA, get_corpus
-from gpt2_jax.prepare.example_files import example_files, fixed_tokenizer
+from gpt2_jax.prepare.example_files import example_files
 from gpt2_jax.prepare.examples import prepare_examples
 from gpt2_jax.prepare.formats import describe_formats
 from gpt2_jax.prepare.inputs import input_files, read_inputs
@@ -123,10 +123,10 @@ def run(args: argparse.Namespace) -> int:
     """Prepares the data and prints a summary; returns the exit status."""
     if (args.input is None) == (args.corpus is None):
         raise UserError("give exactly one of --input PATH... or --corpus NAME")
-    if args.fields is not None and args.format != "examples":
-        raise UserError("--fields is for --format examples: add it, or omit the flag")
     if args.task is not None:
         return _show(args, _prepare_task(args))
+    if args.fields is not None and args.format != "examples":
+        raise UserError("--fields is for --format examples: add it, or omit the flag")
     if args.format == "examples":
         return _show(args, _prepare_examples(args))
     if args.corpus is not None:
@@ -149,7 +149,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare_task(args: argparse.Namespace) -> dict[str, Any]:
     """Prepares the examples of a task and returns the summary."""
-    _refuse(args, f"--task {args.task}", "--corpus", "--fields", "--text_field", "--skip_invalid")
+    flags = ("--corpus", "--format", "--fields", "--text_field", "--skip_invalid")
+    _refuse(args, f"--task {args.task}", *flags)
     if len(args.input) != 1:
         raise UserError(f"--task {args.task} reads one folder: name it with --input DIR")
     return registry.make_task(args.task).prepare(
@@ -175,6 +176,7 @@ def _refuse(args: argparse.Namespace, with_: str, *flags: str) -> None:
     """Raises UserError if one of these flags was given."""
     given = {
         "--corpus": args.corpus,
+        "--format": args.format != "documents" and args.format,
         "--fields": args.fields,
         "--text_field": args.text_field != "text" and args.text_field,
         "--skip_invalid": args.skip_invalid,
@@ -199,13 +201,10 @@ def _prepare_examples(args: argparse.Namespace) -> dict[str, Any]:
     if len(args.input) == 1 and Path(args.input[0], "train.jsonl").is_file():
         files = example_files(args.input[0])
     files = files or {"train": input_files(args.input)}
-    tokenizer = _read_tokenizer(args.tokenizer)
-    if isinstance(tokenizer, str):
-        tokenizer = fixed_tokenizer(tokenizer, name)
     return prepare_examples(
         files,
         fields,
-        tokenizer,
+        _read_tokenizer(args.tokenizer),
         args.out,
         name=name,
         **_settings(args),

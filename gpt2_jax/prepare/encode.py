@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,6 +112,14 @@ def characters_of_item(item: WorkItem) -> str:
     for piece in item.pieces(ByteTokenizer()):
         characters.update(piece.text)
     return "".join(sorted(characters))
+
+
+def texts(items: Iterable[WorkItem]) -> Iterator[str]:
+    """Yields the text of items in pieces, in order."""
+    for item in items:
+        for piece in item.pieces(ByteTokenizer()):
+            if not piece.problem:
+                yield piece.text
 
 
 class _Content:

@@ -21,13 +21,8 @@ from gpt2_jax.files.lfs import refuse_lfs_pointer
 from gpt2_jax.files.lock import lock_folder
 from gpt2_jax.files.lock_owner import InUse
 from gpt2_jax.files.paths import expand_home, is_remote, remove_tree, resolve_path
-from gpt2_jax.prepare.examples import check_tokenizer, prepare_examples
-from gpt2_jax.tokenizers.tokenizer import (
-    FIXED_CHOICES,
-    Tokenizer,
-    make_tokenizer,
-    tokenizer_from_dict,
-)
+from gpt2_jax.prepare.examples import check_tokenizer, fixed_tokenizer, prepare_examples
+from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 
 # Part of the keys of the cache: a new number makes every file be tokenized again.
 _VERSION = 1
@@ -170,25 +165,6 @@ def _tokenizer(config: Config, name: str, shards: list[str]) -> Tokenizer:
         if (meta := read_meta(path)) is not None:
             return tokenizer_from_dict(meta["tokenizer"])
     return fixed_tokenizer(config.data.tokenizer, name)
-
-
-def fixed_tokenizer(chosen: str, name: str) -> Tokenizer:
-    """Returns the tokenizer of that name for examples, which must have a vocabulary of its own.
-
-    Raises:
-      UserError: that begins with `name`, which is what the user calls the examples.
-    """
-    if chosen == "char":
-        raise UserError(
-            f"{name}: the char tokenizer has no end of text, with which an answer ends: use byte, "
-            "gpt2 or the tokenizer of a model"
-        )
-    if chosen not in FIXED_CHOICES:
-        raise UserError(
-            f"{name}: data.tokenizer={chosen} comes with a model: name the model with "
-            "--config.train.init_from=M"
-        )
-    return make_tokenizer(chosen)
 
 
 def _cached(

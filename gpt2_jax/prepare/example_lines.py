@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,6 +133,13 @@ def digest_examples(item: ExamplesItem) -> str:
     for _, example in _examples(item, []):
         _add(summed, example)
     return summed.hexdigest()
+
+
+def texts(items: Iterable[ExamplesItem]) -> Iterator[str]:
+    """Yields the whole text of each example."""
+    for item in items:
+        for _, example in _examples(item, []):
+            yield "".join(example)
 
 
 def _add(summed: Any, example: Example) -> int:

@@ -26,19 +26,21 @@ from gpt2_jax.data.shard_file import MAX_VOCAB_SIZE
 from gpt2_jax.errors import UserError
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.paths import local_path, replaceable_folder
+from gpt2_jax.prepare.bpe import is_trained_name, train_named
 from gpt2_jax.prepare.engines import Engine, open_engine
 from gpt2_jax.prepare.example_lines import (
     ExamplesItem,
     digest_examples,
     encode_examples,
     read_index,
+    texts,
 )
 from gpt2_jax.prepare.prepare import check_free, put_in_place, summarized
 from gpt2_jax.prepare.staging import Staging, open_staging
 from gpt2_jax.prepare.stream import TokenStream
 from gpt2_jax.prepare.tasks import encode_all, explained, in_order, joined_sha256
 from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, grouped_slices, item_key
-from gpt2_jax.tokenizers.tokenizer import Tokenizer
+from gpt2_jax.tokenizers.tokenizer import FIXED_CHOICES, Tokenizer, make_tokenizer
 
 TOKENS_PER_SHARD = 100_000_000
 
@@ -46,7 +48,7 @@ TOKENS_PER_SHARD = 100_000_000
 def prepare_examples(
     files: Mapping[str, Sequence[Path]],
     fields: Fields,
-    tokenizer: Tokenizer,
+    tokenizer: str | Tokenizer,
     out: str | Path,
     *,
     name: str,
@@ -63,7 +65,8 @@ def prepare_examples(
     Args:
       files: files of JSON lines to train on ("train"), and perhaps those to validate on ("val").
       fields: the fields with prompts and answers.
-      tokenizer: a tokenizer with an end of text.
+      tokenizer: a tokenizer with an end of text, or the name of one: "byte", "gpt2" or such as
+        "bpe:4096", which is trained on the files to train on.
       out: the folder to make.
       name: what the user calls the files, for messages.
       place: what the user calls the folder, for messages; by default `--out` and its path.
@@ -85,8 +88,7 @@ def prepare_examples(
     out = local_path(out, "--out")
     if not 0 <= val_fraction < 1:
         raise UserError(f"val_fraction must be at least 0 and below 1, not {val_fraction:g}")
-    check_tokenizer(tokenizer, name)
-    settings = {
+    settings: dict[str, Any] = {
         "val_fraction": 0.0 if "val" in files else val_fraction,
         "fields": str(fields),
         "corpus": FORMAT,
@@ -109,12 +111,37 @@ def prepare_examples(
     for each in (each for group in items.values() for item in group for each in item.slices):
         if each.format != "jsonl":
             raise UserError(f"{each.path} is not named *.jsonl: examples are lines of JSON")
+    if isinstance(tokenizer, str):
+        if is_trained_name(tokenizer):
+            tokenizer = train_named(tokenizer, texts(items["train"]))
+        else:
+            tokenizer = fixed_tokenizer(tokenizer, name)
+    check_tokenizer(tokenizer, name)
     with open_engine(engine, workers, ray_address) as running:
         if meta is None:
             meta = _make(items, tokenizer, out, name, place, settings, running, log)
         else:
             _check_same(meta, items, tokenizer, out, settings, running)
     return summarized(out, meta, already_prepared, time.monotonic() - began)
+
+
+def fixed_tokenizer(chosen: str, name: str) -> Tokenizer:
+    """Returns the tokenizer of that name for examples, which must have a vocabulary of its own.
+
+    Raises:
+      UserError: that begins with `name`, which is what the user calls the examples.
+    """
+    if chosen == "char":
+        raise UserError(
+            f"{name}: the char tokenizer has no end of text, with which an answer ends: use byte, "
+            "gpt2, one trained by prepare --tokenizer bpe:N, or the tokenizer of a model"
+        )
+    if chosen not in FIXED_CHOICES:
+        raise UserError(
+            f"{name}: data.tokenizer={chosen} comes with a model: name the model with "
+            "--config.train.init_from=M"
+        )
+    return make_tokenizer(chosen)
 
 
 def check_tokenizer(tokenizer: Tokenizer, name: str) -> None:

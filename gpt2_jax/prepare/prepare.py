@@ -21,6 +21,7 @@ from gpt2_jax.data.shard_file import MAX_VOCAB_SIZE
 from gpt2_jax.errors import UserError
 from gpt2_jax.files.paths import local_path, replaceable_folder
 from gpt2_jax.prepare import encode
+from gpt2_jax.prepare.bpe import is_trained_name, train_named, vocabulary_size
 from gpt2_jax.prepare.corpora import Corpus, documents_corpus
 from gpt2_jax.prepare.engines import Engine, open_engine
 from gpt2_jax.prepare.staging import Staging, open_staging
@@ -31,6 +32,7 @@ from gpt2_jax.tokenizers.tokenizer import Tokenizer, make_tokenizer, needs_chara
 
 # The name in meta.json, by which data that was prepared earlier is recognized.
 _ITEM_BYTES_KEY = "part_bytes"
+_TRAINED_KEY = "trained"
 _SKIPPED_KEY = "skipped_rows"
 _NO_TEXT = "the corpus has no text: give at least one file that is not empty"
 
@@ -56,8 +58,8 @@ def prepare(
 
     Args:
       documents: a Corpus, or documents.
-      tokenizer: the tokenizer of a model, or one of `tokenizer.PREPARE_CHOICES`; char knows the
-        characters that occur.
+      tokenizer: the tokenizer of a model, one of `tokenizer.PREPARE_CHOICES`, of which char knows
+        the characters that occur, or a name such as "bpe:4096": see `bpe.train_bpe`.
       out: the folder to make.
       val_fraction: from 0 (no val shards) to less than 1.
       workers: number of processes that encode.
@@ -80,6 +82,8 @@ def prepare(
     out = local_path(out, "--out")
     if not 0 <= val_fraction < 1:
         raise UserError(f"val_fraction must be at least 0 and below 1, not {val_fraction:g}")
+    if isinstance(tokenizer, str) and is_trained_name(tokenizer):
+        vocabulary_size(tokenizer)  # refused before anything is read
     if tokens_per_shard < 1:
         raise UserError(f"tokens_per_shard must be at least 1, not {tokens_per_shard}")
     corpus = documents if isinstance(documents, Corpus) else documents_corpus(documents)
@@ -88,6 +92,8 @@ def prepare(
         "tokens_per_shard": tokens_per_shard,
         "corpus": corpus.name,
     }
+    if isinstance(tokenizer, str) and is_trained_name(tokenizer):
+        settings[_TRAINED_KEY] = tokenizer
     meta = check_free(out)
     already_prepared = meta is not None
     if not already_prepared:
@@ -152,6 +158,8 @@ def _check_same(
         "tokenizer": meta["tokenizer"].get("name") if by_name else meta["tokenizer"],
     }
     requested = {"tokenizer": tokenizer if by_name else tokenizer.to_dict(), **settings}
+    if _TRAINED_KEY in settings:  # the same text and size give the same tokenizer
+        del requested["tokenizer"]
     differing = [name for name, value in requested.items() if existing.get(name) != value]
     if not differing:
         items = list(corpus.work_items(source.get(_ITEM_BYTES_KEY, WORK_ITEM_BYTES)))
@@ -229,7 +237,9 @@ def put_in_place(staging: Staging, out: Path) -> None:
 
 
 def tokenizer_for(chosen: str | Tokenizer, items: Sequence[WorkItem], engine: Engine) -> Tokenizer:
-    """Returns the tokenizer, which may have to know the corpus's characters if only named."""
+    """Returns the tokenizer; if only named, it may depend on the corpus."""
+    if isinstance(chosen, str) and is_trained_name(chosen):
+        return train_named(chosen, encode.texts(items))
     characters = None
     if isinstance(chosen, str) and needs_characters(chosen):
         of_items = in_order(engine, encode.characters_of_item, items)

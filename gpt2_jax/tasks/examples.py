@@ -10,8 +10,6 @@ from typing import Any
 
 from gpt2_jax.config.fields import parse_fields
 from gpt2_jax.errors import UserError
-from gpt2_jax.prepare.bpe import is_trained_name, train_named
-from gpt2_jax.prepare.example_files import fixed_tokenizer
 from gpt2_jax.prepare.examples import prepare_examples
 from gpt2_jax.tasks.base import Example, Task
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
@@ -29,10 +27,6 @@ def prepare_task(
     examples = {
         split: [task.format(record) for record in task.read(data, split)] for split in splits
     }
-    if isinstance(tokenizer, str) and is_trained_name(tokenizer):
-        tokenizer = train_named(tokenizer, ("".join(each) for each in examples["train"]))
-    elif isinstance(tokenizer, str):
-        tokenizer = fixed_tokenizer(tokenizer, f"--task {task.name}")
     with tempfile.TemporaryDirectory() as folder:
         files = {split: [_write(Path(folder), split, each)] for split, each in examples.items()}
         return prepare_examples(
