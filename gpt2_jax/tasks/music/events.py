@@ -25,11 +25,11 @@ _ON, _OFF = "NoteOn_", "NoteOff_"
 
 
 class Decoded(NamedTuple):
-    """Holds the notes of some events, and how many events had no part in any."""
+    """Holds the notes of some events."""
 
     notes: tuple[Note, ...]
     stray: int
-    """Ends of pitches that did not sound, and beginnings without an end."""
+    """How many ends of pitches had no beginning, and how many beginnings no end."""
 
 
 def vocabulary() -> WordsTokenizer:
@@ -102,7 +102,7 @@ def decode(words: Sequence[str]) -> Decoded:
     """Returns the notes of any words, also of those that a model has made up.
 
     An end belongs to the earliest note of its pitch that sounds. Ends of silence are left out, and
-    so are notes that never end, which nothing says how long to hold.
+    so are notes without length. A note that never ends is held to the last word.
     """
     sounding: dict[str, list[int]] = {}
     notes, stray, now = [], 0, 0
@@ -118,7 +118,9 @@ def decode(words: Sequence[str]) -> Decoded:
             notes.append(Note(start, int(pitch), now - start))
         else:  # a note of no length
             stray += 2
-    stray += sum(map(len, sounding.values()))
+    for pitch, starts in sounding.items():
+        stray += len(starts)
+        notes += [Note(start, int(pitch), now - start) for start in starts if start < now]
     return Decoded(tuple(sorted(notes)), stray)
 
 

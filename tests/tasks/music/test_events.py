@@ -65,7 +65,7 @@ def test_miditok_reads_the_same_notes():
     ("text", "notes", "stray"),
     [
         ("NoteOff_60 TimeShift_1.0.4", [], 1),
-        ("NoteOn_60 TimeShift_1.0.4", [], 1),
+        ("NoteOn_60 TimeShift_1.0.4", [Note(0, 60, 4)], 1),
         ("NoteOn_60 NoteOff_60", [], 2),
         # A pitch that is struck twice: the earlier one ends first.
         (
