@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +81,16 @@ class Music(Task):
             continued(self.format(record).prompt.split(), answer.split())
             for record, answer in zip(records, answers, strict=True)
         ]
-        key = [[measures.key_scores(part) for part in pair] for pair in pairs]
-        beats = [[measures.on_beat(part) for part in pair] for pair in pairs]
         found = [average("parses", [_parses((*first, *second)) for first, second in pairs])]
-        for name, values, agreement in (
-            ("key", key, measures.key_agreement),
-            ("meter", beats, measures.meter_agreement),
-        ):
-            firsts, seconds = zip(*values, strict=True)
-            found.append(average(name, [agreement(a, b) for a, b in values]))
+        compared: dict[str, tuple[Callable[..., Any], Callable[..., float]]] = {
+            "key": (measures.key_scores, measures.key_agreement),
+            "meter": (measures.on_beat, measures.meter_agreement),
+        }
+        for name, (measure, agreement) in compared.items():
+            firsts, seconds = (
+                [measure(part) for part in side] for side in zip(*pairs, strict=True)
+            )
+            found.append(average(name, [*map(agreement, firsts, seconds)]))
             if chance := measures.against_chance(firsts, seconds, agreement):
                 self._chances[name] = chance
         return found

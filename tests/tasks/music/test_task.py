@@ -38,7 +38,8 @@ def data(midi):
 
 @pytest.fixture(scope="module")
 def run(midi):
-    config = tiny_config(KNOWN, context_length=96, position="relative")
+    sizes = {"num_layers": 1, "num_heads": 2, "d_model": 16, "scan_unroll": 1}
+    config = tiny_config(KNOWN, context_length=96, position="relative", **sizes)
     return make_run(midi.parent / "run", config, KNOWN)
 
 
