@@ -66,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(registry.TASKS)}, or FILE.py; see docs/tasks.md",
     )
     parser.add_argument(
+        "--fraction",
+        type=float,
+        metavar="F",
+        help="with --task, the share of the training examples to take, such as 0.1 (default: all)",
+    )
+    parser.add_argument(
         "--fields",
         metavar="NAMES",
         help=f"fields of examples, such as prompt:question,answer:reply (default: {_FIELDS})",
@@ -125,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("give exactly one of --input PATH... or --corpus NAME")
     if args.task is not None:
         return _show(args, _prepare_task(args))
+    if args.fraction is not None:
+        raise UserError("--fraction is for --task: add it, or omit the flag")
     if args.fields is not None and args.format != "examples":
         raise UserError("--fields is for --format examples: add it, or omit the flag")
     if args.format == "examples":
@@ -157,6 +165,7 @@ def _prepare_task(args: argparse.Namespace) -> dict[str, Any]:
         local_path(args.input[0], "--input"),
         _read_tokenizer(args.tokenizer),
         args.out,
+        **({} if args.fraction is None else {"fraction": args.fraction}),
         **_settings(args),
     )
 

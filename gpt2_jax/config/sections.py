@@ -42,6 +42,13 @@ class DataConfig:
         "names of the fields of examples, such as `prompt:question,answer:reply`; a line that has "
         "only `text` teaches all of it",
     )
+    prompt_weight: float = knob(
+        0.0,
+        "how much a token of a prompt counts in training on examples, of which an answer's counts "
+        "1; validation scores answers alone",
+        low=0,
+        high=1,
+    )
     tokenizer: str = knob("gpt2", "tokenizer of the shards", choices=TOKENIZERS)
     val_fraction: float = knob(
         0.1,

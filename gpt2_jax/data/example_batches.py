@@ -59,15 +59,19 @@ class Fitted:
             f"model.context_length={self.context_length})"
         )
 
-    def batch(self, rows: Sequence[np.ndarray | None], padding: int) -> Batch:
+    def batch(
+        self, rows: Sequence[np.ndarray | None], padding: int, prompt_weight: float = 0.0
+    ) -> Batch:
         """Returns a batch of rows; each is given as positions in `numbers`, or None if it is empty.
 
-        A target counts 1 if it is a token of an answer or the end of text after it. What follows
-        the last example of a row is a segment of its own, in which no target counts.
+        A target counts 1 if it is a token of an answer or the end of text after it, and otherwise
+        what a prompt does. What follows the last example of a row is a segment of its own, in which
+        no target counts.
 
         Args:
           rows: the examples of each row, which fit it.
           padding: the token after the last example.
+          prompt_weight: how much a token of a prompt counts, but for its first, which is no target.
         """
         T = self.context_length
         tokens = np.full((len(rows), T + 1), padding, TOKEN_DTYPE)
@@ -81,6 +85,7 @@ class Fitted:
                 answer, end = at + prompt, at + int(length)
                 wanted.append((int(self.examples.starts[example]), tokens[r, at:answer]))
                 wanted.append((int(self.examples.answers[example]), tokens[r, answer:end]))
+                weights[r, at : answer - 1] = prompt_weight
                 weights[r, answer - 1 : end - 1] = 1
                 segments[r, at:end] = number
                 at, segments[r, end:] = end, number + 1
@@ -122,7 +127,14 @@ class ExampleLoader:
     segmented = True
 
     def __init__(
-        self, fitted: Fitted, *, batch_size: int, seed: int, padding: int, folder: str = ""
+        self,
+        fitted: Fitted,
+        *,
+        batch_size: int,
+        seed: int,
+        padding: int,
+        folder: str = "",
+        prompt_weight: float = 0.0,
     ) -> None:
         """Fixes the order.
 
@@ -132,9 +144,11 @@ class ExampleLoader:
           seed: seed of the order and the packing, from 0 to 2^32 - 1.
           padding: the token after the last example of a row: the end of text.
           folder: the file or folder of the examples, which `origins` repeats.
+          prompt_weight: see `Fitted.batch`.
         """
         self.batch_size, self.context_length = batch_size, fitted.context_length
         self._fitted, self._padding, self._folder = fitted, padding, folder
+        self._prompt_weight = prompt_weight
         self._epochs = Epochs(fitted.lengths, fitted.context_length + 1, seed)
 
     @property
@@ -149,7 +163,8 @@ class ExampleLoader:
 
     def batch(self, positions: Sequence[int]) -> Batch:
         """Returns the rows drawn as these numbers, from 0 on."""
-        return self._fitted.batch([self._epochs.row(each) for each in positions], self._padding)
+        rows = [self._epochs.row(each) for each in positions]
+        return self._fitted.batch(rows, self._padding, self._prompt_weight)
 
     def origins(self, step: int) -> list[Origin]:
         """Returns (folder, lines of its examples) for every row of global batch `step`."""

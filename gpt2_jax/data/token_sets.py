@@ -179,6 +179,7 @@ def _open_examples(
         seed=config.train.seeds.data,
         padding=tokenizer.eot,
         folder=path,
+        prompt_weight=config.data.prompt_weight,
     )
     log(
         f"{path}: {_examples(len(train.numbers))} to train on, in about {loader.rows_per_epoch:,} "

@@ -16,9 +16,18 @@ from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 
 def prepare_task(
-    task: Task, data: Path, tokenizer: str | Tokenizer, out: str | Path, **settings: Any
+    task: Task,
+    data: Path,
+    tokenizer: str | Tokenizer,
+    out: str | Path,
+    *,
+    fraction: float = 1.0,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Writes the train and val splits of a task as examples; see `Task.prepare`.
+
+    With a `fraction` below 1, as many of the training examples are taken, evenly from the whole
+    split; those of val.jsonl are all kept.
 
     A vocabulary is trained on the prompts and answers of the train split alone. Without val.jsonl,
     the end of the train split is held out.
@@ -27,6 +36,7 @@ def prepare_task(
     examples = {
         split: [task.format(record) for record in task.read(data, split)] for split in splits
     }
+    examples["train"] = _share(examples["train"], fraction)
     with tempfile.TemporaryDirectory() as folder:
         files = {split: [_write(Path(folder), split, each)] for split, each in examples.items()}
         return prepare_examples(
@@ -37,6 +47,18 @@ def prepare_task(
             name=f"--task {task.name}",
             **settings,
         )
+
+
+def _share(examples: Sequence[Example], fraction: float) -> Sequence[Example]:
+    """Returns so many of the examples, at least one, at even distances.
+
+    Raises:
+      UserError: if the fraction is out of range.
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"--fraction must be above 0 and at most 1, not {fraction:g}")
+    count = min(max(round(len(examples) * fraction), 1), len(examples))
+    return [examples[index * len(examples) // count] for index in range(count)]
 
 
 def _write(folder: Path, split: str, examples: Sequence[Example]) -> Path:

@@ -50,6 +50,15 @@ def test_a_row_by_hand():
     assert rows.targets(np.array([1] * 60 + [0])) == (5, 3)
 
 
+def test_prompts_count_as_much_as_they_are_to():
+    fitted = fit(make_examples([((1, 2, 3), (4,)), ((5,), (6, 7))]), T, "made")
+    batch = fitted.batch([np.array([0, 1])], EOT, prompt_weight=0.5)
+    assert batch.weights[0].tolist() == [0.5, 0.5, 1, 1, 0, 1, 1, 1, *[0] * (T - 8)]
+    plain = fitted.batch([np.array([0, 1])], EOT)
+    assert plain.weights[0].tolist() == [0, 0, 1, 1, 0, 1, 1, 1, *[0] * (T - 8)]
+    assert (plain.tokens == batch.tokens).all() and (plain.segments == batch.segments).all()
+
+
 def test_an_example_may_fill_a_row_to_its_last_target():
     pairs = [(tuple(range(9)), tuple(range(7)))]  # and the end of text: T + 1 tokens
     batch = make_loader(pairs, batch_size=1).rows(0, [0])

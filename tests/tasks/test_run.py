@@ -122,10 +122,20 @@ def test_prepare_makes_what_fine_tuning_reads(
     assert "already holds other data" in capsys.readouterr().err
 
 
+def test_a_fraction_is_taken_evenly_from_the_training_examples(tmp_path: Path) -> None:
+    data, out = str(write_pairs(tmp_path / "pairs")), tmp_path / "out"
+    words = ["prepare", "--task", "translation", "--input", data, "--out", str(out)]
+    assert main([*words, "--tokenizer", "byte", "--fraction", "0.17"]) == 0
+    train, val = open_examples(out, "pairs")
+    assert (len(train), len(val)) == (3, 2)  # of 18, every sixth
+    assert len(set(train.digests.tolist())) == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
         (("--fields", "prompt:a,answer:b"), "--fields prompt:a,answer:b does not apply to --task"),
+        (("--fraction", "0"), "--fraction must be above 0 and at most 1, not 0"),
         (("--skip_invalid",), "--skip_invalid does not apply to --task translation"),
         (("--tokenizer", "char"), "the char tokenizer has no end of text"),
         (("--tokenizer", "bpe:x"), "must be from 258 to 65536"),
