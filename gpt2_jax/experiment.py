@@ -271,6 +271,7 @@ def evaluate(
     keep_compiled_programs()
     data = local_path(data, "data")
     written, tasks = registry.split_names(tasks)
+    writing = [registry.make_task(name) for name in written]
     tasks = sources.select(",".join(tasks), data).run if tasks else []
     folder = None if out is None else local_path(arguments.path("out", out), "out")
     with open_model(model, ema=arguments.boolean("ema", ema), dtype=dtype) as reader:
@@ -279,7 +280,6 @@ def evaluate(
         T = resized.context_length
         setting = Setting(data, reader.tokenizer, T, stride, detokenize)
         ready = [make_task(name, setting) for name in tasks]
-        writing = [registry.make_task(name) for name in written]
         for name, path in texts.items():
             corpus = Corpus(name, words=count_words)
             ready.append(LanguageModeling(corpus, setting, path))

@@ -170,6 +170,8 @@ def _select(
         raise UserError("--tasks needs data: name its folder with --data DIR")
     data = local_path(args.data, "--data")
     if written and not names:
+        if args.download:
+            raise UserError(f"--download: the hub has no data of {', '.join(written)}: omit it")
         return sources.Selection([], [], [])
     if args.download:
         sources.download(",".join(names), data, lambda line: print(line, file=sys.stderr))

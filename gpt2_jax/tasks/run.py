@@ -37,17 +37,19 @@ def evaluate_task(
     records = everything[: settings.limit]
     if not records:
         raise UserError(f"{task.name}: {data} has no examples in its {settings.split} split")
-    longest = model.config.model.context_length
+    sizes = model.config.model
     new = max_new_tokens(task, data, model.tokenizer)
-    if new >= longest:
+    # A prompt fits the context, as in training; an answer may go on behind it if positions do.
+    room = min(sizes.context_length - 1, sizes.longest - new)
+    if room < 1:
         raise UserError(
             f"{task.name}: answers of up to {new} tokens leave no room for a prompt in the model's "
-            f"context of {longest} tokens"
+            f"context of {sizes.context_length} tokens"
         )
     prompts = [_prompt_tokens(task, record, model.tokenizer) for record in records]
-    cut = sum(len(prompt) > longest - new for prompt in prompts)
-    prompts = [prompt[: longest - new] for prompt in prompts]
-    header = _header(task, everything, longest, new, settings)
+    cut = sum(len(prompt) > room for prompt in prompts)
+    prompts = [prompt[:room] for prompt in prompts]
+    header = _header(task, everything, room, new, settings)
     rows = _answers(task, model, prompts, new, settings, header, show)
     metrics = scored(task, records, [row["answer"] for row in rows])
     metrics.append(average("ended", [row["ended"] for row in rows]))
@@ -143,14 +145,14 @@ def _answers(
 
 
 def _header(
-    task: Task, records: Sequence[Record], longest: int, new: int, settings: Settings
+    task: Task, records: Sequence[Record], room: int, new: int, settings: Settings
 ) -> dict[str, str]:
     """Returns what the log of answers must say for them to be those that are asked for.
 
     A limit is no part of it, so that a longer list goes on behind the answers of a shorter one.
     """
     data = repr([dict(record) for record in records])
-    asked = repr((task.protocol, task.decoding, settings.split, longest, new))
+    asked = repr((task.protocol, task.decoding, settings.split, room, new))
     return {
         "task": task.name,
         "model": settings.digest,
