@@ -105,12 +105,11 @@ def test_the_explorer_has_every_section_and_panel() -> None:
     for folder, names in (("sections", SECTIONS), ("panels", PANELS)):
         index = (_STATIC / folder / "index.js").read_text(encoding="utf-8")
         for name in names:
-            module = (_STATIC / folder / f"{name}.js").read_text(encoding="utf-8")
-            assert re.search(rf'^export const id = "{name}";$', module, re.MULTILINE)
-            assert f'from "./{name}.js"' in index
-    index = (_STATIC / "sections" / "index.js").read_text(encoding="utf-8")
-    (order,) = re.findall(r"sections = \[([^\]]*)\]", index)
-    assert tuple(re.findall(r"\w+", order)) == SECTIONS
+            assert (_STATIC / folder / f"{name}.js").is_file()
+        loaded = re.findall(r'(\w+): \(\) => import\("./(\w+)\.js"\)', index)
+        assert all(name == file for name, file in loaded)
+        listed = tuple(name for name, _ in loaded)
+        assert listed == names if folder == "sections" else {*names} < {*listed}
 
 
 @pytest.mark.parametrize("name", [*SECTIONS, *PANELS])

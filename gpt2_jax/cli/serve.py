@@ -106,7 +106,7 @@ def _add_protection(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serves until a signal ends it, and returns the exit status."""
     _check(args)
-    for package in ("starlette", "uvicorn", "sse_starlette", "prometheus_client"):
+    for package in ("starlette", "uvicorn", "sse_starlette", "prometheus_client", "markdown_it"):
         import_extra(package, extra="serve", needed_by="gpt2-jax serve")
     from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
     from gpt2_jax.serve import models as models_lib

@@ -80,6 +80,11 @@ def query(run: Run, position: int) -> np.ndarray:
     return np.stack([run.patterns(layer)[:, position] for layer in layers])
 
 
+def sources(run: Run, position: int) -> np.ndarray:
+    """Returns the weights of one query, averaged over the heads of each layer, float32 [L, T]."""
+    return query(run, position).mean(axis=1)
+
+
 def _weights(run: Run, queries_and_keys: np.ndarray, position: int) -> np.ndarray:
     """Returns the weights of one query in all heads, [L, H, T], without those of the others."""
     config = run.subject.config

@@ -68,13 +68,20 @@ def final_norm(run: Run, position: int) -> np.ndarray:
     Raises:
       UserError: if the model has none.
     """
+    check_final_norm(run, "ln/f")
     subject = run.subject
-    if not NORM_POSITIONS[subject.config.norm_position].has_final:
-        raise UserError("ln/f: the model has no norm behind its last block (norm_position=post)")
     x_D = run.residual[-1, position]
     hidden = programs.finish(subject.model, subject.outside, x_D[None])[0]
     factor = np.float32(output_scale(subject.config))
     return np.stack([x_D, np.asarray(hidden) / factor])
+
+
+def check_final_norm(run: Run, address: str) -> None:
+    """Raises a UserError, which begins with an address, if no norm is behind the last block."""
+    if not NORM_POSITIONS[run.subject.config.norm_position].has_final:
+        raise UserError(
+            f"{address}: the model has no norm behind its last block (norm_position=post)"
+        )
 
 
 def output(run: Run, token: int) -> np.ndarray:

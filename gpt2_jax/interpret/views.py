@@ -17,7 +17,7 @@ import numpy as np
 
 from gpt2_jax.config import ModelConfig
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
-from gpt2_jax.interpret import attention, attribution, mlp, stream
+from gpt2_jax.interpret import attention, attribution, mlp, stream, weights
 from gpt2_jax.interpret.run import Run
 
 _MOST_DIGITS = 9
@@ -29,7 +29,8 @@ class View:
 
     Attributes:
       address: its name, and the numbers that follow: {l} layer, {h} head, {t} position, {i} row of
-        the residual stream, {n} neuron, {token} id, {which} norm 1 or 2.
+        the residual stream, {n} neuron, {k} entry of a head, {d} entry of the stream, {token} id,
+        {which} norm 1 or 2.
       dtype: of the array.
       shape: of the array, in the letters of `model.gpt2`.
       formula: what it is.
@@ -77,6 +78,7 @@ VIEWS: tuple[View, ...] = (
     ),
     View("weighted/{l}/{h}", "float32", "[T, T]", "p_ts |v_s W_O|", attention.weighted),
     View("query/{t}", "float32", "[L, H, T]", "p_t of all heads", attention.query),
+    View("sources/{t}", "float32", "[L, T]", "mean over heads of p_t", attention.sources),
     View("qkv/{l}/{h}", "float32", "[3, T, K]", "x W_Q + b, x W_K + b, x W_V + b", attention.qkv),
     View("z/{l}/{h}", "float32", "[T, K]", "z_t = sum_s p_ts v_s", attention.z),
     View("heads/{l}/{t}", "float32", "[H+2, D]", "z_h W_O of each, b, their sum", attention.heads),
@@ -101,6 +103,16 @@ VIEWS: tuple[View, ...] = (
         "x and (x - mean) / sqrt(var + eps) g + b",
         mlp.norm,
     ),
+    View("gain/f", "float32", "[2, D]", "g and b of ln/f", weights.final_gain),
+    View("gain/{l}/{which}", "float32", "[2, D]", "g and b of ln/{l}/{which}", weights.gain),
+    View(
+        "w_qkv/{l}/{h}/{k}",
+        "float32",
+        "[3, D+1]",
+        "W_Q, W_K, W_V of entry k, and b behind each",
+        weights.qkv_column,
+    ),
+    View("w_o/{l}/{h}/{d}", "float32", "[K]", "W_O of entry d", weights.projection_column),
     View("mlp/{l}/{t}", "float32", "[2, F]", "u = x W_in + b, and activation(u)", mlp.activations),
     View("mlp_out/{l}/{t}", "float32", "[D]", "activation(u) W_out + b", mlp.output),
     View(
@@ -189,6 +201,8 @@ _NAMES = {
     "t": "position",
     "i": "row",
     "n": "neuron",
+    "k": "entry of a head",
+    "d": "entry",
     "token": "token",
     "which": "norm",
 }
@@ -202,6 +216,8 @@ def _range(name: str, run: Run) -> tuple[int, int]:
         "t": len(run),
         "i": 2 * config.num_layers + 1,
         "n": config.mlp_width,
+        "k": config.head_dim,
+        "d": config.d_model,
         "token": config.vocab_size,
     }
     return (1, 3) if name == "which" else (0, limits[name])

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2_jax.serve.squeeze import squeezed
+
 _IMPORT = re.compile(r"""((?:\bfrom|\bimport)\s*\(?\s*)(["'])(\.{1,2}/[^"']+)\2""")
 _STYLE = re.compile(r"""<link\b[^>]*\brel=["']?stylesheet["']?[^>]*>""", re.IGNORECASE)
 _SCRIPT = re.compile(r"""<script\b[^>]*\bsrc=["']([^"']+)["'][^>]*>\s*</script>""", re.IGNORECASE)
@@ -36,7 +38,7 @@ def bundle(folder: Path, embedded: Mapping[str, Any], language: str) -> bytes:
       ValueError: if the page uses something that has no place in a single file.
     """
     modules = {
-        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        path.relative_to(folder).as_posix(): squeezed(path.read_text(encoding="utf-8"), ".js")
         for path in sorted(folder.rglob("*.js"))
     }
     files = {
@@ -45,7 +47,8 @@ def bundle(folder: Path, embedded: Mapping[str, Any], language: str) -> bytes:
     }
     page = (folder / "index.html").read_text(encoding="utf-8")
     styles = "\n".join(
-        (folder / _name(_href(link))).read_text(encoding="utf-8") for link in _STYLE.findall(page)
+        squeezed((folder / _name(_href(link))).read_text(encoding="utf-8"), ".css")
+        for link in _STYLE.findall(page)
     )
     entries = [_name(source) for source in _SCRIPT.findall(page)]
     map_ = json.dumps({"imports": {_PREFIX + name: _url(modules, name) for name in modules}})

@@ -30,6 +30,7 @@ from gpt2_jax.serve.exchange import Policy, json_response, read_values, unless_l
 from gpt2_jax.serve.explorer_warm import warm_pieces
 from gpt2_jax.serve.insights import Insights
 from gpt2_jax.serve.lesson import LANGUAGES
+from gpt2_jax.serve.manual import DOCS
 from gpt2_jax.serve.models import Models, Served
 from gpt2_jax.serve.pages import CONTENT_TYPES, Pages, is_known, takes_gzip
 from gpt2_jax.serve.runs import ID
@@ -60,7 +61,8 @@ class Explorer:
           policy: of the server.
         """
         self._models, self._policy = models, policy
-        self.insights, self._pages = Insights(models), Pages()
+        self.insights = Insights(models)
+        self._pages, self._manual = Pages(), Pages(DOCS)
         self._thread = ThreadPoolExecutor(1, "explorer")
         self._waiting = 0
         self.busy = self._closed = False
@@ -71,6 +73,7 @@ class Explorer:
         gets = {
             "/": self._page,
             "/static/{path:path}": self._file,
+            "/docs/{document:path}": self._document,
             f"{API}/models": self._list_models,
             f"{API}/steps": self._steps,
             f"{API}/engine": self._engine,
@@ -122,6 +125,11 @@ class Explorer:
 
     async def _file(self, request: Request) -> Response:
         return await asyncio.to_thread(self._pages.answer, request, request.path_params["path"])
+
+    async def _document(self, request: Request) -> Response:
+        return await asyncio.to_thread(
+            self._manual.answer, request, request.path_params["document"]
+        )
 
     async def _list_models(self, request: Request) -> Response:
         return json_response(await self._work(request, self.insights.listed))

@@ -45,6 +45,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             id=STRING,
             takes_text=BOOLEAN,
             tokenizer=STRING,
+            ends=list_of(INTEGER),
             max_tokens=INTEGER,
             step=INTEGER,
             steps=list_of(INTEGER),
@@ -167,6 +168,9 @@ def paths() -> dict[str, Any]:
     return {
         "/": page,
         "/static/{path}": get("Give a file of the page.", None, (400, 403, 404), in_path("path")),
+        "/docs/{document}": get(
+            "Give a document as a page.", None, (400, 403, 404), in_path("document")
+        ),
         "/explore/v1/models": get(
             "List the models to look into.", "ExplorerModels", (*COMMON, *_WORK)
         ),

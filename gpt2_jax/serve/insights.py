@@ -80,6 +80,7 @@ class Insights:
             "id": model.name,
             "takes_text": model.names.takes_text,
             "tokenizer": model.tokenizer.name,
+            "ends": sorted(model.tokenizer.ends),
             "max_tokens": self.longest(model),
             "step": model.step,
             "steps": sorted(saved_steps(model.path)),

@@ -35,6 +35,10 @@ _NEURONS, _TOKENS = 8, 10
 """How many neurons of a position, and possible next tokens, can be asked about."""
 
 
+_COLUMNS = frozenset(("k", "d"))
+"""The places of columns of weights, which are too many for a file: none is held."""
+
+
 class Packed(NamedTuple):
     """Holds the arrays of a lesson.
 
@@ -136,6 +140,8 @@ class _Choices:
     def of(self, view: View) -> Iterator[dict[str, int]]:
         """Yields {place: number} for all addresses of a view that may be asked for."""
         names = list(view.pattern.groupindex)
+        if not _COLUMNS.isdisjoint(names):
+            return
         if _NEURON in names:
             yield from self._neurons()
         elif _TOKEN in names:

@@ -1,4 +1,4 @@
-"""Serves the files of the explorer's page, which need no key: numbers are asked for apart.
+"""Serves the files of the explorer's page, squeezed; they need no key, as its numbers do.
 
 The page loads nothing from other addresses, and its headers forbid it to.
 """
@@ -14,10 +14,12 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gpt2_jax.serve import manual
 from gpt2_jax.serve.errors import ApiError
+from gpt2_jax.serve.squeeze import SQUEEZED, squeezed
 
-INDEX, STATIC = "/", "/static/"
-"""The paths of the page and, behind the second one, of its files."""
+INDEX, STATIC, MANUAL = "/", "/static/", "/docs/"
+"""The paths of the page and, behind the others, of its files and of the documents."""
 FOLDER = Path(__file__).parent / "static"
 CONTENT_SECURITY = (
     "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; "
@@ -30,6 +32,7 @@ CONTENT_TYPES = {
     ".ico": "image/x-icon",
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
+    ".md": "text/html; charset=utf-8",
     ".png": "image/png",
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
@@ -42,8 +45,8 @@ _LEVEL = 9
 
 
 def is_public(path: str) -> bool:
-    """Returns whether the page or a file of it is at a path."""
-    return path == INDEX or path.startswith(STATIC)
+    """Returns whether the page, a file of it or a document is at a path."""
+    return path == INDEX or path.startswith((STATIC, MANUAL))
 
 
 class _File(NamedTuple):
@@ -108,6 +111,10 @@ class Pages:
         file = self._kept.get(path)
         if file is None or file.stamp != stamp:
             content = path.read_bytes()
+            if path.suffix in SQUEEZED:
+                content = squeezed(content.decode("utf-8"), path.suffix).encode("utf-8")
+            elif path.suffix == ".md":
+                content = manual.page(content.decode("utf-8"), path.name).encode("utf-8")
             packed = None
             if path.suffix not in _PACKED and len(content) >= _WORTH_PACKING:
                 packed = gzip.compress(content, _LEVEL, mtime=0)

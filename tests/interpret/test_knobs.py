@@ -102,8 +102,9 @@ def _check_views(inspection, config):
     last, t = config.num_layers - 1, len(TOKENS) - 1
     numbers = {"l": last, "h": config.num_heads - 1, "t": t, "i": 2 * last + 2, "which": 2}
     numbers |= {"n": config.mlp_width - 1, "token": config.vocab_size - 1}
+    numbers |= {"k": config.head_dim - 1, "d": config.d_model - 1}
     for view in VIEWS:
-        if view.address == "ln/f/{t}" and config.norm_position == "post":
+        if view.address in ("ln/f/{t}", "gain/f") and config.norm_position == "post":
             continue
         array = inspection[view.address.format(**numbers)]
         unknown = view.address.startswith("lens")  # what follows the last token

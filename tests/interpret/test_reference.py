@@ -138,11 +138,13 @@ def expectations(r: Reference):
         yield f"embedding/{t}", [r.token_rows[t], r.params["wpe"][t], r.rows[0, t]]
         yield f"residual/{t}", r.rows[:, t]
         yield f"query/{t}", patterns[:, :, t]
+        yield f"sources/{t}", patterns[:, :, t].mean(1)
         yield f"ln/f/{t}", [r.rows[-1, t], norm(r.rows[-1, t], r.params["ln_f"])]
         yield f"attribution/{t}/{7 * t}", r.attribution(t, 7 * t)
     for t in (0, 5):
         yield f"lens/{t}", r.lens(t)
     yield "output/9", r.params["wte"][9]
+    yield "gain/f", [r.params["ln_f"][name] for name in ("scale", "bias")]
     for i in range(2 * L + 1):
         logprobs = np.log(softmax(r.logits[i]))
         targets = np.append(logprobs[np.arange(T - 1), TOKENS[1:]], np.nan)
@@ -159,6 +161,10 @@ def expectations(r: Reference):
             yield f"weighted/{place}", block["pattern"][h] * block["written"][h]
             yield f"qkv/{place}", block["qkv"][:, h]
             yield f"z/{place}", block["z"][h]
+            attn = r.params[f"h_{layer}"]["attn"]
+            columns = [attn["c_attn"][name][..., h, 2] for name in ("kernel", "bias")]
+            yield f"w_qkv/{place}/2", np.vstack(columns).T
+            yield f"w_o/{place}/5", attn["c_proj"]["kernel"].reshape(H, K, D)[h, :, 5]
             for t in (0, 5):
                 weights = block["pattern"][h, t]
                 rows = [
@@ -175,6 +181,9 @@ def expectations(r: Reference):
             yield f"ln/{layer}/2/{t}", [r.rows[2 * layer + 1, t], block["mlp_in"][t]]
             yield f"mlp/{layer}/{t}", [block["pre"][t], block["neurons"][t]]
             yield f"mlp_out/{layer}/{t}", block["mlp_out"][t]
+        for which in (1, 2):
+            params = r.params[f"h_{layer}"][f"ln_{which}"]
+            yield f"gain/{layer}/{which}", [params["scale"], params["bias"]]
         yield f"neurons/{layer}", r.strongest(layer)
         yield f"neuron/{layer}/3", r.neuron_words(layer, 3)
 

@@ -22,7 +22,7 @@ from tests.inference.tiny import noisy_params, tiny_config
 
 TOKENS = [10, 200, 7, 7, 10, 200, 31, 256, 0, 10]
 T = len(TOKENS)
-NUMBERS = {"l": 1, "h": 2, "t": T - 1, "i": 1, "n": 5, "token": 7, "which": 1}
+NUMBERS = {"l": 1, "h": 2, "t": T - 1, "i": 1, "n": 5, "token": 7, "which": 1, "k": 3, "d": 4}
 VARIANTS = [
     {},
     {
@@ -90,12 +90,13 @@ def test_every_view_has_its_dtype_and_shape(model, inspection):
         "V": config.vocab_size,
         "n": T,
         "2L+1": 2 * config.num_layers + 1,
+        "D+1": config.d_model + 1,
         "H+2": config.num_heads + 2,
         "LH+2L+4": config.num_layers * (config.num_heads + 2) + 4,
     }
     for view in VIEWS:
         address = view.address.format(**numbers(model))
-        if address.startswith("ln/f") and config.norm_position == "post":
+        if address.startswith(("ln/f", "gain/f")) and config.norm_position == "post":
             with pytest.raises(UserError, match="no norm behind its last block"):
                 inspection[address]
             continue

@@ -10,12 +10,13 @@ import pytest
 
 from gpt2_jax.api import LanguageModel
 from gpt2_jax.formats.load import Model
+from gpt2_jax.serve.models import Limits
 from gpt2_jax.tokenizers.byte import ByteTokenizer
 from tests.page.window import Window
-from tests.serve.serving import Client, serving, tiny_model
+from tests.serve.serving import SLOTS, Client, serving, tiny_model
 
-CONTEXT = 320
-"""More tokens than a text may have whose matrices are given out whole."""
+CONTEXT = 1024
+"""As GPT-2 has: more than a text may have whose matrices are given out whole."""
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,8 @@ def python(model: Model) -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def served(model: Model) -> Iterator[Client]:
-    with serving(model) as client:
+    # Only the engine's panel shows the engine: what it has room for is soon compiled.
+    with serving(model, limits=Limits(num_slots=SLOTS, max_length=32)) as client:
         yield client
 
 

@@ -14,12 +14,6 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def _scroll_through(window: Window) -> None:
-    for section in SECTIONS:
-        window.page.locator(f"#{section}").scroll_into_view_if_needed()
-        window.page.wait_for_load_state("networkidle")
-
-
 def test_the_keyboard_alone_reaches_every_number(window: Window) -> None:
     press = window.page.keyboard.press
     press("Tab")
@@ -59,7 +53,7 @@ def test_axe_finds_nothing_serious(window: Window, browser: Any, colors: str) ->
     from axe_playwright_python.sync_playwright import Axe
 
     with Window.opened(browser, window.port, color_scheme=colors) as seen:
-        _scroll_through(seen)
+        seen.scroll(*SECTIONS)
         seen.show("scores", "#score").click()
         seen.until("!document.querySelector('#panel').hidden")
         found = Axe().run(seen.page).response["violations"]
@@ -77,7 +71,7 @@ def test_no_width_scrolls_the_page_sideways(window: Window, browser: Any, width:
     viewport = {"width": width, "height": 740}
     with Window.opened(browser, window.port, viewport=viewport) as seen:
         seen.type("a🙂b שלום עולם 漢字" + " x" * 20)
-        _scroll_through(seen)
+        seen.scroll(*SECTIONS)
         page = "document.documentElement"
         assert seen.page.evaluate(f"{page}.scrollWidth - {page}.clientWidth") == 0
         assert not seen.errors

@@ -17,31 +17,40 @@ TEXT = "so it goes, it goes"
 _CLICKED = {
     "prompt": ("#next .value", 20),
     "embedding": ("canvas:nth-of-type(3)", 80),
-    "journey": (".node", 80),
-    "scores": ("#score-map", 160),
-    "softmax": ("td:nth-child(4) .value", 60),
-    "weighted": ("canvas:nth-of-type(2)", 100),
+    "journey": (".node", 40),
+    "layernorm": ("div:nth-of-type(4) canvas", 40),
+    "qkv": ("canvas", 80),
+    "scores": ("#score-map", 100),
+    "softmax": ("td:nth-child(4) .value", 40),
+    "weighted": ("canvas:nth-of-type(2)", 60),
+    "projection": ("canvas", 40),
 }
 
 # Clicks a part of an element, and returns the number that is explained and what the page makes of
 # it. A sum is as exact as its terms are large: `size` is their magnitude.
 _CLICK = """
 async ([selector, which, x, y]) => {
+  const { chartOf } = await import("/static/core/canvas.js");
   const parts = document.querySelectorAll(selector);
   const part = parts[Math.floor(which * parts.length)];
   const box = part.getBoundingClientRect();
   const before = explorer.explained;
   const at = { clientX: box.left + x * box.width, clientY: box.top + y * box.height };
-  part.dispatchEvent(new MouseEvent("click", { ...at, bubbles: true }));
-  const end = performance.now() + 300;
-  while (explorer.explained === before && performance.now() < end) {
-    await new Promise((resolve) => setTimeout(resolve, 1));
+  const chart = chartOf(part);
+  if (chart) {
+    const { cell, margin, shape: [rows, columns], options, data } = chart;
+    const i = Math.floor(y * rows), j = Math.floor(x * columns);
+    if (i * columns + j >= data.length || options.hidden?.(i, j)) return null;
+    at.clientX = box.left + margin.left + (j + 0.5) * cell.width;
+    at.clientY = box.top + margin.top + (i + 0.5) * cell.height;
   }
-  if (explorer.explained === before) return null; // beside the cells
+  part.dispatchEvent(new MouseEvent("click", { ...at, bubbles: true }));
+  while (explorer.explained === before) await new Promise((resolve) => setTimeout(resolve, 1));
   const { address, index, value, operands, compute } = explorer.explained;
+  if (!compute) return null; // a parameter of the model
   const values = operands.map((operand) => operand[1]);
   const magnitude = (x) => (typeof x === "number" ? Math.abs(x) : Float64Array.from(x, Math.abs));
-  const isSum = values.some((x) => typeof x !== "number") || address.startsWith("embedding");
+  const isSum = values.some((x) => typeof x !== "number") || /^(embedding|ln)/.test(address);
   const again = compute(...values);
   return { address, index, value, again, size: isSum ? compute(...values.map(magnitude)) : value };
 }
@@ -59,7 +68,6 @@ def test_500_random_cells_are_computed_again_and_are_the_models(
             place = {name: rng.randrange(size) for name, size in (("layer", 2), ("head", 4))}
             window.set(query=rng.randrange(len(TEXT)), **place)
             window.show(section, selector)
-            window.page.wait_for_load_state("networkidle")
             found = 0
             while found < clicks // 4:
                 cell = _click(window, f"#{section} .body {selector}", rng)
@@ -69,7 +77,7 @@ def test_500_random_cells_are_computed_again_and_are_the_models(
                     found += 1
             count += found
     assert count == 500
-    assert views == {"logits", "embedding", "norms", "row", "z"}
+    assert views == {"logits", "embedding", "norms", "ln", "qkv", "row", "z", "heads"}
 
 
 def _click(window: Window, selector: str, rng: random.Random) -> Any:

@@ -49,9 +49,8 @@ def test_every_section_is_drawn_and_nothing_is_asked_for(
     sections = window.page.locator("#sections > section")
     assert sections.count() == 18
     for section in sections.all():
-        section.scroll_into_view_if_needed()
-        window.page.wait_for_timeout(100)
         name = section.get_attribute("id")
+        window.scroll(name)
         assert section.locator(".body > *").count(), name
         assert section.locator("> .error:visible").all_inner_texts() == [], name
     assert not asked and not window.errors

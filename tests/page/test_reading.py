@@ -154,14 +154,14 @@ def test_a_text_that_is_too_long_gets_a_sentence_and_nothing_is_lost(window: Win
 
 
 def test_a_long_text_is_shown_by_pools_and_rows(window: Window, python: LanguageModel) -> None:
-    text = ("it was, and it is " * 20)[: CONTEXT - 12]
+    text = ("it was, and it is " * 60)[:CONTEXT]
     window.type(text)
     for section in ("embedding", "journey", "layernorm", "qkv", "mask"):
         window.show(section, "canvas, svg")
     window.show("scores", "#score")
-    assert "308 tokens" in window.page.locator("#scores").inner_text()
+    assert "1024 tokens" in window.page.locator("#scores").inner_text()
     row = window.show("softmax", "tbody tr").first.inner_text().split()
-    best = python.inspect(text)["row/0/0/307"][2]
+    best = python.inspect(text)["row/0/0/1023"][2]
     assert int(row[1]) == int(best.argmax())
     assert float(row[-1].rstrip("%")) / 100 == pytest.approx(best.max(), rel=0.006)
     window.show("weighted", "#attended .token")

@@ -41,7 +41,7 @@ def test_the_tour_goes_to_its_end_by_keyboard(window: Window, language: str) -> 
         for name, value in stop["set"].items():
             assert window.state(name) == value
         window.until("!explorer.busy")
-        window.page.wait_for_load_state("networkidle")
+        window.scroll(stop["at"])
         assert not window.page.locator(f"#{stop['at']} .error:visible").count()
         window.page.keyboard.press("ArrowRight")
     window.until("document.querySelector('#guide').hidden && explorer.state.tour === null")
@@ -71,7 +71,6 @@ def _saved(window: Window, kind: str) -> bytes:
 def test_exports_hold_what_the_page_shows(window: Window, python: LanguageModel) -> None:
     window.type(TEXT)
     window.show("residual", "canvas")
-    window.page.wait_for_load_state("networkidle")
     window.page.locator("[data-open=export]").click()
     select = window.page.locator("#export-view")
     window.until("document.querySelector('#export-view')?.options.length > 2")
@@ -109,11 +108,9 @@ def test_a_lesson_opens_from_the_disk(window: Window, browser: Any, tmp_path: Pa
     other = Window(page, 0)
     other.until("Boolean(globalThis.explorer?.run)")
     assert page.evaluate("explorer.run.next") == window.page.evaluate("explorer.run.next")
-    for section in SECTIONS:
-        other.page.locator(f"#{section}").scroll_into_view_if_needed()
-        page.wait_for_timeout(150)
+    other.scroll(*SECTIONS)
     assert page.locator("#kept").inner_text().startswith("Kept: ")
-    other.page.locator("#residual").scroll_into_view_if_needed()
+    other.scroll("residual")
     other.until("document.querySelectorAll('#residual .read code').length >= 20")
     named = page.locator("#residual .read code").all_inner_texts()
     assert not [text for text in named if text.startswith("#") and len(text) > 1]
@@ -131,13 +128,9 @@ def test_axe_finds_nothing_serious(window: Window, browser: Any, kind: dict[str,
 
     with Window.opened(browser, window.port, **kind) as seen:
         told = []
-        for section in SECTIONS:
-            seen.page.locator(f"#{section}").scroll_into_view_if_needed()
-            seen.page.wait_for_load_state("networkidle")
+        seen.scroll(*SECTIONS)
         for panel in PANELS:
-            seen.page.evaluate(f"explorer.open('{panel}')")
-            seen.page.wait_for_load_state("networkidle") if panel != "engine" else None
-            seen.page.wait_for_timeout(300)
+            seen.open(panel)
             # The sections are the same behind every panel.
             context = None if panel == PANELS[0] else "#panel"
             found = Axe().run(seen.page, context=context).response["violations"]
@@ -159,12 +152,10 @@ def test_no_section_or_panel_scrolls_the_page_sideways(
         seen.type("漢字 🙂 " + "word " * 12)
         page = "document.documentElement"
         for section in SECTIONS:
-            seen.page.locator(f"#{section}").scroll_into_view_if_needed()
-            seen.page.wait_for_load_state("networkidle")
+            seen.scroll(section)
             assert seen.page.evaluate(f"{page}.scrollWidth - {page}.clientWidth") == 0, section
         for panel in PANELS:
-            seen.page.evaluate(f"explorer.open('{panel}')")
-            seen.page.wait_for_timeout(300)
+            seen.open(panel)
             assert seen.page.evaluate(f"{page}.scrollWidth - {page}.clientWidth") == 0, panel
         assert not seen.errors
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-SECONDS = 60.0
+SECONDS = 120.0
+"""How long a busy machine may take for a step."""
 
 
 class Window:
@@ -21,6 +22,7 @@ class Window:
     def __init__(self, page: Any, port: int) -> None:
         self.page, self.port = page, port
         self.errors: list[str] = []
+        page.set_default_timeout(1000 * SECONDS)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", self._note)
 
@@ -70,9 +72,21 @@ class Window:
         count = len(text.encode())
         self.until(f"!explorer.busy && explorer.run.tokens.length === {count}")
 
+    def scroll(self, *sections: str) -> None:
+        """Scrolls to sections, one by one, and waits until each is drawn."""
+        for section in sections:
+            self.page.locator(f"#{section}").scroll_into_view_if_needed()
+            self.until(f"document.getElementById('{section}').ariaBusy === 'false'")
+
+    def open(self, panel: str) -> None:
+        """Opens a panel, and waits until it is drawn."""
+        self.page.evaluate(f"explorer.open('{panel}')")
+        drawn = f"#panel[aria-busy=false] [data-panel={panel}]:not([hidden])"
+        self.until(f"document.querySelectorAll('{drawn}').length > 0")
+
     def show(self, section: str, inside: str) -> Any:
         """Scrolls to a section, and returns a part of it once it is there."""
-        self.page.locator(f"#{section}").scroll_into_view_if_needed()
+        self.scroll(section)
         part = self.page.locator(f"#{section} {inside}")
         part.first.wait_for(state="visible")
         return part

@@ -11,7 +11,13 @@ from gpt2_jax.serve import completions, description
 from tests.serve.serving import Client
 
 # What may stand in a path.
-_PARTS = {"name": "tiny", "path": "index.html", "id": "0" * 32, "address": "logits"}
+_PARTS = {
+    "name": "tiny",
+    "document": "explorer.md",
+    "path": "index.html",
+    "id": "0" * 32,
+    "address": "logits",
+}
 
 
 def check(value: Any, schema: dict[str, Any], where: str = "") -> None:

@@ -77,7 +77,9 @@ def test_a_lesson_holds_every_array_of_a_small_text_bit_by_bit() -> None:
     assert held["state"] == {**_STATE, "tokens": inspection.tokens, "language": "zh"}
     assert held["summary"]["tokens"] == inspection.summary()["tokens"]
     for view in VIEWS:  # none is forgotten, however many there will be
-        assert any(view.pattern.fullmatch(address) for address in held["arrays"]), view.address
+        is_column = view.address.startswith("w_")  # too many for a file
+        found = any(view.pattern.fullmatch(address) for address in held["arrays"])
+        assert found != is_column, view.address
     for address in held["arrays"]:
         np.testing.assert_array_equal(_array(held, address), inspection[address])
     # 3 layers with 2 heads: patterns; 5 positions with 2 norms in 3 layers, and the final norm.

@@ -1,4 +1,4 @@
-"""Tests that the page's files are served as they are, and that nothing else is."""
+"""Tests that the page's files are served, squeezed, and that nothing else is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from gpt2_jax.serve.errors import ApiError
 from gpt2_jax.serve.pages import CONTENT_TYPES, FOLDER, Pages
+from gpt2_jax.serve.squeeze import SQUEEZED, squeezed
 from tests.serve.serving import Client, serving, tiny_model
 
 _ROOT = Path(__file__).parents[2]
@@ -110,7 +111,11 @@ def test_every_file_of_the_page_has_a_known_type() -> None:
     files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {*CONTENT_TYPES}, files
     for path in files:
-        assert _ask(Pages(), path.relative_to(FOLDER).as_posix()).body == path.read_bytes()
+        sent = bytes(_ask(Pages(), path.relative_to(FOLDER).as_posix()).body)
+        if path.suffix in SQUEEZED:
+            assert sent.decode("utf-8") == squeezed(path.read_text("utf-8"), path.suffix)
+        else:
+            assert sent == path.read_bytes()
 
 
 def test_the_page_is_served_and_may_load_nothing_from_elsewhere(client: Client) -> None:

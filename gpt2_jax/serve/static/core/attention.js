@@ -1,7 +1,7 @@
 // One query of one head: its scores, what it sees, its weights; and what explains each number.
 
 import { row } from "./npy.js";
-import { softmax } from "./math.js";
+import { dot, softmax } from "./math.js";
 import { visible } from "./text.js";
 
 export const MOST_WHOLE = 256; // tokens of a text whose matrices [T, T] the server gives out whole
@@ -22,30 +22,92 @@ export async function rowOf(app, t = app.query(), l = app.layer(), h = app.head(
   return { address, t, l, h, scores, seen, weights, written, ...softmax(scores, seen) };
 }
 
+// Opens one entry of a query (part 0), a key (1) or a value (2), and what made it.
+export async function explainEntry(app, part, t, k, value) {
+  const l = app.layer(),
+    h = app.head(),
+    { position, qk_norm, scale_attn_by_inverse_layer_idx: scaled } = app.run.config,
+    { norm_position, value_residual } = app.run.config;
+  // Rotated, normalized or mixed, it is more than a product.
+  const more = part === 2 ? value_residual : position === "rotary" || qk_norm !== "none" || scaled;
+  const from = `ln/${l}/1/${t}`,
+    column = `w_qkv/${l}/${h}/${k}`;
+  const [x, w] =
+    more || norm_position === "post" ? [] : await Promise.all([app.held(from), app.held(column)]);
+  const name = "qkv"[part];
+  app.explain({
+    address: `qkv/${l}/${h}`,
+    index: [part, t, k],
+    value,
+    formula: app.t(`qkv.${name}.formula`),
+    ...(x &&
+      w && {
+        operands: [
+          ["x", row(x, 1).data, from, [1]],
+          [`W[:, ${k}]`, row(w, part).data.subarray(0, -1), column, [part]],
+          [app.t("bias"), row(w, part).data.at(-1), column, [part, -1]],
+        ],
+        compute: (x, w, b) => dot(x, w) + b,
+      }),
+  });
+}
+
 const named = (app, i) => `${visible(app.tokens()[i])} (${i})`;
 
 // Opens the dot product behind one score.
 export async function explainScore(app, s, t = app.query()) {
-  const l = app.layer(), h = app.head(), from = `qkv/${l}/${h}`;
+  const l = app.layer(),
+    h = app.head(),
+    from = `qkv/${l}/${h}`;
   const [qkv, { scores, address }] = await Promise.all([app.get(from), rowOf(app, t)]);
-  const q = row(qkv, 0, t).data, k = row(qkv, 1, s).data, scale = app.run.config.score_scale;
-  app.explain({ address, index: [0, s], value: scores[s], ...product(app, q, k, scale, scores[s]),
-    operands: [[app.t("scale"), scale], ...bias(app, q, k, scale, scores[s]), [`q ${named(app, t)}`, q, from, [0, t]], [`k ${named(app, s)}`, k, from, [1, s]]] });
+  const q = row(qkv, 0, t).data,
+    k = row(qkv, 1, s).data,
+    scale = app.run.config.score_scale;
+  app.explain({
+    address,
+    index: [0, s],
+    value: scores[s],
+    ...product(app, q, k, scale, scores[s]),
+    operands: [
+      [app.t("scale"), scale],
+      ...bias(app, q, k, scale, scores[s]),
+      [`q ${named(app, t)}`, q, from, [0, t]],
+      [`k ${named(app, s)}`, k, from, [1, s]],
+    ],
+  });
 }
 
 // Positions that enter the scores (ALiBi and its like) are what the product leaves.
-const biased = (app) => !["learned", "rotary", "rope", "sinusoidal", "none"].includes(app.run.config.position);
+const biased = (app) =>
+  !["learned", "rotary", "rope", "sinusoidal", "none"].includes(app.run.config.position);
 const scaled = (q, k, scale) => scale * q.reduce((total, value, i) => total + value * k[i], 0);
-const bias = (app, q, k, scale, score) => (biased(app) ? [[app.t("scores.bias"), score - scaled(Float64Array.from(q), k, scale)]] : []);
-const product = (app) => (biased(app)
-  ? { formula: app.t("scores.formulabias"), compute: (scale, rest, q, k) => scaled(Float64Array.from(q), k, scale) + rest }
-  : { formula: app.t("scores.formula"), compute: (scale, q, k) => scaled(Float64Array.from(q), k, scale) });
+const bias = (app, q, k, scale, score) =>
+  biased(app) ? [[app.t("scores.bias"), score - scaled(Float64Array.from(q), k, scale)]] : [];
+const product = (app) =>
+  biased(app)
+    ? {
+        formula: app.t("scores.formulabias"),
+        compute: (scale, rest, q, k) => scaled(Float64Array.from(q), k, scale) + rest,
+      }
+    : {
+        formula: app.t("scores.formula"),
+        compute: (scale, q, k) => scaled(Float64Array.from(q), k, scale),
+      };
 
 // Opens the softmax behind one weight; `row` is of `rowOf`.
 export function explainWeight(app, row, s) {
   const { address, scores, seen, weights, top, total } = row;
-  app.explain({ address, index: [2, s], value: weights[s], formula: app.t("softmax.formula"),
-    operands: [[app.t("score"), scores[s], address, [0, s]], [app.t("softmax.most"), top], [app.t("softmax.total"), total],
-      [app.t("softmax.seen"), seen[s], address, [1, s]]],
-    compute: (score, most, all, is) => (is ? Math.exp(score - most) / all : 0) });
+  app.explain({
+    address,
+    index: [2, s],
+    value: weights[s],
+    formula: app.t("softmax.formula"),
+    operands: [
+      [app.t("score"), scores[s], address, [0, s]],
+      [app.t("softmax.most"), top],
+      [app.t("softmax.total"), total],
+      [app.t("softmax.seen"), seen[s], address, [1, s]],
+    ],
+    compute: (score, most, all, is) => (is ? Math.exp(score - most) / all : 0),
+  });
 }

@@ -10,20 +10,31 @@ const FONT = [9, 11]; // of labels, smallest and largest
 const family = () => getComputedStyle(document.body).getPropertyValue("--mono");
 const charts = new WeakMap();
 
-// How values become colors: "unit" (0..1), "bytes" (0..255), "signed" (by the largest magnitude), or [low, high].
+// How values become colors: "unit" (0..1), "bytes" (0..255), "max" (0..largest), "signed" (by the
+// largest magnitude), or [low, high].
 function painter(data, { scale = "unit", colors, limit }) {
   const dark = isDark();
   if (scale === "signed") {
     const most = limit ?? (maxAbs(data) || 1);
     return (value) => (colors ?? ((x) => diverging(x, dark)))(value / most);
   }
-  const [low, high] = scale === "unit" ? [0, limit ?? 1] : scale === "bytes" ? [0, 255] : scale === "max" ? [0, max(data) || 1] : scale;
+  const [low, high] =
+    scale === "unit"
+      ? [0, limit ?? 1]
+      : scale === "bytes"
+        ? [0, 255]
+        : scale === "max"
+          ? [0, max(data) || 1]
+          : scale;
   return (value) => (colors ?? cividis)((value - low) / (high - low || 1));
 }
 
 // Widths of the labels of rows and columns, in pixels; 0 where they do not fit.
 function margins(context, options, cell) {
-  const wide = (names) => Math.min(90, Math.ceil(Math.max(...names.map((name) => context.measureText(name).width)))) + GAP + 2;
+  const wide = (names) =>
+    Math.min(90, Math.ceil(Math.max(...names.map((name) => context.measureText(name).width)))) +
+    GAP +
+    2;
   return {
     left: options.left ?? (options.rows?.length && cell.height >= FONT[0] ? wide(options.rows) : 0),
     top: options.cols?.length && cell.width >= FONT[0] ? wide(options.cols) : 0,
@@ -43,7 +54,13 @@ function layout(canvas, [height, width], options) {
     if (cell.width >= 4) cell.width = Math.floor(cell.width);
     if (!options.cellHeight) cell.height = options.square === false ? largest : cell.width;
   }
-  return { context, cell, margin, width: margin.left + width * cell.width, height: margin.top + height * cell.height };
+  return {
+    context,
+    cell,
+    margin,
+    width: margin.left + width * cell.width,
+    height: margin.top + height * cell.height,
+  };
 }
 
 function cut(context, name, room) {
@@ -60,7 +77,11 @@ function labels(chart) {
     context.textAlign = "right";
     rows.forEach((name, i) => {
       context.fillStyle = cursor?.[0] === i ? ink : quiet;
-      context.fillText(cut(context, name, margin.left - GAP), margin.left - GAP, margin.top + (i + 0.5) * cell.height);
+      context.fillText(
+        cut(context, name, margin.left - GAP),
+        margin.left - GAP,
+        margin.top + (i + 0.5) * cell.height,
+      );
     });
   }
   if (margin.top) {
@@ -77,11 +98,26 @@ function labels(chart) {
 }
 
 function cells(chart) {
-  const { context, cell, margin, options, data, shape: [height, width] } = chart;
+  const {
+    context,
+    cell,
+    margin,
+    options,
+    data,
+    shape: [height, width],
+  } = chart;
   if (options.paint) {
     for (let n = 0; n < height * width; n++) {
-      const i = Math.floor(n / width), j = n % width;
-      options.paint(context, i, j, margin.left + j * cell.width, margin.top + i * cell.height, cell.width - 2);
+      const i = Math.floor(n / width),
+        j = n % width;
+      options.paint(
+        context,
+        i,
+        j,
+        margin.left + j * cell.width,
+        margin.top + i * cell.height,
+        cell.width - 2,
+      );
     }
     return;
   }
@@ -91,7 +127,10 @@ function cells(chart) {
     const image = new ImageData(width, height);
     for (let n = 0; n < data.length; n++) {
       const [r, g, b] = paint(data[n]);
-      image.data.set([r, g, b, options.hidden?.(Math.floor(n / width), n % width) ? 0 : 255], 4 * n);
+      image.data.set(
+        [r, g, b, options.hidden?.(Math.floor(n / width), n % width) ? 0 : 255],
+        4 * n,
+      );
     }
     const small = Object.assign(document.createElement("canvas"), { width, height });
     small.getContext("2d").putImageData(image, 0, 0);
@@ -103,7 +142,12 @@ function cells(chart) {
     for (let j = 0; j < width; j++) {
       if (i * width + j >= data.length || options.hidden?.(i, j)) continue;
       context.fillStyle = css(paint(data[i * width + j]), options.alpha?.(i, j) ?? 1);
-      context.fillRect(margin.left + j * cell.width, margin.top + i * cell.height, cell.width - gap, cell.height - gap);
+      context.fillRect(
+        margin.left + j * cell.width,
+        margin.top + i * cell.height,
+        cell.width - gap,
+        cell.height - gap,
+      );
     }
   }
 }
@@ -113,8 +157,10 @@ function outline(chart, i, j, rows, columns, color, width) {
   context.strokeStyle = color;
   context.lineWidth = width;
   context.strokeRect(
-    margin.left + j * cell.width - 0.5, margin.top + i * cell.height - 0.5,
-    columns * cell.width, rows * cell.height,
+    margin.left + j * cell.width - 0.5,
+    margin.top + i * cell.height - 0.5,
+    columns * cell.width,
+    rows * cell.height,
   );
 }
 
@@ -130,13 +176,18 @@ function draw(chart) {
   chart.ink = style.color;
   chart.quiet = style.getPropertyValue("outline-color") || style.color;
   chart.context.scale(ratio, ratio);
-  const size = Math.min(FONT[1], Math.max(FONT[0], Math.min(chart.cell.height, chart.options.cols ? chart.cell.width : FONT[1])));
+  const size = Math.min(
+    FONT[1],
+    Math.max(FONT[0], Math.min(chart.cell.height, chart.options.cols ? chart.cell.width : FONT[1])),
+  );
   chart.context.font = `${size}px ${family()}`;
   cells(chart);
   labels(chart);
-  if (options.row !== undefined && options.row !== null) outline(chart, options.row, 0, 1, shape[1], chart.ink, 1.5);
+  if (options.row !== undefined && options.row !== null)
+    outline(chart, options.row, 0, 1, shape[1], chart.ink, 1.5);
   if (options.cursor) outline(chart, ...options.cursor, 1, 1, chart.ink, 2);
-  if (chart.at && document.activeElement === canvas) outline(chart, ...chart.at, 1, 1, chart.ink, 2.5);
+  if (chart.at && document.activeElement === canvas)
+    outline(chart, ...chart.at, 1, 1, chart.ink, 2.5);
 }
 
 function cellAt(chart, event) {
@@ -155,7 +206,9 @@ function told(chart, [i, j]) {
 }
 
 function moved(chart, event) {
-  const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+  const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[
+    event.key
+  ];
   const [height, width] = chart.shape;
   const [i, j] = chart.at ?? chart.options.cursor ?? [0, 0];
   if (event.key === "Enter" || event.key === " ") {
@@ -205,9 +258,10 @@ export const chartOf = (canvas) => charts.get(canvas);
 export const colorsOf = painter;
 
 // Draws data [height, width] on a canvas; call it again with other data or options to redraw.
-//   scale: "unit", "bytes", "signed", "max" or [low, high]; colors: x -> [r, g, b]; limit: magnitude that is full
+//   scale: see `painter`; colors: x -> [r, g, b]; limit: magnitude that is full
 //   label: what it is, in words;  rows, cols: names of rows and columns, drawn where they fit
-//   left: room for the names of rows;  cell: largest size of a cell; cellHeight; square: false leaves the height; width: room in pixels
+//   left: room for the names of rows;  width: room in pixels;  cell: largest size of a cell
+//   cellHeight: of each row;  square: false leaves the height
 //   cursor: [i, j] outlined; row: a row outlined; hidden(i, j): not there; alpha(i, j)
 //   paint(context, i, j, x, y, size): draws a cell itself
 //   onCell(i, j, value): click or Enter; onHover(i, j); tip(i, j, value): text of a cell
@@ -227,15 +281,24 @@ export function matrix(canvas, data, shape, options = {}) {
   draw(chart);
 }
 
-// A vector as rows of `columns` cells, so that every entry can be pointed at; onCell and tip get the entry's index.
+// A vector as rows of `columns` cells, so that every entry can be pointed at; onCell and tip get
+// the entry's index.
 export function vector(canvas, data, options = {}) {
-  const columns = options.columns ?? Math.min(64, data.length);
+  const room = options.width ?? canvas.parentElement?.clientWidth ?? 320;
+  const fit = Math.max(16, Math.floor(room / 4)); // cells that can be pointed at
+  const columns = Math.min(options.columns ?? 64, data.length, fit);
   const shape = [Math.ceil(data.length / columns), columns];
   const at = (i, j) => i * columns + j;
   matrix(canvas, data, shape, {
-    scale: "signed", cell: 10, ...options,
-    cursor: options.at === undefined || options.at === null ? null : [Math.floor(options.at / columns), options.at % columns],
+    scale: "signed",
+    cell: 10,
+    ...options,
+    cursor:
+      options.at === undefined || options.at === null
+        ? null
+        : [Math.floor(options.at / columns), options.at % columns],
     onCell: options.onCell && ((i, j, value) => options.onCell(at(i, j), value)),
-    tip: (i, j, value) => (options.tip ? options.tip(at(i, j), value) : `[${at(i, j)}] ${number(value)}`),
+    tip: (i, j, value) =>
+      options.tip ? options.tip(at(i, j), value) : `[${at(i, j)}] ${number(value)}`,
   });
 }

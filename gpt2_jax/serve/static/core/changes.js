@@ -1,4 +1,5 @@
-// Reads and writes the interventions of the state: {heads: [[l, h, factor]], mlps, neurons, unmasked, swaps}.
+// Reads and writes the interventions of the state:
+// {heads: [[l, h, factor]], mlps, neurons, unmasked, swaps}.
 
 const same = (row, key) => key.every((value, i) => row[i] === value);
 
@@ -22,9 +23,21 @@ export function changed(app, kind, key, factor) {
 
 // Takes the mask off a layer, or puts it back.
 export function unmask(app, layer, off) {
-  put(app, "unmasked", [...of(app, "unmasked").filter((l) => l !== layer), ...(off ? [layer] : [])].sort((a, b) => a - b));
+  put(
+    app,
+    "unmasked",
+    [...of(app, "unmasked").filter((l) => l !== layer), ...(off ? [layer] : [])].sort(
+      (a, b) => a - b,
+    ),
+  );
 }
 
 export const addSwap = (app, swap) => put(app, "swaps", [...of(app, "swaps"), swap]);
-export const removeSwap = (app, i) => put(app, "swaps", of(app, "swaps").filter((_, n) => n !== i));
-export const isChanged = (app) => Object.values(app.state.interventions ?? {}).some((list) => list.length);
+export const removeSwap = (app, i) =>
+  put(
+    app,
+    "swaps",
+    of(app, "swaps").filter((_, n) => n !== i),
+  );
+export const isChanged = (app) =>
+  Object.values(app.state.interventions ?? {}).some((list) => list.length);

@@ -1,11 +1,17 @@
-// Packs the state into the address behind "#", which browsers do not send: #v=1&s=base64url(deflate(JSON)).
+// Packs the state into the address behind "#", which browsers do not send:
+// #v=1&s=base64url(deflate(JSON)).
 
 async function piped(bytes, stream) {
-  return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
+  return new Uint8Array(
+    await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer(),
+  );
 }
 
 export async function pack(state) {
-  const bytes = await piped(new TextEncoder().encode(JSON.stringify(state)), new CompressionStream("deflate"));
+  const bytes = await piped(
+    new TextEncoder().encode(JSON.stringify(state)),
+    new CompressionStream("deflate"),
+  );
   const text = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
   return `v=1&s=${text.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
 }
@@ -16,7 +22,10 @@ export async function unpack(fragment) {
   if (fields.get("v") !== "1") return null;
   try {
     const text = atob(fields.get("s").replaceAll("-", "+").replaceAll("_", "/"));
-    const bytes = await piped(Uint8Array.from(text, (c) => c.charCodeAt(0)), new DecompressionStream("deflate"));
+    const bytes = await piped(
+      Uint8Array.from(text, (c) => c.charCodeAt(0)),
+      new DecompressionStream("deflate"),
+    );
     const state = JSON.parse(new TextDecoder().decode(bytes));
     return state && typeof state === "object" ? state : null;
   } catch {

@@ -15,5 +15,6 @@ export function note(text, x = 0, y = 0) {
   node.textContent = text;
   const width = document.documentElement.clientWidth;
   node.style.left = `${Math.max(4, Math.min(x + 12, width - node.offsetWidth - 4))}px`;
-  node.style.top = `${y + 16 + node.offsetHeight > innerHeight ? y - node.offsetHeight - 8 : y + 16}px`;
+  const above = y + 16 + node.offsetHeight > innerHeight;
+  node.style.top = `${above ? y - node.offsetHeight - 8 : y + 16}px`;
 }

@@ -1,5 +1,8 @@
 // Computes in double precision what the model computes in float32.
 
+// [f(0), f(1), ..., f(count - 1)]
+export const times = (count, f) => Array.from({ length: count }, (_, i) => f(i));
+
 export const sum = (values) => {
   let total = 0;
   for (const value of values) total += value;
@@ -67,4 +70,5 @@ export function largest(values, count) {
 }
 
 // |a - b| relative to the larger of both.
-export const difference = (a, b) => (a === b ? 0 : Math.abs(a - b) / Math.max(Math.abs(a), Math.abs(b)));
+export const difference = (a, b) =>
+  a === b ? 0 : Math.abs(a - b) / Math.max(Math.abs(a), Math.abs(b));

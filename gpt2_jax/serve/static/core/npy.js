@@ -10,12 +10,20 @@ export function parse(buffer) {
   const size = wide ? view.getUint32(8, true) : view.getUint16(8, true);
   const header = new TextDecoder("latin1").decode(new Uint8Array(buffer, start, size));
   const kind = KINDS[/'descr': '([^']*)'/.exec(header)?.[1]];
-  if (!kind || !/'fortran_order': False/.test(header)) throw new Error(`this .npy cannot be read: ${header}`);
-  const shape = /'shape': \(([^)]*)\)/.exec(header)[1].split(",").filter((part) => part.trim()).map(Number);
+  if (!kind || !/'fortran_order': False/.test(header))
+    throw new Error(`this .npy cannot be read: ${header}`);
+  const shape = /'shape': \(([^)]*)\)/
+    .exec(header)[1]
+    .split(",")
+    .filter((part) => part.trim())
+    .map(Number);
   const at = start + size;
   const count = shape.reduce((product, length) => product * length, 1);
   const aligned = at % kind.BYTES_PER_ELEMENT === 0;
-  return { shape, data: aligned ? new kind(buffer, at, count) : new kind(buffer.slice(at), 0, count) };
+  return {
+    shape,
+    data: aligned ? new kind(buffer, at, count) : new kind(buffer.slice(at), 0, count),
+  };
 }
 
 // Returns row i of an array's first axis, as {shape, data} without a copy.

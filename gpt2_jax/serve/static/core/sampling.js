@@ -3,7 +3,7 @@
 
 const SHIFT = 2 ** 21; // above any id
 
-/** Sorts logits once, so that moving a slider sorts nothing: of equals, the lowest id is first. */
+// Sorts logits once, so that moving a slider sorts nothing: of equals, the lowest id is first.
 export function prepare(logits) {
   const V = logits.length;
   const bits = new Uint32Array(Float32Array.from(logits, (x) => x + 0).buffer); // -0 is 0
@@ -23,7 +23,7 @@ export function prepare(logits) {
   return { ids, sorted, scaled: new Float32Array(V), mass: new Float64Array(V) };
 }
 
-/** Scales, and puts equal ones that were not equal before in the order of their ids. */
+// Scales, and puts equal ones that were not equal before in the order of their ids.
 function scale(p, temperature) {
   const { ids, sorted, scaled } = p;
   const T = Math.fround(temperature);
@@ -41,10 +41,8 @@ function scale(p, temperature) {
   return order;
 }
 
-/**
- * Returns what is kept at {temperature, top_k, top_p}: its ids, the most probable first, their
- * probabilities after the cuts, and `before`, the probabilities of all at the temperature alone.
- */
+// Returns what is kept at {temperature, top_k, top_p}: its ids, the most probable first, their
+// probabilities after the cuts, and `before`, the probabilities of all at the temperature alone.
 export function cut(p, { temperature, top_k, top_p }) {
   const V = p.ids.length;
   if (!(temperature > 0)) {
@@ -74,7 +72,7 @@ export function cut(p, { temperature, top_k, top_p }) {
   return { ids: order.slice(0, count), probs, before, order };
 }
 
-/** Threefry-2x32 of 20 rounds (Salmon et al. 2011), which JAX draws its random bits by. */
+// Threefry-2x32 of 20 rounds (Salmon et al. 2011), which JAX draws its random bits by.
 export function threefry([k0, k1], [x0, x1]) {
   const keys = [k0, k1, k0 ^ k1 ^ 0x1bd11bda];
   x0 = (x0 + k0) | 0;
@@ -90,10 +88,8 @@ export function threefry([k0, k1], [x0, x1]) {
   return [x0 >>> 0, x1 >>> 0];
 }
 
-/**
- * Returns the token that gpt2_jax draws with a seed: the largest of logit / T + Gumbel noise.
- * `drawn` is how many tokens the same text has drawn with the seed before.
- */
+// Returns the token that gpt2_jax draws with a seed: the largest of logit / T + Gumbel noise.
+// `drawn` is how many tokens the same text has drawn with the seed before.
 export function draw(p, options, drawn = 0) {
   const kept = cut(p, options);
   if (kept.ids.length === 1) return kept.ids[0];

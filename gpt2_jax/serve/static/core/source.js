@@ -52,7 +52,10 @@ export async function getJson(path) {
 export const getBlob = async (path) => (await ask(path)).blob();
 
 const posted = (body, signal) => ({
-  method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" }, signal,
+  method: "POST",
+  body: JSON.stringify(body),
+  headers: { "content-type": "application/json" },
+  signal,
 });
 
 export async function postJson(path, body, signal) {

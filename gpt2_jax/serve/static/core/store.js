@@ -6,16 +6,40 @@ import * as source from "./source.js";
 import { textOf } from "./text.js";
 
 const FIRST = {
-  text: "", tokens: null, model: null, step: null, layer: 0, head: 0, query: null, key: null, pins: [],
-  sampling: { temperature: 1, top_k: 0, top_p: 1, seed: 0 }, interventions: {}, language: null, theme: null, tour: null,
+  text: "",
+  tokens: null,
+  model: null,
+  step: null,
+  layer: 0,
+  head: 0,
+  query: null,
+  key: null,
+  pins: [],
+  sampling: { temperature: 1, top_k: 0, top_p: 1, seed: 0 },
+  interventions: {},
+  language: null,
+  theme: null,
+  tour: null,
 };
 const OF_RUN = ["text", "tokens", "model", "step", "interventions"];
 const MOST_BYTES = 64 * 2 ** 20;
 
 export function makeStore(onchange) {
-  let texts = {}, asked = null, abort = null, waiting = false, kept = new Map(), bytes = 0;
+  let texts = {},
+    asked = null,
+    abort = null,
+    waiting = false,
+    kept = new Map(),
+    bytes = 0;
   const app = {
-    state: structuredClone(FIRST), run: null, models: [], epoch: 0, error: "", busy: false, past: [], notice: "",
+    state: structuredClone(FIRST),
+    run: null,
+    models: [],
+    epoch: 0,
+    error: "",
+    busy: false,
+    past: [],
+    notice: "",
     lesson: source.lesson,
   };
   Object.defineProperty(app, "summary", { get: () => app.run });
@@ -28,7 +52,8 @@ export function makeStore(onchange) {
   app.head = () => Math.min(app.state.head, app.run.config.num_heads - 1);
   app.model = () => app.models.find((model) => model.id === app.state.model) ?? app.models[0];
 
-  app.t = (key, params = {}) => (texts[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => params[name] ?? "");
+  app.t = (key, params = {}) =>
+    (texts[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => params[name] ?? "");
   app.say = say;
 
   app.changed = () => {
@@ -44,14 +69,16 @@ export function makeStore(onchange) {
   app.set = (patch) => {
     const before = app.state;
     app.state = { ...before, ...patch };
-    if (OF_RUN.some((name) => JSON.stringify(before[name]) !== JSON.stringify(app.state[name]))) app.start();
+    if (OF_RUN.some((name) => JSON.stringify(before[name]) !== JSON.stringify(app.state[name])))
+      app.start();
     if (before.language !== app.state.language) app.translate();
     app.changed();
     remember();
   };
 
   app.translate = async () => {
-    const { language } = app.state, found = await source.getFile(`i18n/${language}.json`);
+    const { language } = app.state,
+      found = await source.getFile(`i18n/${language}.json`);
     if (language !== app.state.language) return;
     texts = found;
     app.language = language; // of the texts that are there
@@ -64,7 +91,8 @@ export function makeStore(onchange) {
     const request = tokens ? { tokens } : { text };
     if (model) request.model = model;
     if (step !== null) request.step = step;
-    if (Object.values(interventions ?? {}).some((list) => list.length)) request.interventions = interventions;
+    if (Object.values(interventions ?? {}).some((list) => list.length))
+      request.interventions = interventions;
     return request;
   };
 
@@ -121,7 +149,10 @@ export function makeStore(onchange) {
         if (bytes <= MOST_BYTES || old === address || kept !== cache) break;
         const gone = kept.get(old);
         kept.delete(old);
-        gone.then((array) => (bytes -= array.data.byteLength), () => {});
+        gone.then(
+          (array) => (bytes -= array.data.byteLength),
+          () => {},
+        );
       }
       return array;
     });
@@ -130,12 +161,19 @@ export function makeStore(onchange) {
     return promise;
   };
 
+  // The same, or null where a lesson does not hold it.
+  app.held = (address) =>
+    app.get(address).catch((error) => {
+      if (error.param === "lesson") return null;
+      throw error;
+    });
+
   async function load(address, run) {
     try {
       return await source.getArray(run, address);
     } catch (error) {
       if (error.status !== 410 || run !== app.run.run) throw error;
-      await source.postJson("run", app.request()); // it was evicted: its name is made of its content
+      await source.postJson("run", app.request()); // it was evicted; it has the same name again
       return source.getArray(run, address);
     }
   }
@@ -145,7 +183,8 @@ export function makeStore(onchange) {
   app.fetch = source.getJson;
   app.file = source.getFile;
   app.blob = source.getBlob;
-  app.arrays = async () => (await Promise.allSettled(kept.values())).flatMap(({ value }) => value ?? []);
+  app.arrays = async () =>
+    (await Promise.allSettled(kept.values())).flatMap(({ value }) => value ?? []);
 
   // Appends a token; undo takes it back.
   app.extend = (id) => {
@@ -157,7 +196,8 @@ export function makeStore(onchange) {
     if (Date.now() - wrote > 2000) remembered();
     wrote = Date.now();
     // A model without a tokenizer takes ids.
-    const tokens = app.model()?.takes_text === false ? (text.match(/\d+/g) ?? []).map(Number) : null;
+    const tokens =
+      app.model()?.takes_text === false ? (text.match(/\d+/g) ?? []).map(Number) : null;
     app.set({ text, tokens, query: null, key: null });
   };
   app.undo = () => {
@@ -182,14 +222,20 @@ export function makeStore(onchange) {
     clearTimeout(timer);
     timer = setTimeout(async () => {
       const address = await app.link();
-      try { history.replaceState(null, "", address); } catch { /* a file:// page may not */ }
+      try {
+        history.replaceState(null, "", address);
+      } catch {
+        /* a file:// page may not */
+      }
     }, 300);
   }
 
   app.open = app.explain = () => {}; // main.js sets them
   app.restore = async (fragment) => {
     const state = await unpack(fragment);
-    const known = Object.entries(state ?? {}).filter(([name, value]) => name in FIRST && sane(name, value));
+    const known = Object.entries(state ?? {}).filter(
+      ([name, value]) => name in FIRST && sane(name, value),
+    );
     app.expected = state?.fingerprint ?? null;
     app.state = { ...app.state, ...Object.fromEntries(known) };
     return known.length > 0;
@@ -199,10 +245,14 @@ export function makeStore(onchange) {
 
 function sane(name, value) {
   const kinds = {
-    text: (x) => typeof x === "string", model: (x) => x === null || typeof x === "string",
+    text: (x) => typeof x === "string",
+    model: (x) => x === null || typeof x === "string",
     tokens: (x) => x === null || (Array.isArray(x) && x.every(Number.isInteger)),
-    pins: Array.isArray, sampling: (x) => x && typeof x === "object", interventions: (x) => x && typeof x === "object",
-    language: (x) => ["en", "zh"].includes(x), theme: (x) => ["light", "dark"].includes(x),
+    pins: Array.isArray,
+    sampling: (x) => x && typeof x === "object",
+    interventions: (x) => x && typeof x === "object",
+    language: (x) => ["en", "zh"].includes(x),
+    theme: (x) => ["light", "dark"].includes(x),
   };
   const whole = (x) => x === null || (Number.isInteger(x) && x >= 0);
   return (kinds[name] ?? whole)(value);

@@ -3,9 +3,19 @@
 import { fill, h } from "./dom.js";
 
 export function makeTour(app) {
-  const box = h("aside", { id: "guide", role: "dialog", "aria-modal": "false", "aria-labelledby": "guide-title", hidden: true, onkeydown: keyed });
+  const box = h("aside", {
+    id: "guide",
+    role: "dialog",
+    "aria-modal": "false",
+    "aria-labelledby": "guide-title",
+    hidden: true,
+    onkeydown: keyed,
+  });
   document.body.append(box);
-  let stops = [], language = null, shown = null, before = null;
+  let stops = [],
+    language = null,
+    shown = null,
+    before = null;
 
   function keyed(event) {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -50,10 +60,24 @@ export function makeTour(app) {
     document.getElementById(stop.at).classList.add("toured");
     if (shown === n) return;
     shown = n;
-    const button = (key, to) => h("button", { type: "button", "data-focus": key, disabled: to < 0, onclick: () => (key === "end" ? end() : go(to)) }, app.t(`tour.${key}`));
-    fill(box, h("p", { class: "small quiet" }, app.t("tour.of", { n: n + 1, count: stops.length })),
-      h("h2", { id: "guide-title", tabindex: -1 }, stop.title), h("p", null, stop.text),
-      h("p", { class: "tools" }, button("back", n - 1), n + 1 < stops.length && button("next", n + 1), button("end", n)));
+    const button = (key, to) =>
+      h(
+        "button",
+        { "data-focus": key, disabled: to < 0, onclick: () => (key === "end" ? end() : go(to)) },
+        app.t(`tour.${key}`),
+      );
+    fill(
+      box,
+      h("p.small.quiet", app.t("tour.of", { n: n + 1, count: stops.length })),
+      h("h2", { id: "guide-title", tabindex: -1 }, stop.title),
+      h("p", stop.text),
+      h(
+        "p.tools",
+        button("back", n - 1),
+        n + 1 < stops.length && button("next", n + 1),
+        button("end", n),
+      ),
+    );
     app.go(stop.at);
     box.querySelector("h2").focus({ preventScroll: true });
     app.say(`${stop.title}. ${stop.text}`);

@@ -4,21 +4,32 @@ import { chartOf } from "../core/canvas.js";
 import { fill, h } from "../core/dom.js";
 import { csvOf, pngOf, save, svgOf, views } from "../core/picture.js";
 
-export const id = "export";
-
 export function mount(root, app) {
-  const select = h("select", { id: "export-view", onfocus: list, onchange: allow }), label = h("label", { for: select.id }), text = h("p", { class: "small quiet" });
-  const error = h("p", { class: "error", role: "status" });
+  const select = h("select", { id: "export-view", onfocus: list, onchange: allow }),
+    label = h("label", { for: select.id, t: "export.view" }),
+    text = h("p.small.quiet", { t: "export.text" });
+  const error = h("p.error", { role: "status" });
   let found = [];
   const node = () => (found[select.selectedIndex] ?? found[0])?.node;
-  const name = (ending) => `${found[select.selectedIndex]?.name.split(":")[0] ?? "explorer"}.${ending}`;
+  const name = (ending) =>
+    `${found[select.selectedIndex]?.name.split(":")[0] ?? "explorer"}.${ending}`;
   const kinds = {
-    png: async () => save(name("png"), await pngOf(node())), svg: () => save(name("svg"), svgOf(node()), "image/svg+xml"),
-    csv: () => save(name("csv"), csvOf(node()), "text/csv"), json: async () => save("explorer.json", await numbers(), "application/json"),
-    lesson: async () => save("lesson.html", await app.blob(`run/${app.run.run}/lesson.html?${new URLSearchParams({ language: app.state.language, layer: app.layer(), head: app.head(), query: app.query(), key: app.key() })}`)),
+    png: async () => save(name("png"), await pngOf(node())),
+    svg: () => save(name("svg"), svgOf(node()), "image/svg+xml"),
+    csv: () => save(name("csv"), csvOf(node()), "text/csv"),
+    json: async () => save("explorer.json", await numbers(), "application/json"),
+    lesson: async () => save("lesson.html", await app.blob(lesson())),
   };
-  const buttons = Object.entries(kinds).map(([kind, act]) => h("button", { type: "button", "data-export": kind, onclick: () => run(act) }));
-  root.append(text, h("p", { class: "wide" }, label, select), h("div", { class: "stack" }, buttons), error);
+  const buttons = Object.entries(kinds).map(([kind, act]) =>
+    h("button", { "data-export": kind, onclick: () => run(act) }),
+  );
+  root.append(text, h("p.wide", label, select), h("div.stack", buttons), error);
+
+  function lesson() {
+    const shown = { layer: app.layer(), head: app.head(), query: app.query(), key: app.key() };
+    const query = new URLSearchParams({ language: app.state.language, ...shown });
+    return `run/${app.run.run}/lesson.html?${query}`;
+  }
 
   async function run(act) {
     error.textContent = "";
@@ -30,14 +41,27 @@ export function mount(root, app) {
   }
 
   async function numbers() {
-    const arrays = await app.arrays(), as = ({ shape, data }) => ({ shape, data: Array.from(data, (value) => (Number.isFinite(value) ? value : null)) });
-    return JSON.stringify({ format: "gpt2_jax explorer", version: 1, state: app.state, summary: app.run, arrays: Object.fromEntries(arrays.map((array) => [array.address, as(array)])) });
+    const arrays = await app.arrays(),
+      as = ({ shape, data }) => ({
+        shape,
+        data: Array.from(data, (value) => (Number.isFinite(value) ? value : null)),
+      });
+    return JSON.stringify({
+      format: "gpt2_jax explorer",
+      version: 1,
+      state: app.state,
+      summary: app.run,
+      arrays: Object.fromEntries(arrays.map((array) => [array.address, as(array)])),
+    });
   }
 
   function list() {
     const chosen = node();
     found = views();
-    fill(select, found.map(({ node, name }) => h("option", { selected: node === chosen }, name)));
+    fill(
+      select,
+      found.map(({ node, name }) => h("option", { selected: node === chosen }, name)),
+    );
     allow();
   }
 
@@ -47,8 +71,6 @@ export function mount(root, app) {
   }
 
   function update() {
-    text.textContent = app.t("export.text");
-    label.textContent = app.t("export.view");
     for (const button of buttons) button.textContent = app.t(`export.${button.dataset.export}`);
     buttons.at(-1).hidden = Boolean(app.lesson);
     if (document.activeElement !== select) list();

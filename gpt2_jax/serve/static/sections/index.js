@@ -1,24 +1,21 @@
-import * as prompt from "./prompt.js";
-import * as embedding from "./embedding.js";
-import * as journey from "./journey.js";
-import * as layernorm from "./layernorm.js";
-import * as qkv from "./qkv.js";
-import * as scores from "./scores.js";
-import * as mask from "./mask.js";
-import * as softmax from "./softmax.js";
-import * as weighted from "./weighted.js";
-import * as merged from "./merged.js";
-import * as projection from "./projection.js";
-import * as mlp from "./mlp.js";
-import * as residual from "./residual.js";
-import * as logits from "./logits.js";
-import * as sampling from "./sampling.js";
-import * as appended from "./appended.js";
-import * as cache from "./cache.js";
-import * as training from "./training.js";
-
-// Top to bottom.
-export const sections = [
-  prompt, embedding, journey, layernorm, qkv, scores, mask, softmax, weighted,
-  merged, projection, mlp, residual, logits, sampling, appended, cache, training,
-];
+// Top to bottom: the modules of the sections, each loaded when its place comes near the window.
+export const sections = {
+  prompt: () => import("./prompt.js"),
+  embedding: () => import("./embedding.js"),
+  journey: () => import("./journey.js"),
+  layernorm: () => import("./layernorm.js"),
+  qkv: () => import("./qkv.js"),
+  scores: () => import("./scores.js"),
+  mask: () => import("./mask.js"),
+  softmax: () => import("./softmax.js"),
+  weighted: () => import("./weighted.js"),
+  merged: () => import("./merged.js"),
+  projection: () => import("./projection.js"),
+  mlp: () => import("./mlp.js"),
+  residual: () => import("./residual.js"),
+  logits: () => import("./logits.js"),
+  sampling: () => import("./sampling.js"),
+  appended: () => import("./appended.js"),
+  cache: () => import("./cache.js"),
+  training: () => import("./training.js"),
+};

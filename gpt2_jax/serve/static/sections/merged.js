@@ -4,37 +4,55 @@ import { matrix } from "../core/canvas.js";
 import { controls } from "../core/controls.js";
 import { fill, h } from "../core/dom.js";
 import { row } from "../core/npy.js";
-import { dot } from "../core/math.js";
+import { dot, times } from "../core/math.js";
 import { at } from "../core/parts.js";
 import { visible } from "../core/text.js";
 
-export const id = "merged";
 const MOST_BYTES = 2 ** 22;
 
 export function mount(root, app) {
-  const tools = controls(app, ["layer", "query"]), note = h("p", { class: "small quiet" });
-  const heads = h("canvas"), band = h("canvas"), names = h("div", { class: "segments small", "aria-hidden": "true" });
-  const title = h("h3"), joined = h("h3"), more = h("button", { type: "button" });
-  const drawn = h("div", null, title, heads, joined, band, names, note);
+  const tools = controls(app, ["layer", "query"]),
+    note = h("p.small.quiet", { t: "merged.note" });
+  const heads = h("canvas"),
+    band = h("canvas"),
+    names = h("div.segments.small", { "aria-hidden": "true" });
+  const title = h("h3"),
+    joined = h("h3"),
+    more = h("button");
+  const drawn = h("div", title, heads, joined, band, names, note);
   root.append(tools.node, more, drawn);
   const agreed = new Set();
 
   async function explain(l, head, k, value) {
     const { t } = at(app);
-    const [weights, qkv] = await Promise.all([app.get(`row/${l}/${head}/${t}`), app.get(`qkv/${l}/${head}`)]);
-    const V = row(qkv, 2), T = weights.shape[1];
-    const values = Array.from({ length: T }, (_, s) => V.data[s * V.shape[1] + k]);
+    const [weights, qkv] = await Promise.all([
+      app.get(`row/${l}/${head}/${t}`),
+      app.get(`qkv/${l}/${head}`),
+    ]);
+    const V = row(qkv, 2),
+      T = weights.shape[1];
+    const values = times(T, (s) => V.data[s * V.shape[1] + k]);
     app.explain({
-      address: `z/${l}/${head}`, index: [t, k], value, formula: app.t("merged.formula"), compute: dot,
-      operands: [["p", row(weights, 2).data, weights.address, [2]], [`v[:, ${k}]`, values, qkv.address, [2]]],
+      address: `z/${l}/${head}`,
+      index: [t, k],
+      value,
+      formula: app.t("merged.formula"),
+      compute: dot,
+      operands: [
+        ["p", row(weights, 2).data, weights.address, [2]],
+        [`v[:, ${k}]`, values, qkv.address, [2]],
+      ],
     });
   }
 
   async function update() {
-    const epoch = app.epoch, { l, t } = at(app);
-    const { num_heads: H, head_dim: K } = app.run.config, T = app.tokens().length;
+    const epoch = app.epoch,
+      { l, t } = at(app);
+    const { num_heads: H, head_dim: K } = app.run.config,
+      T = app.tokens().length;
     tools.update();
-    const asked = `${app.run.run}/${l}`, bytes = H * T * K * 4;
+    const asked = `${app.run.run}/${l}`,
+      bytes = H * T * K * 4;
     more.hidden = bytes <= MOST_BYTES || agreed.has(asked);
     drawn.hidden = !more.hidden;
     if (!more.hidden) {
@@ -42,22 +60,35 @@ export function mount(root, app) {
       more.onclick = () => update(agreed.add(asked));
       return;
     }
-    const z = await Promise.all(Array.from({ length: H }, (_, head) => app.get(`z/${l}/${head}`)));
+    const z = await Promise.all(times(H, (head) => app.get(`z/${l}/${head}`)));
     if (epoch !== app.epoch) return;
     const flat = Float32Array.from(z.flatMap((array) => [...row(array, t).data]));
     const rows = z.map((_, i) => app.t("head.name", { head: i }));
     const onCell = (i, k, value) => explain(l, i, k, value);
     const tip = (i, k) => `${rows[i]}, z[${k}] = ${flat[i * K + k]}`;
     title.textContent = app.t("merged.heads", { H, K, token: visible(app.tokens()[t]) });
-    matrix(heads, flat, [H, K], { scale: "signed", rows, cellHeight: 14, label: title.textContent, onCell, tip, row: at(app).h });
+    matrix(heads, flat, [H, K], {
+      scale: "signed",
+      rows,
+      cellHeight: 14,
+      label: title.textContent,
+      onCell,
+      tip,
+      row: at(app).h,
+    });
     joined.textContent = app.t("merged.joined", { H, K, D: H * K });
     matrix(band, flat, [1, H * K], {
-      scale: "signed", cellHeight: 26, label: joined.textContent,
-      onCell: (_, n, value) => onCell(Math.floor(n / K), n % K, value), tip: (_, n) => tip(Math.floor(n / K), n % K),
+      scale: "signed",
+      cellHeight: 26,
+      label: joined.textContent,
+      onCell: (_, n, value) => onCell(Math.floor(n / K), n % K, value),
+      tip: (_, n) => tip(Math.floor(n / K), n % K),
     });
     names.style.width = band.style.width;
-    fill(names, rows.map((_, i) => h("span", { class: i === at(app).h ? "on" : null }, i)));
-    note.textContent = app.t("merged.note");
+    fill(
+      names,
+      rows.map((_, i) => h("span", { class: i === at(app).h ? "on" : null }, i)),
+    );
   }
   return { update };
 }

@@ -5,23 +5,37 @@ import { h, fill } from "../core/dom.js";
 import { max, sum } from "../core/math.js";
 import { number, percent, visible } from "../core/text.js";
 
-export const id = "prompt";
 const PAUSE = 120;
 const FULL = 8; // nats of surprise with the full color
 
 export function mount(root, app) {
   let timer = null;
-  const box = h("textarea", { id: "text", rows: 3, spellcheck: "false", autocomplete: "off", autocapitalize: "off",
-    dir: "auto", "aria-describedby": "text-error", oninput: typed });
-  const label = h("label", { for: "text", class: "away" });
-  const error = h("p", { class: "error", id: "text-error", role: "alert" });
-  const undo = h("button", { type: "button", id: "undo", onclick: app.undo });
-  const count = h("span", { class: "quiet num" });
-  const strip = h("div", { id: "tokens" }), legend = h("p", { class: "small quiet legend" });
-  const about = h("dl", { class: "pairs", id: "about-token" });
-  const bars = h("ol", { class: "bars", id: "next" }), titles = [h("h3"), h("h3")];
-  root.append(label, box, error, h("p", { class: "tools small" }, count, undo),
-    h("div", { class: "split" }, h("div", null, titles[0], strip, legend, about), h("div", null, titles[1], bars)));
+  const box = h("textarea", {
+    id: "text",
+    rows: 3,
+    spellcheck: "false",
+    autocomplete: "off",
+    autocapitalize: "off",
+    dir: "auto",
+    "aria-describedby": "text-error",
+    oninput: typed,
+  });
+  const label = h("label", { for: "text", class: "away", t: "prompt.label" });
+  const error = h("p.error", { id: "text-error", role: "alert" });
+  const undo = h("button", { id: "undo", onclick: app.undo, t: "prompt.undo" });
+  const count = h("span.quiet.num");
+  const strip = h("div", { id: "tokens", named: "prompt.tokens" }),
+    legend = h("p.small.quiet.legend");
+  const about = h("dl.pairs", { id: "about-token" });
+  const bars = h("ol.bars", { id: "next" }),
+    titles = [h("h3"), h("h3")];
+  root.append(
+    label,
+    box,
+    error,
+    h("p.tools.small", count, undo),
+    h("div.split", h("div", titles[0], strip, legend, about), h("div", titles[1], bars)),
+  );
 
   function typed() {
     clearTimeout(timer);
@@ -32,49 +46,105 @@ export function mount(root, app) {
 
   async function explain(token, prob) {
     const { data } = await app.get("logits");
-    const top = max(data), total = sum(Float64Array.from(data, (logit) => Math.exp(logit - top)));
-    app.explain({ address: "logits", index: [token], value: prob, formula: app.t("prompt.formula"),
-      operands: [[app.t("logit"), data[token], "logits", [token]], [app.t("prompt.most"), top], [app.t("prompt.total"), total]],
-      compute: (logit, most, all) => Math.exp(logit - most) / all });
+    const top = max(data),
+      total = sum(Float64Array.from(data, (logit) => Math.exp(logit - top)));
+    app.explain({
+      address: "logits",
+      index: [token],
+      value: prob,
+      formula: app.t("prompt.formula"),
+      operands: [
+        [app.t("logit"), data[token], "logits", [token]],
+        [app.t("prompt.most"), top],
+        [app.t("prompt.total"), total],
+      ],
+      compute: (logit, most, all) => Math.exp(logit - most) / all,
+    });
   }
 
   function next() {
-    const list = app.run.next, best = list[0][2];
-    fill(bars, list.map(([token, text, prob], i) => h("li", null,
-      h("button", { type: "button", class: "word", "data-focus": `w${i}`, "aria-label": app.t("prompt.append", { token: text }),
-        disabled: Boolean(app.lesson), onclick: () => app.extend(token) }, visible(text)),
-      h("span", { class: "bar-room", "aria-hidden": "true" }, h("span", { class: "fill", style: { width: `${100 * prob / best}%` } })),
-      h("button", { type: "button", class: "value num", "data-focus": `p${i}`, onclick: () => explain(token, prob) }, percent(prob)))));
+    const list = app.run.next,
+      best = list[0][2];
+    fill(
+      bars,
+      list.map(([token, text, prob], i) =>
+        h(
+          "li",
+          h(
+            "button.word",
+            {
+              "data-focus": `w${i}`,
+              "aria-label": app.t("prompt.append", { token: text }),
+              disabled: Boolean(app.lesson),
+              onclick: () => app.extend(token),
+            },
+            visible(text),
+          ),
+          h(
+            "span.bar-room",
+            { "aria-hidden": "true" },
+            h("span.fill", { style: { width: `${(100 * prob) / best}%` } }),
+          ),
+          h(
+            "button.value.num",
+            { "data-focus": `p${i}`, onclick: () => explain(token, prob) },
+            percent(prob),
+          ),
+        ),
+      ),
+    );
   }
 
   function tell() {
-    const t = app.query(), token = app.tokens()[t];
-    const bytes = token.bytes.map((byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(" ");
-    const rows = [[app.t("token"), `${visible(token)} (${t})`], [app.t("prompt.id"), token.id], [app.t("prompt.bytes"), bytes || "–"]];
+    const t = app.query(),
+      token = app.tokens()[t];
+    const bytes = token.bytes
+      .map((byte) => byte.toString(16).toUpperCase().padStart(2, "0"))
+      .join(" ");
+    const rows = [
+      [app.t("token"), `${visible(token)} (${t})`],
+      [app.t("prompt.id"), token.id],
+      [app.t("prompt.bytes"), bytes || "–"],
+    ];
     if (token.logprob !== null) {
-      rows.push([app.t("prompt.surprise"), app.t("prompt.nats", { nats: number(surprise(token), 3), share: percent(Math.exp(token.logprob)),
-        rank: (token.rank + 1).toLocaleString("en-US") })]);
-      const best = app.tokens()[t - 1].top.map(([, text, prob]) => `${visible(text)}\u00a0${percent(prob)}`).join("   ");
+      rows.push([
+        app.t("prompt.surprise"),
+        app.t("prompt.nats", {
+          nats: number(surprise(token), 3),
+          share: percent(Math.exp(token.logprob)),
+          rank: number(token.rank + 1),
+        }),
+      ]);
+      const best = app
+        .tokens()
+        [t - 1].top.map(([, text, prob]) => `${visible(text)}\u00a0${percent(prob)}`)
+        .join("   ");
       rows.push([app.t("prompt.expected"), best]);
     }
-    fill(about, rows.map(([name, value]) => [h("dt", null, name), h("dd", { class: "mono" }, value)]));
+    fill(
+      about,
+      rows.map(([name, value]) => [h("dt", name), h("dd.mono", value)]),
+    );
   }
 
   function update() {
     const typing = document.activeElement === box && !app.state.tokens;
     if (!typing && box.value !== app.state.text) box.value = app.state.text;
-    shaded(strip, app.tokens(), { weights: (i) => Math.min(1, surprise(app.tokens()[i]) / FULL), chosen: app.query(),
-      onpick: (i) => app.set({ query: i }) });
+    shaded(strip, app.tokens(), {
+      weights: (i) => Math.min(1, surprise(app.tokens()[i]) / FULL),
+      chosen: app.query(),
+      onpick: (i) => app.set({ query: i }),
+    });
     next();
     tell();
-    label.textContent = app.t("prompt.label");
-    strip.setAttribute("aria-label", app.t("prompt.tokens"));
     titles[0].textContent = app.t("prompt.tokens");
     titles[1].textContent = app.t("prompt.next");
-    fill(legend, app.t("prompt.sure"), h("span", { class: "ramp" }), app.t("prompt.unsure"));
-    count.textContent = app.t("prompt.count", { count: app.tokens().length, most: app.run.max_tokens.toLocaleString("en-US") });
+    fill(legend, app.t("prompt.sure"), h("span.ramp"), app.t("prompt.unsure"));
+    count.textContent = app.t("prompt.count", {
+      count: app.tokens().length,
+      most: number(app.run.max_tokens),
+    });
     box.readOnly = undo.hidden = Boolean(app.lesson); // a lesson has no model to ask
-    undo.textContent = app.t("prompt.undo");
     undo.disabled = !app.past.length;
     error.textContent = app.error;
     box.setAttribute("aria-invalid", String(Boolean(app.error)));

@@ -1,0 +1,35 @@
+"""Tests that squeezed files mean the same."""
+
+from __future__ import annotations
+
+from gpt2_jax.serve.squeeze import squeezed
+
+
+def test_javascript_loses_its_comments_and_indents_alone() -> None:
+    code = """// What it is.
+
+import { a } from "./a.js"; // stays: it shares its line
+
+export function b() {
+  // Why.
+  return a
+    ? `//  ${"  two  "}`
+    : "http://x  y";
+}
+"""
+    assert squeezed(code, ".js") == (
+        'import { a } from "./a.js"; // stays: it shares its line\nexport function b() {\n'
+        'return a\n? `//  ${"  two  "}`\n: "http://x  y";\n}\n'
+    )
+
+
+def test_styles_lose_their_comments_and_spaces_between_words_of_the_syntax() -> None:
+    style = """/* Tokens:
+   all of them */
+.strip .token:hover > b, a :focus { margin: 0 -3px calc(8px - 2px); content: "\u2713 "; }
+@media (max-width: 820px) { a { color: light-dark(#fff, #000); } }
+"""
+    assert squeezed(style, ".css") == (
+        '.strip .token:hover>b,a :focus{margin:0 -3px calc(8px - 2px);content:"\u2713 ";}'
+        "@media (max-width:820px){a{color:light-dark(#fff,#000);}}"
+    )
