@@ -49,7 +49,7 @@ def prepare_task(
         )
 
 
-def _share(examples: Sequence[Example], fraction: float) -> Sequence[Example]:
+def _share(examples: Sequence[Example], fraction: float) -> list[Example]:
     """Returns so many of the examples, at least one, at even distances.
 
     Raises:

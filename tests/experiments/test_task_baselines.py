@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.tasks import baselines
+from experiments.tasks.answers import shown
 from gpt2_jax.tasks.registry import make_task
 from tests.tasks.data import PAIRS, write_lines, write_pairs
 
@@ -57,3 +58,18 @@ def test_a_model_is_compared_with_each_baseline(tmp_path: Path) -> None:
     write_lines(answers, [{"task": "translation"}, *rows[1:]])
     with pytest.raises(SystemExit, match="5 answers to 6 examples"):
         baselines.compare(make_task("translation"), data, answers)
+
+
+def test_answers_are_shown_from_the_best_to_the_worst(tmp_path: Path) -> None:
+    data, task = write_pairs(tmp_path / "pairs"), make_task("translation")
+    given = [pair["target"] for pair in PAIRS[:-1]] + ["???"]
+    answers = tmp_path / "translation.jsonl"
+    rows = [{"index": i, "answer": text} for i, text in enumerate(given)]
+    write_lines(answers, [{"task": "translation"}, *rows])
+    page = shown(task, data, answers, "chrf2", 2)
+    first, last = page.split("\n\n**")
+    assert first.startswith("**chrf2 100.0, rank 1 of 6**") and last.startswith("chrf2 0.0, rank 6")
+    assert f"- expected: {PAIRS[-1]['target']}\n- answered: ???" in last
+    assert f"    English: {PAIRS[-1]['source']}\n    French:" in last
+    with pytest.raises(SystemExit, match="must be one of bleu, chrf2, not rouge1"):
+        shown(task, data, answers, "rouge1", 2)
