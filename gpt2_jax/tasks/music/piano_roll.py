@@ -31,7 +31,8 @@ def piano_roll(
     low = min((note.pitch for note in notes), default=60) - 2
     high = max((note.pitch for note in notes), default=72) + 2
     stop = max((note.stop for note in notes), default=STEPS)
-    size = (2.5 + _STEP_INCHES * min(stop, 1200), 1.5 + _PITCH_INCHES * (high - low))
+    # Room for the legend, and no more than a wide screen shows.
+    size = (2.5 + _STEP_INCHES * min(max(stop, 48), 1200), 2.5 + _PITCH_INCHES * (high - low))
     figure = figure_module.Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     for row, name, color in (
