@@ -23,7 +23,7 @@ from gpt2_jax.model.gpt2 import GPT2
 from gpt2_jax.model.trainable import trained_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.rules import Rules
-from gpt2_jax.tokenizers.tokenizer import make_tokenizer
+from gpt2_jax.tokenizers.tokenizer import FIXED_CHOICES, make_tokenizer
 from gpt2_jax.training.optimizer import make_optimizer
 from gpt2_jax.training.state import abstract_state
 
@@ -89,7 +89,7 @@ def test_the_docstring_says_command_hardware_time_and_loss(name: str) -> None:
 @each_config
 def test_the_vocabulary_is_the_tokenizers(name: str) -> None:
     config = _load(name)
-    if config.data.tokenizer not in ("char", "bpe"):  # whose vocabularies are the corpus's
+    if config.data.tokenizer in FIXED_CHOICES:  # otherwise it is the corpus's
         assert config.model.vocab_size == make_tokenizer(config.data.tokenizer).vocab_size
 
 

@@ -13,6 +13,7 @@ from gpt2_jax.cli import (
     MODEL_HELP,
     compilation_cache,
     sample_file,
+    sample_music,
     sampling_flags,
     texts,
 )
@@ -29,6 +30,7 @@ gpt2-jax sample --model downloads/protein_model --prompt_tokens 5,8,13
 gpt2-jax sample --model runs/quickstart --repetition_penalty 1.2 --logit_bias 256=-100
 gpt2-jax sample --model runs/quickstart --max_new_tokens 3000 --context_overflow slide
 gpt2-jax sample --model runs/quickstart --prompts prompts.jsonl --out results.jsonl
+gpt2-jax sample --model runs/music --prompt_midi chorale.mid --prompt_beats 16 --out new.mid
 gpt2-jax sample --model runs/quickstart --interactive"""
 
 
@@ -52,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "[IDS]}; needs --out",
     )
     source.add_argument(
+        "--prompt_midi",
+        metavar="FILE",
+        help="a MIDI file to continue, with a model of music; needs --out FILE.mid",
+    )
+    source.add_argument(
         "--interactive", action="store_true", help="read prompts from standard input, one per line"
     )
     parser.add_argument(
@@ -59,8 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where the results of --prompts go, in order: each line with its samples. If there is "
         "such a file, the same command goes on behind its last whole line. FILE.settings.json says "
-        "what they were made with, and a start with anything else is refused",
+        "what they were made with, and a start with anything else is refused; or the MIDI file that "
+        "--prompt_midi writes",
     )
+    sample_music.add_arguments(parser)
     parser.add_argument(
         "--num_samples", type=int, default=1, metavar="N", help="how many samples; default: 1"
     )
@@ -118,6 +127,9 @@ def run(args: argparse.Namespace) -> int:
     prompts = None if args.prompts is None else sample_file.read(args.prompts)
     compilation_cache.apply(args)
     model = api.load(args.model, ema=args.ema, dtype=args.dtype)
+    if args.prompt_midi is not None:
+        sample_music.run(model, args, _settings(args, options))
+        return 0
     if prompts is not None:
         settings = _settings(args, options) | {"num_samples": args.num_samples}
         sample_file.run(model, prompts, args.out, settings, ema=args.ema)
@@ -136,7 +148,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.stream and args.json:
         raise UserError("--stream and --json exclude each other")
-    if (args.prompts is None) != (args.out is None):
+    sample_music.check(args)
+    if args.prompt_midi is None and (args.prompts is None) != (args.out is None):
         raise UserError(
             "--prompts and --out need each other: prompts are read from one file, and "
             "results written to the other"

@@ -17,7 +17,7 @@ from gpt2_jax.config.outputs import CheckpointConfig, EvalConfig, LogConfig
 from gpt2_jax.errors import UserError
 
 # Names of what other packages implement, and the config cannot import.
-TOKENIZERS = ("gpt2", "byte", "char", "bpe", "ids")
+TOKENIZERS = ("gpt2", "byte", "char", "bpe", "ids", "words")
 OPTIMIZERS = ("adamw", "lion", "muon", "adafactor")
 MUON_SCALES = ("adam", "aspect")
 SCHEDULES = ("cosine", "linear", "constant", "wsd")

@@ -107,19 +107,21 @@ def open_tokens(path: str | Path, split: str, *, val_fraction: float = 0.1) -> T
 
     Args:
       path: the folder, on a disk or in a bucket.
-      split: "train" or "val".
+      split: "train", "val", or another split that meta.json lists, such as "test".
       val_fraction: size of the val split in a folder without val files.
 
     Raises:
       UserError: if files are missing, corrupt or not as meta.json says, or the split is empty.
       StorageError: if a bucket cannot be reached.
     """
-    if split not in SPLITS:
-        raise UserError(f"split must be train or val, not {split!r}")
     folder = resolve_path(path)
     listed = require_folder(path)
     files = _token_files(folder, listed)
     meta = read_meta(folder)
+    if split not in SPLITS:
+        if meta is None or split not in meta["splits"]:
+            raise UserError(f"split must be train or val, or one that {META} lists, not {split!r}")
+        return _open_listed(folder, listed, split, meta)
     # If meta.json lists val shards that are missing, that is an error below and not another split.
     has_val = bool(files["val"]) or bool(meta and meta["splits"].get("val"))
     source = split if has_val else "train"
@@ -141,6 +143,18 @@ def open_tokens(path: str | Path, split: str, *, val_fraction: float = 0.1) -> T
             "tokens: choose another fraction"
         )
     return tokens
+
+
+def _open_listed(
+    folder: Path, listed: DataFolder, split: str, meta: Mapping[str, Any]
+) -> TokenArray:
+    """Returns the tokens of a split whose files are those that meta.json lists."""
+    names = [shard["file"] for shard in meta["splits"][split]["shards"]]
+    if missing := sorted({*names} - {*listed.names}):
+        raise UserError(f"{folder / missing[0]} is missing: prepare the data again")
+    shards = listed.open_shards(names)
+    _check_against_meta(folder, split, shards, meta)
+    return TokenArray(shards)
 
 
 def check_vocab(tokens: TokenArray, vocab_size: int) -> None:

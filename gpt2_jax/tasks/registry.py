@@ -19,6 +19,7 @@ TASKS = {
     "translation_zero_shot": "translation:ZeroShotTranslation",
     "summarization": "summarization:Summarization",
     "summarization_zero_shot": "summarization:ZeroShotSummarization",
+    "music": "music.task:Music",
 }
 """`module:class` in this package of each task; nothing is imported before a task is made."""
 

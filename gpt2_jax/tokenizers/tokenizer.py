@@ -15,6 +15,7 @@ from gpt2_jax.tokenizers.bpe import BPETokenizer, GPT2Tokenizer
 from gpt2_jax.tokenizers.byte import ByteTokenizer
 from gpt2_jax.tokenizers.char import CharTokenizer
 from gpt2_jax.tokenizers.ids import IdsTokenizer
+from gpt2_jax.tokenizers.words import WordsTokenizer
 
 __all__ = [
     "FIXED_CHOICES",
@@ -37,13 +38,14 @@ class _Kind(NamedTuple):
     """Makes a tokenizer for the characters of a corpus."""
 
 
-# A kind with neither `make` nor `from_characters` only ever comes with a model.
+# A kind with neither `make` nor `from_characters` only ever comes with a model or with data.
 _KINDS: dict[str, _Kind] = {
     "gpt2": _Kind(GPT2Tokenizer.from_dict, make=GPT2Tokenizer),
     "byte": _Kind(ByteTokenizer.from_dict, make=ByteTokenizer),
     "char": _Kind(CharTokenizer.from_dict, from_characters=CharTokenizer),
     "bpe": _Kind(BPETokenizer.from_dict),
     "ids": _Kind(IdsTokenizer.from_dict),
+    "words": _Kind(WordsTokenizer.from_dict),
 }
 PREPARE_CHOICES = tuple(
     name for name, kind in _KINDS.items() if kind.make is not None or kind.from_characters

@@ -109,7 +109,8 @@ async function learn() {
 
 async function begin() {
   await learn();
-  if (!app.state.text && !app.state.tokens) app.state.text = app.t("example");
+  const example = app.model()?.tokenizer === "words" ? "example.music" : "example";
+  if (!app.state.text && !app.state.tokens) app.state.text = app.t(example);
   await app.start();
   if (app.expected && app.run && app.expected !== app.run.fingerprint) {
     app.notice = app.t("notice.fingerprint");

@@ -87,6 +87,7 @@ export function header(root, app) {
     theme.textContent = isDark() ? "☀" : "☾";
     theme.setAttribute("aria-label", app.t(isDark() ? "theme.light" : "theme.dark"));
     for (const button of opens) button.hidden = Boolean(app.lesson);
+    opens.at(-1).hidden ||= app.model()?.tokenizer !== "words";
     root.classList.toggle("is-busy", app.busy);
     notice.textContent = [app.notice, !app.run && app.error, app.lesson && held(app.lesson)]
       .filter(Boolean)

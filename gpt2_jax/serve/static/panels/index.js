@@ -6,6 +6,7 @@ export const buttons = {
   interventions: () => import("./interventions.js"),
   engine: () => import("./engine.js"),
   export: () => import("./export.js"),
+  music: () => import("./music.js"),
 };
 
 // All of them; `number` is opened by the cells.
