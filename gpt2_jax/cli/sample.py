@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where the results of --prompts go, in order: each line with its samples. If there is "
         "such a file, the same command goes on behind its last whole line. FILE.settings.json says "
-        "what they were made with, and a start with anything else is refused; or the MIDI file that "
-        "--prompt_midi writes",
+        "what they were made with, and a start with anything else is refused. With --prompt_midi: "
+        "the MIDI file to write",
     )
     sample_music.add_arguments(parser)
     parser.add_argument(
