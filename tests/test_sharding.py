@@ -149,6 +149,7 @@ def test_a_table_of_distances_is_trained_the_same_on_eight_devices():
     assert eight.params["h"]["attn"]["relative"].addressable_shards[0].data.size * 4 == before.size
 
 
+@pytest.mark.slow
 def test_dropout_draws_the_same_masks_on_one_device_and_on_eight():
     config = dataclasses.replace(_CONFIG.model, dropout=0.5)
     tokens = np.zeros((8, T), np.int32)

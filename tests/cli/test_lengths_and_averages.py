@@ -113,6 +113,7 @@ def test_a_text_is_scored_in_windows_of_the_length(
     assert longer["token_perplexity"] == pytest.approx(np.exp(nats / len(text)), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_sample_goes_beyond_the_context_and_takes_the_average(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

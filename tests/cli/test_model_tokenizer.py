@@ -97,7 +97,10 @@ def test_data_of_one_bpe_is_not_taken_for_that_of_another(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gtp2", "--tokenizer must be gpt2, byte, char or a model, not 'gtp2': there is no such"),
+        (
+            "gtp2",
+            "--tokenizer must be gpt2, byte, char, bpe:N or a model, not 'gtp2': there is no such",
+        ),
         ("", "or a model, not ''"),
         ("bpe", "or a model, not 'bpe'"),
         ("no/such", "--tokenizer: no model at no/such"),

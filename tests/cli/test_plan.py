@@ -20,6 +20,7 @@ def same_environment(monkeypatch):
     monkeypatch.setattr(cli_plan, "_use_no_devices", lambda: None)
 
 
+@pytest.mark.slow
 def test_a_plan_needs_no_platform_that_the_environment_names():
     words = [*_SMALL, *_H100]
     code = f"from gpt2_jax.cli.main import main; raise SystemExit(main({words!r}))"

@@ -132,6 +132,7 @@ plain = st.recursive(
 )
 
 
+@pytest.mark.slow
 @FUZZ
 @given(data=st.data())
 def test_several_values_of_meta_json_may_be_anything(prepared, data):

@@ -67,6 +67,7 @@ def loss_by_hand(position, length, count):
     return -logprobs[np.arange(count), _TOKENS[1 : count + 1]].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "position",
     ["relative", *(pytest.param(p, marks=pytest.mark.slow) for p in ("rotary", "alibi", "none"))],

@@ -43,6 +43,7 @@ def _answers(name, inputs, parts=None):
     return task, {part: measured.run(part, case.count) for part in parts}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
@@ -61,6 +62,7 @@ def test_training_learns_and_times_its_parts(name, parts, inputs):
     assert not answers["optimizer"]["losses"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parts"),
     [

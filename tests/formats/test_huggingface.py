@@ -51,7 +51,9 @@ def test_logits_are_those_of_transformers(name: str) -> None:
     assert error < 2e-6  # measured: at most 7e-7
 
 
-@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize(
+    "name", ["plain", *(pytest.param(x, marks=pytest.mark.slow) for x in _NAMES if x != "plain")]
+)
 def test_greedy_tokens_of_a_ragged_batch_are_those_of_transformers(name: str) -> None:
     config, params = read_model(FIXTURES / name)
     expected = np.load(FIXTURES / f"{name}.npz")

@@ -117,6 +117,7 @@ def _logits_and_losses(model: GPT2, params, ids):
     return logits, jnp.stack([*losses, trained])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -226,6 +226,7 @@ def test_residuals_of_early_layers_begin_as_gpt2_and_mix_by_their_formulas(tiny,
     np.testing.assert_array_equal(hidden(mixed, loud), hidden(mixed, params))
 
 
+@pytest.mark.slow
 def test_attention_scale_replaces_that_of_the_head_width(tiny, noisy_params, tokens):
     params, ids = noisy_params(tiny(num_layers=1)), tokens(tiny())
     hidden = {

@@ -117,6 +117,7 @@ def test_slices_of_any_size_joined_are_the_whole(tmp_path_factory, kind, texts, 
         assert documents(1 << 30) == [tokenizer.encode(text) for text in expected if text]
 
 
+@pytest.mark.slow
 def test_shards_do_not_depend_on_the_format_or_the_work_items(tmp_path):
     summaries, shards = [], []
     for i, (kind, item_bytes) in enumerate([(KINDS[0], 1 << 24), *((k, 500) for k in KINDS)]):

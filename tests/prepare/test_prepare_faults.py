@@ -123,6 +123,7 @@ def test_workers_do_not_outlive_a_killed_run(place):
     raise AssertionError("workers are still running 10 seconds after the run was killed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "word"),
     [

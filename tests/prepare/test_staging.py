@@ -59,6 +59,7 @@ def test_a_second_process_is_refused_and_removes_nothing(out):
         assert staging.encoded.is_dir() and staging.shards.is_dir()
 
 
+@pytest.mark.slow
 def test_processes_that_come_and_go_are_never_in_the_folder_together(tmp_path, out):
     code = """
 import sys

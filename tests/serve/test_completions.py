@@ -281,6 +281,7 @@ def test_an_answer_is_that_of_the_model_without_a_server_at_equal_slots(client: 
     assert [c["text"] for c in answer["choices"]] == [s.text for each in many for s in each]
 
 
+@pytest.mark.slow
 def test_a_model_of_ids_refuses_stop_strings_and_takes_stop_ids() -> None:
     """As `sample --stop` does: " 5" would also end a text at 57."""
     with serving(tiny_model(IdsTokenizer(64, "none was found"))) as client:

@@ -129,6 +129,7 @@ def test_processes_that_do_not_come_are_named(house):
 _STALE = Order("killed", 3, START, ("--config.train.seed=5",), beat=7)
 
 
+@pytest.mark.slow
 def test_what_a_killed_leader_has_left_is_not_obeyed(house):
     house.run(house.stages(seeds(1)))  # makes the folder
     (house.folder / "other.py").write_text(_OTHER)

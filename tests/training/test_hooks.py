@@ -135,6 +135,7 @@ def test_histograms_are_of_every_parameter():
     assert all(isinstance(array, np.ndarray) for array in arrays.values())
 
 
+@pytest.mark.slow
 def test_a_run_can_save_by_the_clock(tmp_path, monkeypatch):
     now = [0.0]
     make_saver = trainer.Saver

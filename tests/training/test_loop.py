@@ -130,6 +130,7 @@ def test_an_exception_of_a_hook_ends_the_run_and_the_save_in_progress_is_committ
     assert steps_with(tmp_path, "loss") == [1, 3, 6, 9, 12]
 
 
+@pytest.mark.slow
 def test_a_validation_missed_by_a_stop_is_made_up_for(tmp_path, stop_when):
     config, recorder = make_config(), Recorder()
     # Asked after every step and once in a validation: after steps 1 to 4, then in that of step 4

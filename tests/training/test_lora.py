@@ -92,6 +92,7 @@ def test_only_adapters_move_and_a_resumed_run_is_the_same_to_the_bit(home):
     assert not np.array_equal(*kernels)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_adapters_their_state_and_the_name_of_the_base(home):
     folder, _ = home
     step = folder / "whole" / "checkpoints" / "6"
@@ -228,6 +229,7 @@ def test_adapters_need_a_model_once_the_run_starts():
         resolve_model(make_config(**LORA, **SHORT))
 
 
+@pytest.mark.slow
 def test_a_shorter_context_is_cut_and_a_longer_one_refused(home):
     folder, _ = home
     short = configured(folder / "base", model__context_length=8, train__init_resize=True)

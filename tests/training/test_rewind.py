@@ -58,6 +58,7 @@ def test_the_refusal_gives_the_rates_and_the_choices():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "total"), [(12, 13), (6, 13), (6, 200_000)])
 def test_the_rates_that_differ_are_written_with_digits_that_differ(step, total):
     def config(total_steps):

@@ -141,6 +141,7 @@ def test_a_note_of_a_save_makes_missing_checkpoints_an_error(tmp_path):
         check_none_lost(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_save_holds_its_own_step_although_training_continues_meanwhile(tmp_path, monkeypatch):
     config = make_config(checkpoint__every=4, log__every=1)
     write, steps_at_write, copies = serialization.async_serialize_from_host, [], []

@@ -50,6 +50,7 @@ def streams(config: Config) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["data", *(pytest.param(x, marks=pytest.mark.slow) for x in ("init", "dropout"))]
 )

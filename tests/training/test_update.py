@@ -93,6 +93,7 @@ def test_an_epsilon_of_zero_is_refused():
         config(epsilon=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"compute": {"plain": True}}, {"optimizer": {"name": "lion"}}])
 def test_plain_adamw_and_other_optimizers_are_left_to_optax(changes):
     config = from_dict(changes)

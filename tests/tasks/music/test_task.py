@@ -77,6 +77,7 @@ def test_nats_are_those_of_each_piece_alone(data, run):
         np.testing.assert_allclose(per_token.values[i], [expected, len(piece) + 1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_evaluation_scores_and_continues(data, run, tmp_path):
     task = Music()
     task.decoding = dataclasses.replace(task.decoding, max_new_tokens=24)

@@ -74,7 +74,7 @@ export function mount(root, app) {
     };
   };
   const sliders = {
-    temperature: slider("temperature", { min: 0, max: 3, step: 0.01 }),
+    temperature: slider("temperature", { min: 0, max: 2, step: 0.01 }),
     top_k: slider("top_k", { min: 0, step: 1 }),
     top_p: slider("top_p", { min: 0, max: 1, step: 0.01 }),
   };
