@@ -6,11 +6,9 @@ the settings alone, and a run that is killed leaves what the next one resumes fr
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import itertools
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +19,7 @@ import numpy as np
 
 from gpt2_jax.config.fields import Fields
 from gpt2_jax.data.examples import FORMAT, check_index_sums, held_out, only_one
-from gpt2_jax.data.meta import check_sha256, write_meta
+from gpt2_jax.data.meta import check_sha256
 from gpt2_jax.data.shard_file import MAX_VOCAB_SIZE
 from gpt2_jax.errors import UserError
 from gpt2_jax.files.atomic import write_file
@@ -38,8 +36,8 @@ from gpt2_jax.prepare.example_lines import (
 from gpt2_jax.prepare.prepare import check_free, put_in_place, summarized
 from gpt2_jax.prepare.staging import Staging, open_staging
 from gpt2_jax.prepare.stream import TokenStream
-from gpt2_jax.prepare.tasks import encode_all, explained, in_order, joined_sha256
-from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, grouped_slices, item_key
+from gpt2_jax.prepare.tasks import encode_stream, explained, in_order, joined_sha256
+from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, grouped_slices
 from gpt2_jax.tokenizers.tokenizer import FIXED_CHOICES, Tokenizer, make_tokenizer
 
 TOKENS_PER_SHARD = 100_000_000
@@ -202,11 +200,7 @@ def _make(
         if check_free(out) is not None:  # another run was faster
             raise UserError(f"{place} was prepared by another process meanwhile: choose another")
         everything = list(itertools.chain(*items.values()))
-        described = json.dumps(tokenizer.to_dict())
-        keys = [item_key(item, described) for item in everything]
-        task = functools.partial(encode_examples, tokenizer=described, folder=str(staging.encoded))
-        totals = encode_all(task, everything, keys, staging, engine, log)
-        stream = TokenStream(keys, totals, staging.encoded)
+        totals, stream = encode_stream(everything, encode_examples, tokenizer, staging, engine, log)
         index, files = _joined_index(stream)
         count = sum(each.documents for each in totals[: len(items["train"])])
         bounds = _bounds(count, len(index), name, settings["val_fraction"], "val" in items)
@@ -231,8 +225,7 @@ def _make(
                 **settings,
             },
         }
-        write_meta(staging.shards, meta)
-        put_in_place(staging, out)
+        put_in_place(staging, meta, out)
     return meta
 
 

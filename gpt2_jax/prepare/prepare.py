@@ -25,9 +25,8 @@ from gpt2_jax.prepare.bpe import is_trained_name, train_named, vocabulary_size
 from gpt2_jax.prepare.corpora import Corpus, documents_corpus
 from gpt2_jax.prepare.engines import Engine, open_engine
 from gpt2_jax.prepare.staging import Staging, open_staging
-from gpt2_jax.prepare.stream import TokenStream
-from gpt2_jax.prepare.tasks import encode_all, explained, in_order, joined_sha256
-from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, Document, WorkItem, item_key
+from gpt2_jax.prepare.tasks import encode_stream, explained, in_order, joined_sha256
+from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, Document, WorkItem
 from gpt2_jax.tokenizers.tokenizer import Tokenizer, make_tokenizer, needs_characters
 
 # The name in meta.json, by which data that was prepared earlier is recognized.
@@ -82,8 +81,9 @@ def prepare(
     out = local_path(out, "--out")
     if not 0 <= val_fraction < 1:
         raise UserError(f"val_fraction must be at least 0 and below 1, not {val_fraction:g}")
-    if isinstance(tokenizer, str) and is_trained_name(tokenizer):
-        vocabulary_size(tokenizer)  # refused before anything is read
+    trained = tokenizer if isinstance(tokenizer, str) and is_trained_name(tokenizer) else None
+    if trained is not None:
+        vocabulary_size(trained)  # refused before anything is read
     if tokens_per_shard < 1:
         raise UserError(f"tokens_per_shard must be at least 1, not {tokens_per_shard}")
     corpus = documents if isinstance(documents, Corpus) else documents_corpus(documents)
@@ -92,8 +92,8 @@ def prepare(
         "tokens_per_shard": tokens_per_shard,
         "corpus": corpus.name,
     }
-    if isinstance(tokenizer, str) and is_trained_name(tokenizer):
-        settings[_TRAINED_KEY] = tokenizer
+    if trained is not None:
+        settings[_TRAINED_KEY] = trained
     meta = check_free(out)
     already_prepared = meta is not None
     if not already_prepared:
@@ -194,17 +194,11 @@ def _make(
                 f"--out {out} was prepared by another process meanwhile: choose another --out"
             )
         tokenizer = tokenizer_for(chosen, items, engine)
-        described = json.dumps(tokenizer.to_dict())
-        keys = [item_key(item, described) for item in items]
-        task = functools.partial(
-            encode.encode_item, tokenizer=described, folder=str(staging.encoded)
-        )
-        totals = encode_all(task, items, keys, staging, engine, log)
+        totals, stream = encode_stream(items, encode.encode_item, tokenizer, staging, engine, log)
         skipped = sum(each.skipped for each in totals)
         if not any(each.tokens for each in totals):
             invalid = f"; all of its {skipped:,} rows were invalid" if skipped else ""
             raise UserError(f"{_NO_TEXT}{invalid}")
-        stream = TokenStream(keys, totals, staging.encoded)
         meta = {
             "tokenizer": tokenizer.to_dict(),
             "vocab_size": tokenizer.vocab_size,
@@ -221,18 +215,18 @@ def _make(
                 **({_SKIPPED_KEY: skipped} if any(each.skip_invalid for each in items) else {}),
             },
         }
-        write_meta(staging.shards, meta)
-        put_in_place(staging, out)
+        put_in_place(staging, meta, out)
     return meta
 
 
-def put_in_place(staging: Staging, out: Path) -> None:
-    """Makes the finished shards the folder `out`, in one step.
+def put_in_place(staging: Staging, meta: Mapping[str, Any], out: Path) -> None:
+    """Makes the finished shards, with their meta.json, the folder `out`, in one step.
 
     Raises:
       UserError: if no folder can be moved there.
       OSError: if it cannot be written.
     """
+    write_meta(staging.shards, meta)
     os.replace(staging.shards, replaceable_folder(out, "--out"))
 
 

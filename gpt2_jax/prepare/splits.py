@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt2_jax.data.meta import check_sha256, write_meta
+from gpt2_jax.data.meta import check_sha256
 from gpt2_jax.errors import UserError
 from gpt2_jax.files.paths import local_path, replaceable_folder
 from gpt2_jax.prepare import encode
 from gpt2_jax.prepare.engines import Engine, open_engine
 from gpt2_jax.prepare.prepare import check_free, put_in_place, summarized
 from gpt2_jax.prepare.staging import open_staging
-from gpt2_jax.prepare.stream import TokenStream
-from gpt2_jax.prepare.tasks import encode_all, explained, joined_sha256
-from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, Document, documents_items, item_key
+from gpt2_jax.prepare.tasks import encode_stream, explained, joined_sha256
+from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, Document, documents_items
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 _TOKENS_PER_SHARD = 100_000_000
@@ -84,7 +82,6 @@ def _make(
     log: Callable[[str], None],
 ) -> dict[str, Any]:
     """Encodes the items, puts the shards in place and returns their meta."""
-    described = json.dumps(tokenizer.to_dict())
     everything = [item for group in items.values() for item in group]
     with (
         explained(f"--out {out}", "choose another --out", ""),
@@ -94,12 +91,9 @@ def _make(
             raise UserError(
                 f"--out {out} was prepared by another process meanwhile: choose another --out"
             )
-        keys = [item_key(item, described) for item in everything]
-        task = functools.partial(
-            encode.encode_item, tokenizer=described, folder=str(staging.encoded)
+        totals, stream = encode_stream(
+            everything, encode.encode_item, tokenizer, staging, engine, log
         )
-        totals = encode_all(task, everything, keys, staging, engine, log)
-        stream = TokenStream(keys, totals, staging.encoded)
         bounds, first, start = {}, 0, 0
         for split, group in items.items():
             stop = start + sum(each.tokens for each in totals[first : first + len(group)])
@@ -112,6 +106,5 @@ def _make(
             "splits": stream.write(staging.shards, engine, bounds, lengths, _TOKENS_PER_SHARD),
             "source": dict(source),
         }
-        write_meta(staging.shards, meta)
-        put_in_place(staging, out)
+        put_in_place(staging, meta, out)
     return meta

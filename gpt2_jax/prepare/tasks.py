@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpt2_jax.errors import StorageError, Terminated, UserError
 from gpt2_jax.files.disk_full import is_disk_full
 from gpt2_jax.prepare.encode import ItemTotals, read_totals
 from gpt2_jax.prepare.engines import Engine
 from gpt2_jax.prepare.staging import Staging
+from gpt2_jax.prepare.stream import TokenStream
+from gpt2_jax.prepare.work_items import item_key
+from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 _LOG_SECONDS = 5.0
 
 T = TypeVar("T")
+
+
+def encode_stream(
+    items: Sequence[Any],
+    encode_item: Callable[..., ItemTotals],
+    tokenizer: Tokenizer,
+    staging: Staging,
+    engine: Engine,
+    log: Callable[[str], None],
+) -> tuple[list[ItemTotals], TokenStream]:
+    """Encodes the items that are not yet; returns the totals and the tokens of all, in order.
+
+    Args:
+      items: all items.
+      encode_item: encodes an item into a folder, as `encode.encode_item` does.
+      tokenizer: encodes them.
+      staging, engine, log: see `encode_all`.
+    """
+    described = json.dumps(tokenizer.to_dict())
+    keys = [item_key(item, described) for item in items]
+    task = functools.partial(encode_item, tokenizer=described, folder=str(staging.encoded))
+    totals = encode_all(task, items, keys, staging, engine, log)
+    return totals, TokenStream(keys, totals, staging.encoded)
 
 
 def encode_all(

@@ -91,13 +91,8 @@ def test_batches_give_what_single_forwards_give(params, tokens_per_batch):
     assert seen == {True, False} or len(requests) < 25
 
 
-_slow = pytest.mark.slow
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "axes", [(2, 2, 2), pytest.param((8, 1, 1), marks=_slow), pytest.param((1, 4, 2), marks=_slow)]
-)
+@pytest.mark.parametrize("axes", [(2, 2, 2), (8, 1, 1), (1, 4, 2)])
 def test_a_model_that_is_cut_over_a_mesh_scores_the_same(axes):
     config = tiny_config(context_length=_LENGTH + 1)  # which the mesh divides
     params, mesh = noisy_params(config), make_mesh(MeshConfig(*axes))

@@ -23,8 +23,8 @@ from tests.inference.tiny import noisy_params, tiny_config
 _CONFIG = tiny_config(num_layers=1, scan_unroll=1)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 2), pytest.param((2, 2, 2), marks=pytest.mark.slow)])
 @pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(1, 1, 2), (2, 2, 2)])
 def test_tokens_on_a_mesh_are_those_of_one_device(sizes: tuple[int, int, int]) -> None:
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
     model = build_decoder(_CONFIG.model, _CONFIG.compute)

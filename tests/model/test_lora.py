@@ -118,14 +118,7 @@ def test_decoding_with_a_cache_equals_a_pass_without():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "axes",
-    [
-        pytest.param((1, 8, 1), marks=pytest.mark.slow),
-        (2, 2, 2),
-        pytest.param((1, 2, 4), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("axes", [(1, 8, 1), (2, 2, 2), (1, 2, 4)])
 def test_eight_devices_give_the_logits_and_gradients_of_one(axes):
     params = noisy(MODEL)
     model = build_model(MODEL, COMPUTE)

@@ -120,15 +120,9 @@ def _logits_and_losses(model: GPT2, params, ids):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        pytest.param(
-            {"tie_embeddings": False, "position": "rotary", "norm_position": "post"},
-            marks=pytest.mark.slow,
-        ),
-    ],
+    [{}, {"tie_embeddings": False, "position": "rotary", "norm_position": "post"}],
 )
-@pytest.mark.parametrize("plain", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("plain", [False, True])
 def test_logits_and_every_loss_are_those_of_scaled_tables(
     tiny, noisy_params, tokens, changes, plain
 ):

@@ -126,10 +126,7 @@ def test_workers_do_not_outlive_a_killed_run(place):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "word"),
-    [
-        (signal.SIGINT, "interrupted"),
-        pytest.param(signal.SIGTERM, "terminated", marks=pytest.mark.slow),
-    ],
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")],
 )
 def test_a_signal_to_all_is_one_line_and_the_same_command_resumes(place, number, word):
     name = f"stopped-{number}"

@@ -27,11 +27,8 @@ def test_the_average_is_that_of_numpy_and_rejected_updates_leave_it(decay):
         np.testing.assert_allclose(average["a"], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["lion", *(pytest.param(x, marks=pytest.mark.slow) for x in ("adamw", "muon", "adafactor"))],
-)
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["lion", "adamw", "muon", "adafactor"])
 def test_a_run_resumes_to_the_bit_with_its_average_and_validates_both(tmp_path, name):
     config = make_config(
         optimizer__name=name,
