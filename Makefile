@@ -7,7 +7,8 @@ CORPUS := runs/data/python-stdlib
 # One pytest worker a core, but not more than pay: each has XLA's threads beside it.
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
-PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
+# worksteal leaves the tests of a file, which share fixtures and programs, with one worker.
+PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS) --dist worksteal
 # Slurm's daemons want to be root.
 as_root = $(if $(filter 0,$(shell id -u)),,sudo)
 

@@ -139,6 +139,7 @@ _EVALUATE = dict.fromkeys(
 )
 
 
+@pytest.mark.slow
 @_each_argument(100, **_EVALUATE)
 def test_evaluate(
     folder: Path, argument: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -139,6 +139,7 @@ def _as_curl_sends_it(server: Client, words: list[str]) -> Any:
     return reply.json
 
 
+@pytest.mark.slow
 def test_the_curl_commands_run(server: Client) -> None:
     commands = _curl_commands()
     assert len(commands) == 3

@@ -77,6 +77,7 @@ def test_half_a_run_restored_in_a_new_process_equals_the_whole_to_the_bit(lab, w
     assert len(evaluations) == 2 and evaluations[0] == evaluations[1]
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_by_a_signal_saves_and_resumes_to_the_same_end(lab, whole):
     workdir = lab / "signal"
     process = start(lab, workdir)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 PARAMS, REST, META = "params", "rest", "meta"
@@ -41,3 +42,14 @@ def without_warnings() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+# Of an array that several devices hold, each writes a part. One below this size, in bytes, is
+# written whole, because each part of another shape is a program to compile and a dispatch.
+_MIN_PART = 2**20
+with without_warnings():  # about the handler that this replaces
+    ocp.type_handlers.register_type_handler(
+        jax.Array,
+        ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_MIN_PART),
+        override=True,
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from gpt2_jax.config.arguments import LARGEST_SEED
@@ -280,12 +280,17 @@ class Config:
         return self.train.batch_size * self.model.context_length
 
 
-def knobs() -> Iterator[Knob]:
-    """Yields every knob of `Config` in order, keyed `section.name`."""
+@functools.cache
+def knobs() -> tuple[Knob, ...]:
+    """Returns every knob of `Config` in order, keyed `section.name`."""
+    found = []
     for section in dataclasses.fields(Config):
         section_type = type(getattr(Config(), section.name))
         hints = typing.get_type_hints(section_type)
         for field in dataclasses.fields(section_type):
             hint = hints[field.name]
             kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
-            yield Knob(f"{section.name}.{field.name}", kind, field.default, **field.metadata)
+            found.append(
+                Knob(f"{section.name}.{field.name}", kind, field.default, **field.metadata)
+            )
+    return tuple(found)

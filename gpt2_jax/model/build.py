@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -47,11 +48,16 @@ def boxed_params(model: ModelConfig, key: jax.Array) -> Any:
     return build_decoder(model, ComputeConfig(), scanned=True).init(key, tokens)["params"]
 
 
+@functools.cache
+def boxed_shapes(model: ModelConfig) -> Any:
+    """Returns the parameters as `boxed_params` does, with ShapeDtypeStructs in the boxes."""
+    return jax.eval_shape(lambda key: boxed_params(model, key), jax.random.key(0))
+
+
 def abstract_params(model: ModelConfig) -> Any:
     """Returns the scanned parameters as ShapeDtypeStructs, whole on the first local device."""
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    boxed = jax.eval_shape(lambda key: boxed_params(model, key), jax.random.key(0))
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        nn.unbox(boxed),
+        nn.unbox(boxed_shapes(model)),
     )

@@ -16,7 +16,7 @@ import jax
 from gpt2_jax.config import Config
 from gpt2_jax.config.lora import parse_freeze
 from gpt2_jax.errors import UserError
-from gpt2_jax.model.build import boxed_params
+from gpt2_jax.model.build import boxed_shapes
 from gpt2_jax.model.flops import num_params
 from gpt2_jax.model.lora import LORA_A, LORA_B
 
@@ -112,7 +112,7 @@ def num_trained_params(config: Config) -> int:
     """
     if not config.model.lora_rank and not parse_freeze(config.optimizer.freeze):
         return num_params(config.model)  # without tracing anything
-    shapes = jax.eval_shape(lambda key: boxed_params(config.model, key), jax.random.key(0))
+    shapes = boxed_shapes(config.model)
     trained = trained_names(config, shapes) or ()
     leaves = zip(names(shapes), jax.tree.leaves(shapes), strict=True)
     sizes = {name: math.prod(leaf.shape) for name, leaf in leaves if name in trained}

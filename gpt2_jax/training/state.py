@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import optax
 from jax.sharding import AbstractMesh, Mesh
 
 from gpt2_jax.config import Config
-from gpt2_jax.model.build import boxed_params
+from gpt2_jax.model.build import boxed_params, boxed_shapes
 from gpt2_jax.model.positions import unused_axes
 from gpt2_jax.model.trainable import joined, names, split, trained_names, trained_params
 from gpt2_jax.parallel import rules as sharding_rules
@@ -70,7 +71,7 @@ def boxed_state(config: Config, optimizer: optax.GradientTransformation) -> Trai
     Raises:
       UserError: for a pattern of `optimizer.rate_multipliers` without effect on this model.
     """
-    state = jax.eval_shape(_initializer(config, optimizer), jax.random.key(0))
+    state = jax.eval_shape(_starter(config, optimizer), boxed_shapes(config.model))
     trained = trained_names(config, state.params)
     check_multipliers(config.optimizer, sorted(trained or names(state.params)))
     return state
@@ -110,9 +111,11 @@ def init_state(
     config: Config, optimizer: optax.GradientTransformation, abstract: TrainState
 ) -> TrainState:
     """Returns a new state from its seed; each array is made sharded, never first as a whole."""
-    init = _initializer(config, optimizer)
+    start = _starter(config, optimizer)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    create = jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)
+    create = jax.jit(
+        lambda key: nn.unbox(start(boxed_params(config.model, key))), out_shardings=shardings
+    )
     return create(jax.random.key(config.train.seeds.init))
 
 
@@ -131,9 +134,12 @@ def bytes_per_device(abstract: Any) -> int:
     )
 
 
-def _initializer(config: Config, optimizer: optax.GradientTransformation) -> Any:
-    def init(key: jax.Array) -> TrainState:
-        params = boxed_params(config.model, key)
+def _starter(
+    config: Config, optimizer: optax.GradientTransformation
+) -> Callable[[Any], TrainState]:
+    """Returns the function that makes a new state of parameters."""
+
+    def start(params: Any) -> TrainState:
         zero = jnp.zeros((), jnp.int32)
         trained = trained_params(config, params)
         opt_state = optimizer.init(trained)
@@ -141,4 +147,4 @@ def _initializer(config: Config, optimizer: optax.GradientTransformation) -> Any
         ema = optax.tree.zeros_like(trained) if config.optimizer.ema_decay else None
         return TrainState(zero, params, opt_state, zero, empty_window(config.train), ema)
 
-    return init
+    return start

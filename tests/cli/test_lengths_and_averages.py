@@ -128,6 +128,7 @@ def test_sample_goes_beyond_the_context_and_takes_the_average(
     assert _document(capsys, *words)["samples"] != averaged
 
 
+@pytest.mark.slow
 def test_convert_writes_the_average(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,6 +105,7 @@ def test_temperature_top_k_and_top_p_reach_the_sampler(
     assert _document(capsys, *words) != greedy
 
 
+@pytest.mark.slow
 def test_min_p_penalties_biases_and_ends_reach_the_sampler(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,6 +130,7 @@ def test_min_p_penalties_biases_and_ends_reach_the_sampler(
     assert tokens("--slots", "1") == drawn
 
 
+@pytest.mark.slow
 def test_slots_decide_how_many_are_generated_at_a_time_and_not_which(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,6 +81,7 @@ def test_what_is_written(detokenizer: Detokenizer, tokens: str, written: str) ->
     assert detokenizer.retokenize(written) == " ".join(tokens.split())
 
 
+@pytest.mark.slow
 def test_hostile_lines_take_linear_time() -> None:
     def seconds(count: int) -> float:
         started = time.perf_counter()

@@ -43,7 +43,7 @@ def test_sampling_keeps_what_it_is_told() -> None:
     wanted = {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3}
     assert options(**wanted, min_p=0.1) == SamplingOptions(temperature=0, **wanted)
     with pytest.raises(UserError, match="top_k must be"):
-        options(do_sample=True, top_k=-1)
+        options(do_sample=True, top_k=-2)
 
 
 @pytest.mark.lm_eval

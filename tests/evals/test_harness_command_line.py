@@ -99,6 +99,7 @@ def test_mistakes_on_the_command_line_are_one_line_and_exit_2(
     assert error.startswith("error: no model at /nowhere/at/all") and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_without_lm_eval_its_extra_is_named_and_nothing_else_breaks() -> None:
     code = """
 import sys

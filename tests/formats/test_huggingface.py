@@ -155,6 +155,7 @@ def test_a_run_of_ours_goes_out_and_comes_back_as_itself(tmp_path: Path) -> None
     assert not np.any(loaded.params["wte"][rows:])
 
 
+@pytest.mark.slow
 def test_a_padded_table_of_gpt2_is_read_as_it_is(tmp_path: Path) -> None:
     """Reads such a table as nanoGPT exports it: GPT-2's vocabulary padded to 50,304 rows."""
     config = dataclasses.replace(tiny_config().model, vocab_size=50304)

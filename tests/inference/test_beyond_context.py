@@ -26,6 +26,7 @@ def small() -> Any:
     return lambda: Engine(decoder, params, ByteTokenizer(), num_slots=3)
 
 
+@pytest.mark.slow
 def test_each_half_window_of_a_sliding_text_is_that_of_a_fresh_prefill(small: Any) -> None:
     engine = small()
     prompt = ids(17, 7)

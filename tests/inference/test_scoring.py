@@ -126,6 +126,7 @@ def test_excluded_tokens_can_not_win(params):
     assert [i for i, one in enumerate(found) if one.allowed.all()] == [best[2]]
 
 
+@pytest.mark.slow
 def test_continuations_of_one_context_are_scored_apart_from_each_other(params):
     scorer = Scorer(params, _CONFIG.model, _CONFIG.compute)
     context, one, other = (1, 2, 3, 4), (5, 6, 7), (250, 251)

@@ -50,6 +50,7 @@ def test_every_axis_of_a_boxed_parameter_has_a_place_in_its_names():
     )] == ["layers"] * 12  # fmt: skip
 
 
+@pytest.mark.slow
 def test_initialization_asks_for_no_fused_kernel(monkeypatch):
     asked = []
 

@@ -128,6 +128,7 @@ def test_a_later_token_changes_no_earlier_logit(tiny, noisy_params, tokens):
     assert (one[9:] != other[9:]).any(-1).all()
 
 
+@pytest.mark.slow
 def test_unrolling_and_remat_change_neither_loss_nor_gradients(tiny, noisy_params, tokens):
     model = tiny()
     params, ids = noisy_params(model), tokens(model)
@@ -138,6 +139,7 @@ def test_unrolling_and_remat_change_neither_loss_nor_gradients(tiny, noisy_param
     assert_trees_close(others, expected, 1e-5)
 
 
+@pytest.mark.slow
 def test_remat_computes_products_again_only_where_it_should(tiny, noisy_params, tokens):
     def products(remat):
         model = tiny(remat=remat, train=True)
@@ -217,6 +219,7 @@ def test_dropout_is_off_unless_training(tiny, noisy_params, tokens):
     assert np.array_equal(logits_of(model, params, ids), logits_of(tiny(), params, ids))
 
 
+@pytest.mark.slow
 def test_layers_rows_and_keys_draw_masks_of_their_own(tiny, noisy_params):
     # Blocks that add nothing but a constant each, dropped: layer l adds mask / (1 - p) * (1, 4)[l]
     # to the residual stream, so each value of it tells which masks let it through.

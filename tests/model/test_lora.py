@@ -102,6 +102,7 @@ def test_w_plus_alpha_over_r_times_a_b():
     np.testing.assert_allclose(merged, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_decoding_with_a_cache_equals_a_pass_without():
     params = noisy(MODEL)
     decoder = build_decoder(MODEL, COMPUTE)
@@ -142,6 +143,7 @@ def dropped_loss(params, compute, config):
     return (model.apply({"params": params}, TOKENS, rngs=rngs)[0] ** 2).mean()
 
 
+@pytest.mark.slow
 def test_dropout_acts_in_training_alone():
     config, params = dataclasses.replace(MODEL, lora_dropout=0.5), noisy(MODEL)
     run = jax.jit(dropped_loss, static_argnums=(1, 2))

@@ -143,6 +143,7 @@ def variant(tiny, noisy_params):
     return properties.make_variant(model, noisy_params(model))
 
 
+@pytest.mark.slow
 def test_it_has_the_properties_of_every_variant(variant):
     properties.assert_counts_are_those_of_the_formula(variant)
     properties.assert_cached_chunks_equal_the_whole(variant)

@@ -196,6 +196,7 @@ def test_qk_norm_ignores_the_size_of_queries_and_keys(tiny, noisy_params, tokens
     assert np.abs(one - other).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_residuals_of_early_layers_begin_as_gpt2_and_mix_by_their_formulas(tiny, tokens):
     plain, mixed = tiny(), tiny(x0_residual=True, value_residual=True)
     ids = tokens(plain)

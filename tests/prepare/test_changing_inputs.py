@@ -45,7 +45,13 @@ def remove(path):
     ("damage", "message"),
     [(cut_off, "changed while"), (rewrite, "changed while"), (remove, "No such file")],
 )
-@pytest.mark.parametrize("kind", [*(f"txt{packed}" for packed in PACKED), *KINDS])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.slow] * kind.endswith((".bz2", ".xz")))
+        for kind in [*(f"txt{packed}" for packed in PACKED), *KINDS]
+    ],
+)
 def test_a_file_that_changes_in_the_middle_of_a_slice_is_refused_as_changed(
     tmp_path, monkeypatch, kind, damage, message
 ):

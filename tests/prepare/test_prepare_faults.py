@@ -190,6 +190,7 @@ def test_two_runs_at_once_do_not_interfere(place):
         assert last_line(errors).startswith("error: --out shared ")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_out_alone(place):
     """The disk is a file system of 2 MiB in memory, enough for some work items but not for all."""
     (place / "small").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import pytest
 
 from gpt2_jax.inference.engine import Engine
 from gpt2_jax.inference.generate import decode_params
@@ -15,6 +16,7 @@ from tests.inference.engine_runs import finish, ids
 from tests.inference.tiny import noisy_params, tiny_config
 
 
+@pytest.mark.slow
 def test_prompts_of_several_chunks_use_programs_that_are_warm() -> None:
     config = tiny_config(context_length=300, num_layers=1, scan_unroll=1)
     decoder = build_decoder(config.model, config.compute)

@@ -66,7 +66,12 @@ def test_a_vocabulary_survives_json(plain: BPETokenizer) -> None:
 
 @pytest.mark.parametrize(
     "tokenizer",
-    [ByteTokenizer(), GPT2Tokenizer(), GPT2Tokenizer(50304), CharTokenizer("\n ab\u00e9\u4e16")],
+    [
+        ByteTokenizer(),
+        GPT2Tokenizer(),
+        pytest.param(GPT2Tokenizer(50304), marks=pytest.mark.slow),
+        CharTokenizer("\n ab\u00e9\u4e16"),
+    ],
     ids=lambda t: f"{t.name}{t.vocab_size}",
 )
 def test_written_files_are_read_back(tokenizer: Any, tmp_path: Path) -> None:

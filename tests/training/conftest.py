@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from gpt2_jax.config import Config
@@ -22,9 +21,9 @@ def _key(config, mesh):
     return (*sections, config.data.isolate_documents, train, mesh)
 
 
-@pytest.fixture(autouse=True)
-def shared_programs(monkeypatch):
-    """Compiles a config's step, and computes its first state, once for all tests."""
+@pytest.fixture(scope="package", autouse=True)
+def shared_programs():
+    """Compiles a config's step, and computes its first state, once for all tests and fixtures."""
     compile_train_step, init_state = loop.compile_train_step, trainer.init_state
 
     def compile_once(config: Config, optimizer, mesh, rules, abstract, *, weighted, segmented):
@@ -46,7 +45,10 @@ def shared_programs(monkeypatch):
         if key not in _initial:
             _initial[key] = init_state(config, optimizer, abstract)
         # A copy, because the first step takes over its memory.
-        return jax.tree.map(jnp.copy, _initial[key])
+        state = _initial[key]
+        return jax.device_put(state, jax.tree.map(lambda x: x.sharding, state), may_alias=False)
 
-    monkeypatch.setattr(loop, "compile_train_step", compile_once)
-    monkeypatch.setattr(trainer, "init_state", init_once)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "compile_train_step", compile_once)
+        patch.setattr(trainer, "init_state", init_once)
+        yield

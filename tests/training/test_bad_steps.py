@@ -120,6 +120,7 @@ class BadFrom:
         return batch._replace(weights=np.full_like(batch.targets, weight, np.float32))
 
 
+@pytest.mark.slow
 def test_numbers_that_stay_bad_end_the_run_and_leave_the_parameters(tmp_path):
     config = make_config(train__max_bad_steps=3, checkpoint__every=1, eval__every=1)
     recorder = Recorder()

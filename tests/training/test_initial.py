@@ -126,6 +126,7 @@ def test_a_table_of_distances_is_resized_in_every_layer(tmp_path: Path, context:
     np.testing.assert_array_equal(table[:, both:], fresh[:, both:])
 
 
+@pytest.mark.slow
 def test_an_untied_head_is_resized_like_the_table(tmp_path: Path) -> None:
     there = tiny_config(tie_embeddings=False)
     run = str(make_run(tmp_path / "run", there))

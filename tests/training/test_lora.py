@@ -59,25 +59,24 @@ def write_base(folder, seed):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with a base, a run trained at once, and one that was stopped and resumed."""
+    """A folder with a base and a run, and what an evaluator of the run saw."""
     folder = tmp_path_factory.mktemp("lora")
     base = make_run(folder / "base", make_config())
-    config, seen = configured(base), {}
-    for name, stops in (("whole", (None,)), ("halves", (3, None))):
-        recorder = Recorder()
-        for stop in stops:
-            Trainer(config, folder / name, prepared(config, [recorder])).run(stop)
-        seen[name] = recorder.seen
-    (folder / "seen").mkdir()
-    return folder, seen
+    recorder = Recorder()
+    config = configured(base)
+    Trainer(config, folder / "whole", prepared(config, [recorder])).run()
+    return folder, recorder.seen
 
 
 @pytest.mark.slow
 def test_only_adapters_move_and_a_resumed_run_is_the_same_to_the_bit(home):
-    _, seen = home
+    folder, seen = home
     base = noisy_params(make_config())
-    last = seen["whole"][-1]
-    jax.tree.map(np.testing.assert_array_equal, last, seen["halves"][-1])
+    last = seen[-1]
+    config, halves = configured(folder / "base"), Recorder()
+    for stop in (3, None):
+        Trainer(config, folder / "halves", prepared(config, [halves])).run(stop)
+    jax.tree.map(np.testing.assert_array_equal, last, halves.seen[-1])
     merged = lora.merge(jax.tree.map(np.zeros_like, last) | {"h": last["h"]}, configured("x").model)
     for name, leaf in zip(names(last), jax.tree.leaves(last), strict=True):
         node = base
@@ -119,7 +118,7 @@ def test_the_state_and_the_counts_are_of_adapters_alone(home):
 def test_the_model_is_read_with_its_base(home):
     folder, seen = home
     model = load(folder / "whole")
-    jax.tree.map(np.testing.assert_array_equal, model.params, seen["whole"][-1])
+    jax.tree.map(np.testing.assert_array_equal, model.params, seen[-1])
     assert model.config.model.lora_rank == 2
     assert model.base and model.base.name == str((folder / "base" / "checkpoints" / "2").resolve())
 
@@ -135,7 +134,7 @@ def test_another_mesh_gives_the_same_within_1e_5(home):
     (folder / "meshed" / "metrics.jsonl").unlink()
     Trainer(config, folder / "meshed", prepared(config, [recorder])).run()
     for one, other in zip(
-        jax.tree.leaves(recorder.seen[-1]), jax.tree.leaves(seen["whole"][-1]), strict=True
+        jax.tree.leaves(recorder.seen[-1]), jax.tree.leaves(seen[-1]), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
@@ -192,7 +191,7 @@ def test_a_run_with_adapters_continues_merged_and_is_no_base(home):
         ),
         noisy_params(make_config()),
     )
-    merged = lora.merge(seen["whole"][-1], configured("x").model)
+    merged = lora.merge(seen[-1], configured("x").model)
     for one, other in zip(
         jax.tree.leaves(read(str(folder / "whole"), shapes)), jax.tree.leaves(merged), strict=True
     ):
