@@ -16,7 +16,7 @@ from gpt2_jax.config import default
 def get_config():
     """Returns the config."""
     c = default()
-    c.model.num_layers = 4
+    c.model.num_layers = 3
     c.model.num_heads = 4
     c.model.d_model = 256
     c.model.context_length = 256
@@ -24,9 +24,9 @@ def get_config():
     # Names and commands are copied from the prompt, which relative distances make easy to learn.
     c.model.position = "rotary"
     c.model.activation = "relu2"
-    c.model.dropout = 0.1
+    c.model.dropout = 0.0
     c.compute.dtype = "float32"
-    c.compute.scan_unroll = 4
+    c.compute.scan_unroll = 3
     c.compute.loss_chunk = 0
     c.data.path = "runs/data/translation"
     c.data.tokenizer = "bpe"
@@ -38,11 +38,11 @@ def get_config():
     c.schedule.warmup_steps = 100
     c.schedule.name = "linear"
     c.train.batch_size = 16
-    c.train.total_steps = 4000
+    c.train.total_steps = 1600
     c.checkpoint.best = "eval/loss"
-    c.checkpoint.every = 400
+    c.checkpoint.every = 200
     c.checkpoint.keep = 1
-    c.eval.every = 400
+    c.eval.every = 200
     c.eval.sample_tokens = 0
     c.log.every = 25
     return c
