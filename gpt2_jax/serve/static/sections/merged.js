@@ -23,8 +23,7 @@ export function mount(root, app) {
   root.append(tools.node, more, drawn);
   const agreed = new Set();
 
-  async function explain(l, head, k, value) {
-    const { t } = at(app);
+  async function explain({ l, t }, head, k, value) {
     const [weights, qkv] = await Promise.all([
       app.get(`row/${l}/${head}/${t}`),
       app.get(`qkv/${l}/${head}`),
@@ -64,7 +63,7 @@ export function mount(root, app) {
     if (epoch !== app.epoch) return;
     const flat = Float32Array.from(z.flatMap((array) => [...row(array, t).data]));
     const rows = z.map((_, i) => app.t("head.name", { head: i }));
-    const onCell = (i, k, value) => explain(l, i, k, value);
+    const onCell = (i, k, value) => explain({ l, t }, i, k, value);
     const tip = (i, k) => `${rows[i]}, z[${k}] = ${flat[i * K + k]}`;
     title.textContent = app.t("merged.heads", { H, K, token: visible(app.tokens()[t]) });
     matrix(heads, flat, [H, K], {

@@ -48,10 +48,9 @@ export function mount(root, app) {
     picture = h("div");
   root.append(tools.node, each, parts, check, title, canvas, map, picture, about);
 
-  // One entry of a head's part, of the bias behind the heads, or of the sum.
-  async function explain(heads, names, i, d, value) {
-    const { l, t } = at(app),
-      H = names.length - 2,
+  // One entry of a head's part, of the bias behind the heads, or of the sum, at the place drawn.
+  async function explain({ l, t }, heads, names, i, d, value) {
+    const H = names.length - 2,
       cell = { address: heads.address, index: [i, d], value };
     if (i > H) {
       cell.formula = "Σ_h (z_h W_O)[d] + b[d]";
@@ -113,7 +112,7 @@ export function mount(root, app) {
       cellHeight: 14,
       label: title.textContent,
       row: chosen,
-      onCell: (i, d, value) => explain(heads, names, i, d, value),
+      onCell: (i, d, value) => explain({ l, t }, heads, names, i, d, value),
     });
     map.textContent = app.t("projection.map", { K, D });
     fill(picture, lowRank(D, K));
