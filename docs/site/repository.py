@@ -51,7 +51,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     here = [file for file in files if file.src_dir == config.docs_dir]
     for file in here:
         files.remove(file)
-    found = [f"docs/{file.src_uri}" for file in here if not file.src_uri.endswith(".py")]
+    found = [f"docs/{file.src_uri}" for file in here if not file.src_uri.endswith((".py", ".pyc"))]
     found += [*STARTS, *(f"{record}/README.md" for record in records(ROOT))]
     added: set[str] = set()
     while found:
