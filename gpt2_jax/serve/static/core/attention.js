@@ -22,11 +22,9 @@ export async function rowOf(app, t = app.query(), l = app.layer(), h = app.head(
   return { address, t, l, h, scores, seen, weights, written, ...softmax(scores, seen) };
 }
 
-// Opens one entry of a query (part 0), a key (1) or a value (2), and what made it.
-export async function explainEntry(app, part, t, k, value) {
-  const l = app.layer(),
-    h = app.head(),
-    { position, qk_norm, scale_attn_by_inverse_layer_idx: scaled } = app.run.config,
+// Opens one entry of a query (part 0), a key (1) or a value (2) of the head drawn, and its source.
+export async function explainEntry(app, { l, h }, part, t, k, value) {
+  const { position, qk_norm, scale_attn_by_inverse_layer_idx: scaled } = app.run.config,
     { norm_position, value_residual } = app.run.config;
   // Rotated, normalized or mixed, it is more than a product.
   const more = part === 2 ? value_residual : position === "rotary" || qk_norm !== "none" || scaled;
@@ -54,12 +52,10 @@ export async function explainEntry(app, part, t, k, value) {
 
 const named = (app, i) => `${visible(app.tokens()[i])} (${i})`;
 
-// Opens the dot product behind one score.
-export async function explainScore(app, s, t = app.query()) {
-  const l = app.layer(),
-    h = app.head(),
-    from = `qkv/${l}/${h}`;
-  const [qkv, { scores, address }] = await Promise.all([app.get(from), rowOf(app, t)]);
+// Opens the dot product behind one score of the query drawn.
+export async function explainScore(app, { l, h, t }, s) {
+  const from = `qkv/${l}/${h}`;
+  const [qkv, { scores, address }] = await Promise.all([app.get(from), rowOf(app, t, l, h)]);
   const q = row(qkv, 0, t).data,
     k = row(qkv, 1, s).data,
     scale = app.run.config.score_scale;
@@ -67,7 +63,7 @@ export async function explainScore(app, s, t = app.query()) {
     address,
     index: [0, s],
     value: scores[s],
-    ...product(app, q, k, scale, scores[s]),
+    ...product(app),
     operands: [
       [app.t("scale"), scale],
       ...bias(app, q, k, scale, scores[s]),
@@ -79,7 +75,7 @@ export async function explainScore(app, s, t = app.query()) {
 
 // Positions that enter the scores (ALiBi and its like) are what the product leaves.
 const biased = (app) =>
-  !["learned", "rotary", "rope", "sinusoidal", "none"].includes(app.run.config.position);
+  !["learned", "rotary", "none"].includes(app.run.config.position);
 const scaled = (q, k, scale) => scale * q.reduce((total, value, i) => total + value * k[i], 0);
 const bias = (app, q, k, scale, score) =>
   biased(app) ? [[app.t("scores.bias"), score - scaled(Float64Array.from(q), k, scale)]] : [];

@@ -157,7 +157,7 @@ export function mount(root, app) {
         cellHeight: 13,
         label: title.textContent,
         row: T - from - 1,
-        onCell: (i, k, value) => explainEntry(app, part, from + i, k, value),
+        onCell: (i, k, value) => explainEntry(app, { l, h: head }, part, from + i, k, value),
       });
     }
   }

@@ -27,7 +27,7 @@ export function mount(root, app) {
   root.append(tools.node, title, list, product, parts, error, sizes, own, check);
   let token = null;
 
-  async function explain(t, value) {
+  async function explain(t, token, value) {
     const { logit_softcap: cap, norm_position, num_layers: L } = app.run.config,
       post = norm_position === "post";
     const [last, output] = await Promise.all([
@@ -117,8 +117,9 @@ export function mount(root, app) {
       best.map(([other]) => other),
     );
     if (epoch !== app.epoch) return;
-    const text = texts[best.findIndex(([other]) => other === token)],
-      value = logits.data[token];
+    const chosen = token,
+      text = texts[best.findIndex(([other]) => other === chosen)],
+      value = logits.data[chosen];
     title.textContent = app.t("logits.best", { token: visible(app.tokens()[t]) });
     fill(
       list,
@@ -139,13 +140,13 @@ export function mount(root, app) {
       product,
       h(
         "button",
-        { onclick: () => explain(t, value) },
+        { onclick: () => explain(t, chosen, value) },
         app.t("logits.product", { text, D: app.run.config.d_model, value: number(value, 6) }),
       ),
     );
     parts.textContent = app.t("logits.parts", { text });
     try {
-      const found = await app.get(`attribution/${t}/${token}`);
+      const found = await app.get(`attribution/${t}/${chosen}`);
       if (epoch !== app.epoch) return;
       error.textContent = "";
       own.hidden = sizes.hidden = check.hidden = false;

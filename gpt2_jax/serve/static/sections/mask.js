@@ -40,8 +40,9 @@ export function mount(root, app) {
     const { epoch } = app,
       T = app.tokens().length,
       whole = isWhole(app),
+      place = { l: app.layer(), h: app.head() },
       { attention_window: window } = app.run.config;
-    const scores = whole ? await app.get(`head/${app.layer()}/${app.head()}`) : null;
+    const scores = whole ? await app.get(`head/${place.l}/${place.h}`) : null;
     if (epoch !== app.epoch) return;
     // A longer text is drawn by its mask alone, in steps.
     const n = whole ? T : 64,
@@ -73,7 +74,7 @@ export function mount(root, app) {
           }),
         onCell: (i, j) =>
           whole && (name === "causal") === !isOff()
-            ? explainScore(app, j, i)
+            ? explainScore(app, { ...place, t: i }, j)
             : app.set({ query: at(i) }),
       });
     });

@@ -75,14 +75,15 @@ export function mount(root, app) {
   let chosen = null;
 
   function explain(l, t, pre, post, n) {
-    const [f, formula] = ACTIVATIONS[app.run.config.activation] ?? [null, app.t("mlp.gated")];
+    const [f, formula] = ACTIVATIONS[app.run.config.activation] ?? [null, app.t("mlp.gated")],
+      factor = factorOf(app, "neurons", [l, n]);
     app.explain({
       address: `mlp/${l}/${t}`,
       index: [1, n],
       value: post[n],
       formula,
       operands: [["u", pre[n], `mlp/${l}/${t}`, [0, n]]],
-      compute: f && ((u) => f(u) * factorOf(app, "neurons", [l, n])),
+      compute: f && ((u) => f(u) * factor),
     });
   }
 

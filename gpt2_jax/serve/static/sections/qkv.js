@@ -5,6 +5,7 @@ import { matrix } from "../core/canvas.js";
 import { controls } from "../core/controls.js";
 import { h } from "../core/dom.js";
 import { row } from "../core/npy.js";
+import { at } from "../core/parts.js";
 import { number, visible } from "../core/text.js";
 
 const MOST = 32;
@@ -30,8 +31,8 @@ export function mount(root, app) {
   async function update() {
     top.update();
     const { epoch } = app,
-      t = app.query();
-    const array = await app.get(`qkv/${app.layer()}/${app.head()}`);
+      { l, h: head, t } = at(app);
+    const array = await app.get(`qkv/${l}/${head}`);
     if (epoch !== app.epoch) return;
     const K = array.shape[2],
       T = app.tokens().length;
@@ -53,7 +54,7 @@ export function mount(root, app) {
         cellHeight: 14,
         width: canvas.parentElement.clientWidth,
         tip: (i, k, value) => `${name}[${k}] ${app.t("of", { token: rows[i] })} ${number(value)}`,
-        onCell: (i, k, value) => explainEntry(app, n, first + i, k, value),
+        onCell: (i, k, value) => explainEntry(app, { l, h: head }, n, first + i, k, value),
       });
     });
     legend.textContent =

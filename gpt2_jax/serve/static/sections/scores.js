@@ -35,8 +35,8 @@ export function mount(root, app) {
     });
   }
 
-  async function whole(key) {
-    const address = `head/${app.layer()}/${app.head()}`,
+  async function whole(line, key) {
+    const address = `head/${line.l}/${line.h}`,
       { epoch } = app;
     const array = await app.get(address);
     if (epoch !== app.epoch) return;
@@ -56,7 +56,7 @@ export function mount(root, app) {
         app.t("scores.tip", { query: names[t], key: names[i], value: number(value) }),
       onCell: (t, i) => {
         app.set({ query: t, key: i });
-        explainScore(app, i, t);
+        explainScore(app, { ...line, t }, i);
       },
     });
     legend.textContent = app.t("scores.legend");
@@ -88,8 +88,8 @@ export function mount(root, app) {
   // The dot product of the chosen query and key, term by term.
   async function terms(line, key) {
     const { epoch } = app,
-      { t } = line,
-      qkv = await app.get(`qkv/${app.layer()}/${app.head()}`);
+      { l, h: head, t } = line,
+      qkv = await app.get(`qkv/${l}/${head}`);
     if (epoch !== app.epoch) return;
     const scale = app.run.config.score_scale;
     const q = row(qkv, 0, t).data,
@@ -105,7 +105,7 @@ export function mount(root, app) {
           cellHeight: 16,
           width: product.clientWidth,
           tip: (_, i, value) => `${name}[${i}] ${number(value)}`,
-          onCell: () => explainScore(app, key),
+          onCell: () => explainScore(app, line, key),
         }),
       );
       return h("div", h("span.small.mono", name), canvas);
@@ -122,7 +122,7 @@ export function mount(root, app) {
         `Σ × ${number(scale)} = `,
         h(
           "button.value.num",
-          { id: "score", "data-focus": "score", onclick: () => explainScore(app, key) },
+          { id: "score", "data-focus": "score", onclick: () => explainScore(app, line, key) },
           number(line.scores[key], 5),
         ),
       ),
@@ -178,7 +178,7 @@ export function mount(root, app) {
     const key = app.state.key === null ? argmax(line.weights) : app.key();
     await Promise.all([
       heads.update(),
-      isWhole(app) ? whole(key) : pooled(),
+      isWhole(app) ? whole(line, key) : pooled(),
       terms(line, key),
       pinned(),
     ]);

@@ -40,7 +40,7 @@ export function mount(root, app) {
           `${visible(app.tokens()[s])} `,
           h("span.quiet", s),
         ),
-        cell(s, "s", number(scores[s], 4), () => explainScore(app, s)),
+        cell(s, "s", number(scores[s], 4), () => explainScore(app, line, s)),
         h("td.num", seen[s] ? number(exp[s], 4) : app.t("softmax.masked")),
         cell(s, "p", percent(weights[s]), () => explainWeight(app, line, s)),
         h(
