@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -71,7 +70,9 @@ def boxed_state(config: Config, optimizer: optax.GradientTransformation) -> Trai
     Raises:
       UserError: for a pattern of `optimizer.rate_multipliers` without effect on this model.
     """
-    state = jax.eval_shape(_starter(config, optimizer), boxed_shapes(config.model))
+    state = jax.eval_shape(
+        lambda params: _new_state(config, optimizer, params), boxed_shapes(config.model)
+    )
     trained = trained_names(config, state.params)
     check_multipliers(config.optimizer, sorted(trained or names(state.params)))
     return state
@@ -111,10 +112,10 @@ def init_state(
     config: Config, optimizer: optax.GradientTransformation, abstract: TrainState
 ) -> TrainState:
     """Returns a new state from its seed; each array is made sharded, never first as a whole."""
-    start = _starter(config, optimizer)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     create = jax.jit(
-        lambda key: nn.unbox(start(boxed_params(config.model, key))), out_shardings=shardings
+        lambda key: nn.unbox(_new_state(config, optimizer, boxed_params(config.model, key))),
+        out_shardings=shardings,
     )
     return create(jax.random.key(config.train.seeds.init))
 
@@ -134,17 +135,11 @@ def bytes_per_device(abstract: Any) -> int:
     )
 
 
-def _starter(
-    config: Config, optimizer: optax.GradientTransformation
-) -> Callable[[Any], TrainState]:
-    """Returns the function that makes a new state of parameters."""
-
-    def start(params: Any) -> TrainState:
-        zero = jnp.zeros((), jnp.int32)
-        trained = trained_params(config, params)
-        opt_state = optimizer.init(trained)
-        # Zeros, because two names for the same parameters could not both be donated to the step.
-        ema = optax.tree.zeros_like(trained) if config.optimizer.ema_decay else None
-        return TrainState(zero, params, opt_state, zero, empty_window(config.train), ema)
-
-    return start
+def _new_state(config: Config, optimizer: optax.GradientTransformation, params: Any) -> TrainState:
+    """Returns the state in which a run with these parameters begins."""
+    zero = jnp.zeros((), jnp.int32)
+    trained = trained_params(config, params)
+    opt_state = optimizer.init(trained)
+    # Zeros, because two names for the same parameters could not both be donated to the step.
+    ema = optax.tree.zeros_like(trained) if config.optimizer.ema_decay else None
+    return TrainState(zero, params, opt_state, zero, empty_window(config.train), ema)

@@ -106,7 +106,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_and_each_set_is_scored(
     shutil.rmtree("digits")
     prepare([Document("digits", "31415 926 " * 300)], "byte", "digits")
     assert _train("whole", "--config.train.total_steps=7") == 2
-    assert "the shards in data.mixture=letters=0.75,digits=0.25" in capsys.readouterr().err
+    assert "the data of data.mixture=letters=0.75,digits=0.25" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

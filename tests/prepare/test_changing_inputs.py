@@ -48,7 +48,7 @@ def remove(path):
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(kind, marks=[pytest.mark.slow] * kind.endswith((".bz2", ".xz")))
+        pytest.param(kind, marks=[pytest.mark.slow] if kind.endswith((".bz2", ".xz")) else [])
         for kind in [*(f"txt{packed}" for packed in PACKED), *KINDS]
     ],
 )

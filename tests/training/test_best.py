@@ -171,7 +171,8 @@ def test_a_record_that_cannot_be_written_is_written_by_the_next_start(tmp_path, 
 
 @pytest.mark.slow
 def test_a_number_that_no_validation_reports_ends_the_run_with_its_state_saved(tmp_path):
-    with pytest.raises(UserError, match=r"no eval/los, but eval/accuracy, eval/loss: set one"):
+    told = r"no eval/los, but eval/accuracy, eval/loss: set one of these; did you mean 'eval/loss'"
+    with pytest.raises(UserError, match=told):
         train(tmp_path, _FALLS_AND_RISES, checkpoint__best="eval/los")
     assert saved(tmp_path) == [2]
     assert train(tmp_path, _FALLS_AND_RISES)["best_step"] == 4

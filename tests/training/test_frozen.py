@@ -42,7 +42,6 @@ def seen(tmp_path_factory):
     return folder, seen_whole_and_halved(config, folder, tokenizer=tokenizer)
 
 
-@pytest.mark.slow
 def test_frozen_parameters_stay_to_the_bit_and_the_others_move(seen):
     folder, (whole, _) = seen
     config = make_config(**FREEZE, **SHORT)
@@ -56,13 +55,11 @@ def test_frozen_parameters_stay_to_the_bit_and_the_others_move(seen):
         np.testing.assert_array_equal(average["wte"], whole[-2]["wte"])
 
 
-@pytest.mark.slow
 def test_a_resumed_run_equals_one_that_was_not_stopped_to_the_bit(seen):
     _, (whole, halves) = seen
     jax.tree.map(np.testing.assert_array_equal, whole[-2:], halves[-2:])
 
 
-@pytest.mark.slow
 def test_gradient_norms_are_those_of_trained_parameters(seen):
     folder, _ = seen
     of_step = {}
@@ -75,7 +72,6 @@ def test_gradient_norms_are_those_of_trained_parameters(seen):
     assert total == pytest.approx(of_step[3]["grad_norm"], rel=1e-5)
 
 
-@pytest.mark.slow
 def test_the_average_is_read_with_frozen_parameters_as_they_are(seen):
     folder, (whole, _) = seen
     read = load(folder / "whole", ema=True).params

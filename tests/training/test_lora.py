@@ -68,15 +68,22 @@ def home(tmp_path_factory):
     return folder, recorder.seen
 
 
+@pytest.fixture(scope="module")
+def halves(home):
+    """What an evaluator saw of a run in `home` that was stopped at step 3 and resumed."""
+    folder, _ = home
+    config, recorder = configured(folder / "base"), Recorder()
+    for stop in (3, None):
+        Trainer(config, folder / "halves", prepared(config, [recorder])).run(stop)
+    return recorder.seen
+
+
 @pytest.mark.slow
-def test_only_adapters_move_and_a_resumed_run_is_the_same_to_the_bit(home):
-    folder, seen = home
+def test_only_adapters_move_and_a_resumed_run_is_the_same_to_the_bit(home, halves):
+    _, seen = home
     base = noisy_params(make_config())
     last = seen[-1]
-    config, halves = configured(folder / "base"), Recorder()
-    for stop in (3, None):
-        Trainer(config, folder / "halves", prepared(config, [halves])).run(stop)
-    jax.tree.map(np.testing.assert_array_equal, last, halves.seen[-1])
+    jax.tree.map(np.testing.assert_array_equal, last, halves[-1])
     merged = lora.merge(jax.tree.map(np.zeros_like, last) | {"h": last["h"]}, configured("x").model)
     for name, leaf in zip(names(last), jax.tree.leaves(last), strict=True):
         node = base
@@ -124,6 +131,7 @@ def test_the_model_is_read_with_its_base(home):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("halves")
 def test_another_mesh_gives_the_same_within_1e_5(home):
     folder, seen = home
     config = configured(folder / "base", mesh__data=2, mesh__fsdp=2, mesh__tensor=2)
