@@ -6,8 +6,8 @@ Command:
   gpt2-jax eval --tasks translation --data DATA --model runs/translation/checkpoints/best
 DATA has train.jsonl, val.jsonl and test.jsonl, with lines {"source": ..., "target": ...}.
 Hardware: 2 CPU cores.
-Time: not measured yet; meant for 45 minutes.
-Expected loss: not measured yet.
+Time: not measured alone yet; meant for 45 minutes.
+Expected loss: 1.33 nats per token.
 """
 
 from gpt2_jax.config import default
