@@ -61,10 +61,11 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Takes the parts; headers about sending the request again are added by its status."""
+        """Takes the parts; headers about caches, and about sending it again, are added."""
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
-        self.headers = dict(headers or {})
+        # A browser may keep 404 and 410 as if they would hold for ever.
+        self.headers = {"cache-control": "no-store", **(headers or {})}
         if status in _RETRIED:
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
         if status in _FINAL:

@@ -49,6 +49,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             max_tokens=INTEGER,
             step=INTEGER,
             steps=list_of(INTEGER),
+            path=STRING,
+            ema=BOOLEAN,
         )
     ),
     "Steps": object_of(model=STRING, step=INTEGER, steps=list_of(INTEGER), loaded=list_of(INTEGER)),

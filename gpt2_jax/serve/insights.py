@@ -85,6 +85,8 @@ class Insights:
             "max_tokens": self.longest(model),
             "step": model.step,
             "steps": sorted(saved_steps(model.path)),
+            "path": str(model.path),
+            "ema": self._models.limits.ema,
         }
 
     @staticmethod

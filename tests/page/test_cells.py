@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpt2_jax.api import LanguageModel
+from gpt2_jax.interpret.interventions import Interventions
 from tests.page.window import Window
 
 pytestmark = pytest.mark.chromium
@@ -78,6 +79,20 @@ def test_500_random_cells_are_computed_again_and_are_the_models(
             count += found
     assert count == 500
     assert views == {"logits", "embedding", "norms", "ln", "qkv", "row", "z", "heads"}
+
+
+def test_the_output_of_a_changed_head_is_computed_with_its_factor(
+    window: Window, python: LanguageModel
+) -> None:
+    window.type(TEXT)
+    window.set(layer=1, head=2, query=6, interventions={"heads": [[1, 2, -2.5]]})
+    inspection = python.inspect(TEXT, Interventions(heads={(1, 2): -2.5}))
+    for section, canvas in (("weighted", "canvas:nth-of-type(2)"), ("merged", "canvas")):
+        window.show(section, canvas)
+        for _ in range(5):
+            cell = _click(window, f"#{section} .body {canvas}", random.Random(0))
+            assert cell["address"].startswith("z/1/")
+            _check(cell, inspection)
 
 
 def _click(window: Window, selector: str, rng: random.Random) -> Any:

@@ -18,7 +18,7 @@ from gpt2_jax.serve.models import Limits
 from gpt2_jax.tokenizers.byte import ByteTokenizer
 from tests.inference.tiny import make_run
 from tests.page.window import Window
-from tests.serve.serving import served_config, serving
+from tests.serve.serving import Client, served_config, serving
 
 pytestmark = pytest.mark.chromium
 TEXT = "it was, and it is"
@@ -97,6 +97,32 @@ def test_the_stream_of_another_text_is_put_in(window: Window, python: LanguageMo
     np.testing.assert_allclose(found, python.inspect(other)["logits"], atol=1e-5)
     window.page.locator("#changes .close").click()
     window.until("!explorer.busy && !explorer.state.interventions.swaps")
+
+
+def test_a_link_brings_the_text_that_a_swap_is_from(
+    window: Window, browser: Any, served: Client
+) -> None:
+    window.type(TEXT)
+    _open(window, "interventions")
+    window.page.locator("#swap-text").fill("another text")
+    window.page.get_by_role("button", name="Put in", exact=True).click()
+    window.until("!explorer.busy && explorer.state.interventions.swaps?.length === 1")
+    link, run = window.page.evaluate("explorer.link()"), window.page.evaluate("explorer.run.run")
+    served.explorer.insights.runs.drop(lambda seen: True)  # as if the server had been restarted
+    with Window.opened(browser, window.port, "#" + link.partition("#")[2]) as other:
+        assert other.page.evaluate("explorer.run.run") == run
+        assert not other.errors
+
+
+def test_what_the_server_let_go_of_is_asked_for_again(window: Window, served: Client) -> None:
+    window.type(TEXT)
+    run = window.page.evaluate("explorer.run.run")
+    served.explorer.insights.runs.drop(lambda seen: True)
+    # What was chosen since is not what is shown.
+    window.page.evaluate("explorer.state.text = 'something else'")
+    window.page.evaluate("explorer.get('norms').then(({ data }) => (window.got = data.length))")
+    assert window.until("window.got") == 5 * len(TEXT)
+    assert window.page.evaluate("explorer.run.run") == run
 
 
 def test_a_neuron_is_switched_off(window: Window, python: LanguageModel) -> None:

@@ -128,6 +128,35 @@ def test_a_link_shows_another_reader_the_same(window: Window, browser: Any) -> N
         assert not other.errors
 
 
+def test_a_link_in_an_open_page_replaces_what_was_there(window: Window) -> None:
+    window.type(TEXT)
+    link = window.page.evaluate("explorer.link()")
+    window.page.locator("#next .word").first.click()
+    window.until(f"!explorer.busy && explorer.run.tokens.length === {len(TEXT) + 1}")
+    window.set(pins=[[0, 1]], query=3, interventions={"heads": [[0, 0, 0]]}, theme="dark")
+    window.page.evaluate("link => (location.hash = link)", "#" + link.partition("#")[2])
+    window.until(f"!explorer.busy && explorer.run.tokens.length === {len(TEXT)}")
+    names = ("pins", "query", "interventions", "tokens", "theme")
+    assert [window.state(name) for name in names] == [[], None, {}, None, "dark"]
+
+
+def test_an_empty_text_is_where_texts_begin_and_travels(window: Window, browser: Any) -> None:
+    window.page.locator("#text").fill("")
+    window.until("!explorer.busy && explorer.run.tokens.length === 1")
+    link = window.page.evaluate("explorer.link()")
+    with Window.opened(browser, window.port, "#" + link.partition("#")[2]) as other:
+        assert other.page.evaluate("explorer.run.run") == window.page.evaluate("explorer.run.run")
+
+
+def test_a_later_key_is_chosen_where_the_mask_is_off(window: Window, python: LanguageModel) -> None:
+    window.type(TEXT)
+    window.set(query=3, key=9, interventions={"unmasked": [0]})
+    score = window.show("scores", "#score")
+    expected = python.inspect(TEXT, Interventions(unmasked=[0]))["row/0/0/3"][0, 9]
+    window.scroll("scores")
+    assert float(score.inner_text()) == pytest.approx(expected, rel=1e-3)
+
+
 def test_a_link_of_other_weights_says_so(window: Window, browser: Any) -> None:
     link = window.page.evaluate("(explorer.run.fingerprint = 'others', explorer.link())")
     with Window.opened(browser, window.port, "#" + link.partition("#")[2]) as other:

@@ -58,10 +58,10 @@ class Window:
         return self.page.evaluate(f"explorer.state.{name}")
 
     def set(self, **fields: Any) -> None:
-        """Changes the state, and waits for what must be computed."""
-        before = self.page.evaluate("explorer.epoch")
+        """Changes the state, and waits for what must be computed, and to be drawn."""
         self.page.evaluate("fields => explorer.set(fields)", fields)
-        self.until(f"explorer.epoch > {before} && !explorer.busy")
+        self.until("!explorer.busy")
+        self.page.evaluate("new Promise((done) => requestAnimationFrame(done))")
 
     def type(self, text: str) -> None:
         """Types a text in place of the old one, and waits for its run."""

@@ -8,7 +8,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,14 +207,16 @@ def serving(
     path: Path | None = None,
     ready: bool = True,
     explored: bool = True,
+    others: Mapping[str, Model] | None = None,
 ) -> Iterator[Client]:
-    """Serves a model under the name tiny, or the run at `path`."""
+    """Serves a model under the name tiny, or the run at `path`, and others by their names."""
     metrics = Metrics()
     if path is not None:
         served = served_lib.load_served("tiny", path, limits, metrics)
     else:
         served = served_lib.served("tiny", model or tiny_model(), limits, metrics)
-    models = Models([served], limits, metrics)
+    more = [served_lib.served(name, each, limits, metrics) for name, each in (others or {}).items()]
+    models = Models([served, *more], limits, metrics)
     urls: list[str] = []
     explorer = Explorer(models, policy) if explored else None
     server = Server(make_app(models, metrics, policy, explorer), models, on_start=urls.append)

@@ -113,6 +113,7 @@ def test_a_run_that_is_gone_can_be_asked_for_again(client: Client, run: dict[str
     kept.drop(lambda seen: seen.id == run["run"])
     reply = client.get(f"/explore/v1/run/{run['run']}/logits.npy")
     assert (reply.status, reply.error["code"]) == (410, "run_gone")
+    assert reply.headers["cache-control"] == "no-store"  # it may be there again
     assert client.explore(text=_TEXT) == run
     np.testing.assert_array_equal(client.array(run["run"], "logits"), logits)
     for path, status in (
@@ -216,6 +217,8 @@ def test_models_and_their_steps_are_listed(client: Client) -> None:
         "max_tokens": CONTEXT,
         "step": 0,
         "steps": [],
+        "path": "/nowhere",
+        "ema": False,
     }
     steps = client.get("/explore/v1/steps?model=tiny").json
     assert steps == {"model": "tiny", "step": 0, "steps": [], "loaded": [0]}

@@ -28,7 +28,8 @@ app.go = (id) => {
 app.open = panels.open;
 app.close = panels.close;
 app.explain = (cell) => {
-  app.explained = cell;
+  const { run, asked } = app; // whatever is typed next
+  app.explained = { ...cell, run, asked, from: app.model(run.model) };
   panels.open("number");
 };
 app.tour = async () => (await guide()).start();
@@ -109,17 +110,20 @@ async function learn() {
 
 async function begin() {
   await learn();
-  const example = app.model()?.tokenizer === "words" ? "example.music" : "example";
-  if (!app.state.text && !app.state.tokens) app.state.text = app.t(example);
+  const given = app.state.text !== null || app.state.tokens;
+  if (!given) Object.assign(app.state, app.example());
   await app.start();
-  if (app.expected && app.run && app.expected !== app.run.fingerprint) {
-    app.notice = app.t("notice.fingerprint");
+  // A model of characters may lack some of the example; every model has a first token.
+  if (!given && !app.run) {
+    Object.assign(app.state, { text: "", tokens: [0] });
+    await app.start();
   }
+  const others = app.expected && app.run && app.expected !== app.run.fingerprint;
+  app.notice = others ? app.t("notice.fingerprint") : "";
   app.changed();
 }
 
 async function open() {
-  if (source.lesson) Object.assign(app.state, source.lesson.state);
   await app.restore(location.hash);
   await learn(); // the question for a key has words
   try {

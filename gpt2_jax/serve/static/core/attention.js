@@ -1,5 +1,6 @@
 // One query of one head: its scores, what it sees, its weights; and what explains each number.
 
+import { factorOf, isSwapped } from "./changes.js";
 import { row } from "./npy.js";
 import { dot, softmax } from "./math.js";
 import { visible } from "./text.js";
@@ -11,7 +12,7 @@ export const isWhole = (app) => app.tokens().length <= MOST_WHOLE;
 // Whether query t sees token s.
 export function sees(app, t, s) {
   const window = app.run.config.attention_window;
-  if (app.state.interventions.unmasked?.includes(app.layer())) return true;
+  if (app.unmasked()) return true;
   return s <= t && (!window || s > t - window);
 }
 
@@ -66,29 +67,50 @@ export async function explainScore(app, { l, h, t }, s) {
     ...product(app),
     operands: [
       [app.t("scale"), scale],
-      ...bias(app, q, k, scale, scores[s]),
+      ...rest(app, q, k, scale, scores[s]),
       [`q ${named(app, t)}`, q, from, [0, t]],
       [`k ${named(app, s)}`, k, from, [1, s]],
     ],
   });
 }
 
-// Positions that enter the scores (ALiBi and its like) are what the product leaves.
-const biased = (app) =>
-  !["learned", "rotary", "none"].includes(app.run.config.position);
-const scaled = (q, k, scale) => scale * q.reduce((total, value, i) => total + value * k[i], 0);
-const bias = (app, q, k, scale, score) =>
-  biased(app) ? [[app.t("scores.bias"), score - scaled(Float64Array.from(q), k, scale)]] : [];
+const scaled = (scale, q, k) => scale * dot(q, k);
+// Positions that enter the scores (ALiBi and its like) are what the product leaves: there is
+// nothing to compute such a score from again.
+const biased = (app) => !["learned", "rotary", "none"].includes(app.run.config.position);
+const rest = (app, q, k, scale, score) =>
+  biased(app) ? [[app.t("scores.bias"), score - scaled(scale, q, k)]] : [];
 const product = (app) =>
   biased(app)
-    ? {
-        formula: app.t("scores.formulabias"),
-        compute: (scale, rest, q, k) => scaled(Float64Array.from(q), k, scale) + rest,
-      }
-    : {
-        formula: app.t("scores.formula"),
-        compute: (scale, q, k) => scaled(Float64Array.from(q), k, scale),
-      };
+    ? { formula: app.t("scores.formulabias") }
+    : { formula: app.t("scores.formula"), compute: scaled };
+
+// Opens one entry of what a head gives: its weights times the values, times what changes it.
+export async function explainOutput(app, { l, h, t }, k, value) {
+  const [line, qkv] = await Promise.all([rowOf(app, t, l, h), app.get(`qkv/${l}/${h}`)]);
+  const V = row(qkv, 2),
+    changes = app.asked.interventions,
+    factor = factorOf(changes, "heads", [l, h]);
+  app.explain({
+    address: `z/${l}/${h}`,
+    index: [t, k],
+    value,
+    formula: app.t("weighted.formula", { factor: factor === 1 ? "" : `${factor} · ` }),
+    ...(!isSwapped(changes, l, h, t) && {
+      operands: [
+        ...(factor === 1 ? [] : [[app.t("weighted.factor"), factor]]),
+        ["α", line.weights, line.address, [2]],
+        [
+          `v[:, ${k}]`,
+          Float32Array.from(line.weights, (_, s) => V.data[s * V.shape[1] + k]),
+          qkv.address,
+          [2, ":", k],
+        ],
+      ],
+      compute: factor === 1 ? dot : scaled,
+    }),
+  });
+}
 
 // Opens the softmax behind one weight; `row` is of `rowOf`.
 export function explainWeight(app, row, s) {

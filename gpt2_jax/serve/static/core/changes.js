@@ -4,9 +4,19 @@
 const same = (row, key) => key.every((value, i) => row[i] === value);
 
 // The factor of a head, an MLP or a neuron; 1 where nothing is changed.
-export function factorOf(app, kind, key) {
-  return app.state.interventions?.[kind]?.find((row) => same(row, key))?.at(-1) ?? 1;
+export function factorOf(interventions, kind, key) {
+  return interventions?.[kind]?.find((row) => same(row, key))?.at(-1) ?? 1;
 }
+
+// Whether what a head gives at a position was put in from another text.
+export const isSwapped = (interventions, layer, head, position) =>
+  interventions?.swaps?.some(
+    (swap) =>
+      swap.site === "z" &&
+      swap.layer === layer &&
+      (swap.head ?? 0) === head &&
+      swap.position === position,
+  ) ?? false;
 
 function put(app, kind, rows) {
   const { [kind]: _, ...others } = app.state.interventions ?? {};

@@ -11,7 +11,7 @@ export function header(root, app) {
   const name = h("h1", { t: "title" });
   const model = h("select", {
     id: "model",
-    onchange: () => app.set({ model: model.value, step: null, layer: 0, head: 0 }),
+    onchange: () => app.choose(model.value),
   });
   const modelLabel = h("label", { for: "model", class: "away", t: "model" });
   const step = h("input", {

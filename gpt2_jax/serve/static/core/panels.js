@@ -67,12 +67,5 @@ export function makePanels(aside, app) {
     app.changed();
   }
 
-  return {
-    open,
-    close: shut,
-    update,
-    get shown() {
-      return shown;
-    },
-  };
+  return { open, close: shut, update };
 }

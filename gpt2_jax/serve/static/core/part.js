@@ -2,6 +2,7 @@
 
 import { fill, h, translate } from "./dom.js";
 
+const FIRST = "prompt"; // is there without a run, which its text may have been refused for
 const DOCS = { en: "how_gpt2_works.md", zh: "how_gpt2_works.zh.md" };
 
 // Returns {root, link, near, dirty, draw, translate}; `load` gives the section's module.
@@ -52,7 +53,7 @@ export function makePart(id, number, load, app) {
   }
 
   async function draw() {
-    if (!part.near || !part.dirty || !app.run || !app.language) return;
+    if (!part.near || !part.dirty || !app.language || !(app.run || id === FIRST)) return;
     part.dirty = false;
     const { epoch } = app;
     root.ariaBusy = "true";

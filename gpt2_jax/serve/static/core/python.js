@@ -17,19 +17,29 @@ function changed(interventions) {
   return parts.length ? `Interventions(${parts.join(", ")})` : "";
 }
 
-export function pythonLine(app, address, index) {
-  const { state, run } = app;
-  const change = changed(state.interventions);
-  const where = state.step === null || state.step === undefined ? "" : `  # step ${state.step}`;
-  const said = state.tokens ? text(state.tokens) : text(state.text);
+// What loads the model; a lesson does not say where it is.
+function loaded({ run, asked, from: { path, ema } }) {
+  if (!path) return text(run.model ?? "M");
+  const step = asked.step === undefined ? path : path.replace(/\d+$/, asked.step);
+  return `${text(step)}${ema ? ", ema=True" : ""}`;
+}
+
+// `cell` is what `app.explain` was given, and the run that it is of; `call` is a function that the
+// array goes through.
+export function pythonLine(cell) {
+  const { address, index, call = "", asked } = cell,
+    { tokens, text: said, interventions } = asked;
+  const change = changed(interventions);
+  const array = `seen[${text(address)}]`;
   const lines = [
+    call && `import ${call.split(".")[0]}`,
     "import gpt2_jax",
     change && "from gpt2_jax.interpret.interventions import Interventions",
     "",
-    `model = gpt2_jax.load(${text(run?.model ?? state.model ?? "M")})${where}`,
-    `seen = model.inspect(${said}${change && `, ${change}`})`,
-    `print(seen[${text(address)}]${index?.length ? `[${index.join(", ")}]` : ""})`,
+    `model = gpt2_jax.load(${loaded(cell)})`,
+    `seen = model.inspect(${text(tokens ?? said)}${change && `, ${change}`})`,
+    `print(${call ? `${call}(${array})` : array}${index?.length ? `[${index.join(", ")}]` : ""})`,
   ];
-  if (state.interventions?.swaps?.length) lines.push("# and with the swaps of the page");
-  return lines.filter((line, i) => line !== "" || i === 2).join("\n");
+  if (interventions?.swaps?.length) lines.push("# and with the swaps of the page");
+  return lines.filter((line, i) => line !== "" || i === 3).join("\n");
 }

@@ -6,7 +6,7 @@ import * as source from "./source.js";
 import { textOf } from "./text.js";
 
 const FIRST = {
-  text: "",
+  text: null,
   tokens: null,
   model: null,
   step: null,
@@ -25,15 +25,17 @@ const OF_RUN = ["text", "tokens", "model", "step", "interventions"];
 const MOST_BYTES = 64 * 2 ** 20;
 
 export function makeStore(onchange) {
+  const first = { ...FIRST, ...source.lesson?.state };
   let texts = {},
-    asked = null,
+    turn = null,
     abort = null,
     waiting = false,
-    kept = new Map(),
+    kept = new Map(), // address -> {array: its promise, bytes: once it is there}
     bytes = 0;
   const app = {
-    state: structuredClone(FIRST),
+    state: structuredClone(first),
     run: null,
+    asked: null, // what the run that is shown was asked for with
     models: [],
     epoch: 0,
     error: "",
@@ -42,15 +44,22 @@ export function makeStore(onchange) {
     notice: "",
     lesson: source.lesson,
   };
-  Object.defineProperty(app, "summary", { get: () => app.run });
-
   // The tokens, and the chosen query and key as indices that the run has.
   app.tokens = () => app.run?.tokens ?? [];
   app.query = () => Math.min(app.state.query ?? Infinity, app.tokens().length - 1);
-  app.key = () => Math.min(app.state.key ?? 0, app.query());
+  app.key = () =>
+    Math.min(app.state.key ?? 0, app.unmasked() ? app.tokens().length - 1 : app.query());
   app.layer = () => Math.min(app.state.layer, app.run.config.num_layers - 1);
   app.head = () => Math.min(app.state.head, app.run.config.num_heads - 1);
-  app.model = () => app.models.find((model) => model.id === app.state.model) ?? app.models[0];
+  app.unmasked = () => app.asked?.interventions?.unmasked?.includes(app.layer()) ?? false;
+  app.model = (id = app.state.model) =>
+    app.models.find((model) => model.id === id) ?? app.models[0];
+
+  // What is shown where no text was given.
+  app.example = ({ takes_text, tokenizer } = app.model() ?? {}) => {
+    if (takes_text === false) return { text: "", tokens: [0] };
+    return { text: app.t(tokenizer === "words" ? "example.music" : "example"), tokens: null };
+  };
 
   app.t = (key, params = {}) =>
     (texts[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => params[name] ?? "");
@@ -85,32 +94,62 @@ export function makeStore(onchange) {
     app.changed();
   };
 
-  // What a run is asked for with.
+  // What a run is asked for with. Models without a tokenizer read a text as ids.
   app.request = (patch = {}) => {
     const { text, tokens, model, step, interventions } = { ...app.state, ...patch };
-    const request = tokens ? { tokens } : { text };
+    const ids =
+      tokens ??
+      (app.model(model)?.takes_text === false ? (text.match(/\d+/g) ?? []).map(Number) : null);
+    const request = ids ? { tokens: ids } : { text };
     if (model) request.model = model;
     if (step !== null) request.step = step;
     if (Object.values(interventions ?? {}).some((list) => list.length))
-      request.interventions = interventions;
+      request.interventions = {
+        ...interventions,
+        ...(interventions.swaps && { swaps: interventions.swaps.map(({ of, ...swap }) => swap) }),
+      };
     return request;
   };
+
+  // Asks for a run. The texts that swaps are from may be gone from the server, as behind a link:
+  // they are asked for again.
+  async function ask(signal) {
+    try {
+      const request = app.request();
+      return { request, run: await source.postJson("run", request, signal) };
+    } catch (error) {
+      const { swaps } = app.state.interventions;
+      if (error.status !== 410 || !swaps?.every(({ of }) => of)) throw error;
+      const again = async ({ of, from, ...swap }) => {
+        const { run } = await source.postJson("run", of, signal);
+        return { ...swap, of, from: { ...from, run } };
+      };
+      const interventions = {
+        ...app.state.interventions,
+        swaps: await Promise.all(swaps.map(again)),
+      };
+      const request = app.request({ interventions });
+      const run = await source.postJson("run", request, signal);
+      return { request, run };
+    }
+  }
 
   // Asks for the run of the state; what is shown stays until the answer is there.
   app.start = async () => {
     abort?.abort();
     abort = new AbortController();
-    const mine = (asked = {});
+    const mine = (turn = {});
     app.busy = true;
     app.changed();
     try {
-      const run = await source.postJson("run", app.request(), abort.signal);
-      if (mine !== asked) return;
+      const { request, run } = await ask(abort.signal);
+      if (mine !== turn) return;
       if (run.run !== app.run?.run) forget();
-      Object.assign(app, { run, error: "", busy: false });
+      Object.assign(app, { run, asked: request, error: "", busy: false });
+      app.epoch++; // what is being drawn is of another run
       if (app.state.tokens) app.state = { ...app.state, text: written(run.tokens) };
     } catch (error) {
-      if (mine !== asked || error.name === "AbortError") return;
+      if (mine !== turn || error.name === "AbortError") return;
       app.error = app.sentence(error);
       app.busy = false;
       say(app.error);
@@ -140,26 +179,28 @@ export function makeStore(onchange) {
     if (found) {
       kept.delete(address);
       kept.set(address, found);
-      return found;
+      return found.array;
     }
-    const cache = kept;
-    const promise = load(address, app.run.run).then((array) => {
-      bytes += array.data.byteLength;
-      for (const old of kept.keys()) {
-        if (bytes <= MOST_BYTES || old === address || kept !== cache) break;
-        const gone = kept.get(old);
-        kept.delete(old);
-        gone.then(
-          (array) => (bytes -= array.data.byteLength),
-          () => {},
-        );
-      }
+    const cache = kept,
+      entry = { array: null, bytes: 0 };
+    entry.array = load(address, app.run.run).then((array) => {
+      if (kept === cache && kept.get(address) === entry) makeRoom(entry, array.data.byteLength);
       return array;
     });
-    promise.catch(() => cache.delete(address));
-    kept.set(address, promise);
-    return promise;
+    entry.array.catch(() => cache.delete(address));
+    kept.set(address, entry);
+    return entry.array;
   };
+
+  // Counts an array, and lets go of those that were not used for longest.
+  function makeRoom(entry, size) {
+    bytes += entry.bytes = size;
+    for (const [address, old] of kept) {
+      if (bytes <= MOST_BYTES || old === entry) return;
+      kept.delete(address);
+      bytes -= old.bytes;
+    }
+  }
 
   // The same, or null where a lesson does not hold it.
   app.held = (address) =>
@@ -168,15 +209,20 @@ export function makeStore(onchange) {
       throw error;
     });
 
-  async function load(address, run) {
+  const load = (address, run) => app.again(run, () => source.getArray(run, address));
+
+  // Does what needs the run that is shown; one that the server let go of is asked for again, and
+  // has the same name.
+  app.again = async (run, work) => {
+    const { asked } = app;
     try {
-      return await source.getArray(run, address);
+      return await work();
     } catch (error) {
       if (error.status !== 410 || run !== app.run.run) throw error;
-      await source.postJson("run", app.request()); // it was evicted; it has the same name again
-      return source.getArray(run, address);
+      await source.postJson("run", asked);
+      return work();
     }
-  }
+  };
 
   app.post = (path, body, signal) => source.postJson(path, body, signal);
   app.lines = source.postLines;
@@ -184,7 +230,9 @@ export function makeStore(onchange) {
   app.file = source.getFile;
   app.blob = source.getBlob;
   app.arrays = async () =>
-    (await Promise.allSettled(kept.values())).flatMap(({ value }) => value ?? []);
+    (await Promise.allSettled([...kept.values()].map(({ array }) => array))).flatMap(
+      ({ value }) => value ?? [],
+    );
 
   // Appends a token; undo takes it back.
   app.extend = (id) => {
@@ -195,10 +243,18 @@ export function makeStore(onchange) {
   app.write = (text) => {
     if (Date.now() - wrote > 2000) remembered();
     wrote = Date.now();
-    // A model without a tokenizer takes ids.
-    const tokens =
-      app.model()?.takes_text === false ? (text.match(/\d+/g) ?? []).map(Number) : null;
-    app.set({ text, tokens, query: null, key: null });
+    app.set({ text, tokens: null, query: null, key: null });
+  };
+  // Another model reads the text anew, and nothing that was changed or chosen is of it.
+  app.choose = (model) => {
+    const { language, theme, sampling, text } = app.state,
+      { takes_text, tokenizer } = app.model(),
+      other = app.model(model);
+    app.state = { ...first, language, theme, sampling, text, model: app.state.model };
+    app.past = [];
+    const alike =
+      other.takes_text === takes_text && (other.tokenizer === "words") === (tokenizer === "words");
+    app.set({ model, tokens: null, ...(!alike && app.example(other)) });
   };
   app.undo = () => {
     const last = app.past.pop();
@@ -212,7 +268,7 @@ export function makeStore(onchange) {
   app.link = async () => {
     const state = { ...app.state, fingerprint: app.run?.fingerprint };
     if (state.tokens) delete state.text;
-    for (const [name, value] of Object.entries(FIRST)) {
+    for (const [name, value] of Object.entries(first)) {
       if (JSON.stringify(state[name]) === JSON.stringify(value)) delete state[name];
     }
     return `${location.href.split("#")[0]}#${await pack(state)}`;
@@ -236,9 +292,11 @@ export function makeStore(onchange) {
     const known = Object.entries(state ?? {}).filter(
       ([name, value]) => name in FIRST && sane(name, value),
     );
-    app.expected = state?.fingerprint ?? null;
-    app.state = { ...app.state, ...Object.fromEntries(known) };
-    return known.length > 0;
+    if (!known.length) return false;
+    app.expected = state.fingerprint ?? null;
+    const { model, language, theme } = app.state;
+    app.state = { ...first, model, language, theme, ...Object.fromEntries(known) };
+    return true;
   };
   return app;
 }
@@ -248,9 +306,10 @@ function sane(name, value) {
     text: (x) => typeof x === "string",
     model: (x) => x === null || typeof x === "string",
     tokens: (x) => x === null || (Array.isArray(x) && x.every(Number.isInteger)),
-    pins: Array.isArray,
-    sampling: (x) => x && typeof x === "object",
-    interventions: (x) => x && typeof x === "object",
+    pins: (x) =>
+      Array.isArray(x) && x.every((pair) => pair?.length === 2 && pair.every(Number.isInteger)),
+    sampling: (x) => x && Object.values(x).every(Number.isFinite),
+    interventions: (x) => x && Object.values(x).every(Array.isArray),
     language: (x) => ["en", "zh"].includes(x),
     theme: (x) => ["light", "dark"].includes(x),
   };

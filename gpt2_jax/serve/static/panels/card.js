@@ -21,7 +21,7 @@ const short = (count) => scaled(count, 4, ["K", "M", "B"]);
 const gigabytes = (bytes) => scaled(bytes, 3, ["kB", "MB", "GB"]);
 
 export function mount(root, app) {
-  let asked = null,
+  let of = null,
     card = null;
 
   function sum() {
@@ -74,15 +74,12 @@ export function mount(root, app) {
   }
 
   async function update() {
-    const { config, model, step, fingerprint } = app.run,
-      wanted = `${model} ${step}`;
-    if (asked !== wanted) {
-      const query = new URLSearchParams({
-        model,
-        ...(app.state.step !== null && { step: app.state.step }),
-      });
-      card = await app.fetch(`card?${query}`);
-      asked = wanted;
+    const { epoch } = app,
+      { config, model, step, fingerprint } = app.run;
+    if (of !== model) {
+      const found = await app.fetch(`card?${new URLSearchParams({ model })}`);
+      if (epoch !== app.epoch) return;
+      [of, card] = [model, found];
     }
     const {
       num_layers: L,

@@ -29,6 +29,7 @@ export function mount(root, app) {
   root.append(head, h("p.tools", labels[0], other, labels[1], step), error, result);
   let of = null,
     found = null,
+    turn = null,
     score = 0;
 
   const chosen = () => app.models.find(({ id }) => id === other.value) ?? app.model();
@@ -54,17 +55,18 @@ export function mount(root, app) {
       delete request.tokens;
       request.text = app.state.text;
     }
-    found = null;
-    of = run.run;
+    const mine = {};
+    [found, of, turn] = [null, run.run, mine];
     error.textContent = "";
     fill(result, h("p.quiet", app.t("working")));
     try {
       const b = await app.post("run", request);
-      const answer = await app.post("compare", { a: run.run, b: b.run });
-      if (run.run !== app.run.run) return;
+      const answer = await app.again(run.run, () => app.post("compare", { a: run.run, b: b.run }));
+      if (mine !== turn || run.run !== app.run.run) return;
       found = { ...answer, step: b.step, model: b.model };
       app.changed();
     } catch (problem) {
+      if (mine !== turn) return;
       fill(result);
       error.textContent = app.sentence(problem);
     }

@@ -18,7 +18,7 @@ export function mount(root, app) {
     svg: () => save(name("svg"), svgOf(node()), "image/svg+xml"),
     csv: () => save(name("csv"), csvOf(node()), "text/csv"),
     json: async () => save("explorer.json", await numbers(), "application/json"),
-    lesson: async () => save("lesson.html", await app.blob(lesson())),
+    lesson: async () => save("lesson.html", await app.again(app.run.run, () => app.blob(lesson()))),
   };
   const buttons = Object.entries(kinds).map(([kind, act]) =>
     h("button", { "data-export": kind, onclick: () => run(act) }),

@@ -41,10 +41,14 @@ export function mount(root, app) {
     const request = app.request({ interventions: {} }),
       key = JSON.stringify(request);
     if (of !== key) {
-      of = key;
-      plain = null;
-      const found = await app.post("run", request);
-      if (of === key) plain = found;
+      [of, plain] = [key, null];
+      try {
+        const found = await app.post("run", request);
+        if (of === key) plain = found;
+      } catch (problem) {
+        if (of === key) of = null; // the next drawing asks again
+        throw problem;
+      }
     }
   }
 
@@ -52,12 +56,8 @@ export function mount(root, app) {
     const { layer, head, query } = { ...app.state, query: app.query() };
     error.textContent = "";
     try {
-      const ids =
-        app.model()?.takes_text === false ? (swapText.value.match(/\d+/g) ?? []).map(Number) : null;
-      const other = await app.post(
-        "run",
-        app.request({ interventions: {}, tokens: ids, text: swapText.value }),
-      );
+      const request = app.request({ interventions: {}, tokens: null, text: swapText.value });
+      const other = await app.post("run", request);
       const position = Math.min(query, other.tokens.length - 1);
       addSwap(app, {
         site: site.value,
@@ -65,6 +65,7 @@ export function mount(root, app) {
         ...(site.value === "z" && { head }),
         position: query,
         from: { run: other.run, position },
+        of: request,
       });
     } catch (problem) {
       error.textContent = app.sentence(problem);
@@ -75,7 +76,7 @@ export function mount(root, app) {
     const { num_layers: L, num_heads: H } = app.run.config,
       { unmasked = [] } = app.state.interventions ?? {};
     const cell = (kind, key, name) => {
-      const off = factorOf(app, kind, key) === 0;
+      const off = factorOf(app.state.interventions, kind, key) === 0;
       return h(
         "td",
         h(

@@ -12,7 +12,8 @@ export function recomputed({ compute, operands = [] }) {
 }
 
 const isVector = (value) => typeof value === "object";
-const at = ({ address, index }) => `${address}${index?.length ? `[${index.join(", ")}]` : ""}`;
+const at = ({ address, index, call }) =>
+  `${call ? `${call}(${address})` : address}${index?.length ? `[${index.join(", ")}]` : ""}`;
 
 function scalars(operands) {
   const rows = operands.filter(([, value]) => !isVector(value));
@@ -66,7 +67,7 @@ export function mount(root, app) {
     if (!cell) return;
     const { value, formula, operands = [] } = cell;
     const again = recomputed(cell);
-    const line = pythonLine(app, cell.address, cell.index);
+    const line = pythonLine(cell);
     const copy = h(
       "button",
       {

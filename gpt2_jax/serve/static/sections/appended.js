@@ -46,11 +46,13 @@ export function mount(root, app) {
     if (ends.includes(grown.at(-1)?.id)) return end(app.t("appended.ended"));
     const most = app.run.max_tokens;
     if (ids().length >= most) return end(app.t("appended.full", { most }));
-    const p = prepare((await app.get("logits")).data),
+    const { run } = app.run,
+      p = prepare((await app.get("logits")).data),
       options = app.state.sampling;
     const token = draw(p, options, grown.length),
       found = cut(p, options);
     const [name] = await words(app, [token]);
+    if (app.busy || run !== app.run.run) return; // of another text
     grown = [...grown, { id: token, name, share: found.probs[found.ids.indexOf(token)] }];
     app.extend(token);
     app.say(name);

@@ -1,10 +1,11 @@
 // The outputs of all heads at one position, side by side: the vector that the projection reads.
 
+import { explainOutput } from "../core/attention.js";
 import { matrix } from "../core/canvas.js";
 import { controls } from "../core/controls.js";
 import { fill, h } from "../core/dom.js";
 import { row } from "../core/npy.js";
-import { dot, times } from "../core/math.js";
+import { times } from "../core/math.js";
 import { at } from "../core/parts.js";
 import { visible } from "../core/text.js";
 
@@ -23,27 +24,6 @@ export function mount(root, app) {
   root.append(tools.node, more, drawn);
   const agreed = new Set();
 
-  async function explain({ l, t }, head, k, value) {
-    const [weights, qkv] = await Promise.all([
-      app.get(`row/${l}/${head}/${t}`),
-      app.get(`qkv/${l}/${head}`),
-    ]);
-    const V = row(qkv, 2),
-      T = weights.shape[1];
-    const values = times(T, (s) => V.data[s * V.shape[1] + k]);
-    app.explain({
-      address: `z/${l}/${head}`,
-      index: [t, k],
-      value,
-      formula: app.t("merged.formula"),
-      compute: dot,
-      operands: [
-        ["p", row(weights, 2).data, weights.address, [2]],
-        [`v[:, ${k}]`, values, qkv.address, [2]],
-      ],
-    });
-  }
-
   async function update() {
     const epoch = app.epoch,
       { l, t } = at(app);
@@ -56,14 +36,17 @@ export function mount(root, app) {
     drawn.hidden = !more.hidden;
     if (!more.hidden) {
       more.textContent = app.t("load", { size: (bytes / 2 ** 20).toFixed(1) });
-      more.onclick = () => update(agreed.add(asked));
+      more.onclick = () => {
+        agreed.add(asked);
+        app.changed();
+      };
       return;
     }
     const z = await Promise.all(times(H, (head) => app.get(`z/${l}/${head}`)));
     if (epoch !== app.epoch) return;
     const flat = Float32Array.from(z.flatMap((array) => [...row(array, t).data]));
     const rows = z.map((_, i) => app.t("head.name", { head: i }));
-    const onCell = (i, k, value) => explain({ l, t }, i, k, value);
+    const onCell = (i, k, value) => explainOutput(app, { l, h: i, t }, k, value);
     const tip = (i, k) => `${rows[i]}, z[${k}] = ${flat[i * K + k]}`;
     title.textContent = app.t("merged.heads", { H, K, token: visible(app.tokens()[t]) });
     matrix(heads, flat, [H, K], {

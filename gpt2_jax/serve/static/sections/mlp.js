@@ -76,7 +76,7 @@ export function mount(root, app) {
 
   function explain(l, t, pre, post, n) {
     const [f, formula] = ACTIVATIONS[app.run.config.activation] ?? [null, app.t("mlp.gated")],
-      factor = factorOf(app, "neurons", [l, n]);
+      factor = factorOf(app.asked.interventions, "neurons", [l, n]);
     app.explain({
       address: `mlp/${l}/${t}`,
       index: [1, n],
@@ -92,7 +92,7 @@ export function mount(root, app) {
       most = (i) => [...row(neuron, i).data].filter(Number.isFinite);
     const [ask, answer] = [await words(app, most(0)), await words(app, most(2))];
     const list = (texts, values) => amounts(texts.map((name, i) => ({ name, value: values[i] })));
-    const factor = factorOf(app, "neurons", [l, chosen]);
+    const factor = factorOf(app.state.interventions, "neurons", [l, chosen]);
     return [
       h("h3", app.t("mlp.neuron", { neuron: chosen, layer: l })),
       h(

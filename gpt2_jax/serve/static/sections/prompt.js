@@ -29,13 +29,8 @@ export function mount(root, app) {
   const about = h("dl.pairs", { id: "about-token" });
   const bars = h("ol.bars", { id: "next" }),
     titles = [h("h3"), h("h3")];
-  root.append(
-    label,
-    box,
-    error,
-    h("p.tools.small", count, undo),
-    h("div.split", h("div", titles[0], strip, legend, about), h("div", titles[1], bars)),
-  );
+  const read = h("div.split", h("div", titles[0], strip, legend, about), h("div", titles[1], bars));
+  root.append(label, box, error, h("p.tools.small", count, undo), read);
 
   function typed() {
     clearTimeout(timer);
@@ -51,6 +46,7 @@ export function mount(root, app) {
     app.explain({
       address: "logits",
       index: [token],
+      call: "jax.nn.softmax",
       value: prob,
       formula: app.t("prompt.formula"),
       operands: [
@@ -127,9 +123,8 @@ export function mount(root, app) {
     );
   }
 
-  function update() {
-    const typing = document.activeElement === box && !app.state.tokens;
-    if (!typing && box.value !== app.state.text) box.value = app.state.text;
+  // Of the run that is shown.
+  function show() {
     shaded(strip, app.tokens(), {
       weights: (i) => Math.min(1, surprise(app.tokens()[i]) / FULL),
       chosen: app.query(),
@@ -144,6 +139,14 @@ export function mount(root, app) {
       count: app.tokens().length,
       most: number(app.run.max_tokens),
     });
+  }
+
+  function update() {
+    const typing = document.activeElement === box && !app.state.tokens;
+    const text = app.state.text ?? "";
+    if (!typing && box.value !== text) box.value = text;
+    read.hidden = !app.run;
+    if (app.run) show();
     box.readOnly = undo.hidden = Boolean(app.lesson); // a lesson has no model to ask
     undo.disabled = !app.past.length;
     error.textContent = app.error;

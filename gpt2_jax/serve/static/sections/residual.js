@@ -22,8 +22,9 @@ export function mount(root, app) {
   const about = h("p.small.quiet.check", { t: "residual.about" }),
     grid = region("scroll.tall", { hidden: true, named: "residual.grid" }),
     all = h("h3", { t: "residual.grid" });
-  const go = h("button", { onclick: readAll });
-  root.append(title, norms, tools.node, lens, read, about, all, h("p", go), grid);
+  const go = h("button", { onclick: () => readAll().catch(failed) }),
+    error = h("p.error", { role: "status" });
+  root.append(title, norms, tools.node, lens, read, about, all, h("p", go), error, grid);
   let shown = null,
     reading = 0;
 
@@ -76,6 +77,7 @@ export function mount(root, app) {
 
   // Rows of the grid arrive one by one, so that a long text shows something soon.
   async function readAll() {
+    error.textContent = "";
     const mine = ++reading,
       run = app.run.run,
       T = app.tokens().length,
@@ -116,6 +118,11 @@ export function mount(root, app) {
     }
     go.textContent = app.t("lens.read");
     app.say(app.t("lens.done"));
+  }
+
+  function failed(problem) {
+    go.textContent = app.t("lens.read");
+    error.textContent = app.sentence(problem);
   }
 
   async function update() {

@@ -186,10 +186,13 @@ export function mount(root, app) {
   }
 
   async function drawOne() {
-    const options = chosen();
-    drawn = draw(prepared, options);
-    const [text] = await words(app, [drawn]),
-      found = cut(prepared, options);
+    const options = chosen(),
+      from = prepared,
+      token = draw(from, options),
+      [text] = await words(app, [token]);
+    if (from !== prepared) return; // of another text
+    drawn = token;
+    const found = cut(from, options);
     fill(
       result,
       app.t("sampling.drawn", { share: percent(found.probs[found.ids.indexOf(drawn)]) }),

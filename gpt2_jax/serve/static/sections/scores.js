@@ -77,7 +77,7 @@ export function mount(root, app) {
       row: bin(app.query()),
       cell: 3,
       width: map.parentElement.clientWidth,
-      hidden: (i, j) => j > i,
+      hidden: (i, j) => j > i && !app.unmasked(),
       tip: (i, j, value) =>
         app.t("scores.pooledtip", { query: start(i), key: start(j), value: percent(value / 255) }),
       onCell: (i, j) => app.set({ query: start(i), key: start(j) }),

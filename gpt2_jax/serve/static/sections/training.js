@@ -36,13 +36,14 @@ export function mount(root, app) {
     result,
   );
   let of = null,
-    step = null;
+    step = null,
+    working = false;
 
   async function train() {
     const run = app.run.run;
-    go.disabled = true;
+    working = true;
     error.textContent = "";
-    go.textContent = app.t("training.working");
+    app.changed();
     try {
       const { interventions, ...request } = app.request();
       const answer = await app.post("train_step", {
@@ -58,7 +59,7 @@ export function mount(root, app) {
     } catch (problem) {
       error.textContent = app.sentence(problem);
     } finally {
-      go.disabled = false;
+      working = false;
       app.changed();
     }
   }
@@ -102,8 +103,8 @@ export function mount(root, app) {
 
   function update() {
     const T = app.tokens().length;
-    if (!go.disabled || of) go.textContent = app.t("training.go");
-    go.disabled = T < 2 || Boolean(app.lesson);
+    go.textContent = app.t(working ? "training.working" : "training.go");
+    go.disabled = working || T < 2 || Boolean(app.lesson);
     passes.textContent = app.t(T < 2 ? "training.short" : "training.passes", { T, count: T - 1 });
     if (of !== app.run.run) {
       step = null;

@@ -1,6 +1,6 @@
 // The head's output is the sum of values, each times its weight: what is heavy is opaque.
 
-import { explainWeight, isWhole, rowOf } from "../core/attention.js";
+import { explainOutput, explainWeight, isWhole, rowOf } from "../core/attention.js";
 import { matrix } from "../core/canvas.js";
 import { controls, shade, shaded } from "../core/controls.js";
 import { choice, fill, h } from "../core/dom.js";
@@ -131,23 +131,7 @@ export function mount(root, app) {
       cell: 11,
       cellHeight: 20,
       width,
-      onCell: (_, k, value) =>
-        app.explain({
-          address: target,
-          index: [t, k],
-          value,
-          formula: app.t("weighted.formula"),
-          compute: dot,
-          operands: [
-            ["α", weights, line.address, [2]],
-            [
-              `v[:, ${k}]`,
-              Float32Array.from(weights, (_, s) => v.data[s * K + k]),
-              from,
-              [2, ":", k],
-            ],
-          ],
-        }),
+      onCell: (_, k, value) => explainOutput(app, line, k, value),
     });
   }
   return { update };
