@@ -71,6 +71,8 @@ class Insights:
     def _forget(self, gone: Shown) -> None:
         # Its runs would keep the parameters in memory.
         self.runs.drop(lambda seen: seen.shown is gone)
+        if self._last is not None and self._last.shown is gone:
+            self._last = None
 
     def listed(self) -> list[dict[str, Any]]:
         """Returns the models, and the saved steps of those that are runs."""
