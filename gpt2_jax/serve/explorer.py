@@ -29,7 +29,7 @@ from gpt2_jax.serve.errors import ApiError, to_json, wrong
 from gpt2_jax.serve.exchange import Policy, json_response, read_values, unless_left
 from gpt2_jax.serve.explorer_warm import warm_pieces
 from gpt2_jax.serve.insights import Insights
-from gpt2_jax.serve.lesson import LANGUAGES
+from gpt2_jax.serve.languages import LANGUAGES
 from gpt2_jax.serve.manual import DOCS
 from gpt2_jax.serve.models import Models
 from gpt2_jax.serve.pages import CONTENT_TYPES, Pages, is_known, takes_gzip

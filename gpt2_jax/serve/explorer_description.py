@@ -6,7 +6,7 @@ from typing import Any
 
 from gpt2_jax.serve import explorer_fields as f
 from gpt2_jax.serve.fields import object_schema
-from gpt2_jax.serve.lesson import LANGUAGES
+from gpt2_jax.serve.languages import LANGUAGES
 from gpt2_jax.serve.openapi_parts import (
     BODY,
     BOOLEAN,

@@ -17,6 +17,7 @@ import pytest
 
 from gpt2_jax.interpret.views import VIEWS, find
 from gpt2_jax.serve.bundle import bundle
+from gpt2_jax.serve.languages import LANGUAGES
 from gpt2_jax.serve.lesson import lesson
 from gpt2_jax.serve.lesson_arrays import focus_of, rings
 from gpt2_jax.tokenizers.byte import ByteTokenizer
@@ -86,6 +87,10 @@ def test_a_lesson_holds_every_array_of_a_small_text_bit_by_bit() -> None:
     names = [address.split("/")[0] for address in held["arrays"]]
     assert names.count("pattern") == _L * _H and names.count("ln") == 2 * _L * _T + _T
     assert held["arrays"][f"logits/{_T - 1}"] == "=logits"
+
+
+def test_every_language_of_the_page_is_offered() -> None:
+    assert {path.stem for path in (_STATIC / "i18n").glob("*.json")} == {*LANGUAGES}
 
 
 def test_what_is_near_comes_first_and_the_rest_is_counted() -> None:
