@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax import api
 
     compilation_cache.apply(args)
-    model = api.load(args.model, ema=args.ema)
+    model = api.load(args.model, ema=args.ema, dtype="float32")  # as `inspect` computes anyway
     if changes is None:
         inspection, unmasked = model.inspect(text), frozenset()
     else:
