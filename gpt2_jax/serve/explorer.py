@@ -32,7 +32,7 @@ from gpt2_jax.serve.insights import Insights
 from gpt2_jax.serve.languages import LANGUAGES
 from gpt2_jax.serve.manual import DOCS
 from gpt2_jax.serve.models import Models
-from gpt2_jax.serve.pages import CONTENT_TYPES, Pages, is_known, takes_gzip
+from gpt2_jax.serve.pages import CONTENT_TYPES, WORTH_PACKING, Pages, is_known, takes_gzip
 from gpt2_jax.serve.runs import ID
 from gpt2_jax.serve.served import Served
 from gpt2_jax.serve.worker import State, unavailable
@@ -47,7 +47,6 @@ MOST_WORDS = 256
 """How many tokens can be named at once."""
 _ID = re.compile("[0-9]{1,9}")
 _FOR_EVER = "private, max-age=31536000, immutable"
-_WORTH_PACKING = 1024
 _LEVEL = 6
 
 
@@ -295,7 +294,7 @@ async def _packed(
 ) -> Response:
     """Returns a response that is compressed if the client takes that and it is worth it."""
     sent = {"content-type": kind, "vary": "accept-encoding", **(headers or {})}
-    if len(content) >= _WORTH_PACKING and takes_gzip(request):
+    if len(content) >= WORTH_PACKING and takes_gzip(request):
         content = await asyncio.to_thread(gzip.compress, content, _LEVEL, mtime=0)
         sent["content-encoding"] = "gzip"
     return Response(content, headers=sent)
