@@ -1,4 +1,4 @@
-"""The table of all views: the address of each, its shape, its formula, and what computes it.
+"""Lists all views: the address of each, its shape, its formula, and what computes it.
 
 An address is a name and numbers, such as `row/3/1/12`: layer 3, head 1, position 12. The server
 gives the array of an address out as `.npy`, and the page shows no other numbers.
