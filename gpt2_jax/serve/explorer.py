@@ -150,11 +150,11 @@ class Explorer:
         return await _packed(request, _to_json(summary), "application/json")
 
     async def _array(self, request: Request) -> Response:
-        name, address = _run_of(request), request.path_params["address"]
-        headers = {"cache-control": _FOR_EVER, "etag": f'W/"{name}/{address}"'}
+        id_, address = _run_id(request), request.path_params["address"]
+        headers = {"cache-control": _FOR_EVER, "etag": f'W/"{id_}/{address}"'}
         if address.isascii() and is_known(request, headers["etag"]):
             return Response(status_code=304, headers=headers)
-        array = await self._work(request, self.insights.array, name, address)
+        array = await self._work(request, self.insights.array, id_, address)
         return await _packed(request, array, "application/octet-stream", headers)
 
     async def _card(self, request: Request) -> Response:
@@ -166,11 +166,11 @@ class Explorer:
         return json_response(await self._work(request, self.insights.words, name, ids))
 
     async def _lesson(self, request: Request) -> Response:
-        name, language = _run_of(request), _query(request, "language") or LANGUAGES[0]
+        id_, language = _run_id(request), _query(request, "language") or LANGUAGES[0]
         if language not in LANGUAGES:
             raise wrong("language", f"language must be {' or '.join(LANGUAGES)}")
         state = {part: _index(request, part) for part in ("layer", "head", "query", "key")}
-        content = await self._work(request, self.insights.lesson, name, state, language)
+        content = await self._work(request, self.insights.lesson, id_, state, language)
         # It has code within it, which a page of this server may not: it is for a disk.
         headers = {"content-disposition": 'attachment; filename="lesson.html"'}
         return await _packed(request, content, CONTENT_TYPES[".html"], headers)
@@ -282,11 +282,11 @@ def _ids(listed: str) -> list[int]:
     return [int(each) for each in digits]
 
 
-def _run_of(request: Request) -> str:
-    name = request.path_params["id"]
-    if not ID.fullmatch(name):
+def _run_id(request: Request) -> str:
+    id_ = request.path_params["id"]
+    if not ID.fullmatch(id_):
         raise ApiError(404, "the id of a run has 32 hexadecimal digits", param="run")
-    return name
+    return id_
 
 
 async def _packed(

@@ -34,8 +34,6 @@ _MOST_MISSES = 40
 _RINGS = 5
 _NEURONS, _TOKENS = 8, 10
 """How many neurons of a position, and possible next tokens, can be asked about."""
-
-
 _COLUMNS = frozenset(("k", "d"))
 """The places of columns of weights, which are too many for a file: none is held."""
 
