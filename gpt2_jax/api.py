@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +68,13 @@ def load(model: str | Path, *, ema: bool = False, dtype: str | None = None) -> L
     path = arguments.path("model", model)
     ema = arguments.boolean("ema", ema)
     keep_compiled_programs()
-    return LanguageModel(load_lib.load(path, ema=ema, dtype=dtype))
+    loaded = load_lib.load(path, ema=ema, dtype=dtype)
+
+    def read_again() -> Any:
+        with load_lib.open_model(loaded.path, ema=ema) as reader:
+            return reader.read().params
+
+    return LanguageModel(loaded, read_again)
 
 
 class LanguageModel:
@@ -81,11 +87,19 @@ class LanguageModel:
       step: the training step that they are of; 0 if it is unknown.
     """
 
-    def __init__(self, model: Model) -> None:
-        """Prepares a model, as `gpt2_jax.formats.load` reads it, for decoding."""
+    def __init__(self, model: Model, read_again: Callable[[], Any] | None = None) -> None:
+        """Prepares a model for decoding.
+
+        Args:
+          model: as `gpt2_jax.formats.load` reads it.
+          read_again: returns its parameters once more, which `inspect` needs where the compute
+            dtype rounds them; by default they are kept for it.
+        """
         self.config, self.tokenizer, self.step = model.config, model.tokenizer, model.step
         self._decoder = build_decoder(model.config.model, model.config.compute)
         self.params = generate_lib.decode_params(self._decoder, model.params)
+        is_exact = model.config.compute.dtype == "float32"
+        self._read_exact = None if is_exact else read_again or (lambda: model.params)
 
     def generate(
         self,
@@ -234,7 +248,8 @@ class LanguageModel:
         """Returns what the model does with a text, as arrays by address: every value inside of it.
 
         `inspect("a text")["pattern/0/3"]` are the weights of head 3 in layer 0, [T, T]; `views()`
-        of what is returned lists all addresses. All is computed in float32.
+        of what is returned lists all addresses. All is computed in float32, from the weights as
+        they are stored: a model that computes in another dtype reads them again, once.
 
         Args:
           text: a text or its token ids.
@@ -243,13 +258,15 @@ class LanguageModel:
         Raises:
           UserError: if the text is too long or cannot be encoded, or an intervention names what the
             model has not.
+          StorageError: if the weights are to be read again, and are no longer there.
         """
         tokens = self.token_ids(text)
         return Inspection(Run(self._subject, tokens, interventions))
 
     @functools.cached_property
     def _subject(self) -> Subject:
-        return Subject(self.config, self.params, self.tokenizer)
+        params = self.params if self._read_exact is None else self._read_exact()
+        return Subject(self.config, params, self.tokenizer)
 
     @property
     def takes_text(self) -> bool:

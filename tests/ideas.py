@@ -14,7 +14,7 @@ SECTIONS = (
 )
 """The sections of the explorer, top to bottom; each is an idea of the same name."""
 
-PANELS = ("card", "compare", "steps", "engine", "interventions", "number")
+PANELS = ("card", "compare", "steps", "engine", "interventions", "export", "music", "number")
 
 
 class Idea(NamedTuple):

@@ -13,6 +13,7 @@ import pytest
 import gpt2_jax
 from gpt2_jax.api import LanguageModel, NextToken
 from gpt2_jax.errors import UserError
+from gpt2_jax.formats import load as load_lib
 from gpt2_jax.inference.sampling import SamplingOptions
 from gpt2_jax.tokenizers.char import CharTokenizer
 from tests.inference.tiny import make_run
@@ -246,6 +247,11 @@ def test_half_as_wide_weights_are_an_option(tmp_path: Path) -> None:
     scores = [np.array(m.score("half as wide").logprobs) for m in (whole, half)]
     error = np.abs(scores[0] - scores[1]).max()
     assert 0 < error < 0.2
+    # What is looked into are the weights as they are stored; `whole` is float32.
+    for narrow in (half, LanguageModel(load_lib.load(run, dtype="bfloat16"))):
+        found, expected = (m.inspect("half as wide") for m in (narrow, whole))
+        np.testing.assert_array_equal(found["logits"], expected["logits"])
+        assert found.summary() == expected.summary()
     with pytest.raises(
         UserError, match=r"compute\.dtype must be one of float32, bfloat16, auto, not 'half'"
     ):

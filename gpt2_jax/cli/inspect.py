@@ -13,6 +13,7 @@ from gpt2_jax.cli import EMA_HELP, MODEL_HELP, compilation_cache, interventions_
 from gpt2_jax.errors import StorageError, UserError, did_you_mean
 from gpt2_jax.files.extras import import_extra
 from gpt2_jax.files.paths import local_path
+from gpt2_jax.serve.languages import LANGUAGES
 
 HELP = """\
 Draw what a model does with a text, as figures for a paper, and write a lesson in one file.
@@ -29,7 +30,6 @@ gpt2-jax inspect --model runs/small --ids 5,8,13 --query -1 --formats pdf --no_l
 gpt2-jax inspect --model runs/small --text "a b a" --interventions off.json --out without_head"""
 
 _FORMATS = ("svg", "png", "pdf")
-_LANGUAGES = ("en", "zh")
 _LESSON = "lesson.html"
 
 
@@ -87,9 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--language",
-        choices=_LANGUAGES,
-        default="en",
-        help=f"that {_LESSON} opens in, English or Chinese; default: en",
+        choices=LANGUAGES,
+        default=LANGUAGES[0],
+        help=f"that {_LESSON} opens in, English or Chinese; default: {LANGUAGES[0]}",
     )
     compilation_cache.add_argument(parser)
     parser.add_argument(
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     from gpt2_jax import api
 
     compilation_cache.apply(args)
-    model = api.load(args.model, ema=args.ema)
+    model = api.load(args.model, ema=args.ema, dtype="float32")  # as `inspect` computes anyway
     if changes is None:
         inspection, unmasked = model.inspect(text), frozenset()
     else:

@@ -22,8 +22,8 @@ def compare(a: Run, b: Run) -> dict[str, Any]:
     For the same tokens: `kl`, KL(a || b) of the prediction behind each token; `next`, [id, text,
     probability in a, in b] of the tokens that either finds most probable behind the last one; and
     `head_scores`, b's less a's [L, H, 3], if the models have as many heads. For the same text in
-    other tokens: `bytes`, the surprise of a and of b up to each byte of the text at which both have
-    a border between tokens.
+    other tokens: `bytes`, [bytes of the text, surprise of a, of b] up to each border between tokens
+    that both have, counted from the first such border, as no first token is predicted.
 
     Raises:
       UserError: if the texts differ.
@@ -82,15 +82,18 @@ def _best(probs_V: np.ndarray) -> list[int]:
 
 
 def _of_bytes(a: Run, b: Run) -> list[list[float]]:
-    """Returns [bytes, surprise of a, surprise of b] at each border that both have."""
+    """Returns [bytes, surprise of a, surprise of b] at each border that both have.
+
+    Surprise is counted from the first of them on, so that both count the same bytes.
+    """
     if not all(takes_text(run.subject.tokenizer) for run in (a, b)):
         raise UserError("the runs are of different ids, and what text these stand for is unknown")
     totals = [_surprise(run) for run in (a, b)]
     texts = [b"".join(p.data for p in pieces(r.subject.tokenizer, r.tokens)) for r in (a, b)]
     if texts[0] != texts[1]:
         raise UserError("the runs are of different texts: compare runs of the same one")
-    common = sorted(totals[0].keys() & totals[1].keys())
-    return [[at, totals[0][at], totals[1][at]] for at in common]
+    first, *_ = common = sorted(totals[0].keys() & totals[1].keys())  # the text's end at least
+    return [[at, *(total[at] - total[first] for total in totals)] for at in common]
 
 
 def _surprise(run: Run) -> dict[int, float]:

@@ -187,7 +187,7 @@ def _swap(entry: Any, donor: Callable[[str], Any]) -> Swap:
     config = run.subject.config
     _in_range("layer", layer, config.num_layers, "from.position", at, len(run))
     _in_range("head", head, config.num_heads)
-    vector = SITES[entry["site"]](run, layer, at, head)
+    vector = SITES[entry["site"]](run, layer, at, head).copy()  # a view keeps its run
     return Swap(entry["site"], layer, position, vector, head)
 
 

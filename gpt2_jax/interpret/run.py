@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -174,22 +175,22 @@ class Run:
         interventions.check(subject.config, len(self.tokens))
         self._key, self._size = object(), padded_length(len(self.tokens), subject.config)
         embedded = programs.embed(subject.model, subject.outside, self.padded(self.tokens))
-        self._first_x = embedded.embedding_TxD
-        self.token_embeddings = np.asarray(embedded.token_TxD)[: len(self)]
-        self._compute()
+        self.token_embeddings = np.asarray(embedded.token_TxD)[: len(self)].copy()
+        self._compute(embedded.embedding_TxD)
 
-    def _compute(self) -> None:
+    def _compute(self, first_x_SxD: jax.Array) -> None:
+        """Keeps what the blocks leave; S is T and the padding behind it."""
         L, H, T = self.subject.config.num_layers, self.subject.config.num_heads, len(self)
-        stream = programs.empty_stream(self.subject.model, self._first_x)
+        stream = programs.empty_stream(self.subject.model, first_x_SxD)
         self.overviews: list[Overview] = []
         keep = 4 * L * H * self._size**2 <= _MOST_PATTERN_BYTES
         self._patterns: list[np.ndarray] | None = [] if keep else None
         has_bias = ENCODINGS[self.subject.config.position].score_bias is not None
         qk = () if keep or has_bias else ("attn/q", "attn/k")
-        rows = [np.asarray(self._first_x)[:T]]
+        rows = [np.asarray(first_x_SxD)[:T]]
         kept: dict[str, list[np.ndarray]] = {name: [] for name in ("attn/z", "mlp/out", *qk)}
         for layer in range(L):
-            stream, values = self._run_block(layer, stream, (*_KEPT, *qk))
+            stream, values = self._run_block(layer, stream, first_x_SxD, (*_KEPT, *qk))
             rows += [values["resid_mid"], values["resid_post"]]
             for name, arrays in kept.items():
                 arrays.append(values[name])
@@ -199,7 +200,8 @@ class Run:
         self.residual = np.stack(rows)
         self.z, self.mlp_out = np.stack(kept["attn/z"]), np.stack(kept["mlp/out"])
         self.queries_and_keys = np.stack([kept[name] for name in qk]) if qk else None
-        self._first_v = stream.first_v_BxTxHxK
+        first_v = stream.first_v_BxTxHxK
+        self._first_v_TxHxK = None if first_v is None else np.asarray(first_v)[0, :T].copy()
 
     def __len__(self) -> int:
         """Returns T, the number of tokens."""
@@ -208,15 +210,20 @@ class Run:
     @property
     def num_bytes(self) -> int:
         """Returns the bytes that the run keeps."""
-        arrays = (self.residual, self.z, self.mlp_out, *(self._patterns or ()))
-        both = 0 if self.queries_and_keys is None else self.queries_and_keys.nbytes
-        return both + sum(array.nbytes for array in arrays)
+        arrays = [self.token_embeddings, self.residual, self.z, self.mlp_out]
+        arrays += self._patterns or []
+        arrays += [x for x in (self.queries_and_keys, self._first_v_TxHxK) if x is not None]
+        arrays += [x for of_layer in self.overviews for x in of_layer]
+        return sum(array.nbytes for array in arrays)
 
     def padded(self, rows: Any) -> np.ndarray:
         """Returns rows of the text, and the last one again up to the length of its programs."""
         rows = np.asarray(rows)
         behind = [(0, self._size - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
         return np.pad(rows, behind, mode="edge")
+
+    def _on_device(self, rows: np.ndarray) -> jax.Array:
+        return jnp.asarray(self.padded(rows))
 
     def patterns(self, layer: int) -> np.ndarray:
         """Returns the attention patterns of all heads of a layer, [H, T, T]."""
@@ -234,8 +241,11 @@ class Run:
         key = (self._key, layer)
         values = self.subject.recent.get(key)
         if values is None:
-            before = Stream(jnp.asarray(self.padded(self.residual[2 * layer])[None]), self._first_v)
-            values = self._run_block(layer, before, _VALUES)[1]
+            x_SxD, first_x_SxD = map(self._on_device, (self.residual[2 * layer], self.residual[0]))
+            first_v = self._first_v_TxHxK
+            first_v = None if first_v is None else self._on_device(first_v)[None]
+            before = Stream(x_SxD[None], first_v)
+            values = self._run_block(layer, before, first_x_SxD, _VALUES)[1]
             self.subject.recent.put(key, values)
         return values
 
@@ -244,7 +254,7 @@ class Run:
         self.subject.recent.drop(self._key)
 
     def _run_block(
-        self, layer: int, stream: Stream, wanted: tuple[str, ...]
+        self, layer: int, stream: Stream, first_x_SxD: jax.Array, wanted: tuple[str, ...]
     ) -> tuple[Stream, dict[str, np.ndarray]]:
         subject, T = self.subject, len(self)
         edits = programs.BlockEdits()
@@ -255,7 +265,7 @@ class Run:
             subject.params[f"h_{layer}"],
             np.int32(layer),
             stream,
-            self._first_x,
+            first_x_SxD,
             edits,
             wanted,
         )

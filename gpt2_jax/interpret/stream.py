@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpt2_jax.errors import UserError
 from gpt2_jax.interpret import programs
 from gpt2_jax.interpret.run import Run
 from gpt2_jax.model.mup import output_scale
 from gpt2_jax.model.params import output_table
-from gpt2_jax.model.residual import NORM_POSITIONS
 
 TOP = 10
 """How many of the most probable tokens a row of the lens lists."""
@@ -63,25 +61,12 @@ def residual(run: Run, position: int) -> np.ndarray:
 
 
 def final_norm(run: Run, position: int) -> np.ndarray:
-    """Returns input and output of the norm behind the last block, float32 [2, D].
-
-    Raises:
-      UserError: if the model has none.
-    """
-    check_final_norm(run, "ln/f")
+    """Returns input and output of the norm behind the last block, float32 [2, D]."""
     subject = run.subject
     x_D = run.residual[-1, position]
     hidden = programs.finish(subject.model, subject.outside, x_D[None])[0]
     factor = np.float32(output_scale(subject.config))
     return np.stack([x_D, np.asarray(hidden) / factor])
-
-
-def check_final_norm(run: Run, address: str) -> None:
-    """Raises a UserError, which begins with an address, if no norm is behind the last block."""
-    if not NORM_POSITIONS[run.subject.config.norm_position].has_final:
-        raise UserError(
-            f"{address}: the model has no norm behind its last block (norm_position=post)"
-        )
 
 
 def output(run: Run, token: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The table of all views: the address of each, its shape, its formula, and what computes it.
+"""Lists all views: the address of each, its shape, its formula, and what computes it.
 
 An address is a name and numbers, such as `row/3/1/12`: layer 3, head 1, position 12. The server
 gives the array of an address out as `.npy`, and the page shows no other numbers.
@@ -19,6 +19,7 @@ from gpt2_jax.config import ModelConfig
 from gpt2_jax.errors import UserError, did_you_mean, short_repr
 from gpt2_jax.interpret import attention, attribution, mlp, stream, weights
 from gpt2_jax.interpret.run import Run
+from gpt2_jax.model.residual import NORM_POSITIONS
 
 _MOST_DIGITS = 9
 
@@ -35,6 +36,7 @@ class View:
       shape: of the array, in the letters of `model.gpt2`.
       formula: what it is.
       function: (run, *numbers) -> the array.
+      of_final_norm: whether only models with a norm behind the last block have it.
     """
 
     address: str
@@ -42,6 +44,7 @@ class View:
     shape: str
     formula: str
     function: Callable[..., np.ndarray]
+    of_final_norm: bool = False
 
     @property
     def pattern(self) -> re.Pattern[str]:
@@ -88,6 +91,7 @@ VIEWS: tuple[View, ...] = (
         "[2, D]",
         "x and (x - mean) / sqrt(var + eps) g + b behind the last block",
         stream.final_norm,
+        of_final_norm=True,
     ),
     View(
         "output/{token}",
@@ -103,7 +107,14 @@ VIEWS: tuple[View, ...] = (
         "x and (x - mean) / sqrt(var + eps) g + b",
         mlp.norm,
     ),
-    View("gain/f", "float32", "[2, D]", "g and b of ln/f", weights.final_gain),
+    View(
+        "gain/f",
+        "float32",
+        "[2, D]",
+        "g and b of ln/f",
+        weights.final_gain,
+        of_final_norm=True,
+    ),
     View("gain/{l}/{which}", "float32", "[2, D]", "g and b of ln/{l}/{which}", weights.gain),
     View(
         "w_qkv/{l}/{h}/{k}",
@@ -155,6 +166,12 @@ VIEWS: tuple[View, ...] = (
 """All views; no address matches two of them."""
 
 
+def views_of(config: ModelConfig) -> list[View]:
+    """Returns the views that a model has."""
+    has_final = NORM_POSITIONS[config.norm_position].has_final
+    return [view for view in VIEWS if has_final or not view.of_final_norm]
+
+
 def listed() -> list[dict[str, str]]:
     """Returns the address, dtype, shape and formula of every view, for JSON."""
     names = ("address", "dtype", "shape", "formula")
@@ -165,9 +182,14 @@ def compute(run: Run, address: str) -> np.ndarray:
     """Returns the array of an address.
 
     Raises:
-      UserError: if there is no such address, or a number in it is out of range.
+      UserError: if there is no such address, the model has nothing there, or a number in it is out
+        of range.
     """
     view, numbers = find(address)
+    if view not in views_of(run.subject.config):
+        raise UserError(
+            f"{address}: the model has no norm behind its last block (norm_position=post)"
+        )
     for name, value in numbers.items():
         low, limit = _range(name, run)
         if not low <= value < limit:

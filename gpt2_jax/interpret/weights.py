@@ -9,7 +9,6 @@ import numpy as np
 
 from gpt2_jax.interpret.attention import projection
 from gpt2_jax.interpret.run import Run
-from gpt2_jax.interpret.stream import check_final_norm
 
 
 def gain(run: Run, layer: int, which: int) -> np.ndarray:
@@ -18,12 +17,7 @@ def gain(run: Run, layer: int, which: int) -> np.ndarray:
 
 
 def final_gain(run: Run) -> np.ndarray:
-    """Returns gain and bias of the norm behind the last block, float32 [2, D].
-
-    Raises:
-      UserError: if the model has none.
-    """
-    check_final_norm(run, "gain/f")
+    """Returns gain and bias of the norm behind the last block, float32 [2, D]."""
     return _gain(run, run.subject.outside.get("ln_f", {}))
 
 

@@ -29,10 +29,10 @@ from gpt2_jax.serve.errors import ApiError, to_json, wrong
 from gpt2_jax.serve.exchange import Policy, json_response, read_values, unless_left
 from gpt2_jax.serve.explorer_warm import warm_pieces
 from gpt2_jax.serve.insights import Insights
-from gpt2_jax.serve.lesson import LANGUAGES
+from gpt2_jax.serve.languages import LANGUAGES
 from gpt2_jax.serve.manual import DOCS
 from gpt2_jax.serve.models import Models
-from gpt2_jax.serve.pages import CONTENT_TYPES, Pages, is_known, takes_gzip
+from gpt2_jax.serve.pages import CONTENT_TYPES, WORTH_PACKING, Pages, is_known, takes_gzip
 from gpt2_jax.serve.runs import ID
 from gpt2_jax.serve.served import Served
 from gpt2_jax.serve.worker import State, unavailable
@@ -47,7 +47,6 @@ MOST_WORDS = 256
 """How many tokens can be named at once."""
 _ID = re.compile("[0-9]{1,9}")
 _FOR_EVER = "private, max-age=31536000, immutable"
-_WORTH_PACKING = 1024
 _LEVEL = 6
 
 
@@ -151,11 +150,11 @@ class Explorer:
         return await _packed(request, _to_json(summary), "application/json")
 
     async def _array(self, request: Request) -> Response:
-        name, address = _run_of(request), request.path_params["address"]
-        headers = {"cache-control": _FOR_EVER, "etag": f'W/"{name}/{address}"'}
+        id_, address = _run_id(request), request.path_params["address"]
+        headers = {"cache-control": _FOR_EVER, "etag": f'W/"{id_}/{address}"'}
         if address.isascii() and is_known(request, headers["etag"]):
             return Response(status_code=304, headers=headers)
-        array = await self._work(request, self.insights.array, name, address)
+        array = await self._work(request, self.insights.array, id_, address)
         return await _packed(request, array, "application/octet-stream", headers)
 
     async def _card(self, request: Request) -> Response:
@@ -167,11 +166,11 @@ class Explorer:
         return json_response(await self._work(request, self.insights.words, name, ids))
 
     async def _lesson(self, request: Request) -> Response:
-        name, language = _run_of(request), _query(request, "language") or LANGUAGES[0]
+        id_, language = _run_id(request), _query(request, "language") or LANGUAGES[0]
         if language not in LANGUAGES:
             raise wrong("language", f"language must be {' or '.join(LANGUAGES)}")
         state = {part: _index(request, part) for part in ("layer", "head", "query", "key")}
-        content = await self._work(request, self.insights.lesson, name, state, language)
+        content = await self._work(request, self.insights.lesson, id_, state, language)
         # It has code within it, which a page of this server may not: it is for a disk.
         headers = {"content-disposition": 'attachment; filename="lesson.html"'}
         return await _packed(request, content, CONTENT_TYPES[".html"], headers)
@@ -283,11 +282,11 @@ def _ids(listed: str) -> list[int]:
     return [int(each) for each in digits]
 
 
-def _run_of(request: Request) -> str:
-    name = request.path_params["id"]
-    if not ID.fullmatch(name):
+def _run_id(request: Request) -> str:
+    id_ = request.path_params["id"]
+    if not ID.fullmatch(id_):
         raise ApiError(404, "the id of a run has 32 hexadecimal digits", param="run")
-    return name
+    return id_
 
 
 async def _packed(
@@ -295,7 +294,7 @@ async def _packed(
 ) -> Response:
     """Returns a response that is compressed if the client takes that and it is worth it."""
     sent = {"content-type": kind, "vary": "accept-encoding", **(headers or {})}
-    if len(content) >= _WORTH_PACKING and takes_gzip(request):
+    if len(content) >= WORTH_PACKING and takes_gzip(request):
         content = await asyncio.to_thread(gzip.compress, content, _LEVEL, mtime=0)
         sent["content-encoding"] = "gzip"
     return Response(content, headers=sent)

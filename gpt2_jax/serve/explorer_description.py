@@ -6,7 +6,7 @@ from typing import Any
 
 from gpt2_jax.serve import explorer_fields as f
 from gpt2_jax.serve.fields import object_schema
-from gpt2_jax.serve.lesson import LANGUAGES
+from gpt2_jax.serve.languages import LANGUAGES
 from gpt2_jax.serve.openapi_parts import (
     BODY,
     BOOLEAN,
@@ -23,6 +23,7 @@ from gpt2_jax.serve.openapi_parts import (
     post,
 )
 
+_FILE = (400, 403, 404)
 _WORK = (429, 503)
 _BEST = list_of({"type": "array", "items": {"anyOf": [STRING, NUMBER]}})  # [id, text, probability]
 _TOKEN = object_of(
@@ -130,75 +131,77 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 def paths() -> dict[str, Any]:
     """Returns the explorer's paths."""
-    model = in_query("model", STRING)
-    page = get("Show the page.", None, (400, 403, 404))
-    page["get"]["responses"]["200"]["content"] = {"text/html": {"schema": STRING}}
-    array = get(
-        "Give an array as a file of NumPy's.",
-        None,
-        (*COMMON, 404, 410, *_WORK),
-        in_path("id"),
-        in_path("address"),
-    )
-    chosen = [in_query(name, INTEGER) for name in ("layer", "head", "query", "key")]
-    language = in_query("language", {"type": "string", "enum": [*LANGUAGES]})
-    lesson = get(
-        "Give the page and the arrays of a run as one file.",
-        None,
-        (*COMMON, 404, 410, *_WORK),
-        in_path("id"),
-        *chosen,
-        language,
-    )
-    lesson["get"]["responses"]["200"]["content"] = {"text/html": {"schema": STRING}}
-    curves = post(
-        "Follow a text over the saved steps of a run.",
-        "CurvesRequest",
-        None,
-        (*BODY, *_WORK),
-    )
-    curves["post"]["responses"]["200"]["content"] = {
-        "application/x-ndjson": {
-            "schema": {
-                "type": "string",
-                "description": "A line for each step: step, loss, head_scores, kl; an Error if it "
-                "fails on the way.",
-            }
-        }
-    }
-    array["get"]["responses"]["200"]["content"] = {"application/octet-stream": {}}
+    return {**_files(), **_of_models(), **_of_runs(), **_of_texts()}
+
+
+def _files() -> dict[str, Any]:
+    page = get("Show the page.", None, _FILE)
     return {
-        "/": page,
-        "/static/{path}": get("Give a file of the page.", None, (400, 403, 404), in_path("path")),
-        "/docs/{document}": get(
-            "Give a document as a page.", None, (400, 403, 404), in_path("document")
-        ),
+        "/": _answering(page, "text/html", STRING),
+        "/static/{path}": get("Give a file of the page.", None, _FILE, in_path("path")),
+        "/docs/{document}": get("Give a document as a page.", None, _FILE, in_path("document")),
+    }
+
+
+def _of_models() -> dict[str, Any]:
+    model, ids = in_query("model", STRING), in_query("ids", STRING)
+    statuses = (*COMMON, 404, *_WORK)
+    return {
         "/explore/v1/models": get(
             "List the models to look into.", "ExplorerModels", (*COMMON, *_WORK)
         ),
-        "/explore/v1/steps": get(
-            "List the saved steps of a run.", "Steps", (*COMMON, 404, *_WORK), model
-        ),
+        "/explore/v1/steps": get("List the saved steps of a run.", "Steps", statuses, model),
         "/explore/v1/engine": get("Show the slots and the cache.", "Engine", (*COMMON, 404), model),
-        "/explore/v1/words": get(
-            "Name tokens.",
-            "Words",
-            (*COMMON, 404, *_WORK),
-            model,
-            in_query("ids", STRING),
-        ),
+        "/explore/v1/words": get("Name tokens.", "Words", statuses, model, ids),
+        "/explore/v1/card": get("Count the parameters.", "Card", statuses, model),
+    }
+
+
+def _of_runs() -> dict[str, Any]:
+    statuses = (*COMMON, 404, 410, *_WORK)
+    array = get(
+        "Give an array as a file of NumPy's.",
+        None,
+        statuses,
+        in_path("id"),
+        in_path("address"),
+    )
+    lesson = get(
+        "Give the page and the arrays of a run as one file.",
+        None,
+        statuses,
+        in_path("id"),
+        *(in_query(name, INTEGER) for name in ("layer", "head", "query", "key")),
+        in_query("language", {"type": "string", "enum": [*LANGUAGES]}),
+    )
+    return {
         "/explore/v1/views": get("List the arrays of a run.", "Views", COMMON),
         "/explore/v1/run": post("Run a text.", "RunRequest", "Run", (*BODY, 410, *_WORK)),
-        "/explore/v1/run/{id}/{address}.npy": array,
-        "/explore/v1/run/{id}/lesson.html": lesson,
-        "/explore/v1/card": get("Count the parameters.", "Card", (*COMMON, 404, *_WORK), model),
-        "/explore/v1/curves": curves,
+        "/explore/v1/run/{id}/{address}.npy": _answering(array, "application/octet-stream"),
+        "/explore/v1/run/{id}/lesson.html": _answering(lesson, "text/html", STRING),
         "/explore/v1/compare": post(
             "Compare two runs of one text.",
             "CompareRequest",
             "Comparison",
             (*BODY, 410, *_WORK),
         ),
+    }
+
+
+def _of_texts() -> dict[str, Any]:
+    curves = post(
+        "Follow a text over the saved steps of a run.",
+        "CurvesRequest",
+        None,
+        (*BODY, *_WORK),
+    )
+    lines = {
+        "type": "string",
+        "description": "A line for each step: step, loss, head_scores, kl; an Error if it fails on "
+        "the way.",
+    }
+    return {
+        "/explore/v1/curves": _answering(curves, "application/x-ndjson", lines),
         "/explore/v1/train_step": post(
             "Train a copy of the model on a text, one step.",
             "TrainStepRequest",
@@ -206,3 +209,10 @@ def paths() -> dict[str, Any]:
             (*BODY, *_WORK),
         ),
     }
+
+
+def _answering(path: dict[str, Any], kind: str, schema: Any = None) -> dict[str, Any]:
+    """Returns a path whose answer is no JSON, but content of another kind."""
+    (operation,) = path.values()
+    operation["responses"]["200"]["content"] = {kind: {"schema": schema} if schema else {}}
+    return path

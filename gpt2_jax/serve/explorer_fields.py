@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gpt2_jax.interpret.interventions import SITES
+from gpt2_jax.interpret.training_step import OPTIMIZERS
 from gpt2_jax.serve import kinds as k
 from gpt2_jax.serve.errors import ApiError, wrong
 from gpt2_jax.serve.fields import Field
+from gpt2_jax.serve.runs import ID
 
 MOST_CHANGES = 4096
 """The most heads, neurons or swaps of one run."""
 _STEP = k.integer(0, 2**53)
 _INDEX = k.integer(0, 2**31 - 1)
 _FACTOR = k.number(-100, 100)
-_ID = "^[0-9a-f]{32}$"
 
 
 def _rows(*columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,15 +64,15 @@ def _check_list(name: str, value: Any) -> None:
 
 
 def _run() -> dict[str, Any]:
-    """Returns the schema and the check of the name of a run."""
+    """Returns the schema and the check of the id of a run."""
     text = k.string()
 
     def check(name: str, value: Any) -> str:
-        if len(text["check"](name, value)) != 32 or set(value) - set("0123456789abcdef"):
+        if not ID.fullmatch(text["check"](name, value)):
             raise wrong(name, f"{name} must be the id of a run: 32 hexadecimal digits")
         return value
 
-    return {"schema": {"type": "string", "pattern": _ID}, "check": check}
+    return {"schema": {"type": "string", "pattern": f"^{ID.pattern}$"}, "check": check}
 
 
 _FROM = (
@@ -78,7 +80,7 @@ _FROM = (
     Field("position", "In the other text.", **_INDEX, required=True),
 )
 _SWAP = (
-    Field("site", "What is put in.", **k.one_of("resid_post", "mlp", "z"), required=True),
+    Field("site", "What is put in.", **k.one_of(*SITES), required=True),
     Field("layer", "Of the block.", **_INDEX, required=True),
     Field("head", "For z.", **_INDEX, default=0),
     Field("position", "In this text.", **_INDEX, required=True),
@@ -115,7 +117,10 @@ TRAIN_STEP_FIELDS = (
     _TOKENS,
     Field("step", "A saved step; by default the one that is served.", **_STEP),
     Field(
-        "optimizer", "How the parameters are changed.", **k.one_of("adamw", "sgd"), default="adamw"
+        "optimizer",
+        "How the parameters are changed.",
+        **k.one_of(*sorted(OPTIMIZERS)),
+        default="adamw",
     ),
     Field("learning_rate", "Of the step.", **k.number(0, 10, above=True), default=1e-3),
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from gpt2_jax.interpret.inspection import Inspection
 from gpt2_jax.interpret.run import Run
-from gpt2_jax.interpret.views import VIEWS
+from gpt2_jax.interpret.views import views_of
 from gpt2_jax.serve.insights import Insights
 from gpt2_jax.serve.served import Served
 
@@ -37,7 +37,7 @@ def _of_text(model: Served, length: int, insights: Insights) -> Iterator[Callabl
 
     yield run
     yield lambda: made[0].summary()
-    for view in VIEWS:
+    for view in views_of(model.config.model):
         # Norms are counted from 1, all else from 0.
         address = re.sub(r"\{\w+\}", "0", view.address.replace("{which}", "1"))
         yield functools.partial(made[0].__getitem__, address)

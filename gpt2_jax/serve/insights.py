@@ -33,7 +33,7 @@ from gpt2_jax.tokenizers.base import checked_ids
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Seen:
-    """Holds a run under its name.
+    """Holds a run and its id.
 
     Attributes:
       id: of `run_id`.
@@ -71,6 +71,8 @@ class Insights:
     def _forget(self, gone: Shown) -> None:
         # Its runs would keep the parameters in memory.
         self.runs.drop(lambda seen: seen.shown is gone)
+        if self._last is not None and self._last.shown is gone:
+            self._last = None
 
     def listed(self) -> list[dict[str, Any]]:
         """Returns the models, and the saved steps of those that are runs."""
@@ -127,17 +129,17 @@ class Insights:
             **seen.inspection.summary(),
         }
 
-    def array(self, name: str, address: str) -> bytes:
+    def array(self, id_: str, address: str) -> bytes:
         """Returns an array of a run as a file of NumPy's.
 
         Args:
-          name: of the run.
+          id_: of the run.
           address: of the array.
 
         Raises:
           ApiError: 410 if the run is not in memory, 404 if it has no such array.
         """
-        inspection = self.find(name).inspection
+        inspection = self.find(id_).inspection
         try:
             array = inspection[address]
         except UserError as error:
@@ -146,18 +148,18 @@ class Insights:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
         return file.getvalue()
 
-    def lesson(self, name: str, state: Mapping[str, Any], language: str) -> bytes:
+    def lesson(self, id_: str, state: Mapping[str, Any], language: str) -> bytes:
         """Returns the one-file lesson of a run.
 
         Args:
-          name: of the run.
+          id_: of the run.
           state: numbers that the page opens with: layer, head, query, key; None if not chosen.
           language: of the page.
 
         Raises:
           ApiError: 410 if the run is not in memory, 400 for a number out of range.
         """
-        seen = self.find(name)
+        seen = self.find(id_)
         config, length = seen.shown.subject.config, len(seen.inspection.tokens)
         limits = {"layer": config.num_layers, "head": config.num_heads}
         for part, value in state.items():
@@ -193,12 +195,12 @@ class Insights:
         return [[token, pieces(tokenizer, [token])[0].text] for token in known]
 
     def compare(self, a: str, b: str) -> dict[str, Any]:
-        """Returns how two runs of one text differ.
+        """Returns how two runs of one text, which their ids name, differ.
 
         Raises:
           ApiError: 410 if one is not in memory, 400 if they are of different texts.
         """
-        runs = [self.find(name, param).inspection.run for name, param in ((a, "a"), (b, "b"))]
+        runs = [self.find(id_, param).inspection.run for id_, param in ((a, "a"), (b, "b"))]
         try:
             return compare(*runs)
         except UserError as error:
@@ -236,17 +238,17 @@ class Insights:
         tokens = self._tokens(self.subjects.get(name, steps[-1]), text)
         return curves(steps, lambda step: self.subjects.get(name, step).subject, tokens)
 
-    def find(self, name: str, param: str = "run") -> Seen:
+    def find(self, id_: str, param: str = "run") -> Seen:
         """Returns a run.
 
         Args:
-          name: of the run.
+          id_: of the run.
           param: the field that names it.
 
         Raises:
           ApiError: 410 if it is not in memory.
         """
-        seen = self.runs.get(name)
+        seen = self.runs.get(id_)
         if seen is None:
             raise ApiError(
                 410,
@@ -258,8 +260,8 @@ class Insights:
 
     def _seen(self, shown: Shown, tokens: Sequence[int], changes: Mapping[str, Any] | None) -> Seen:
         asked = _written(changes or {})
-        name = run_id(shown.subject.fingerprint, shown.step, tokens, asked)
-        seen = self.runs.get(name)
+        id_ = run_id(shown.subject.fingerprint, shown.step, tokens, asked)
+        seen = self.runs.get(id_)
         if seen is None:
             try:
                 changed = parse(asked, self._donor)
@@ -267,12 +269,12 @@ class Insights:
             except UserError as error:
                 # The number of tokens was checked before.
                 raise wrong("interventions", str(error)) from None
-            seen = Seen(name, shown, Inspection(run), asked)
-            self.runs.put(name, seen)
+            seen = Seen(id_, shown, Inspection(run), asked)
+            self.runs.put(id_, seen)
         return self._used(seen)
 
-    def _donor(self, name: str) -> Run:
-        return self.find(name, "interventions").inspection.run
+    def _donor(self, id_: str) -> Run:
+        return self.find(id_, "interventions").inspection.run
 
     def _used(self, seen: Seen) -> Seen:
         """Has the run that was used before let go of its blocks, which are larger than all else."""

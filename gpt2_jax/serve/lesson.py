@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_jax.interpret.inspection import Inspection
+from gpt2_jax.interpret.text import takes_text
 from gpt2_jax.serve.bundle import bundle
+from gpt2_jax.serve.languages import LANGUAGES
 from gpt2_jax.serve.lesson_arrays import focus_of, packed
 from gpt2_jax.serve.lesson_words import words
-from gpt2_jax.tokenizers.ids import IdsTokenizer
 
-LANGUAGES = ("en", "zh")
 MOST_BYTES = 1_600_000
 """How many characters the arrays of a lesson may take; the page itself has about 200,000."""
 _STATIC = Path(__file__).parent / "static"
@@ -22,7 +22,7 @@ _VERSION = 1
 def lesson(
     inspection: Inspection,
     state: Mapping[str, Any],
-    language: str = "en",
+    language: str = LANGUAGES[0],
     *,
     most_bytes: int = MOST_BYTES,
     folder: Path = _STATIC,
@@ -55,7 +55,7 @@ def lesson(
         "models": [
             {
                 "id": named["model"],
-                "takes_text": not isinstance(inspection.run.subject.tokenizer, IdsTokenizer),
+                "takes_text": takes_text(inspection.run.subject.tokenizer),
                 "max_tokens": len(inspection.tokens),
                 "steps": [],
             }

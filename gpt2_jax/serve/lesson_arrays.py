@@ -8,6 +8,7 @@ Every address of `interpret.views.VIEWS` belongs to a ring around what the lesso
     3  other positions, in the layer that is shown
     4  other positions in other layers
 
+The vector of a token is as near as the nearest position that it may follow.
 The first ring is always whole. Of the others, the smallest arrays come first, until the lesson is
 full.
 """
@@ -33,8 +34,6 @@ _MOST_MISSES = 40
 _RINGS = 5
 _NEURONS, _TOKENS = 8, 10
 """How many neurons of a position, and possible next tokens, can be asked about."""
-
-
 _COLUMNS = frozenset(("k", "d"))
 """The places of columns of weights, which are too many for a file: none is held."""
 
@@ -104,7 +103,7 @@ def rings(inspection: Inspection, focus: Focus) -> list[list[str]]:
             if size is None:
                 try:
                     size = inspection[address].nbytes  # as all of a view
-                except UserError:  # a view that this text is too long for
+                except UserError:  # the model has no such view, or the text is too long for it
                     break
             found[_ring(numbers, focus)].append((size, address))
     return [[address for _, address in sorted(ring, key=lambda each: each[0])] for ring in found]
@@ -138,15 +137,20 @@ class _Choices:
         self._top = [[int(entry[0]) for entry in token["top"]] for token in summary["tokens"]]
 
     def of(self, view: View) -> Iterator[dict[str, int]]:
-        """Yields {place: number} for all addresses of a view that may be asked for."""
+        """Yields {place: number} for all addresses of a view that may be asked for.
+
+        Beside a token is a position that it may follow, also where the address has no place for it.
+        """
         names = list(view.pattern.groupindex)
         if not _COLUMNS.isdisjoint(names):
             return
         if _NEURON in names:
             yield from self._neurons()
         elif _TOKEN in names:
-            found = [{name: each[name] for name in names} for each in self._tokens()]
-            yield from {tuple(each.values()): each for each in found}.values()
+            found: dict[str, dict[str, int]] = {}
+            for each in self._tokens():
+                found.setdefault(view.address.format(**each), each)
+            yield from found.values()
         else:
             for numbers in itertools.product(*(self._ranges[name] for name in names)):
                 yield dict(zip(names, numbers, strict=True))
@@ -160,11 +164,14 @@ class _Choices:
             yield {_LAYER: self._focus.layer, _NEURON: neuron}
 
     def _tokens(self) -> Iterator[dict[str, int]]:
-        """Yields what may follow each position: the best tokens, and the one that does."""
-        tokens = self._inspection.tokens
-        for position, top in enumerate(self._top):
+        """Yields what may follow each position: the best tokens, and the one that does.
+
+        Positions that are shown come first.
+        """
+        tokens, shown = self._inspection.tokens, self._focus.positions
+        for position in sorted(range(len(tokens)), key=lambda t: t not in shown):
             last = position + 1 == len(tokens)
-            wanted = self._next if last else [*top, int(tokens[position + 1])]
+            wanted = self._next if last else [*self._top[position], int(tokens[position + 1])]
             for token in dict.fromkeys(wanted):
                 yield {_POSITION: position, _TOKEN: token}
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpt2_jax.interpret.inspection import Inspection
+from gpt2_jax.interpret.stream import TOP
 from gpt2_jax.interpret.text import pieces
 
 _LISTED = 32
@@ -38,5 +39,5 @@ def _ids_in(address: str, text: str) -> list[int]:
     if name not in ("lens", "lens_grid", "neuron"):
         return []
     array = np.load(io.BytesIO(gzip.decompress(base64.b64decode(text))), allow_pickle=False)
-    found = {"lens": array[:, :10], "lens_grid": array[:, :1], "neuron": array[::2]}[name]
+    found = {"lens": array[:, :TOP], "lens_grid": array[:, :1], "neuron": array[::2]}[name]
     return found[np.isfinite(found)].astype(int).tolist()

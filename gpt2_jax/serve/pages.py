@@ -40,7 +40,8 @@ CONTENT_TYPES = {
 }
 """What a file may be; others are not served."""
 _PACKED = (".ico", ".png", ".woff2")
-_WORTH_PACKING = 1024
+WORTH_PACKING = 1024
+"""The least bytes of a content that is sent compressed."""
 _LEVEL = 9
 
 
@@ -116,7 +117,7 @@ class Pages:
             elif path.suffix == ".md":
                 content = manual.page(content.decode("utf-8"), path.name).encode("utf-8")
             packed = None
-            if path.suffix not in _PACKED and len(content) >= _WORTH_PACKING:
+            if path.suffix not in _PACKED and len(content) >= WORTH_PACKING:
                 packed = gzip.compress(content, _LEVEL, mtime=0)
             file = _File(stamp, content, packed, tag_of(content))
             self._kept[path] = file

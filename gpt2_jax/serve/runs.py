@@ -1,7 +1,7 @@
 """Keeps the runs that were looked at last, in a bounded amount of memory.
 
-A run is named by all that its numbers depend on, so that an array of it never changes: browsers
-keep it, and a run that has made room for others comes back under its own name.
+The id of a run is a hash of all that its numbers depend on, so that an array of it never changes:
+browsers keep it, and a run that has made room for others comes back under its own id.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import gpt2_jax
 MOST_RUN_BYTES = 512 * 2**20
 """The most bytes of all runs together, but for the last one, which is kept whatever its size."""
 ID = re.compile(r"[0-9a-f]{32}")
-"""What the name of a run looks like."""
+"""What the id of a run looks like."""
 
 
 def run_id(fingerprint: str, step: int, tokens: Sequence[int], interventions: Any) -> str:
-    """Returns the name of a run.
+    """Returns the id of a run.
 
     Args:
       fingerprint: of the model's parameters and config.

@@ -52,7 +52,9 @@ def test_json_becomes_the_interventions_it_names(runs):
 def test_a_swap_puts_the_activation_of_the_other_text_in_its_place(subject, runs, site):
     swap = {"site": site, "layer": 0, "head": 2, "position": 4}
     swap["from"] = {"run": "other", "position": 1}
-    run = Run(subject, TEXT, parse({"swaps": [swap]}, find(runs)))
+    changes = parse({"swaps": [swap]}, find(runs))
+    assert changes.swaps[0].donor.base is None  # which would keep all of the other run
+    run = Run(subject, TEXT, changes)
     name = {"resid_post": "resid_post", "mlp": "mlp/out", "z": "attn/z"}[site]
     head = (2,) if site == "z" else ()
     donor = runs["other"].block(0)[name][1, *head]

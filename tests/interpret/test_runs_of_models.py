@@ -15,11 +15,14 @@ from gpt2_jax.errors import UserError
 from gpt2_jax.interpret.card import card, parts_of, sizes
 from gpt2_jax.interpret.comparison import compare
 from gpt2_jax.interpret.curves import curves
+from gpt2_jax.interpret.inspection import Inspection
 from gpt2_jax.interpret.run import Run, Subject
 from gpt2_jax.interpret.training_step import training_step
 from gpt2_jax.model.flops import num_params
+from gpt2_jax.tokenizers.bpe import BPETokenizer
 from gpt2_jax.tokenizers.byte import ByteTokenizer
 from gpt2_jax.tokenizers.char import CharTokenizer
+from gpt2_jax.tokenizers.vocabulary import END_OF_TEXT, Vocabulary
 from tests.inference.tiny import noisy_params, tiny_config
 
 TEXT = [104, 105, 32, 104, 105]
@@ -99,6 +102,21 @@ def test_other_tokens_of_one_text_are_aligned_on_its_bytes(subjects):
     assert found["bytes"][0][1:] == [0, 0] and found["bytes"][-1][1] > found["bytes"][1][1] > 0
     with pytest.raises(UserError, match="different texts"):
         compare(a, Run(of_chars, tokenizer.encode("hi")))
+
+
+def test_surprise_of_both_begins_behind_the_same_byte(subjects):
+    ranks = {bytes([i]): i for i in range(256)} | {b"hi": 256}
+    tokenizer = BPETokenizer(Vocabulary(ranks, {END_OF_TEXT: 257}), 257)
+    config = tiny_config(tokenizer)
+    of_pieces = Subject(config, noisy_params(config), tokenizer)
+    a, b = Run(subjects[0], TEXT), Run(of_pieces, tokenizer.encode("hi hi"))
+    rows = compare(a, b)["bytes"]
+    # Of the first "hi", b predicts no byte, and a the second one.
+    assert [row[0] for row in rows] == [2, 3, 5] and rows[0][1:] == [0, 0]
+    for column, run, tokens in ((1, a, [2, 3, 4]), (2, b, [1, 2])):
+        entries = Inspection(run).summary()["tokens"]
+        expected = -sum(entries[t]["logprob"] for t in tokens)
+        assert rows[-1][column] == pytest.approx(expected, rel=1e-5)
 
 
 def test_curves_follow_a_text_from_step_to_step(subjects):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import numpy as np
 import pytest
 
@@ -220,6 +221,17 @@ def test_queries_of_long_texts_are_those_of_short_ones(model, inspection, monkey
                 Inspection(run)[address], expected[address], rtol=1e-5, atol=1e-6
             )
         monkeypatch.undo()
+
+
+def test_all_that_a_run_keeps_is_counted_and_on_the_host(inspection, monkeypatch):
+    for most_pattern_bytes in (run_lib._MOST_PATTERN_BYTES, 0):
+        monkeypatch.setattr(run_lib, "_MOST_PATTERN_BYTES", most_pattern_bytes)
+        run = Run(inspection.run.subject, TOKENS)
+        kept = jax.tree.leaves({k: v for k, v in vars(run).items() if k != "subject"})
+        arrays = [leaf for leaf in kept if hasattr(leaf, "nbytes")]
+        assert all(isinstance(array, np.ndarray) for array in arrays)
+        assert all(array.base is None for array in arrays)  # no part of a larger one
+        assert run.num_bytes == sum(array.nbytes for array in arrays)
 
 
 def test_what_comes_later_changes_nothing_before(model, inspection):

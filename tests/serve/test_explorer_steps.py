@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,16 @@ def test_steps_are_listed_and_the_last_two_stay_in_memory(explored: Client) -> N
     assert explored.get(f"/explore/v1/run/{first}/logits.npy").status == 410
     assert explored.explore(text=_TEXT, step=2)["run"] == first
     assert explored.get(f"/explore/v1/run/{first}/logits.npy").status == 200
+
+
+def test_a_step_that_makes_room_leaves_nothing_in_memory(explored: Client) -> None:
+    subjects = explored.explorer.insights.subjects
+    explored.explore(text=_TEXT, step=2)
+    weights = weakref.ref(subjects.get(None, 2).subject)
+    explored.post("/explore/v1/curves", text=_TEXT)  # which loads the other steps, and runs none
+    assert explored.get("/explore/v1/steps").json["loaded"] == [4, 6, 8]
+    gc.collect()
+    assert weights() is None
 
 
 def test_curves_come_line_by_line(explored: Client, run: Path) -> None:

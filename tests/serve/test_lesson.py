@@ -17,6 +17,7 @@ import pytest
 
 from gpt2_jax.interpret.views import VIEWS, find
 from gpt2_jax.serve.bundle import bundle
+from gpt2_jax.serve.languages import LANGUAGES
 from gpt2_jax.serve.lesson import lesson
 from gpt2_jax.serve.lesson_arrays import focus_of, rings
 from gpt2_jax.tokenizers.byte import ByteTokenizer
@@ -49,9 +50,9 @@ class _Inspection:
         return [{"address": view.address} for view in VIEWS]
 
     def summary(self) -> dict[str, Any]:
-        top = [[token, "</script><!--", 0.2] for token in range(5)]
-        tokens = [{"id": token, "text": "\u2028<b>", "top": top} for token in self.tokens]
-        return {"tokens": tokens, "next": top, "config": {"num_layers": _L, "num_heads": _H}}
+        top = [[[10 * t + i, "</script><!--", 0.2] for i in range(5)] for t in range(_T)]
+        tokens = [{"id": t, "text": "\u2028<b>", "top": top[t]} for t in self.tokens]
+        return {"tokens": tokens, "next": top[-1], "config": {"num_layers": _L, "num_heads": _H}}
 
 
 def _embedded(page: bytes) -> dict[str, Any]:
@@ -88,6 +89,10 @@ def test_a_lesson_holds_every_array_of_a_small_text_bit_by_bit() -> None:
     assert held["arrays"][f"logits/{_T - 1}"] == "=logits"
 
 
+def test_every_language_of_the_page_is_offered() -> None:
+    assert {path.stem for path in (_STATIC / "i18n").glob("*.json")} == {*LANGUAGES}
+
+
 def test_what_is_near_comes_first_and_the_rest_is_counted() -> None:
     inspection: Any = _Inspection()
     everything = [address for ring in rings(inspection, focus_of(_STATE, _T)) for address in ring]
@@ -108,6 +113,16 @@ def test_what_is_near_comes_first_and_the_rest_is_counted() -> None:
     # What the lesson opens with is there however little room there is.
     least = _embedded(lesson(inspection, _STATE, most_bytes=0))
     assert set(least["arrays"]) == set(rings(inspection, focus_of(_STATE, _T))[0])
+
+
+def test_the_vector_of_a_token_is_as_near_as_the_positions_that_it_may_follow() -> None:
+    inspection: Any = _Inspection()
+    found = rings(inspection, focus_of(_STATE, _T))
+    ring_of = {address: i for i, ring in enumerate(found) for address in ring}
+    for t in range(_T):
+        assert ring_of[f"output/{10 * t}"] == (0 if t in (2, 3, 4) else 3)
+    # It follows position 2, which is shown, and is among the best behind position 0, which is not.
+    assert ring_of["output/3"] == 0
 
 
 def test_nothing_can_be_loaded_and_only_its_own_code_runs() -> None:

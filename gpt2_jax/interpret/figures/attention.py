@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from gpt2_jax.interpret.attention import MOST_WHOLE
 from gpt2_jax.interpret.figures import style
 from gpt2_jax.interpret.figures.picture import Picture, outlined, placed_tokens
-from gpt2_jax.interpret.figures.selection import WHOLE, Selection
+from gpt2_jax.interpret.figures.selection import Selection
 from gpt2_jax.interpret.figures.source import Source
 
 _MOST_TOKENS = 40
@@ -59,7 +60,7 @@ def _shown(length: int, query: int) -> list[int]:
 
 
 def _other_queries(axes: Any, source: Source, chosen: Selection, place: dict[int, float]) -> None:
-    if len(source) > WHOLE:
+    if len(source) > MOST_WHOLE:
         return
     pattern_TxT = source[f"pattern/{chosen.layer}/{chosen.head}"]
     for query, key in np.argwhere(pattern_TxT >= _OTHERS).tolist():
@@ -112,7 +113,7 @@ def _arcs_caption(
             f" Shown are the first token and positions {shown[1]} to {shown[-1]}; "
             f"{max(left_out, 0.0):.3f} of the weight is on others."
         )
-    if len(source) > WHOLE:
+    if len(source) > MOST_WHOLE:
         caption = caption.replace(f" In gray, weights of other queries of at least {_OTHERS}.", "")
     return caption
 
@@ -120,7 +121,7 @@ def _arcs_caption(
 def heat_map(source: Source, chosen: Selection, figure_class: Any) -> Picture:
     """Draws the whole pattern of a head, queries down and keys across."""
     layer, head, length = chosen.layer, chosen.head, len(source)
-    pooled = length > WHOLE
+    pooled = length > MOST_WHOLE
     if pooled:
         weights = source[f"pooled/{layer}/{head}"].astype(np.float32) / 255
     else:

@@ -41,7 +41,7 @@ def draw(source: Source, chosen: Selection, fonts: Fonts, formats: Sequence[str]
       source: what is drawn.
       chosen: the head, the query and the position that are shown.
       fonts: those that the labels of `source` were made for.
-      formats: of `style.FORMATS`.
+      formats: of `style.encoded`.
 
     Raises:
       UserError: if matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""What a figure is: a drawing with a name and a caption."""
+"""Holds what a figure is: a drawing with a name and a caption."""
 
 from __future__ import annotations
 

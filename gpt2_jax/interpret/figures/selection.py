@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpt2_jax.errors import UserError
+from gpt2_jax.interpret.attention import MOST_WHOLE
 from gpt2_jax.interpret.figures.source import Source
 
-WHOLE = 256
-"""The longest text whose attention is read whole; of a longer one, pooled and row by row."""
 _PREVIOUS, _INDUCTION = 0, 2  # columns of `head_scores`
 _LEAST = 0.1
 RULE = (
@@ -100,9 +99,9 @@ def _query(source: Source, layer: int, head: int, kind: int) -> tuple[int, str]:
         # With few tokens to choose from, attention on the previous one says little.
         wanted = {at: [at - 1] for at in range(max(1, length // 2), length)}
         what = "on the previous token, of the second half of the text"
-    if not wanted or (kind == _PREVIOUS and length > WHOLE):
+    if not wanted or (kind == _PREVIOUS and length > MOST_WHOLE):
         return length - 1, "is the last"
-    if length > WHOLE:
+    if length > MOST_WHOLE:
         return max(wanted), f"is the last with a key {what}"
     pattern_TxT = source[f"pattern/{layer}/{head}"]
     most = max(wanted, key=lambda at: (float(pattern_TxT[at, wanted[at]].sum()), at))

@@ -1,4 +1,4 @@
-"""What the figures of one text are drawn from: its arrays, and a record of those that were used."""
+"""Reads what the figures of one text are drawn from: its arrays, of which those used are noted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of the figures: one column of a paper wide, in colors that all can tell apart."""
+"""Gives figures their form: one column of a paper wide, in colors that all can tell apart."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import numpy as np
 
 from gpt2_jax.files.extras import import_extra
 
-FORMATS = ("svg", "png", "pdf")
-"""The formats that a figure can be written in."""
 WIDTH = 3.35
 """Inches, a column of a page with two."""
 COLORS = "cividis"
@@ -98,7 +96,7 @@ def on_color(value: float) -> str:
 
 
 def encoded(figure: Any, formats: Sequence[str]) -> dict[str, bytes]:
-    """Returns {format: content of the file}."""
+    """Returns {format: content of the file}; a format is svg, png or pdf."""
     dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
     contents = {}
     for form in formats:
