@@ -126,13 +126,15 @@ def run(args: argparse.Namespace) -> int:
     prompt = _read_prompt(args)
     prompts = None if args.prompts is None else sample_file.read(args.prompts)
     compilation_cache.apply(args)
+    if prompts is not None:
+        with sample_file.locked(args.out):  # before minutes of loading
+            model = api.load(args.model, ema=args.ema, dtype=args.dtype)
+            settings = _settings(args, options) | {"num_samples": args.num_samples}
+            sample_file.run(model, prompts, args.out, settings, ema=args.ema)
+        return 0
     model = api.load(args.model, ema=args.ema, dtype=args.dtype)
     if args.prompt_midi is not None:
         sample_music.run(model, args, _settings(args, options))
-        return 0
-    if prompts is not None:
-        settings = _settings(args, options) | {"num_samples": args.num_samples}
-        sample_file.run(model, prompts, args.out, settings, ema=args.ema)
         return 0
     if args.interactive:
         return _converse(model, args, options)
