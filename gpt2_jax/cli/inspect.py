@@ -35,65 +35,80 @@ _LESSON = "lesson.html"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's flags."""
-    parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
-    parser.add_argument("--ema", action="store_true", help=EMA_HELP)
-    source = parser.add_mutually_exclusive_group()
+    _add_reading(parser.add_argument_group("model and text"))
+    _add_drawing(parser.add_argument_group("what is drawn"))
+    _add_files(parser.add_argument_group("files to write"))
+    compilation_cache.add_argument(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document instead of text"
+    )
+
+
+def _add_reading(group: argparse._ArgumentGroup) -> None:
+    """Declares the model, and what it reads."""
+    group.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
+    group.add_argument("--ema", action="store_true", help=EMA_HELP)
+    source = group.add_mutually_exclusive_group()
     source.add_argument("--text", metavar="TEXT", help="what the model reads")
     source.add_argument("--text_file", metavar="FILE", help="a UTF-8 file with the text")
     source.add_argument(
         "--ids", metavar="IDS", help="token ids, such as 1,2,3; for models without a tokenizer too"
     )
-    parser.add_argument(
-        "--out",
-        required=True,
-        metavar="DIR",
-        help="where the files go: a folder that is new, empty, or of an earlier inspect, whose "
-        "files are replaced",
-    )
-    parser.add_argument("--layer", type=int, metavar="L", help="whose attention is drawn")
-    parser.add_argument(
+
+
+def _add_drawing(group: argparse._ArgumentGroup) -> None:
+    """Declares what is computed and drawn."""
+    group.add_argument("--layer", type=int, metavar="L", help="whose attention is drawn")
+    group.add_argument(
         "--head",
         type=int,
         metavar="H",
         help="whose attention is drawn; layer and head by default those with the highest induction "
         "score if it is at least 0.1, else with the highest previous-token score",
     )
-    parser.add_argument(
+    group.add_argument(
         "--query",
         type=int,
         metavar="T",
         help="position whose attention is drawn, negative from the end; default: the one with most "
         "attention of the kind that the head was chosen for",
     )
-    parser.add_argument(
+    group.add_argument(
         "--position",
         type=int,
         metavar="T",
         help="position whose next token is drawn, negative from the end; default: the last",
     )
-    parser.add_argument(
+    group.add_argument(
         "--interventions",
         metavar="FILE",
         help=f"changes inside of the model, as JSON: {interventions_file.FORM}",
     )
-    parser.add_argument(
+
+
+def _add_files(group: argparse._ArgumentGroup) -> None:
+    """Declares which files are written, and where."""
+    group.add_argument(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="where the files go: a folder that is new, empty, or of an earlier inspect, whose "
+        "files are replaced",
+    )
+    group.add_argument(
         "--formats",
         default="svg,png",
         metavar="A,B",
         help=f"of the figures, any of {', '.join(_FORMATS)}; default: svg,png",
     )
-    parser.add_argument(
+    group.add_argument(
         "--no_lesson", action="store_true", help=f"write figures and numbers, and no {_LESSON}"
     )
-    parser.add_argument(
+    group.add_argument(
         "--language",
         choices=LANGUAGES,
         default=LANGUAGES[0],
         help=f"that {_LESSON} opens in, English or Chinese; default: {LANGUAGES[0]}",
-    )
-    compilation_cache.add_argument(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document instead of text"
     )
 
 

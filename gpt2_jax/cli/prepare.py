@@ -42,7 +42,16 @@ _CORPORA = "; ".join(f"{corpus.name} ({corpus.description})" for corpus in CORPO
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this verb's flags."""
-    parser.add_argument(
+    _add_input(parser.add_argument_group("text to read"))
+    _add_examples(parser.add_argument_group("examples of prompts and answers"))
+    _add_output(parser.add_argument_group("tokens to write"))
+    _add_processes(parser.add_argument_group("what encodes"))
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _add_input(group: argparse._ArgumentGroup) -> None:
+    """Declares which text is read."""
+    group.add_argument(
         "--input",
         nargs="+",
         metavar="PATH",
@@ -50,8 +59,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folders and patterns, links are followed, and hidden files and folders (.NAME) left out "
         f"unless named; a file is {describe_formats()}",
     )
-    parser.add_argument("--corpus", metavar="NAME", help=f"corpus, instead of --input: {_CORPORA}")
-    parser.add_argument(
+    group.add_argument("--corpus", metavar="NAME", help=f"corpus, instead of --input: {_CORPORA}")
+    group.add_argument(
+        "--text_field",
+        default="text",
+        metavar="NAME",
+        help="field or column with the text (default: text)",
+    )
+    group.add_argument(
+        "--skip_invalid",
+        action="store_true",
+        help="leave out and count the rows of JSON lines, Parquet files and data sets of the hub "
+        "that have no valid text, such as null (default: the first one is an error)",
+    )
+
+
+def _add_examples(group: argparse._ArgumentGroup) -> None:
+    """Declares how examples are read."""
+    group.add_argument(
         "--format",
         choices=("documents", "examples"),
         default="documents",
@@ -59,36 +84,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "which a model learns the answers (default: documents); a folder with train.jsonl and "
         "val.jsonl keeps its splits",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--fields",
+        metavar="NAMES",
+        help=f"fields of examples, such as prompt:question,answer:reply (default: {_FIELDS})",
+    )
+    group.add_argument(
         "--task",
         metavar="NAME",
         help="format the examples of a task, whose data is the folder --input, any of: "
         f"{', '.join(registry.TASKS)}, or FILE.py; see docs/tasks.md",
     )
-    parser.add_argument(
+    group.add_argument(
         "--fraction",
         type=float,
         metavar="F",
         help="with --task, the share of the training examples to take, such as 0.1 (default: all)",
     )
-    parser.add_argument(
-        "--fields",
-        metavar="NAMES",
-        help=f"fields of examples, such as prompt:question,answer:reply (default: {_FIELDS})",
-    )
-    parser.add_argument(
-        "--text_field",
-        default="text",
-        metavar="NAME",
-        help="field or column with the text (default: text)",
-    )
-    parser.add_argument(
-        "--skip_invalid",
-        action="store_true",
-        help="leave out and count the rows of JSON lines, Parquet files and data sets of the hub "
-        "that have no valid text, such as null (default: the first one is an error)",
-    )
-    parser.add_argument(
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    """Declares what is written, and where."""
+    group.add_argument(
         "--tokenizer",
         metavar="NAME",
         default="gpt2",
@@ -96,33 +113,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of N ids trained on this text, or M, a model's: a run's workdir or a folder in Hugging "
         "Face's or OpenAI's format (default: gpt2)",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument(
+    group.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    group.add_argument(
         "--val_fraction",
         type=float,
         default=0.1,
         help="fraction at the end of the token stream that becomes the val split (default: 0.1; "
         "0: no val split)",
     )
-    parser.add_argument(
+
+
+def _add_processes(group: argparse._ArgumentGroup) -> None:
+    """Declares what encodes."""
+    group.add_argument(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
         help="processes that encode (default: one per CPU); the result does not depend on it",
     )
-    parser.add_argument(
+    group.add_argument(
         "--engine",
         choices=engines.NAMES,
         default="processes",
         help="what encodes: processes of this machine, or Ray, on machines that share the files "
         "(default: processes)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--ray_address",
         metavar="ADDRESS",
         help="address of a Ray cluster, such as auto or HOST:6379 (default: start one here)",
     )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
 def run(args: argparse.Namespace) -> int:

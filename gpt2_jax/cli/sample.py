@@ -36,10 +36,25 @@ gpt2-jax sample --model runs/quickstart --interactive"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's flags."""
-    parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
-    parser.add_argument("--ema", action="store_true", help=EMA_HELP)
-    parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
-    source = parser.add_mutually_exclusive_group()
+    _add_model(parser.add_argument_group("model"))
+    _add_prompt(parser.add_argument_group("what to continue"))
+    sample_music.add_arguments(parser.add_argument_group("music"))
+    _add_samples(parser.add_argument_group("samples"))
+    sampling_flags.add_arguments(parser.add_argument_group("how tokens are drawn"))
+    _add_output(parser.add_argument_group("output"))
+    compilation_cache.add_argument(parser)
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    """Declares the model."""
+    group.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
+    group.add_argument("--ema", action="store_true", help=EMA_HELP)
+    group.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
+
+
+def _add_prompt(group: argparse._ArgumentGroup) -> None:
+    """Declares the prompt, or where prompts come from."""
+    source = group.add_mutually_exclusive_group()
     source.add_argument("--prompt", metavar="TEXT", help="the text to continue; default: none")
     source.add_argument("--prompt_file", metavar="FILE", help="a UTF-8 file with the prompt")
     source.add_argument(
@@ -61,48 +76,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--interactive", action="store_true", help="read prompts from standard input, one per line"
     )
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        help="where the results of --prompts go, in order: each line with its samples. If there is "
-        "such a file, the same command goes on behind its last whole line. FILE.settings.json says "
-        "what they were made with, and a start with anything else is refused. With --prompt_midi: "
-        "the MIDI file to write",
-    )
-    sample_music.add_arguments(parser)
-    parser.add_argument(
+
+
+def _add_samples(group: argparse._ArgumentGroup) -> None:
+    """Declares how many texts are generated, and how long they are."""
+    group.add_argument(
         "--num_samples", type=int, default=1, metavar="N", help="how many samples; default: 1"
     )
-    parser.add_argument(
+    group.add_argument(
         "--max_new_tokens",
         type=int,
         metavar="N",
         help="the most tokens to generate; default: as many as the context has room for; only "
         "model.position=learned allows no more",
     )
-    parser.add_argument(
+    group.add_argument(
         "--context_overflow",
         choices=("error", "slide"),
         default="error",
         help="when the model has no more positions: refuse the request, or read the last half of "
         "the text again and go on; default: error",
     )
-    sampling_flags.add_arguments(parser)
-    parser.add_argument(
+    group.add_argument(
         "--stop",
         action="append",
         default=[],
         metavar="TEXT",
         help="end a sample before this text; may be repeated",
     )
-    parser.add_argument(
+    group.add_argument(
         "--seed",
         type=int,
         default=0,
         metavar="N",
         help="the same seed gives the same text; default: 0",
     )
-    parser.add_argument(
+    group.add_argument(
         "--slots",
         type=int,
         metavar="N",
@@ -110,11 +119,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "those of a server with as many slots give its text again; default: all, up to 32, and 8 "
         "with --prompts",
     )
-    parser.add_argument(
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    """Declares where the texts go."""
+    group.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where the results of --prompts go, in order: each line with its samples. If there is "
+        "such a file, the same command goes on behind its last whole line. FILE.settings.json says "
+        "what they were made with, and a start with anything else is refused. With --prompt_midi: "
+        "the MIDI file to write",
+    )
+    group.add_argument(
         "--stream", action="store_true", help="print text while it is generated (one sample)"
     )
-    compilation_cache.add_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document per prompt")
+    group.add_argument("--json", action="store_true", help="print one JSON document per prompt")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -126,13 +146,15 @@ def run(args: argparse.Namespace) -> int:
     prompt = _read_prompt(args)
     prompts = None if args.prompts is None else sample_file.read(args.prompts)
     compilation_cache.apply(args)
+    if prompts is not None:
+        with sample_file.locked(args.out):  # before minutes of loading
+            model = api.load(args.model, ema=args.ema, dtype=args.dtype)
+            settings = _settings(args, options) | {"num_samples": args.num_samples}
+            sample_file.run(model, prompts, args.out, settings, ema=args.ema)
+        return 0
     model = api.load(args.model, ema=args.ema, dtype=args.dtype)
     if args.prompt_midi is not None:
         sample_music.run(model, args, _settings(args, options))
-        return 0
-    if prompts is not None:
-        settings = _settings(args, options) | {"num_samples": args.num_samples}
-        sample_file.run(model, prompts, args.out, settings, ema=args.ema)
         return 0
     if args.interactive:
         return _converse(model, args, options)

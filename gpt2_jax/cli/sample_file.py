@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpt2_jax.cli import sample_record
 from gpt2_jax.errors import UserError
 from gpt2_jax.files.lfs import refuse_lfs_pointer
+from gpt2_jax.files.lock import lock_folder
 from gpt2_jax.files.paths import local_path
 
 _KEYS = ("prompt", "prompt_tokens")
@@ -58,6 +61,28 @@ def run(
     except OSError as error:
         raise UserError(f"cannot write --out {out}: {error.strerror}") from error
     print(f"{out} has the results of {len(prompts)} prompts, {done} of them from an earlier start")
+
+
+@contextlib.contextmanager
+def locked(out: str) -> Iterator[None]:
+    """Keeps other processes from writing to the file of results during the block.
+
+    Raises:
+      UserError: if one does, or nothing can be written beside the file.
+    """
+    path = Path(os.path.realpath(local_path(out, "--out")))
+    folder = path.with_name(f".{path.name}.lock")
+    lock = lock_folder(folder, f"--out {out}", activity="being written")
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise UserError(f"cannot write --out {out}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        with contextlib.suppress(OSError):  # a process that waited may have locked it since
+            folder.rmdir()
 
 
 def read(name: str) -> list[dict[str, Any]]:

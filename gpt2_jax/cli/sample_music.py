@@ -13,15 +13,15 @@ from gpt2_jax.files.paths import local_path
 _FLAGS = ("prompt_beats", "piano_roll")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(group: argparse._ArgumentGroup) -> None:
     """Declares the flags that --prompt_midi takes beside those of every prompt."""
-    parser.add_argument(
+    group.add_argument(
         "--prompt_beats",
         type=int,
         metavar="N",
         help="with --prompt_midi, continue the first N quarter notes instead of the whole file",
     )
-    parser.add_argument(
+    group.add_argument(
         "--piano_roll",
         metavar="FILE",
         help="with --prompt_midi, also draw the notes as a PNG, the given and the new ones apart",

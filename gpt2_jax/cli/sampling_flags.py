@@ -56,24 +56,24 @@ _FLAGS = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(group: argparse._ArgumentGroup) -> None:
     """Declares the flags."""
     for name, kind, default, metavar, text in _FLAGS:
-        parser.add_argument(
+        group.add_argument(
             f"--{name}",
             type=kind,
             default=default,
             metavar=metavar,
             help=f"{text}; {_range(name)}; default: {default:g}",
         )
-    parser.add_argument(
+    group.add_argument(
         "--logit_bias",
         action="append",
         default=[],
         metavar="ID=BIAS",
         help="add BIAS, from -100 to 100, to the logit of a token id; may be repeated",
     )
-    parser.add_argument(
+    group.add_argument(
         "--ignore_eos", action="store_true", help="go on behind the end of text, up to the length"
     )
 

@@ -52,70 +52,85 @@ _FASTEST = 1e12  # tokens per second
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's flags."""
+    _add_sweep(parser.add_argument_group("sweep"))
+    _add_engine(parser.add_argument_group("what runs the points"))
+    _add_preview(parser.add_argument_group("without training"))
     parser.add_argument(
+        "--json", action="store_true", help="print one JSON document when the sweep ends"
+    )
+
+
+def _add_sweep(group: argparse._ArgumentGroup) -> None:
+    """Declares what is swept, and where it goes."""
+    group.add_argument(
         "--sweep", required=True, metavar="FILE", help="Python file that defines get_sweep()"
     )
-    parser.add_argument(
+    group.add_argument(
         "--out",
         metavar="DIR",
         help="the folder of the sweep; it is made if it is missing, and resumed if it has one",
     )
-    parser.add_argument(
+
+
+def _add_engine(group: argparse._ArgumentGroup) -> None:
+    """Declares what runs the points."""
+    group.add_argument(
         "--engine",
         choices=ENGINES,
         default="local",
         help="what runs the points: this machine (local, the default), an array job (slurm), or "
         "all processes of a launcher together (slice)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--workers",
         type=int,
         metavar="N",
         help="points to run at the same time, each on its part of the cores (default: 1, or as "
         "many as --devices_per_point leaves room for; with slurm, as many as Slurm starts)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--devices_per_point",
         type=int,
         metavar="K",
         help="NVIDIA GPUs of each point, which CUDA_VISIBLE_DEVICES or Slurm gives it",
     )
-    parser.add_argument(
+    group.add_argument(
         "--sbatch", metavar="OPTIONS", help="options of sbatch for --engine slurm, as one word"
     )
-    parser.add_argument(
+
+
+def _add_preview(group: argparse._ArgumentGroup) -> None:
+    """Declares what is shown instead of training."""
+    group.add_argument(
         "--dry_run",
         action="store_true",
         help="check the sweep and show its points, tokens, time and the smallest differences that "
         "it is expected to find, without training",
     )
-    parser.add_argument(
+    group.add_argument(
         "--tokens_per_second",
         type=float,
         metavar="N",
         help="the speed of one point, for the time that --dry_run shows (default: measured on the "
         "points that --out has)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--chip",
         metavar="NAME",
         help="a GPU or TPU, such as h100, for which --dry_run plans the time of points that have "
         "--devices_per_point of it (default: the GPU of this machine, if it has one)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--noise",
         metavar="S",
         help="the standard deviation of a difference of two runs of one seed, or a finished sweep "
         "to take it from: --dry_run then shows differences in units of the metric",
     )
-    parser.add_argument(
+    group.add_argument(
         "--print_commands",
         action="store_true",
         help="print one command a point, for any other scheduler, without training; afterwards the "
         "sweep itself collects the results",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document when the sweep ends"
     )
 
 

@@ -79,7 +79,7 @@ def in_use_error(name: str, activity: str, owner: LockOwner) -> InUse:
       owner: the process that has the lock.
     """
     return InUse(
-        f"{name} is {activity} by {owner}: wait for that process, stop it, or choose another folder"
+        f"{name} is {activity} by {owner}: wait for that process, stop it, or choose another place"
     )
 
 

@@ -47,13 +47,27 @@ class SliceLines(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ExamplesItem:
-    """Names slices of files of JSON lines, which are read where the task runs."""
+    """Names slices of files of JSON lines, which are read where the task runs.
+
+    Attributes:
+      slices: the slices.
+      fields: of the lines.
+      sums: the sha256 of each slice's file, if the files are written anew by every run.
+    """
 
     slices: tuple[Slice, ...]
     fields: Fields
+    sums: tuple[str, ...] = ()
 
     def identity(self) -> Any:
-        """Returns the paths, sizes and times of the files, and which slices of them are meant."""
+        """Returns the paths, sizes and times of the files, and which slices of them are meant.
+
+        Files that are written anew by every run are known by their sums instead.
+        """
+        if self.sums:
+            pairs = zip(self.sums, self.slices, strict=True)
+            contents = [[content, each.start, each.stop] for content, each in pairs]
+            return {"contents": contents, "examples": list(self.fields)}
         files = [dataclasses.astuple(each) for each in self.slices]
         return {"files": files, "examples": list(self.fields)}
 

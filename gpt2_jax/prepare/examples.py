@@ -51,6 +51,7 @@ def prepare_examples(
     *,
     name: str,
     place: str = "",
+    sums: Mapping[str, str] | None = None,
     val_fraction: float = 0.1,
     workers: int = 1,
     work_item_bytes: int = WORK_ITEM_BYTES,
@@ -68,6 +69,8 @@ def prepare_examples(
       out: the folder to make.
       name: what the user calls the files, for messages.
       place: what the user calls the folder, for messages; by default `--out` and its path.
+      sums: the sha256 of the file of each path, if the files are written anew by every run: to
+        resume, they need not have the same paths and times.
       val_fraction: share of the examples at the end that becomes the val split if no files do; 0
         for none.
       workers, engine, ray_address: see `prepare`.
@@ -101,7 +104,7 @@ def prepare_examples(
         settings["part_bytes"] = meta.get("source", {}).get("part_bytes", work_item_bytes)
     items = {
         split: [
-            ExamplesItem(group, fields)
+            ExamplesItem(group, fields, tuple(sums[part.path] for part in group) if sums else ())
             for group in grouped_slices(paths, int(settings["part_bytes"]))
         ]
         for split, paths in files.items()

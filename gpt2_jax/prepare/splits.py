@@ -1,10 +1,16 @@
-"""Turns documents in memory into a folder of token shards whose splits are given."""
+"""Turns documents in memory into a folder of token shards whose splits are given.
+
+As in `prepare`, a run that is killed leaves `out` as it was, and beside it the encoded work items,
+from which the next run resumes.
+"""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +21,18 @@ from gpt2_jax.prepare import encode
 from gpt2_jax.prepare.engines import Engine, open_engine
 from gpt2_jax.prepare.prepare import check_free, put_in_place, summarized
 from gpt2_jax.prepare.staging import open_staging
-from gpt2_jax.prepare.tasks import encode_stream, explained, joined_sha256
-from gpt2_jax.prepare.work_items import WORK_ITEM_BYTES, Document, documents_items
+from gpt2_jax.prepare.tasks import encode_stream, explained, in_order, joined_sha256
+from gpt2_jax.prepare.work_items import (
+    WORK_ITEM_BYTES,
+    Document,
+    DocumentsItem,
+    documents_items,
+)
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 _TOKENS_PER_SHARD = 100_000_000
+
+_Items = Mapping[str, Sequence[DocumentsItem]]  # of each split
 
 
 def prepare_splits(
@@ -47,45 +60,65 @@ def prepare_splits(
       What `prepare` returns.
 
     Raises:
-      UserError: if a text cannot be encoded, or `out` holds something else.
+      UserError: if a text cannot be encoded, `out` holds something else or is being prepared by
+        another process.
       StorageError: if the disk is full.
     """
     began = time.monotonic()
     out = local_path(out, "--out")
     items = {split: [*documents_items(each, WORK_ITEM_BYTES)] for split, each in splits.items()}
-    described = json.dumps(tokenizer.to_dict())
-    everything = [item for group in items.values() for item in group]
-    sums = [encode.digest_item(item, tokenizer=described) for item in everything]
-    counts = {split: len(group) for split, group in items.items()}
-    source = {"sha256": joined_sha256([*map(str, counts.items()), *sums]), "corpus": corpus}
     meta = check_free(out)
     already_prepared = meta is not None
-    if meta is None:
-        replaceable_folder(out, "--out")
-        with open_engine("processes", workers, None) as engine:
-            meta = _make(items, tokenizer, out, source, engine, log)
-    elif meta.get("source") != source or meta["tokenizer"] != tokenizer.to_dict():
-        raise UserError(
-            f"--out {out} already holds other data: choose another --out, or remove the folder"
-        )
-    else:
-        check_sha256(out, meta)
+    if not already_prepared:
+        replaceable_folder(out, "--out")  # refused before anything is encoded
+    with open_engine("processes", workers, None) as engine:
+        if meta is None:
+            meta = _make(items, tokenizer, out, corpus, engine, log)
+        else:
+            _check_same(meta, items, tokenizer, out, corpus, engine)
     return summarized(out, meta, already_prepared, time.monotonic() - began)
 
 
-def _make(
-    items: Mapping[str, list[Any]],
+def _source(items: _Items, sums: Iterable[str], corpus: str) -> dict[str, str]:
+    """Returns what meta.json says that the data is from, by the sums of all items."""
+    counts = ((split, len(group)) for split, group in items.items())
+    return {"sha256": joined_sha256([*map(str, counts), *sums]), "corpus": corpus}
+
+
+def _check_same(
+    meta: Mapping[str, Any],
+    items: _Items,
     tokenizer: Tokenizer,
     out: Path,
-    source: Mapping[str, Any],
+    corpus: str,
+    engine: Engine,
+) -> None:
+    """Raises UserError unless `out` holds exactly these splits, undamaged."""
+    task = functools.partial(encode.digest_item, tokenizer=json.dumps(tokenizer.to_dict()))
+    sums = in_order(engine, task, [*itertools.chain(*items.values())])
+    same = meta["tokenizer"] == tokenizer.to_dict()
+    if not same or meta.get("source") != _source(items, sums, corpus):
+        raise UserError(
+            f"--out {out} already holds other data: choose another --out, or remove the folder"
+        )
+    check_sha256(out, meta)
+
+
+def _make(
+    items: _Items,
+    tokenizer: Tokenizer,
+    out: Path,
+    corpus: str,
     engine: Engine,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Encodes the items, puts the shards in place and returns their meta."""
-    everything = [item for group in items.values() for item in group]
+    """Encodes the items that are not yet, puts the shards in place and returns their meta."""
+    everything = [*itertools.chain(*items.values())]
+    several = len(everything) > 1
+    kept = "; encoded work items are kept" if several else ""
     with (
-        explained(f"--out {out}", "choose another --out", ""),
-        open_staging(out, keep=False) as staging,
+        explained(f"--out {out}", "choose another --out", kept),
+        open_staging(out, keep=several) as staging,
     ):
         if check_free(out) is not None:  # another run was faster
             raise UserError(
@@ -104,7 +137,7 @@ def _make(
             "tokenizer": tokenizer.to_dict(),
             "vocab_size": tokenizer.vocab_size,
             "splits": stream.write(staging.shards, engine, bounds, lengths, _TOKENS_PER_SHARD),
-            "source": dict(source),
+            "source": _source(items, [each.sha256 for each in totals], corpus),
         }
         put_in_place(staging, meta, out)
     return meta

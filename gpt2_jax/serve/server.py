@@ -37,6 +37,8 @@ _ADVICE = {
 def bound_socket(host: str, port: int) -> socket.socket:
     """Returns a socket that is to listen; nothing can connect to it before it does.
 
+    No other process gets the address meanwhile, which may be minutes in which models are read.
+
     Args:
       host: a name or an address of this machine.
       port: 0 is any that is free.
@@ -47,15 +49,33 @@ def bound_socket(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
+        try:
+            return _bound(socket.socket(family, kind, protocol), address, reuse=False)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            # Connections of a server that has just ended keep the address, and may share it.
+            return _bound(socket.socket(family, kind, protocol), address, reuse=True)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        number: Any = getattr(error, "errno", None)
-        advice = _ADVICE.get(number, "--host must name this machine")
-        raise UserError(f"cannot listen on {host} port {port}: {reason}; {advice}") from error
-    return bound
+        raise _cannot_listen(host, port, error) from error
+
+
+def _bound(new: socket.socket, address: Any, *, reuse: bool) -> socket.socket:
+    """Binds a socket; Linux lets several have one address if all of them reuse it."""
+    try:
+        new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+        new.bind(address)
+    except OSError:
+        new.close()
+        raise
+    return new
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or error
+    number: Any = getattr(error, "errno", None)
+    advice = _ADVICE.get(number, "--host must name this machine")
+    return UserError(f"cannot listen on {host} port {port}: {reason}; {advice}")
 
 
 def is_loopback(bound: socket.socket) -> bool:
@@ -180,7 +200,19 @@ class Server(uvicorn.Server):
         self.failure: Exception | None = None
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listens, and starts the models."""
+        """Listens, and starts the models.
+
+        Raises:
+          UserError: if another process listens at the address of a socket.
+        """
+        for each in sockets or ():
+            # Its connections inherit this: the next server can bind at once when this one ends.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+            try:
+                each.listen()
+            except OSError as error:
+                host, port = each.getsockname()[:2]
+                raise _cannot_listen(host, port, error) from error
         await super().startup(sockets)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"

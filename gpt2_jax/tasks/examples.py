@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +33,9 @@ def prepare_task(
 
     A vocabulary is trained on the prompts and answers of the train split alone. Without val.jsonl,
     the end of the train split is held out.
+
+    A run that is killed is resumed by the next one, which formats the examples again and encodes
+    what is not yet.
     """
     splits = ["train", "val"] if (data / "val.jsonl").is_file() else ["train"]
     examples = {
@@ -38,13 +43,14 @@ def prepare_task(
     }
     examples["train"] = _share(examples["train"], fraction)
     with tempfile.TemporaryDirectory() as folder:
-        files = {split: [_write(Path(folder), split, each)] for split, each in examples.items()}
+        written = {split: _write(Path(folder), split, each) for split, each in examples.items()}
         return prepare_examples(
-            files,
+            {split: [path] for split, (path, _) in written.items()},
             parse_fields("prompt:prompt,answer:answer"),
             tokenizer,
             out,
             name=f"--task {task.name}",
+            sums={str(path): content for path, content in written.values()},
             **settings,
         )
 
@@ -61,12 +67,13 @@ def _share(examples: Sequence[Example], fraction: float) -> list[Example]:
     return [examples[index * len(examples) // count] for index in range(count)]
 
 
-def _write(folder: Path, split: str, examples: Sequence[Example]) -> Path:
-    """Writes examples as lines of JSON and returns the path."""
-    path = folder / f"{split}.jsonl"
+def _write(folder: Path, split: str, examples: Sequence[Example]) -> tuple[Path, str]:
+    """Writes examples as lines of JSON and returns the path, which is absolute, and the sha256."""
+    path = Path(os.path.abspath(folder / f"{split}.jsonl"))
     lines = (json.dumps(example._asdict(), ensure_ascii=False) for example in examples)
+    content = "".join(f"{line}\n" for line in lines).encode()
     try:
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        path.write_bytes(content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
-    return path
+    return path, hashlib.sha256(content).hexdigest()

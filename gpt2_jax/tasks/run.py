@@ -79,6 +79,10 @@ def with_intervals(metrics: Sequence[Metric]) -> dict[str, float]:
 def max_new_tokens(task: Task, data: Path, tokenizer: Tokenizer) -> int:
     """Returns the most tokens of an answer; see `Decoding.max_new_tokens`.
 
+    It is computed from the train split each time and not by `prepare`: any model may be evaluated
+    on the data, prepared or not, and its tokenizer decides the lengths. Of 20,000 answers of a
+    sentence it takes about a second, less than the model needs to write a few.
+
     Raises:
       UserError: if it depends on the train split, which is missing.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
-from gpt2_jax.cli import sample_record
+from gpt2_jax.cli import sample_file, sample_record
 from gpt2_jax.cli.main import main
 from gpt2_jax.errors import UserError
 from gpt2_jax.inference.bulk import SLOTS
@@ -208,3 +209,19 @@ def test_results_of_other_prompts_and_flags_that_do_not_go_together_are_refused(
         ([*_words(model)[:6], "none/a"], "cannot write --out none/a"),
     ):
         _refused(words, message, capsys)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_second_start_with_the_same_results_is_refused_before_the_model_is_read(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("link.jsonl").symlink_to("out.jsonl")
+    with sample_file.locked("out.jsonl"):
+        message = f"--out out.jsonl is being written by process {os.getpid()} on host "
+        _refused(_words("none"), message, capsys)
+        words = ["link.jsonl" if word == "out.jsonl" else word for word in _words("none")]
+        _refused(words, "--out link.jsonl is being written by process", capsys)
+        assert not Path("out.jsonl").exists()
+    assert main(_words(model)) == 0
+    assert len(_lines("out.jsonl")) == len(_PROMPTS)
+    assert not list(Path().glob(".*"))

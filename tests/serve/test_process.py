@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from gpt2_jax.cli.main import main
+from gpt2_jax.serve.server import bound_socket
 from tests.inference.tiny import make_run
 from tests.serve.serving import pieces_tokenizer, served_config
 
@@ -117,6 +118,17 @@ def test_a_port_that_is_taken_is_found_before_the_model_is_read(
     error = capsys.readouterr().err
     assert "cannot listen on no.such.host.example" in error
     assert "--host must name this machine" in error
+
+
+def test_a_port_is_taken_while_the_models_of_another_server_are_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with bound_socket("127.0.0.1", 0) as other:  # which does not listen yet
+        port = str(other.getsockname()[1])
+        assert main(["serve", "--model", "/nowhere", "--port", port]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: cannot listen on 127.0.0.1 port {port}: Address already")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,9 @@
-"""Training and evaluation as functions, which the command line, sweeps and notebooks call.
-
-`train(config, workdir)` combines data, evaluators and the trainer; `evaluate(model, tasks)`
-combines a model and its tasks. In a run of several processes each calls the same function, after
-`gpt2_jax.parallel.distributed.initialize`.
-"""
+"""One training run put together: data, evaluators and the trainer, or the sizes of it alone."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +14,18 @@ from gpt2_jax.config import Config, MeshConfig, arguments
 from gpt2_jax.data.token_sets import TokenSets, resolve_vocab_size
 from gpt2_jax.errors import UserError, print_stderr
 from gpt2_jax.evals import compression, sources
-from gpt2_jax.evals.language_modeling import Corpus, LanguageModeling, count_words
 from gpt2_jax.evals.perplexity import make_validation
 from gpt2_jax.evals.registry import make_task
 from gpt2_jax.evals.reported import check_best_is_reported
-from gpt2_jax.evals.results import write_results
-from gpt2_jax.evals.run import Show, TaskEvaluator, evaluate_and_keep, model_digest
+from gpt2_jax.evals.run import TaskEvaluator
 from gpt2_jax.evals.samples import make_sampler
 from gpt2_jax.evals.task import Setting, Task
-from gpt2_jax.evals.texts import EXAMPLE, checked_texts
-from gpt2_jax.evals.validation import ValidationSplit, make_validation_at_lengths
+from gpt2_jax.evals.validation import make_validation_at_lengths
 from gpt2_jax.files.paths import local_path, resolve_path
-from gpt2_jax.formats.load import open_model
-from gpt2_jax.formats.model import Model
 from gpt2_jax.formats.run_model import resolve_model
-from gpt2_jax.inference.scoring import Scorer
 from gpt2_jax.model import attention_kernels
 from gpt2_jax.model.defaults import explain_dtype, with_dtype
 from gpt2_jax.model.flops import flops_per_token, num_params
-from gpt2_jax.model.lengths import at_length, params_at_length
 from gpt2_jax.model.trainable import num_trained_params
 from gpt2_jax.parallel import mesh as mesh_lib
 from gpt2_jax.parallel.compilation_cache import keep_compiled_programs
@@ -49,8 +35,6 @@ from gpt2_jax.parallel.rules import Rules
 from gpt2_jax.planning.layout import run_layout
 from gpt2_jax.planning.memory import state_bytes
 from gpt2_jax.prepare.example_files import open_data
-from gpt2_jax.tasks import registry
-from gpt2_jax.tasks.base import Settings
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 from gpt2_jax.training.initial import read_initial
 from gpt2_jax.training.optimizer import make_optimizer
@@ -205,123 +189,6 @@ def dry_run(config: Config) -> dict[str, Any]:
         "attention": kernel,
         "memory_bytes": state_bytes(config, state),
     }
-
-
-def evaluate(
-    model: str | Path,
-    tasks: Sequence[str] = (),
-    data: str | Path = "",
-    *,
-    texts: Mapping[str, str | Path] | None = None,
-    limit: int | None = None,
-    split: str = "test",
-    stride: int | None = None,
-    detokenize: bool = True,
-    validation: bool = False,
-    context_length: int | None = None,
-    ema: bool = False,
-    dtype: str | None = None,
-    out: str | Path | None = None,
-    progress: Callable[[str], contextlib.AbstractContextManager[Show]] | None = None,
-) -> dict[str, Any]:
-    """Scores a model on tasks, texts and its run's validation split.
-
-    Args:
-      model: see `gpt2_jax.load`.
-      tasks: names of tasks, all of which must have data, or of groups such as `gpt2_paper`, or
-        files with a task that the model answers by writing, see docs/tasks.md.
-      data: the folder with their files.
-      texts: name -> file of further texts whose perplexity is measured.
-      limit: number of examples of each task to score; by default all.
-      split: of the tasks that the model answers by writing: "train", "val" or "test".
-      stride: tokens scored per window of a long text; by default windows do not overlap.
-      detokenize: whether corpora that are split into tokens are joined to plain text first.
-      validation: whether to score the validation split of the data that the model was trained on,
-        as training does: `validation`, or `validation_at_N` in windows of another length.
-      context_length: tokens that the model sees at once; by default as in training. More are
-        possible unless `model.position=learned`.
-      ema, dtype: see `gpt2_jax.load`.
-      out: folder for the result of each example; an interrupted evaluation resumes from it.
-      progress: (name of a task) -> a context manager for a function that is called with (number of
-        examples scored, number of all examples).
-
-    Returns:
-      {"model", "step", "ema", "dtype", "context_length", "limit", "tasks": {name: {metric: value,
-      ..., "count"}}, "protocols": {name: the published protocol that the numbers follow}}.
-
-    Raises:
-      UserError: for an argument of a wrong type or value, an unknown task, or a model or data that
-        cannot be read.
-      StorageError: if `out` cannot be written.
-    """
-    arguments.path("model", model)
-    limit = arguments.optional_integer("limit", limit, low=1)
-    stride = arguments.optional_integer("stride", stride, low=1)
-    detokenize = arguments.boolean("detokenize", detokenize)
-    validation = arguments.boolean("validation", validation)
-    context_length = arguments.optional_integer("context_length", context_length, low=1)
-    if progress is not None and not callable(progress):
-        raise UserError(f"progress must be a function, not {type(progress).__name__}")
-    tasks = arguments.texts("tasks", tasks, example="['hellaswag']")
-    if not isinstance(data, str) or data:
-        arguments.path("data", data)
-    texts = checked_texts({} if texts is None else texts)
-    if not tasks and not texts and not validation:
-        raise UserError("there is nothing to score: name tasks, or texts such as " + EXAMPLE)
-    keep_compiled_programs()
-    data = local_path(data, "data")
-    written, tasks = registry.split_names(tasks)
-    writing = [registry.make_task(name) for name in written]
-    tasks = sources.select(",".join(tasks), data).run if tasks else []
-    folder = None if out is None else local_path(arguments.path("out", out), "out")
-    with open_model(model, ema=arguments.boolean("ema", ema), dtype=dtype) as reader:
-        config = reader.config
-        resized = at_length(config.model, context_length or config.model.context_length)
-        T = resized.context_length
-        setting = Setting(data, reader.tokenizer, T, stride, detokenize)
-        ready = [make_task(name, setting) for name in tasks]
-        for name, path in texts.items():
-            corpus = Corpus(name, words=count_words)
-            ready.append(LanguageModeling(corpus, setting, path))
-        of_run = [ValidationSplit(reader, T, limit)] if validation else []
-        if any(each.name in texts for each in of_run):
-            raise UserError(f"texts: {of_run[0].name} is the validation split: choose another name")
-        read = reader.read()
-    digest = "" if folder is None else model_digest(read.params, config)
-    scorings: dict[str, Callable[[Show], dict[str, float]]] = {}
-    params: Any = params_at_length(config.model, read.params, T) if ready or writing else None
-    settings = Settings(arguments.text("split", split), limit, folder, digest)
-    sized = Model(dataclasses.replace(config, model=resized), params, read.tokenizer, 0, read.path)
-    for task in writing:
-        scorings[task.name] = functools.partial(task.evaluate, sized, data, settings)
-    if ready:
-        scorer = Scorer(params, resized, config.compute)
-        for task in ready:
-            scorings[task.name] = functools.partial(
-                evaluate_and_keep, task, scorer, limit, folder, digest
-            )
-    for each in of_run:
-        scorings[each.name] = functools.partial(each.evaluate, read.params)
-    results: dict[str, dict[str, float]] = {}
-    for name, score in scorings.items():
-        with progress(name) if progress else contextlib.nullcontext(_ignore) as show:
-            results[name] = score(show)
-        if folder is not None:
-            write_results(folder / "results.json", str(model), digest, results)
-    return {
-        "model": str(model),
-        "step": read.step,
-        "ema": ema,
-        "dtype": config.compute.dtype,
-        "context_length": T,
-        "limit": limit,
-        "tasks": results,
-        "protocols": {task.name: task.protocol for task in [*writing, *ready, *of_run]},
-    }
-
-
-def _ignore(done: int, total: int) -> None:
-    """Shows no progress."""
 
 
 def _silent(line: str) -> None:
