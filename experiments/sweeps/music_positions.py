@@ -1,14 +1,25 @@
 """Do relative positions predict chorales better than learned ones, as Music Transformer says?"""
 
-from gpt2_jax.sweeps import Sweep, axis, product, seeds
+from gpt2_jax.sweeps import Sweep, arms, product, seeds
+
+# A quarter of the config's steps: positions differ long before a model is trained to its end.
+LENGTH = {
+    "train.total_steps": 400,
+    "schedule.warmup_steps": 40,
+    "eval.every": 200,
+    "checkpoint.every": 400,
+}
 
 
 def get_sweep():
     """Returns the sweep."""
     return Sweep(
         base="configs/music.py",
-        points=product(axis("model.position", ["learned", "relative"]), seeds(3)),
-        baseline={"model.position": "learned"},
+        points=product(
+            arms({name: LENGTH | {"model.position": name} for name in ("learned", "relative")}),
+            seeds(3),
+        ),
+        baseline="learned",
         metric="eval/loss",
         # A hundredth of a nat a token is two hundredths a note, a tenth of what orders of n-grams
         # differ by.
