@@ -6,8 +6,8 @@ Command:
   gpt2-jax eval --tasks translation --data DATA --model runs/translation/checkpoints/best
 DATA has train.jsonl, val.jsonl and test.jsonl, with lines {"source": ..., "target": ...}.
 Hardware: 2 CPU cores.
-Time: not measured alone yet; meant for 45 minutes.
-Expected loss: 1.33 nats per token.
+Time: 55 minutes.
+Expected loss: 1.33 nats per token; 41.8 BLEU.
 """
 
 from gpt2_jax.config import default
