@@ -1,8 +1,9 @@
 r"""Scores music by n-grams with Kneser-Ney smoothing, the baselines of docs/music.md.
 
     gpt2-jax prepare --task music --input MIDI --out runs/data/music
-    python experiments/tasks/music_baselines.py --data runs/data/music --out music_baselines.json
-    python experiments/tasks/music_baselines.py --data runs/data/music --model runs/music
+    python experiments/tasks/music_baselines.py --data runs/data/music
+    python experiments/tasks/music_baselines.py --data runs/data/music \
+      --model runs/music/checkpoints/best --out experiments/tasks/results/music.json
     python experiments/tasks/music_baselines.py --midi MIDI --order length --family melody
 
 Each piece is scored by itself, its end included, as `gpt2-jax eval --tasks music` scores it. With

@@ -1,4 +1,4 @@
-"""One training run put together: data, evaluators and the trainer, or the sizes of it alone."""
+"""Puts one training run together: data, evaluators and the trainer, or the sizes of it alone."""
 
 from __future__ import annotations
 

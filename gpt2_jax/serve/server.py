@@ -54,8 +54,11 @@ def bound_socket(host: str, port: int) -> socket.socket:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            # Connections of a server that has just ended keep the address, and may share it.
-            return _bound(socket.socket(family, kind, protocol), address, reuse=True)
+            # Connections of a server that has just ended keep the address, and may share it;
+            # another server may not.
+            bound = _bound(socket.socket(family, kind, protocol), address, reuse=True)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, False)
+            return bound
     except (OSError, UnicodeError) as error:
         raise _cannot_listen(host, port, error) from error
 

@@ -69,7 +69,8 @@ def inspection(model):
 
 
 def numbers(model):
-    return NUMBERS | {"l": model.config.model.num_layers - 1}
+    config = model.config.model
+    return NUMBERS | {"l": config.num_layers - 1, "k": min(NUMBERS["k"], config.head_dim - 1)}
 
 
 def test_logits_are_those_of_the_model(model, inspection):

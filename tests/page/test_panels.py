@@ -111,6 +111,9 @@ def test_a_link_brings_the_text_that_a_swap_is_from(
     served.explorer.insights.runs.drop(lambda seen: True)  # as if the server had been restarted
     with Window.opened(browser, window.port, "#" + link.partition("#")[2]) as other:
         assert other.page.evaluate("explorer.run.run") == run
+        served.explorer.insights.runs.drop(lambda seen: True)
+        other.page.evaluate("explorer.get('norms').then(({ data }) => (window.got = data.length))")
+        assert other.until("window.got") == 5 * len(TEXT)
         assert not other.errors
 
 
@@ -119,7 +122,7 @@ def test_what_the_server_let_go_of_is_asked_for_again(window: Window, served: Cl
     run = window.page.evaluate("explorer.run.run")
     served.explorer.insights.runs.drop(lambda seen: True)
     # What was chosen since is not what is shown.
-    window.page.evaluate("explorer.state.text = 'something else'")
+    window.page.evaluate("explorer.state = { ...explorer.state, text: 'something else' }")
     window.page.evaluate("explorer.get('norms').then(({ data }) => (window.got = data.length))")
     assert window.until("window.got") == 5 * len(TEXT)
     assert window.page.evaluate("explorer.run.run") == run

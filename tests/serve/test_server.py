@@ -24,7 +24,10 @@ def test_the_port_of_a_server_that_has_ended_is_free_at_once() -> None:
     idle.close()
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind((_HOST, client.port))
-    bound_socket(_HOST, client.port).close()
+    bound = bound_socket(_HOST, client.port)
+    with pytest.raises(UserError, match="in use"):  # it is kept from others at once, too
+        bound_socket(_HOST, client.port)
+    bound.close()
 
 
 def test_a_server_that_finds_another_listening_says_so_in_one_line() -> None:

@@ -28,8 +28,8 @@ app.go = (id) => {
 app.open = panels.open;
 app.close = panels.close;
 app.explain = (cell) => {
-  const { run, asked } = app; // whatever is typed next
-  app.explained = { ...cell, run, asked, from: app.model(run.model) };
+  const { run } = app; // whatever is typed next
+  app.explained = { ...cell, run, asked: app.request(app.asked), from: app.model(run.model) };
   panels.open("number");
 };
 app.tour = async () => (await guide()).start();
@@ -112,9 +112,9 @@ async function begin() {
   await learn();
   const given = app.state.text !== null || app.state.tokens;
   if (!given) Object.assign(app.state, app.example());
-  await app.start();
+  const refused = await app.start();
   // A model of characters may lack some of the example; every model has a first token.
-  if (!given && !app.run) {
+  if (!given && refused) {
     Object.assign(app.state, { text: "", tokens: [0] });
     await app.start();
   }

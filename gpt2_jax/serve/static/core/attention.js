@@ -28,12 +28,14 @@ export async function explainEntry(app, { l, h }, part, t, k, value) {
   const { position, qk_norm, scale_attn_by_inverse_layer_idx: scaled } = app.run.config,
     { norm_position, value_residual } = app.run.config;
   // Rotated, normalized or mixed, it is more than a product.
+  const { run } = app;
   const more = part === 2 ? value_residual : position === "rotary" || qk_norm !== "none" || scaled;
   const from = `ln/${l}/1/${t}`,
     column = `w_qkv/${l}/${h}/${k}`;
   const [x, w] =
     more || norm_position === "post" ? [] : await Promise.all([app.held(from), app.held(column)]);
   const name = "qkv"[part];
+  if (run !== app.run) return; // another text
   app.explain({
     address: `qkv/${l}/${h}`,
     index: [part, t, k],
@@ -55,8 +57,10 @@ const named = (app, i) => `${visible(app.tokens()[i])} (${i})`;
 
 // Opens the dot product behind one score of the query drawn.
 export async function explainScore(app, { l, h, t }, s) {
-  const from = `qkv/${l}/${h}`;
+  const { run } = app,
+    from = `qkv/${l}/${h}`;
   const [qkv, { scores, address }] = await Promise.all([app.get(from), rowOf(app, t, l, h)]);
+  if (run !== app.run) return; // another text
   const q = row(qkv, 0, t).data,
     k = row(qkv, 1, s).data,
     scale = app.run.config.score_scale;
@@ -74,20 +78,22 @@ export async function explainScore(app, { l, h, t }, s) {
   });
 }
 
-const scaled = (scale, q, k) => scale * dot(q, k);
+const timesDot = (scale, q, k) => scale * dot(q, k);
 // Positions that enter the scores (ALiBi and its like) are what the product leaves: there is
 // nothing to compute such a score from again.
 const biased = (app) => !["learned", "rotary", "none"].includes(app.run.config.position);
 const rest = (app, q, k, scale, score) =>
-  biased(app) ? [[app.t("scores.bias"), score - scaled(scale, q, k)]] : [];
+  biased(app) ? [[app.t("scores.bias"), score - timesDot(scale, q, k)]] : [];
 const product = (app) =>
   biased(app)
     ? { formula: app.t("scores.formulabias") }
-    : { formula: app.t("scores.formula"), compute: scaled };
+    : { formula: app.t("scores.formula"), compute: timesDot };
 
 // Opens one entry of what a head gives: its weights times the values, times what changes it.
 export async function explainOutput(app, { l, h, t }, k, value) {
+  const { run } = app;
   const [line, qkv] = await Promise.all([rowOf(app, t, l, h), app.get(`qkv/${l}/${h}`)]);
+  if (run !== app.run) return; // another text
   const V = row(qkv, 2),
     changes = app.asked.interventions,
     factor = factorOf(changes, "heads", [l, h]);
@@ -95,8 +101,8 @@ export async function explainOutput(app, { l, h, t }, k, value) {
     address: `z/${l}/${h}`,
     index: [t, k],
     value,
-    formula: app.t("weighted.formula", { factor: factor === 1 ? "" : `${factor} · ` }),
     ...(!isSwapped(changes, l, h, t) && {
+      formula: app.t("weighted.formula", { factor: factor === 1 ? "" : `${factor} · ` }),
       operands: [
         ...(factor === 1 ? [] : [[app.t("weighted.factor"), factor]]),
         ["α", line.weights, line.address, [2]],
@@ -107,7 +113,7 @@ export async function explainOutput(app, { l, h, t }, k, value) {
           [2, ":", k],
         ],
       ],
-      compute: factor === 1 ? dot : scaled,
+      compute: factor === 1 ? dot : timesDot,
     }),
   });
 }

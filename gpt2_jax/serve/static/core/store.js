@@ -35,7 +35,7 @@ export function makeStore(onchange) {
   const app = {
     state: structuredClone(first),
     run: null,
-    asked: null, // what the run that is shown was asked for with
+    asked: null, // the state that the run that is shown is of
     models: [],
     epoch: 0,
     error: "",
@@ -111,50 +111,59 @@ export function makeStore(onchange) {
     return request;
   };
 
-  // Asks for a run. The texts that swaps are from may be gone from the server, as behind a link:
-  // they are asked for again.
-  async function ask(signal) {
+  // The state, as far as what is shown goes: a text that was refused is not.
+  app.shown = () => ({
+    ...app.state,
+    ...Object.fromEntries(OF_RUN.map((name) => [name, app.asked[name]])),
+  });
+
+  // Asks for the run of a state. The texts that swaps are from may be gone from the server, as
+  // behind a link: they are asked for again.
+  async function ask(state, signal) {
     try {
-      const request = app.request();
-      return { request, run: await source.postJson("run", request, signal) };
+      return await source.postJson("run", app.request(state), signal);
     } catch (error) {
-      const { swaps } = app.state.interventions;
+      const { swaps } = state.interventions;
       if (error.status !== 410 || !swaps?.every(({ of }) => of)) throw error;
       const again = async ({ of, from, ...swap }) => {
         const { run } = await source.postJson("run", of, signal);
         return { ...swap, of, from: { ...from, run } };
       };
       const interventions = {
-        ...app.state.interventions,
+        ...state.interventions,
         swaps: await Promise.all(swaps.map(again)),
       };
-      const request = app.request({ interventions });
-      const run = await source.postJson("run", request, signal);
-      return { request, run };
+      return source.postJson("run", app.request({ ...state, interventions }), signal);
     }
   }
 
-  // Asks for the run of the state; what is shown stays until the answer is there.
+  // Asks for the run of the state; what is shown stays until the answer is there. Returns whether
+  // the state was refused.
   app.start = async () => {
+    let refused = false;
     abort?.abort();
     abort = new AbortController();
     const mine = (turn = {});
     app.busy = true;
     app.changed();
     try {
-      const { request, run } = await ask(abort.signal);
-      if (mine !== turn) return;
+      const { state } = app,
+        run = await ask(state, abort.signal);
+      if (mine !== turn) return false;
+      const asked = state.tokens ? { ...state, text: written(run.tokens) } : state;
       if (run.run !== app.run?.run) forget();
-      Object.assign(app, { run, asked: request, error: "", busy: false });
+      Object.assign(app, { run, asked, error: "", busy: false });
       app.epoch++; // what is being drawn is of another run
-      if (app.state.tokens) app.state = { ...app.state, text: written(run.tokens) };
+      app.state = { ...app.state, text: asked.text };
     } catch (error) {
-      if (mine !== turn || error.name === "AbortError") return;
+      if (mine !== turn || error.name === "AbortError") return false;
+      refused = error.status === 400;
       app.error = app.sentence(error);
       app.busy = false;
       say(app.error);
     }
     app.changed();
+    return refused;
   };
 
   const written = (tokens) =>
@@ -212,14 +221,14 @@ export function makeStore(onchange) {
   const load = (address, run) => app.again(run, () => source.getArray(run, address));
 
   // Does what needs the run that is shown; one that the server let go of is asked for again, and
-  // has the same name.
+  // has the same id.
   app.again = async (run, work) => {
     const { asked } = app;
     try {
       return await work();
     } catch (error) {
       if (error.status !== 410 || run !== app.run.run) throw error;
-      await source.postJson("run", asked);
+      await ask(asked);
       return work();
     }
   };
@@ -294,6 +303,7 @@ export function makeStore(onchange) {
     );
     if (!known.length) return false;
     app.expected = state.fingerprint ?? null;
+    app.past = [];
     const { model, language, theme } = app.state;
     app.state = { ...first, model, language, theme, ...Object.fromEntries(known) };
     return true;

@@ -4,7 +4,7 @@ import { matrix } from "../core/canvas.js";
 import { fill, h } from "../core/dom.js";
 import { times } from "../core/math.js";
 import { line, numbers, region, table } from "../core/tables.js";
-import { number, percent, visible } from "../core/text.js";
+import { number, percent, textOf, visible } from "../core/text.js";
 import { amounts, toggle } from "../core/parts.js";
 import { isChanged } from "../core/changes.js";
 
@@ -46,6 +46,7 @@ export function mount(root, app) {
     const run = app.run;
     const request = {
       ...app.request({
+        ...app.asked,
         model: other.value,
         step: step.value ? Number(step.value) : null,
         interventions: {},
@@ -53,7 +54,7 @@ export function mount(root, app) {
     };
     if (other.value !== run.model && app.run.tokens.every((token) => token.bytes?.length)) {
       delete request.tokens;
-      request.text = app.state.text;
+      request.text = textOf(app.run.tokens);
     }
     const mine = {};
     [found, of, turn] = [null, run.run, mine];

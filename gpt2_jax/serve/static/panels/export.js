@@ -49,7 +49,7 @@ export function mount(root, app) {
     return JSON.stringify({
       format: "gpt2_jax explorer",
       version: 1,
-      state: app.state,
+      state: app.shown(),
       summary: app.run,
       arrays: Object.fromEntries(arrays.map((array) => [array.address, as(array)])),
     });

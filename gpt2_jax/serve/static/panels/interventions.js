@@ -38,7 +38,7 @@ export function mount(root, app) {
 
   // What the same text gives without changes, for the change of the next token.
   async function without() {
-    const request = app.request({ interventions: {} }),
+    const request = app.request({ ...app.asked, interventions: {} }),
       key = JSON.stringify(request);
     if (of !== key) {
       [of, plain] = [key, null];
@@ -56,8 +56,15 @@ export function mount(root, app) {
     const { layer, head, query } = { ...app.state, query: app.query() };
     error.textContent = "";
     try {
-      const request = app.request({ interventions: {}, tokens: null, text: swapText.value });
-      const other = await app.post("run", request);
+      const { run } = app,
+        request = app.request({
+          ...app.asked,
+          interventions: {},
+          tokens: null,
+          text: swapText.value,
+        }),
+        other = await app.post("run", request);
+      if (run !== app.run) return; // it was for another text
       const position = Math.min(query, other.tokens.length - 1);
       addSwap(app, {
         site: site.value,

@@ -100,7 +100,7 @@ export function mount(root, app) {
     error.textContent = "";
     app.changed();
     try {
-      const { step, interventions, ...request } = app.request();
+      const { step, interventions, ...request } = app.request(app.asked);
       await app.lines(
         "curves",
         request,

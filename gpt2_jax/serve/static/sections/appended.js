@@ -111,7 +111,7 @@ export function mount(root, app) {
       count = Math.max(1, grown.length);
     title.textContent = app.t("appended.python", { count });
     const start = before ?? ids(),
-      prompt = app.state.tokens || before ? JSON.stringify(start) : JSON.stringify(app.state.text);
+      prompt = JSON.stringify(before ?? app.request(app.asked).text ?? ids());
     const options = `temperature=${temperature}, top_k=${top_k}, top_p=${top_p}`;
     python.textContent = [
       "from gpt2_jax.inference.sampling import SamplingOptions",

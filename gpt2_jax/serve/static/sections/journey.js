@@ -22,8 +22,10 @@ export function mount(root, app) {
       : app.t(i % 2 ? "journey.attention" : "journey.mlp", { l: Math.floor((i - 1) / 2) });
 
   async function explain(i, t, value) {
-    const address = `residual/${t}`,
+    const { run } = app,
+      address = `residual/${t}`,
       x = row(await app.get(address), i).data;
+    if (run !== app.run) return; // another text
     app.explain({
       address: "norms",
       index: [i, t],

@@ -60,7 +60,9 @@ export function mount(root, app) {
     ];
     const gains = address.replace(/^ln/, "gain").replace(/\/\d+$/, "");
     async function explain(i, n) {
-      const held = n === 2 && (await app.held(gains));
+      const { run } = app,
+        held = n === 2 && (await app.held(gains));
+      if (run !== app.run) return; // another text
       app.explain({
         address,
         index: [n === 2 ? 1 : 0, i],

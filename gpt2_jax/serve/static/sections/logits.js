@@ -29,12 +29,14 @@ export function mount(root, app) {
 
   async function explain(t, token, value) {
     const { logit_softcap: cap, norm_position, num_layers: L } = app.run.config,
-      post = norm_position === "post";
+      post = norm_position === "post",
+      { run } = app;
     const [last, output] = await Promise.all([
         app.get(post ? `residual/${t}` : `ln/f/${t}`),
         app.get(`output/${token}`),
       ]),
       at = post ? 2 * L : 1;
+    if (run !== app.run) return; // another text
     app.explain({
       address: `logits/${t}`,
       index: [token],

@@ -50,7 +50,8 @@ export function mount(root, app) {
 
   // One entry of a head's part, of the bias behind the heads, or of the sum, at the place drawn.
   async function explain({ l, t }, heads, names, i, d, value) {
-    const H = names.length - 2,
+    const { run } = app,
+      H = names.length - 2,
       cell = { address: heads.address, index: [i, d], value };
     if (i > H) {
       cell.formula = "Σ_h (z_h W_O)[d] + b[d]";
@@ -71,7 +72,7 @@ export function mount(root, app) {
           [`W_O[:, ${d}]`, w.data, column, []],
         ];
     }
-    app.explain(cell);
+    if (run === app.run) app.explain(cell);
   }
 
   async function update() {

@@ -40,7 +40,9 @@ export function mount(root, app) {
   const surprise = (token) => (token.logprob === null ? 0 : -token.logprob);
 
   async function explain(token, prob) {
-    const { data } = await app.get("logits");
+    const { run } = app,
+      { data } = await app.get("logits");
+    if (run !== app.run) return; // another text
     const top = max(data),
       total = sum(Float64Array.from(data, (logit) => Math.exp(logit - top)));
     app.explain({

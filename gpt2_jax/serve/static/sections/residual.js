@@ -22,7 +22,7 @@ export function mount(root, app) {
   const about = h("p.small.quiet.check", { t: "residual.about" }),
     grid = region("scroll.tall", { hidden: true, named: "residual.grid" }),
     all = h("h3", { t: "residual.grid" });
-  const go = h("button", { onclick: () => readAll().catch(failed) }),
+  const go = h("button", { onclick: begin }),
     error = h("p.error", { role: "status" });
   root.append(title, norms, tools.node, lens, read, about, all, h("p", go), error, grid);
   let shown = null,
@@ -76,10 +76,8 @@ export function mount(root, app) {
   }
 
   // Rows of the grid arrive one by one, so that a long text shows something soon.
-  async function readAll() {
-    error.textContent = "";
-    const mine = ++reading,
-      run = app.run.run,
+  async function readAll(mine) {
+    const run = app.run.run,
       T = app.tokens().length,
       L = app.run.config.num_layers;
     const whole = table(["", ...app.tokens().map(visible)], [], "table.lens");
@@ -120,9 +118,14 @@ export function mount(root, app) {
     app.say(app.t("lens.done"));
   }
 
-  function failed(problem) {
-    go.textContent = app.t("lens.read");
-    error.textContent = app.sentence(problem);
+  function begin() {
+    const mine = ++reading;
+    error.textContent = "";
+    readAll(mine).catch((problem) => {
+      if (mine !== reading) return;
+      go.textContent = app.t("lens.read");
+      error.textContent = app.sentence(problem);
+    });
   }
 
   async function update() {
@@ -134,6 +137,7 @@ export function mount(root, app) {
     if (shown !== app.run.run) {
       reading++;
       grid.hidden = true;
+      error.textContent = "";
       go.textContent = app.t("lens.read");
     }
     const lengths = await app.get("norms");
@@ -148,7 +152,9 @@ export function mount(root, app) {
       cursor: [lengths.shape[0] - 1, t],
       tip: (i, s, value) => `${rows[i]} · ${visible(app.tokens()[s])}: |x| = ${number(value)}`,
       onCell: async (i, s, value) => {
-        const stream = await app.get(`residual/${s}`);
+        const { run } = app,
+          stream = await app.get(`residual/${s}`);
+        if (run !== app.run) return; // another text
         app.set({ query: s });
         app.explain({
           address: "norms",

@@ -45,7 +45,7 @@ export function mount(root, app) {
     error.textContent = "";
     app.changed();
     try {
-      const { interventions, ...request } = app.request();
+      const { interventions, ...request } = app.request(app.asked);
       const answer = await app.post("train_step", {
         ...request,
         optimizer: optimizer.value,

@@ -1,4 +1,4 @@
-"""One evaluation put together: a model, what it is scored on, and where the results go."""
+"""Puts one evaluation together: a model, what it is scored on, and where the results go."""
 
 from __future__ import annotations
 
@@ -82,7 +82,16 @@ def evaluate(
     if progress is not None and not callable(progress):
         raise UserError(f"progress must be a function, not {type(progress).__name__}")
     asked = _checked(
-        *(tasks, data, texts, limit, split, stride, detokenize, validation, context_length, out)
+        tasks=tasks,
+        data=data,
+        texts=texts,
+        limit=limit,
+        split=split,
+        stride=stride,
+        detokenize=detokenize,
+        validation=validation,
+        context_length=context_length,
+        out=out,
     )
     keep_compiled_programs()
     with open_model(model, ema=arguments.boolean("ema", ema), dtype=dtype) as reader:
@@ -131,6 +140,7 @@ class _Asked:
 
 
 def _checked(
+    *,
     tasks: Any,
     data: Any,
     texts: Any,
