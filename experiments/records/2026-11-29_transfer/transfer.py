@@ -2,8 +2,8 @@ r"""How much does pretraining help summaries, with 1, 10 and 100 % of the exampl
 
 The model is pretrained on the documents of the train split alone, so that both arms know the same
 examples and one of them has also read texts without summaries. Each share is a stage of its own,
-and has a verdict of its own; steps grow with the share, and are the same for both arms. Models are of
-half the width of `configs/summarization.py`, so that 18 of them train in less than an hour.
+and has a verdict of its own; steps grow with the share, and are the same for both arms. Models are
+of half the width of `configs/summarization.py`, to train 18 of them in about an hour.
 
     gpt2-jax prepare --input DATA/train.jsonl --text_field document --tokenizer bpe:4096 \
       --out runs/data/documents
