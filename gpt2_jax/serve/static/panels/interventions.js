@@ -151,7 +151,15 @@ export function mount(root, app) {
         remove(() => changed(app, kind, key, null), name),
       );
     const remove = (onclick, name) =>
-      h("button.close", { "aria-label": app.t("change.remove", { name }), onclick }, "×");
+      h(
+        "button.close",
+        {
+          "aria-label": app.t("change.remove", { name }),
+          "data-focus": `remove ${name}`, // a drawing between the focus and Enter keeps it
+          onclick,
+        },
+        "×",
+      );
     const plainly = (name, onclick) => h("li", name, remove(onclick, name));
     return [
       ...heads.map(([l, n, f]) =>
