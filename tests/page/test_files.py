@@ -15,7 +15,7 @@ from gpt2_jax.serve.squeeze import SQUEEZED, squeezed
 
 FOLDER = Path(__file__).parents[2] / "gpt2_jax/serve/static"
 FILES = [path for path in FOLDER.rglob("*") if path.suffix in (".js", ".css", ".html", ".json")]
-MOST_BYTES, MOST_PACKED = 230_000, 94_000
+MOST_BYTES, MOST_PACKED = 230_000, 95_000
 """As they are served: of all files together."""
 FIRST_BYTES, FIRST_PACKED = 90_000, 38_000
 """Of what a visit loads until its first view is complete."""

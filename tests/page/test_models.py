@@ -116,7 +116,7 @@ def test_a_number_says_how_python_reads_it_whatever_is_typed_next(window: Window
     line = window.page.locator("#panel pre").inner_text()
     assert 'model.inspect("ab cab")' in line and 'gpt2_jax.load("/nowhere")' in line
     window.type("cab")
-    window.page.wait_for_timeout(50)
+    window.page.evaluate("new Promise((done) => requestAnimationFrame(done))")  # it is drawn
     assert window.page.locator("#panel pre").inner_text() == line
     # It prints what is shown.
     shown: list[Any] = []

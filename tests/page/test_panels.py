@@ -117,6 +117,19 @@ def test_a_link_brings_the_text_that_a_swap_is_from(
         assert not other.errors
 
 
+def test_what_has_no_meaning_is_not_asked_for(window: Window) -> None:
+    window.type(TEXT)
+    _open(window, "interventions")
+    window.page.get_by_role("button", name="Put in", exact=True).click()
+    _click(window, "[data-focus='heads 0,1']")
+    window.until("!explorer.busy && explorer.state.interventions.heads?.length === 1")
+    for value in ("1000000000", ""):
+        window.page.locator("[data-focus='factor heads 0,1']").fill(value)
+        window.page.keyboard.press("Enter")
+    window.page.wait_for_timeout(100)
+    assert window.state("interventions") == {"heads": [[0, 1, 0]]}
+
+
 def test_what_the_server_let_go_of_is_asked_for_again(window: Window, served: Client) -> None:
     window.type(TEXT)
     run = window.page.evaluate("explorer.run.run")

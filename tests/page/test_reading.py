@@ -163,11 +163,29 @@ def test_a_link_of_other_weights_says_so(window: Window, browser: Any) -> None:
         assert "other weights" in other.page.locator(".notice").inner_text()
 
 
-@pytest.mark.parametrize("fragment", ["#v=1&s=%%%", "#v=1&s=eJwDAAAAAAE", "#v=2&s=x", "#scores"])
-def test_a_broken_link_opens_the_page_as_it_is(window: Window, browser: Any, fragment: str) -> None:
+# The last two are {"layer": -1} and {"more": 1}.
+BROKEN = (
+    "#v=1&s=%%%", "#v=1&s=eJwDAAAAAAE", "#v=2&s=x", "#v=1",
+    "#v=1&s=eJyrVspJrEwtUrJS0DWsBQAerQQS", "#v=1&s=eJyrVsrNL0pVslIwrAUAFkIDew",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("fragment", [*BROKEN, "#scores"])
+def test_a_broken_link_says_so_and_opens_the_page_as_it_is(
+    window: Window, browser: Any, fragment: str
+) -> None:
     with Window.opened(browser, window.port, fragment) as other:
         assert other.show("prompt", "#next .word").count() == 10
+        said = other.page.locator(".notice").text_content()
+        assert said.startswith("The link is damaged") == (fragment in BROKEN)
         assert not other.errors
+
+
+def test_a_broken_link_in_an_open_page_says_so_and_changes_nothing(window: Window) -> None:
+    window.type(TEXT)
+    window.page.evaluate(f"location.hash = '{BROKEN[0]}'")
+    window.until("document.querySelector('.notice').textContent.startsWith('The link is damaged')")
+    assert window.state("text") == TEXT
 
 
 def test_a_text_that_is_too_long_gets_a_sentence_and_nothing_is_lost(window: Window) -> None:

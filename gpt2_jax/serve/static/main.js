@@ -119,7 +119,7 @@ async function begin() {
     await app.start();
   }
   const others = app.expected && app.run && app.expected !== app.run.fingerprint;
-  app.notice = others ? app.t("notice.fingerprint") : "";
+  app.notice = app.damaged ? app.t("notice.link") : others ? app.t("notice.fingerprint") : "";
   app.changed();
 }
 

@@ -16,9 +16,33 @@ export async function pack(state) {
   return `v=1&s=${text.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
 }
 
-// Returns the state of a fragment; null if it has none that can be read.
+const isWhole = (x) => x === null || (Number.isInteger(x) && x >= 0);
+const sane = {
+  text: (x) => typeof x === "string",
+  model: (x) => x === null || typeof x === "string",
+  tokens: (x) => x === null || (Array.isArray(x) && x.every(Number.isInteger)),
+  pins: (x) =>
+    Array.isArray(x) && x.every((pair) => pair?.length === 2 && pair.every(Number.isInteger)),
+  sampling: (x) => x && Object.values(x).every(Number.isFinite),
+  interventions: (x) => x && Object.values(x).every(Array.isArray),
+  language: (x) => ["en", "zh"].includes(x),
+  theme: (x) => ["light", "dark"].includes(x),
+  fingerprint: (x) => typeof x === "string",
+  step: isWhole,
+  layer: isWhole,
+  head: isWhole,
+  query: isWhole,
+  key: isWhole,
+  tour: isWhole,
+};
+const fieldsOf = (fragment) => new URLSearchParams(fragment.replace(/^#/, ""));
+
+// Whether a fragment is to hold a state, and not the name of a section.
+export const isLink = (fragment) => fieldsOf(fragment).has("v");
+
+// Returns the state of a link, and a fingerprint; null if it cannot be read, or makes no sense.
 export async function unpack(fragment) {
-  const fields = new URLSearchParams(fragment.replace(/^#/, ""));
+  const fields = fieldsOf(fragment);
   if (fields.get("v") !== "1") return null;
   try {
     const text = atob(fields.get("s").replaceAll("-", "+").replaceAll("_", "/"));
@@ -27,7 +51,9 @@ export async function unpack(fragment) {
       new DecompressionStream("deflate"),
     );
     const state = JSON.parse(new TextDecoder().decode(bytes));
-    return state && typeof state === "object" ? state : null;
+    const all = Object.entries(state ?? []);
+    const good = all.every(([name, value]) => Object.hasOwn(sane, name) && sane[name](value));
+    return all.length && good ? state : null;
   } catch {
     return null;
   }

@@ -1,6 +1,7 @@
 // Holds what the page shows, asks for runs and arrays, and calls who is to draw.
 
-import { pack, unpack } from "./link.js";
+import { makeArrays } from "./arrays.js";
+import { isLink, pack, unpack } from "./link.js";
 import { say } from "./live.js";
 import * as source from "./source.js";
 import { textOf } from "./text.js";
@@ -22,16 +23,13 @@ const FIRST = {
   tour: null,
 };
 const OF_RUN = ["text", "tokens", "model", "step", "interventions"];
-const MOST_BYTES = 64 * 2 ** 20;
 
 export function makeStore(onchange) {
   const first = { ...FIRST, ...source.lesson?.state };
   let texts = {},
     turn = null,
     abort = null,
-    waiting = false,
-    kept = new Map(), // address -> {array: its promise, bytes: once it is there}
-    bytes = 0;
+    waiting = false;
   const app = {
     state: structuredClone(first),
     run: null,
@@ -42,6 +40,7 @@ export function makeStore(onchange) {
     busy: false,
     past: [],
     notice: "",
+    damaged: false, // whether the link could not be read
     lesson: source.lesson,
   };
   // The tokens, and the chosen query and key as indices that the run has.
@@ -151,7 +150,7 @@ export function makeStore(onchange) {
         run = await ask(state, abort.signal);
       if (mine !== turn) return false;
       const asked = state.tokens ? { ...state, text: written(run.tokens) } : state;
-      if (run.run !== app.run?.run) forget();
+      if (run.run !== app.run?.run) arrays.forget();
       Object.assign(app, { run, asked, error: "", busy: false });
       app.epoch++; // what is being drawn is of another run
       app.state = { ...app.state, text: asked.text };
@@ -177,39 +176,13 @@ export function makeStore(onchange) {
     return `${said[0]?.toUpperCase() ?? ""}${said.slice(1)}${/[.!?]$/.test(said) ? "" : "."}`;
   };
 
-  function forget() {
-    kept = new Map();
-    bytes = 0;
-  }
-
-  // Returns {shape, data, address} of the run that is shown; each is asked for once.
-  app.get = (address) => {
-    const found = kept.get(address);
-    if (found) {
-      kept.delete(address);
-      kept.set(address, found);
-      return found.array;
-    }
-    const cache = kept,
-      entry = { array: null, bytes: 0 };
-    entry.array = load(address, app.run.run).then((array) => {
-      if (kept === cache && kept.get(address) === entry) makeRoom(entry, array.data.byteLength);
-      return array;
-    });
-    entry.array.catch(() => cache.delete(address));
-    kept.set(address, entry);
-    return entry.array;
-  };
-
-  // Counts an array, and lets go of those that were not used for longest.
-  function makeRoom(entry, size) {
-    bytes += entry.bytes = size;
-    for (const [address, old] of kept) {
-      if (bytes <= MOST_BYTES || old === entry) return;
-      kept.delete(address);
-      bytes -= old.bytes;
-    }
-  }
+  const arrays = makeArrays((address) => {
+    const { run } = app.run;
+    return app.again(run, () => source.getArray(run, address));
+  });
+  // Returns {shape, data, address} of the run that is shown.
+  app.get = arrays.get;
+  app.arrays = arrays.all;
 
   // The same, or null where a lesson does not hold it.
   app.held = (address) =>
@@ -217,8 +190,6 @@ export function makeStore(onchange) {
       if (error.param === "lesson") return null;
       throw error;
     });
-
-  const load = (address, run) => app.again(run, () => source.getArray(run, address));
 
   // Does what needs the run that is shown; one that the server let go of is asked for again, and
   // has the same id.
@@ -238,10 +209,6 @@ export function makeStore(onchange) {
   app.fetch = source.getJson;
   app.file = source.getFile;
   app.blob = source.getBlob;
-  app.arrays = async () =>
-    (await Promise.allSettled([...kept.values()].map(({ array }) => array))).flatMap(
-      ({ value }) => value ?? [],
-    );
 
   // Appends a token; undo takes it back.
   app.extend = (id) => {
@@ -297,32 +264,15 @@ export function makeStore(onchange) {
 
   app.open = app.explain = () => {}; // main.js sets them
   app.restore = async (fragment) => {
-    const state = await unpack(fragment);
-    const known = Object.entries(state ?? {}).filter(
-      ([name, value]) => name in FIRST && sane(name, value),
-    );
-    if (!known.length) return false;
-    app.expected = state.fingerprint ?? null;
+    const found = isLink(fragment) ? await unpack(fragment) : {};
+    app.damaged = !found;
+    const { fingerprint, ...state } = found ?? {};
+    if (!Object.keys(state).length) return app.damaged;
+    app.expected = fingerprint ?? null;
     app.past = [];
     const { model, language, theme } = app.state;
-    app.state = { ...first, model, language, theme, ...Object.fromEntries(known) };
+    app.state = { ...first, model, language, theme, ...state };
     return true;
   };
   return app;
-}
-
-function sane(name, value) {
-  const kinds = {
-    text: (x) => typeof x === "string",
-    model: (x) => x === null || typeof x === "string",
-    tokens: (x) => x === null || (Array.isArray(x) && x.every(Number.isInteger)),
-    pins: (x) =>
-      Array.isArray(x) && x.every((pair) => pair?.length === 2 && pair.every(Number.isInteger)),
-    sampling: (x) => x && Object.values(x).every(Number.isFinite),
-    interventions: (x) => x && Object.values(x).every(Array.isArray),
-    language: (x) => ["en", "zh"].includes(x),
-    theme: (x) => ["light", "dark"].includes(x),
-  };
-  const whole = (x) => x === null || (Number.isInteger(x) && x >= 0);
-  return (kinds[name] ?? whole)(value);
 }

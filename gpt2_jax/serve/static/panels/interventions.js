@@ -14,7 +14,12 @@ export function mount(root, app) {
     grid = region("scroll", { named: "interventions.title" }),
     list = h("div", { id: "changes" }),
     effect = h("div");
-  const swapText = h("input", { id: "swap-text", type: "text", autocomplete: "off" }),
+  const swapText = h("input", {
+      id: "swap-text",
+      type: "text",
+      autocomplete: "off",
+      required: true,
+    }),
     swapLabel = h("label", { for: "swap-text", t: "swap.text" }),
     site = h("select", { id: "swap-site" }),
     siteLabel = h("label", { for: "swap-site", t: "swap.site" });
@@ -53,6 +58,7 @@ export function mount(root, app) {
   }
 
   async function swap() {
+    if (!swapText.reportValidity()) return;
     const { layer, head, query } = { ...app.state, query: app.query() };
     error.textContent = "";
     try {
@@ -139,14 +145,15 @@ export function mount(root, app) {
         " × ",
         h("input", {
           type: "number",
-          step: 0.1,
+          step: "any",
+          required: true,
           min: -100,
           max: 100,
           value,
           "aria-label": app.t("change.factor", { name }),
           "data-focus": `factor ${kind} ${key}`,
           onchange: ({ target }) =>
-            Number.isFinite(target.valueAsNumber) && changed(app, kind, key, target.valueAsNumber),
+            target.reportValidity() && changed(app, kind, key, target.valueAsNumber),
         }),
         remove(() => changed(app, kind, key, null), name),
       );
