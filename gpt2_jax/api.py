@@ -69,12 +69,7 @@ def load(model: str | Path, *, ema: bool = False, dtype: str | None = None) -> L
     ema = arguments.boolean("ema", ema)
     keep_compiled_programs()
     loaded = load_lib.load(path, ema=ema, dtype=dtype)
-
-    def read_again() -> Any:
-        with load_lib.open_model(loaded.path, ema=ema) as reader:
-            return reader.read().params
-
-    return LanguageModel(loaded, read_again)
+    return LanguageModel(loaded, lambda: load_lib.load(loaded.path, ema=ema).params)
 
 
 class LanguageModel:

@@ -38,6 +38,7 @@ gpt2-jax prepare --input /shared/text --engine ray --ray_address auto --out /sha
 
 _FIELDS = "prompt:prompt,answer:answer"
 _CORPORA = "; ".join(f"{corpus.name} ({corpus.description})" for corpus in CORPORA.values())
+_TOKENIZER = "gpt2"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,10 +109,9 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--tokenizer",
         metavar="NAME",
-        default="gpt2",
         help=f"how text becomes tokens: {', '.join(PREPARE_CHOICES)}, bpe:N, a byte-pair encoding "
         "of N ids trained on this text, or M, a model's: a run's workdir or a folder in Hugging "
-        "Face's or OpenAI's format (default: gpt2)",
+        "Face's or OpenAI's format (default: gpt2; music has its own)",
     )
     group.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     group.add_argument(
@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
         corpus = read_inputs(args.input, args.text_field, args.skip_invalid)
     summary = prepare(
         corpus,
-        _read_tokenizer(args.tokenizer),
+        _read_tokenizer(args.tokenizer or _TOKENIZER),
         args.out,
         **_settings(args),
     )
@@ -183,7 +183,7 @@ def _prepare_task(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"--task {args.task} reads one folder: name it with --input DIR")
     return registry.make_task(args.task).prepare(
         local_path(args.input[0], "--input"),
-        _read_tokenizer(args.tokenizer),
+        None if args.tokenizer is None else _read_tokenizer(args.tokenizer),
         args.out,
         **({} if args.fraction is None else {"fraction": args.fraction}),
         **_settings(args),
@@ -233,7 +233,7 @@ def _prepare_examples(args: argparse.Namespace) -> dict[str, Any]:
     return prepare_examples(
         files,
         fields,
-        _read_tokenizer(args.tokenizer),
+        _read_tokenizer(args.tokenizer or _TOKENIZER),
         args.out,
         name=name,
         **_settings(args),

@@ -137,8 +137,13 @@ class Selection(NamedTuple):
     missing: list[str]
 
 
-def select(names: str, folder: Path) -> Selection:
+def select(names: str, folder: Path, others: Iterable[str] = ()) -> Selection:
     """Returns which tasks of a list such as `hellaswag,gpt2_paper` have data in a folder.
+
+    Args:
+      names: the list, with commas between the names.
+      folder: of the data.
+      others: what else could have been named, for the message about a name that is unknown.
 
     Raises:
       UserError: if a name is unknown, a task that is listed by its own name has no data, or no task
@@ -146,7 +151,7 @@ def select(names: str, folder: Path) -> Selection:
     """
     run: list[str] = []
     missing: list[str] = []
-    requested = _split(names)
+    requested = _split(names, others)
     for name in requested:
         for member in GROUPS.get(name, [name]):
             if (folder / SOURCES[member].file).is_file():
@@ -175,13 +180,14 @@ def select_of_config(config: Config) -> list[str]:
     return select(config.eval.tasks, local_path(config.eval.data, "eval.data")).run
 
 
-def _split(names: str) -> list[str]:
+def _split(names: str, others: Iterable[str] = ()) -> list[str]:
     """Returns the names of a comma-separated list; raises UserError if one is unknown."""
     known = [*SOURCES, *GROUPS]
     requested = [name.strip() for name in names.split(",") if name.strip()]
     for name in requested:
         if name not in known:
-            hint = did_you_mean(name, known) or f"; the tasks are: {', '.join(known)}"
+            all_names = [*known, *others]
+            hint = did_you_mean(name, all_names) or f"; the tasks are: {', '.join(all_names)}"
             raise UserError(f"unknown task {name!r}{hint}")
     if not requested:
         raise UserError(f"no task was named; the tasks are: {', '.join(known)}")

@@ -169,7 +169,7 @@ def _checked(
     written, names = registry.split_names(tasks)
     return _Asked(
         writing=[registry.make_task(name) for name in written],
-        tasks=sources.select(",".join(names), folder).run if names else [],
+        tasks=sources.select(",".join(names), folder, registry.TASKS).run if names else [],
         data=folder,
         texts=texts,
         limit=limit,

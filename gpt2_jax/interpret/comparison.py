@@ -92,8 +92,9 @@ def _of_bytes(a: Run, b: Run) -> list[list[float]]:
     texts = [b"".join(p.data for p in pieces(r.subject.tokenizer, r.tokens)) for r in (a, b)]
     if texts[0] != texts[1]:
         raise UserError("the runs are of different texts: compare runs of the same one")
-    first, *_ = common = sorted(totals[0].keys() & totals[1].keys())  # the text's end at least
-    return [[at, *(total[at] - total[first] for total in totals)] for at in common]
+    common = sorted(totals[0].keys() & totals[1].keys())  # the text's end at least
+    before = [total[common[0]] for total in totals]
+    return [[at, totals[0][at] - before[0], totals[1][at] - before[1]] for at in common]
 
 
 def _surprise(run: Run) -> dict[int, float]:

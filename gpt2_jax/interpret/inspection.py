@@ -41,8 +41,8 @@ class Inspection:
         return views.compute(self.run, address)
 
     def views(self) -> list[dict[str, str]]:
-        """Returns the address, dtype, shape and formula of every view."""
-        return views.listed()
+        """Returns the address, dtype, shape and formula of every view that the model has."""
+        return views.listed(views.views_of(self.run.subject.config))
 
     def summary(self) -> dict[str, Any]:
         """Returns what is known of each token, what comes next, and the model's config, for JSON.

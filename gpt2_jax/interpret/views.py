@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -172,10 +172,10 @@ def views_of(config: ModelConfig) -> list[View]:
     return [view for view in VIEWS if has_final or not view.of_final_norm]
 
 
-def listed() -> list[dict[str, str]]:
-    """Returns the address, dtype, shape and formula of every view, for JSON."""
+def listed(views: Iterable[View] = VIEWS) -> list[dict[str, str]]:
+    """Returns the address, dtype, shape and formula of views, for JSON."""
     names = ("address", "dtype", "shape", "formula")
-    return [{name: getattr(view, name) for name in names} for view in VIEWS]
+    return [{name: getattr(view, name) for name in names} for view in views]
 
 
 def compute(run: Run, address: str) -> np.ndarray:

@@ -33,7 +33,7 @@ from gpt2_jax.serve.languages import LANGUAGES
 from gpt2_jax.serve.manual import DOCS
 from gpt2_jax.serve.models import Models
 from gpt2_jax.serve.pages import CONTENT_TYPES, WORTH_PACKING, Pages, is_known, takes_gzip
-from gpt2_jax.serve.runs import ID
+from gpt2_jax.serve.runs import RUN_ID
 from gpt2_jax.serve.served import Served
 from gpt2_jax.serve.worker import State, unavailable
 
@@ -45,7 +45,7 @@ MOST_WAITING = 256
 """How many pieces of work can wait, of all clients together."""
 MOST_WORDS = 256
 """How many tokens can be named at once."""
-_ID = re.compile("[0-9]{1,9}")
+_TOKEN_ID = re.compile("[0-9]{1,9}")
 _FOR_EVER = "private, max-age=31536000, immutable"
 _LEVEL = 6
 
@@ -277,14 +277,14 @@ def _index(request: Request, name: str) -> int | None:
 
 def _ids(listed: str) -> list[int]:
     digits = listed.split(",")
-    if len(digits) > MOST_WORDS or not all(_ID.fullmatch(each) for each in digits):
+    if len(digits) > MOST_WORDS or not all(_TOKEN_ID.fullmatch(each) for each in digits):
         raise wrong("ids", f"ids must be at most {MOST_WORDS} token ids with commas between them")
     return [int(each) for each in digits]
 
 
 def _run_id(request: Request) -> str:
     id_ = request.path_params["id"]
-    if not ID.fullmatch(id_):
+    if not RUN_ID.fullmatch(id_):
         raise ApiError(404, "the id of a run has 32 hexadecimal digits", param="run")
     return id_
 

@@ -10,7 +10,7 @@ from gpt2_jax.interpret.training_step import OPTIMIZERS
 from gpt2_jax.serve import kinds as k
 from gpt2_jax.serve.errors import ApiError, wrong
 from gpt2_jax.serve.fields import Field
-from gpt2_jax.serve.runs import ID
+from gpt2_jax.serve.runs import RUN_ID
 
 MOST_CHANGES = 4096
 """The most heads, neurons or swaps of one run."""
@@ -68,11 +68,11 @@ def _run() -> dict[str, Any]:
     text = k.string()
 
     def check(name: str, value: Any) -> str:
-        if not ID.fullmatch(text["check"](name, value)):
+        if not RUN_ID.fullmatch(text["check"](name, value)):
             raise wrong(name, f"{name} must be the id of a run: 32 hexadecimal digits")
         return value
 
-    return {"schema": {"type": "string", "pattern": f"^{ID.pattern}$"}, "check": check}
+    return {"schema": {"type": "string", "pattern": f"^{RUN_ID.pattern}$"}, "check": check}
 
 
 _FROM = (

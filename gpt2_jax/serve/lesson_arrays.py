@@ -26,7 +26,7 @@ import numpy as np
 
 from gpt2_jax.errors import UserError
 from gpt2_jax.interpret.inspection import Inspection
-from gpt2_jax.interpret.views import VIEWS, View
+from gpt2_jax.interpret.views import View, views_of
 
 _LAYER, _HEAD, _POSITION, _NEURON, _TOKEN = "l", "h", "t", "n", "token"
 _MOST_MISSES = 40
@@ -96,14 +96,14 @@ def rings(inspection: Inspection, focus: Focus) -> list[list[str]]:
     """Returns the addresses that a page may ask for, by ring and then by size."""
     choices = _Choices(inspection, focus)
     found: list[list[tuple[int, str]]] = [[] for _ in range(_RINGS)]
-    for view in VIEWS:
+    for view in views_of(inspection.run.subject.config):
         size = None
         for numbers in choices.of(view):
             address = view.address.format(**numbers)
             if size is None:
                 try:
                     size = inspection[address].nbytes  # as all of a view
-                except UserError:  # the model has no such view, or the text is too long for it
+                except UserError:  # the text is too long for it
                     break
             found[_ring(numbers, focus)].append((size, address))
     return [[address for _, address in sorted(ring, key=lambda each: each[0])] for ring in found]

@@ -20,7 +20,7 @@ import gpt2_jax
 
 MOST_RUN_BYTES = 512 * 2**20
 """The most bytes of all runs together, but for the last one, which is kept whatever its size."""
-ID = re.compile(r"[0-9a-f]{32}")
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 """What the id of a run looks like."""
 
 

@@ -125,13 +125,13 @@ class Task(abc.ABC):
         return text.strip()
 
     def prepare(
-        self, data: Path, tokenizer: str | Tokenizer, out: str | Path, **settings: Any
+        self, data: Path, tokenizer: str | Tokenizer | None, out: str | Path, **settings: Any
     ) -> dict[str, Any]:
         """Writes the folder of tokens that training reads, and returns `prepare`'s summary.
 
         Args:
           data: the folder with the task's data.
-          tokenizer: a tokenizer, or a name such as "byte" or "bpe:4096".
+          tokenizer: a tokenizer, or a name such as "byte" or "bpe:4096"; None is "gpt2".
           out: the folder to make.
           settings: further arguments of `prepare.examples.prepare_examples`.
 
@@ -140,7 +140,7 @@ class Task(abc.ABC):
         """
         from gpt2_jax.tasks.examples import prepare_task
 
-        return prepare_task(self, data, tokenizer, out, **settings)
+        return prepare_task(self, data, tokenizer or "gpt2", out, **settings)
 
     def evaluate(
         self, model: Model, data: Path, settings: Settings, show: Show = lambda done, total: None
@@ -167,6 +167,8 @@ def read_split(folder: Path, split: str, keys: Sequence[str]) -> list[Record]:
     Raises:
       UserError: if there is no such file, or a line is not such an object.
     """
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: name the folder that has the task's data")
     path = folder / f"{split}.jsonl"
     if not path.is_file():
         raise UserError(

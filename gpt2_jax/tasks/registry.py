@@ -42,7 +42,7 @@ def make_task(name: str) -> Task:
         return _from_file(name)
     if name not in TASKS:
         hint = did_you_mean(name, TASKS) or f"; the tasks are: {', '.join(TASKS)}"
-        raise UserError(f"unknown task {name!r}{hint}, or a file FILE.py with a TASK")
+        raise UserError(f"unknown task {name!r}, and no file FILE.py with a TASK{hint}")
     module, _, attribute = TASKS[name].partition(":")
     return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)()
 

@@ -60,6 +60,11 @@ def test_evaluate_keeps_results_reports_progress_and_resumes(lab, run, tmp_path)
     ("arguments", "message"),
     [
         ({"tasks": ["lambda"]}, "unknown task 'lambda'"),
+        ({"tasks": ["transl"]}, "unknown task 'transl'; did you mean 'translation'"),
+        (
+            {"tasks": ["xyz"]},
+            "unknown task 'xyz'; the tasks are: .*hellaswag.*translation, .*music",
+        ),
         ({"tasks": ["lambada_openai"], "limit": 0}, "limit must be at least 1, not 0"),
         ({"tasks": ["lambada_openai"], "stride": 0}, "stride must be at least 1, not 0"),
     ],

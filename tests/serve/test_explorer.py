@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpt2_jax.api import LanguageModel
-from gpt2_jax.serve.runs import ID
+from gpt2_jax.serve.runs import RUN_ID
 from tests.serve.serving import AB, CONTEXT, EOT, Client, tiny_model
 
 _TEXT = "xyz ab"
@@ -26,7 +26,7 @@ def run(server: Client) -> dict[str, Any]:
 def test_a_run_is_named_by_what_is_asked_for_and_not_by_how(
     client: Client, run: dict[str, Any]
 ) -> None:
-    assert ID.fullmatch(run["run"])
+    assert RUN_ID.fullmatch(run["run"])
     ids = [token["id"] for token in run["tokens"]]
     assert (run["model"], run["step"], ids[-1]) == ("tiny", 0, AB)
     for same in (

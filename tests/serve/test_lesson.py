@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpt2_jax.config import ModelConfig
 from gpt2_jax.interpret.views import VIEWS, find
 from gpt2_jax.serve.bundle import bundle
 from gpt2_jax.serve.languages import LANGUAGES
@@ -31,7 +32,7 @@ class _Inspection:
 
     def __init__(self) -> None:
         self.tokens = list(range(_T))
-        subject = types.SimpleNamespace(tokenizer=ByteTokenizer())
+        subject = types.SimpleNamespace(tokenizer=ByteTokenizer(), config=ModelConfig())
         self.run = types.SimpleNamespace(subject=subject)
 
     def __getitem__(self, address: str) -> np.ndarray:

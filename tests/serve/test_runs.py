@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gpt2_jax.serve.runs import ID, Kept, run_id
+from gpt2_jax.serve.runs import RUN_ID, Kept, run_id
 
 
 class _Value(NamedTuple):
@@ -14,7 +14,7 @@ class _Value(NamedTuple):
 def test_a_run_is_named_by_all_that_its_numbers_depend_on() -> None:
     base = ("f", 3, [1, 2], {"heads": [[0, 1, 0.5]]})
     name = run_id(*base)
-    assert ID.fullmatch(name)
+    assert RUN_ID.fullmatch(name)
     assert name == run_id("f", 3, (1, 2), {"heads": [[0, 1, 0.5]]})
     others = [
         ("g", *base[1:]),

@@ -55,5 +55,7 @@ def test_missing_files_and_fields_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train.jsonl is missing: .*source"):
         Translation().read(tmp_path, "train")
     (tmp_path / "train.jsonl").write_text('{"source": "a"}\n')
+    with pytest.raises(UserError, match=r"train.jsonl is a file: name the folder"):
+        Translation().read(tmp_path / "train.jsonl", "train")
     with pytest.raises(UserError, match=r"line 1: expected an object with source, target"):
         Translation().read(tmp_path, "train")

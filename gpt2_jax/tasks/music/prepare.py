@@ -23,6 +23,8 @@ def read_pieces(inputs: Sequence[str | Path]) -> list[Piece]:
     """
     files: list[Path] = []
     for path in map(Path, inputs):
+        if not path.exists():
+            raise UserError(f"--input {path} does not exist: name a folder with MIDI files")
         files += folder_files(path, SUFFIXES) if path.is_dir() else [path]
     if not files:
         raise UserError(

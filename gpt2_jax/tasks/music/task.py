@@ -54,12 +54,22 @@ class Music(Task):
         )
 
     def prepare(
-        self, data: Path, tokenizer: str | Tokenizer, out: str | Path, **settings: Any
+        self, data: Path, tokenizer: str | Tokenizer | None, out: str | Path, **settings: Any
     ) -> dict[str, Any]:
         """Writes the shards of a folder of MIDI files; see `prepare_music`.
 
-        The tokenizer is always that of events.
+        Raises:
+          UserError: for a tokenizer, as it is always that of events, or another setting that has no
+            meaning here.
         """
+        refused = {
+            "--tokenizer": tokenizer is not None,
+            "--fraction": "fraction" in settings,
+            "--engine": settings.get("engine", "processes") != "processes",
+            "--ray_address": settings.get("ray_address") is not None,
+        }
+        for flag in (flag for flag, given in refused.items() if given):
+            raise UserError(f"{flag} does not apply to --task music: omit it")
         taken = {name: settings[name] for name in ("val_fraction", "workers", "log")}
         return prepare_music([data], out, **taken)
 
@@ -128,8 +138,8 @@ def read_documents(folder: str | Path, split: str) -> list[np.ndarray]:
     meta = read_meta(folder)
     if meta is None or meta["tokenizer"] != vocabulary().to_dict() or split not in meta["splits"]:
         raise UserError(
-            f"{folder} has no {split} split of music: make it with `gpt2-jax prepare --task music "
-            f"--input MIDI --out {folder}`"
+            f"{folder} has no {split} split of music: name the folder that `gpt2-jax prepare "
+            "--task music --input MIDI --out runs/data/music` makes"
         )
     eot = tokenizer_from_dict(meta["tokenizer"]).eot
     tokens = open_tokens(folder, split)

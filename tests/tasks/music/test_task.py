@@ -106,9 +106,19 @@ def test_other_models_and_folders_are_refused(data, tmp_path):
     with pytest.raises(UserError, match="has no test split of music"):
         read_documents(tmp_path, "test")
     with pytest.raises(UserError, match="file: name a folder with some"):
-        Music().prepare(tmp_path, "gpt2", tmp_path / "x", val_fraction=0.1, workers=1, log=print)
+        Music().prepare(tmp_path, None, tmp_path / "x", val_fraction=0.1, workers=1, log=print)
     with pytest.raises(UserError, match="val_fraction must be above 0 and below 0"):
-        Music().prepare(tmp_path, "gpt2", tmp_path / "x", val_fraction=0, workers=1, log=print)
+        Music().prepare(tmp_path, None, tmp_path / "x", val_fraction=0, workers=1, log=print)
+
+
+def test_flags_without_a_meaning_for_music_are_refused(midi, tmp_path, capsys):
+    words = ["prepare", "--task", "music", "--out", str(tmp_path / "x")]
+    for flags in (["--tokenizer", "byte"], ["--fraction", "0.5"], ["--engine", "ray"]):
+        assert main([*words, "--input", str(midi), *flags]) == 2
+        assert f"{flags[0]} does not apply to --task music: omit it" in capsys.readouterr().err
+    assert main([*words, "--input", str(tmp_path / "none")]) == 2
+    assert "none does not exist: name a folder with MIDI" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_sample_continues_a_file(midi, run, tmp_path, monkeypatch, capsys):
