@@ -38,7 +38,6 @@ gpt2-jax prepare --input /shared/text --engine ray --ray_address auto --out /sha
 
 _FIELDS = "prompt:prompt,answer:answer"
 _CORPORA = "; ".join(f"{corpus.name} ({corpus.description})" for corpus in CORPORA.values())
-_TOKENIZER = "gpt2"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -166,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
         corpus = read_inputs(args.input, args.text_field, args.skip_invalid)
     summary = prepare(
         corpus,
-        _read_tokenizer(args.tokenizer or _TOKENIZER),
+        _read_tokenizer(args.tokenizer),
         args.out,
         **_settings(args),
     )
@@ -233,19 +232,23 @@ def _prepare_examples(args: argparse.Namespace) -> dict[str, Any]:
     return prepare_examples(
         files,
         fields,
-        _read_tokenizer(args.tokenizer or _TOKENIZER),
+        _read_tokenizer(args.tokenizer),
         args.out,
         name=name,
         **_settings(args),
     )
 
 
-def _read_tokenizer(name: str) -> str | Tokenizer:
+def _read_tokenizer(name: str | None) -> str | Tokenizer:
     """Returns the name of one of our tokenizers, or the tokenizer of the model that it names.
+
+    None is GPT-2's.
 
     Raises:
       UserError: if it is neither, or the model's tokenizer cannot be read.
     """
+    if name is None:
+        return "gpt2"
     if name in PREPARE_CHOICES:
         return name
     if is_trained_name(name):

@@ -61,12 +61,14 @@ export function controls(app, names, ...others) {
 //   weights: of each token, 0..1; chosen: index; onpick(i), onover(i or null)
 export function shaded(node, tokens, { weights, chosen, onpick, onover, title }) {
   const had = node.contains(document.activeElement);
+  let now = chosen; // also while the next drawing is awaited
   const at = (event) => [...node.children].indexOf(event.target);
   node.onkeydown = (event) => {
     const to = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
     if (!to) return;
     event.preventDefault();
-    onpick(Math.min(Math.max(at(event) + to, 0), tokens.length - 1));
+    now = Math.min(Math.max(now + to, 0), tokens.length - 1);
+    onpick(now);
   };
   node.onpointerover = node.onfocusin = (event) => onover?.(at(event) < 0 ? null : at(event));
   node.onpointerleave = () => onover?.(null);
