@@ -11,12 +11,15 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 import types
 from collections.abc import Iterator
+from typing import Any
 
 # Signals this close are one request: `timeout` sends one to the process and one to its group.
 _SAME_REQUEST_SECONDS = 0.5
+_REPEAT_SECONDS = 0.01
 
 
 class Interrupts:
@@ -46,6 +49,17 @@ class Interrupts:
             os.write(sys.stderr.fileno(), b"interrupted\n")
         os._exit(128 + number)
 
+    def repeat(self) -> None:
+        """Handles the last signal again, soon, because its exception was raised where it is lost."""
+        self._last = None
+        threading.Thread(target=self._send_until_handled, daemon=True).start()
+
+    def _send_until_handled(self) -> None:
+        # Python notices one that comes right before a system call only when the call has ended.
+        while self._last is None:
+            time.sleep(_REPEAT_SECONDS)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
 
 def handle_interrupts() -> None:
     """Installs `Interrupts` for the rest of the process, unless SIGINT has a handler already.
@@ -60,7 +74,8 @@ def handle_interrupts() -> None:
 def interrupts_raise() -> Iterator[None]:
     """Makes Ctrl-C raise KeyboardInterrupt in the block, except during an import.
 
-    Afterwards the handler is the one before. If SIGINT has a handler that is neither Python's own
+    Where an exception is lost, as in a callback of the garbage collector, it is raised again behind
+    it. Afterwards the handler is the one before. If SIGINT has a handler that is neither Python's own
     nor `Interrupts`, nothing is changed.
     """
     before = signal.getsignal(signal.SIGINT)
@@ -69,12 +84,23 @@ def interrupts_raise() -> Iterator[None]:
     if not isinstance(handler, Interrupts):
         yield
         return
+    shown = sys.unraisablehook
+
+    def hook(raised: Any) -> None:
+        # In a callback, such as that of JAX at a garbage collection, the exception ends nothing.
+        if isinstance(raised.exc_value, KeyboardInterrupt):
+            handler.repeat()
+        else:
+            shown(raised)
+
     handler.verb_runs = True
+    sys.unraisablehook = hook
     try:
         yield
     finally:
         handler.verb_runs = False
         signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = shown
 
 
 def _importing(frame: types.FrameType | None) -> bool:

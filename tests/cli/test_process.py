@@ -212,6 +212,24 @@ def test_a_signal_to_the_process_and_its_group_interrupts_once() -> None:
     assert (running.returncode, errors) == (130, "interrupted\n")
 
 
+def test_ctrl_c_in_a_callback_of_the_garbage_collector_ends_the_verb_too() -> None:
+    run = """
+import gc, time
+def interrupt(phase, info):
+    gc.callbacks.remove(interrupt)
+    signal.raise_signal(signal.SIGINT)
+def run(args):
+    gc.callbacks.append(interrupt)
+    gc.collect()
+    time.sleep(60)
+    return 0
+"""
+    answer = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    running = _start(run, **answer)
+    assert running.communicate(timeout=30) == ("", "interrupted\n")
+    assert running.returncode == 130
+
+
 def test_the_handler_of_ctrl_c_is_put_back_and_another_is_left_alone() -> None:
     before = signal.getsignal(signal.SIGINT)
     try:
