@@ -50,7 +50,7 @@ class Interrupts:
         os._exit(128 + number)
 
     def repeat(self) -> None:
-        """Handles the last signal again, soon, because its exception was raised where it is lost."""
+        """Handles the last signal again, soon, because its exception has been lost."""
         self._last = None
         threading.Thread(target=self._send_until_handled, daemon=True).start()
 
@@ -74,8 +74,8 @@ def handle_interrupts() -> None:
 def interrupts_raise() -> Iterator[None]:
     """Makes Ctrl-C raise KeyboardInterrupt in the block, except during an import.
 
-    Where an exception is lost, as in a callback of the garbage collector, it is raised again behind
-    it. Afterwards the handler is the one before. If SIGINT has a handler that is neither Python's own
+    Where an exception is lost, as in a callback of the garbage collector, it is raised again.
+    Afterwards the handler is the one before. If SIGINT has a handler that is neither Python's own
     nor `Interrupts`, nothing is changed.
     """
     before = signal.getsignal(signal.SIGINT)

@@ -216,6 +216,12 @@ def _refuse(args: argparse.Namespace, with_: str, *flags: str) -> None:
 
 
 def _show(args: argparse.Namespace, summary: dict[str, Any]) -> int:
+    if is_trained_name(args.tokenizer or ""):
+        wanted, ids = vocabulary_size(args.tokenizer), summary["vocab_size"]
+        if ids < wanted:
+            print(
+                f"note: the text has pairs for {ids:,} ids, fewer than {wanted:,}", file=sys.stderr
+            )
     print(json.dumps(summary) if args.json else _describe(summary))
     return 0
 

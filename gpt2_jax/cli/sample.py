@@ -236,7 +236,11 @@ def _settings(args: argparse.Namespace, options: Any) -> dict[str, Any]:
 
 
 def _answer(model: Any, prompt: str | list[int], args: argparse.Namespace, options: Any) -> None:
-    shown = prompt if isinstance(prompt, str) else model.tokenizer.decode(model.token_ids(prompt))
+    if isinstance(prompt, str):
+        # As the model reads it: a `words` tokenizer has a space behind each word.
+        shown = model.tokenizer.decode(model.tokenizer.encode(prompt)) if prompt else ""
+    else:
+        shown = model.tokenizer.decode(model.token_ids(prompt))
     if not model.takes_text:
         shown = shown.lstrip()  # every id is printed after a space
     settings = _settings(args, options)

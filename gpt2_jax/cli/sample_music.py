@@ -83,9 +83,12 @@ def run(model: Any, args: argparse.Namespace, settings: dict[str, Any]) -> None:
         title = f"{piece.name}, continued by {args.model}"
         _write(args.piano_roll, "--piano_roll", piano_roll(given, new, piece.bars(stop), title))
     keys = [measures.key_name(measures.key_scores(part)) for part in (given, new)]
-    ended = "ends by itself" if sample.finish_reason == "stop" else "is cut at its longest"
     print(f"{args.out}: {len(given)} notes given, in {keys[0]}, and {len(new)} new, in {keys[1]}")
-    print(f"the music {ended}, after {stop / STEPS:g} quarter notes")
+    after = f"after {stop / STEPS:g} quarter notes"
+    if sample.finish_reason == "stop":
+        print(f"the music ends by itself, {after}")
+    else:
+        print(f"the music is cut {after}, at --max_new_tokens {args.max_new_tokens}")
 
 
 def _write(name: str, flag: str, content: bytes) -> None:

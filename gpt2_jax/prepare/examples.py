@@ -112,8 +112,9 @@ def prepare_examples(
     for each in (each for group in items.values() for item in group for each in item.slices):
         if each.format != "jsonl":
             raise UserError(f"{each.path} is not named *.jsonl: examples are lines of JSON")
+    trained = isinstance(tokenizer, str) and is_trained_name(tokenizer)
     if isinstance(tokenizer, str):
-        if is_trained_name(tokenizer):
+        if trained:
             tokenizer = train_named(tokenizer, texts(items["train"]))
         else:
             tokenizer = fixed_tokenizer(tokenizer, name)
@@ -122,7 +123,7 @@ def prepare_examples(
         if meta is None:
             meta = _make(items, tokenizer, out, name, place, settings, running, log)
         else:
-            _check_same(meta, items, tokenizer, out, settings, running)
+            _check_same(meta, items, tokenizer, out, settings, running, trained)
     return summarized(out, meta, already_prepared, time.monotonic() - began)
 
 
@@ -166,8 +167,12 @@ def _check_same(
     out: Path,
     settings: Mapping[str, Any],
     engine: Engine,
+    trained: bool,
 ) -> None:
-    """Raises UserError unless `out` holds exactly the requested examples, undamaged."""
+    """Raises UserError unless `out` holds exactly the requested examples, undamaged.
+
+    `trained` says that the tokenizer depends on the examples.
+    """
     existing = {**meta.get("source", {}), "tokenizer": meta["tokenizer"]}
     requested = {"tokenizer": tokenizer.to_dict(), **settings}
     differing = [key for key, value in requested.items() if existing.get(key) != value]
@@ -177,6 +182,8 @@ def _check_same(
         )
         if joined_sha256([*items, *sums]) != existing.get("sha256"):
             differing = ["text"]
+    elif trained:
+        differing = [key if key != "tokenizer" else "text or bpe:N" for key in differing]
     if differing:
         raise UserError(
             f"--out {out} already holds other data (not the same {', '.join(differing)}): choose "

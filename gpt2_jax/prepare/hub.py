@@ -144,4 +144,6 @@ def _folder_revision(folder: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {shortened(str(error), 200)}"
+    """Returns the kind of an error and the first sentence of its message."""
+    sentence, _, _ = " ".join(str(error).split()).partition(". ")
+    return f"{type(error).__name__}: {shortened(sentence.rstrip('.'), 200)}"

@@ -66,6 +66,15 @@ def test_prepare_keeps_the_tokenizer_with_the_tokens(tmp_path: Path) -> None:
     assert main([*words, "--tokenizer", "bpe:301"]) == 2
 
 
+def test_a_text_with_fewer_pairs_than_ids_is_remarked_on(tmp_path: Path, capsys) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("abab " * 9, encoding="utf-8")
+    words = ["prepare", "--input", str(text), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main([*words, "--tokenizer", "bpe:4096"]) == 0
+    printed = capsys.readouterr()
+    assert "note: the text has pairs for 26" in printed.err and "fewer than 4,096" in printed.err
+
+
 def test_a_size_out_of_range_and_too_little_text_are_refused(tmp_path: Path) -> None:
     for name in ("bpe:", "bpe:257", "bpe:65537", "bpe:-300", "bpe:4k"):
         with pytest.raises(UserError, match=f"{name}: the size .* from 258 to 65536, such as"):

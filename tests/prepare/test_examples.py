@@ -118,6 +118,16 @@ def test_the_same_again_is_already_prepared_and_others_are_refused():
         prepare_examples(files, parse_fields("prompt:q,answer:b"), GPT2, "out", name="f")
 
 
+def test_other_examples_for_a_trained_tokenizer_are_refused_as_such():
+    files = {"train": [write("f.jsonl", questions(40))]}
+    for already in (False, True):
+        done = prepare_examples(files, FIELDS, "bpe:300", "out", name="f")
+        assert done["already_prepared"] is already
+    write("f.jsonl", questions(41))
+    with pytest.raises(UserError, match="not the same text or bpe:N"):
+        prepare_examples(files, FIELDS, "bpe:300", "out", name="f")
+
+
 def test_fields_that_a_prepared_folder_was_not_made_with_are_refused():
     make()
     with pytest.raises(UserError, match=r"was prepared with prompt:q,answer:a"):

@@ -29,10 +29,12 @@ def read_midi(path: str | Path) -> Piece:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): name a MIDI file") from None
+    if not content.startswith(b"MThd"):
+        raise UserError(f"{path} is not a MIDI file")
     try:
         score = symusic.Score.from_midi(content).resample(STEPS, min_dur=1)
     except Exception as error:  # symusic raises what its parser does, of several kinds
-        raise UserError(f"{path} is not a MIDI file, or damaged ({error!s:.80})") from None
+        raise UserError(f"the MIDI file {path} is damaged ({error!s:.80})") from None
     voices = [
         sorted(Note(note.time, note.pitch, note.duration) for note in track.notes)
         for track in score.tracks

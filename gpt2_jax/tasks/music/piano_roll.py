@@ -59,7 +59,7 @@ def piano_roll(
     axes.set_yticks(octaves, [f"C{pitch // 12 - 1}" for pitch in octaves])
     axes.set(xlim=(0, stop), ylim=(low, high), xlabel="bar")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2, frameon=False)
-    axes.set_title(title, loc="left", fontsize="medium")
+    axes.set_title(title, loc="left", fontsize="medium", wrap=True)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     return image.getvalue()

@@ -48,7 +48,7 @@ def test_mido_reads_the_same_notes():
     ("content", "message"),
     [
         (b"", "is not a MIDI file"),
-        (b"MThd plus noise", "is not a MIDI file"),
+        (b"MThd plus noise", "is damaged"),
         (None, "cannot read"),
     ],
 )

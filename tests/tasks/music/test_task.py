@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -130,7 +131,8 @@ def test_sample_continues_a_file(midi, run, tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     # Two voices begin a note on each of four beats.
     given = [note for note in read_midi(source).notes if note.start < 16]
-    assert f"{len(given)} notes given, in " in out and "the music " in out
+    assert f"{len(given)} notes given, in " in out
+    assert re.search(r"ends by itself, after|cut after [\d.]+ quarter notes, at --max_new", out)
     # Those of the last beat end where the model ends them.
     assert read_midi("new.mid").notes[: len(given) - 2] == tuple(given[:-2])
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
@@ -153,6 +155,12 @@ def test_wrong_flags_are_named(run, tmp_path, monkeypatch, capsys, flags, messag
     monkeypatch.chdir(tmp_path)
     assert main(["sample", "--model", str(run), *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_prompt_of_words_is_shown_apart_from_what_follows(run, capsys):
+    words = ["--prompt", "NoteOn_60  NoteOn_64", "--max_new_tokens", "2"]
+    assert main(["sample", "--model", str(run), *words]) == 0
+    assert capsys.readouterr().out.startswith("NoteOn_60 NoteOn_64 ")
 
 
 def test_a_model_of_text_continues_no_music(midi, tmp_path, capsys):
