@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 from gpt2_jax.files.extras import import_extra
@@ -10,6 +11,7 @@ from gpt2_jax.tasks.music.notes import STEPS, Note
 
 _PROMPT, _CONTINUATION = "#4477aa", "#cc6633"  # apart also for the color-blind, and in gray
 _STEP_INCHES, _PITCH_INCHES = 0.045, 0.09
+_LETTERS_PER_INCH = 10
 
 
 def piano_roll(
@@ -59,7 +61,8 @@ def piano_roll(
     axes.set_yticks(octaves, [f"C{pitch // 12 - 1}" for pitch in octaves])
     axes.set(xlim=(0, stop), ylim=(low, high), xlabel="bar")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2, frameon=False)
-    axes.set_title(title, loc="left", fontsize="medium", wrap=True)
+    lines = textwrap.fill(title, int(_LETTERS_PER_INCH * size[0]))
+    axes.set_title(lines, loc="left", fontsize="medium")
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     return image.getvalue()
