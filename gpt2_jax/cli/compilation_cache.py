@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 
-def add_argument(parser: argparse.ArgumentParser) -> None:
-    """Declares the flag."""
+def add_argument(parser: argparse._ActionsContainer) -> None:
+    """Declares the flag in a parser or a group."""
     parser.add_argument(
         "--compilation_cache",
         metavar="DIR",

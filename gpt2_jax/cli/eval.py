@@ -40,64 +40,80 @@ _LINE_EVERY = 30.0  # seconds between lines of progress without a terminal
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's flags."""
-    names = ", ".join(
-        [
-            *(f"{group} (the paper's table)" for group in sources.GROUPS),
-            *sources.SOURCES,
-            *registry.TASKS,
-        ]
+    _add_model(parser.add_argument_group("the model"))
+    _add_data(parser.add_argument_group("what to score it on"))
+    _add_protocol(parser.add_argument_group("how much of it, and how"))
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--out",
+        metavar="DIR",
+        help="keep each example's result here, so that the same command resumes",
     )
-    parser.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
-    parser.add_argument("--ema", action="store_true", help=EMA_HELP)
-    parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
-    parser.add_argument("--tasks", metavar="A,B", help=f"tasks, any of: {names}, or FILE.py")
-    parser.add_argument(
-        "--data", metavar="DIR", help="folder with the tasks' files; see docs/evaluation.md"
+    output.add_argument(
+        "--json", action="store_true", help="print one JSON document instead of a table"
     )
-    parser.add_argument(
-        "--text", nargs="+", default=[], metavar="FILE", help="texts whose perplexity to measure"
-    )
-    parser.add_argument(
-        "--validation",
-        action="store_true",
-        help="score the validation split of the run's data, as training does",
-    )
-    parser.add_argument(
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    """Declares which model is scored."""
+    group.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
+    group.add_argument("--ema", action="store_true", help=EMA_HELP)
+    group.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
+    group.add_argument(
         "--context_length",
         type=int,
         metavar="N",
         help="tokens that the model sees at once; default: as in training; only "
         "model.position=learned allows no more",
     )
-    parser.add_argument(
+    compilation_cache.add_argument(group)
+
+
+def _add_data(group: argparse._ArgumentGroup) -> None:
+    """Declares the tasks and texts."""
+    names = ", ".join(
+        [
+            *(f"{name} (the paper's table)" for name in sources.GROUPS),
+            *sources.SOURCES,
+            *registry.TASKS,
+        ]
+    )
+    group.add_argument("--tasks", metavar="A,B", help=f"tasks, any of: {names}, or FILE.py")
+    group.add_argument(
+        "--data", metavar="DIR", help="folder with the tasks' files; see docs/evaluation.md"
+    )
+    group.add_argument(
         "--download", action="store_true", help="download missing files from the hub"
     )
-    parser.add_argument(
+    group.add_argument(
+        "--text", nargs="+", default=[], metavar="FILE", help="texts whose perplexity to measure"
+    )
+    group.add_argument(
+        "--validation",
+        action="store_true",
+        help="score the validation split of the run's data, as training does",
+    )
+
+
+def _add_protocol(group: argparse._ArgumentGroup) -> None:
+    """Declares which examples count, and how texts are read."""
+    group.add_argument(
         "--limit", type=int, metavar="N", help="score only the first N examples of each"
     )
-    parser.add_argument(
+    group.add_argument(
         "--split",
         choices=registry.SPLITS,
         default="test",
         help="which examples of tasks that the model answers by writing (default: test)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--stride",
         type=int,
         metavar="N",
         help="tokens scored per window of a long text; by default windows do not overlap",
     )
-    parser.add_argument(
+    group.add_argument(
         "--no_detokenize", action="store_true", help="do not convert tokenized texts to prose"
-    )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        help="keep each example's result here, so that the same command resumes",
-    )
-    compilation_cache.add_argument(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document instead of a table"
     )
 
 

@@ -24,22 +24,35 @@ _MOST_SLOTS = 256
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's flags."""
-    parser.add_argument(
+    _add_models(parser.add_argument_group("models"))
+    _add_answers(parser.add_argument_group("how requests are answered"))
+    _add_protection(parser.add_argument_group("where, and who is answered"))
+
+
+def _add_models(group: argparse._ArgumentGroup) -> None:
+    """Declares which models are served."""
+    group.add_argument(
         "--model",
         action="append",
         required=True,
         metavar="[NAME=]M",
         help=f"{MODEL_HELP}; NAME is what requests call it; may be repeated",
     )
-    parser.add_argument("--ema", action="store_true", help=EMA_HELP)
-    parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
-    parser.add_argument(
-        "--host", default="127.0.0.1", metavar="H", help="where to listen; default: 127.0.0.1"
+    group.add_argument("--ema", action="store_true", help=EMA_HELP)
+    group.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
+    group.add_argument(
+        "--steps",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many saved steps of a run, asked for as NAME@STEP, stay in memory; default: 1",
     )
-    parser.add_argument(
-        "--port", type=int, default=8000, metavar="N", help="0 is any free one; default: 8000"
-    )
-    parser.add_argument(
+    compilation_cache.add_argument(group)
+
+
+def _add_answers(group: argparse._ArgumentGroup) -> None:
+    """Declares how much is generated at a time, and what is offered."""
+    group.add_argument(
         "--slots",
         type=int,
         default=8,
@@ -47,34 +60,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many texts each model generates at a time; bits of a text depend on it; "
         "default: 8",
     )
-    parser.add_argument(
+    group.add_argument(
         "--max_length",
         type=int,
         metavar="N",
         help="the most tokens of a text, prompt included; default: the model's context",
     )
-    parser.add_argument(
-        "--steps",
-        type=int,
-        default=1,
-        metavar="N",
-        help="how many saved steps of a run, asked for as NAME@STEP, stay in memory; default: 1",
+    group.add_argument(
+        "--queue_seconds",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="how long a request waits for its turn at most; default: 300",
     )
-    _add_protection(parser)
-    parser.add_argument(
+    group.add_argument(
+        "--grace",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="how long texts that run may go on after SIGTERM; default: 30",
+    )
+    group.add_argument(
         "--lenient", action="store_true", help="ignore unknown fields instead of refusing them"
     )
-    parser.add_argument(
+    group.add_argument(
         "--no_explorer",
         action="store_true",
         help="offer no page to look into the models, and none of its requests",
     )
-    compilation_cache.add_argument(parser)
 
 
-def _add_protection(parser: argparse.ArgumentParser) -> None:
-    """Declares who is answered, and for how long."""
-    parser.add_argument(
+def _add_protection(group: argparse._ArgumentGroup) -> None:
+    """Declares the address, and whose requests are answered."""
+    group.add_argument(
+        "--host", default="127.0.0.1", metavar="H", help="where to listen; default: 127.0.0.1"
+    )
+    group.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="0 is any free one; default: 8000"
+    )
+    group.add_argument(
         "--allowed_host",
         action="append",
         default=[],
@@ -82,24 +106,10 @@ def _add_protection(parser: argparse.ArgumentParser) -> None:
         help="a name that requests may be sent to, beside localhost and addresses; * for all; may "
         "be repeated",
     )
-    parser.add_argument(
+    group.add_argument(
         "--api_key_file",
         metavar="FILE",
         help="keys, one a line, of which a request must have one as its bearer token",
-    )
-    parser.add_argument(
-        "--queue_seconds",
-        type=float,
-        default=300.0,
-        metavar="S",
-        help="how long a request waits for its turn at most; default: 300",
-    )
-    parser.add_argument(
-        "--grace",
-        type=float,
-        default=30.0,
-        metavar="S",
-        help="how long texts that run may go on after SIGTERM; default: 30",
     )
 
 
