@@ -187,6 +187,16 @@ def test_bad_requests_name_the_field(
     assert len(reply.error["message"]) < 400
 
 
+def test_a_text_without_room_is_told_with_its_numbers(client: Client) -> None:
+    for fields in ({"text": "x" * 10**5}, {"tokens": [0] * (CONTEXT + 1)}):
+        error = client.post("/explore/v1/run", **fields).error
+        (count,) = map(len, fields.values())
+        said = f"the text has {count} tokens, and the model takes at most {CONTEXT} here"
+        assert error["message"].startswith(said)
+        assert error["code"] == "context_length_exceeded"
+        assert error["counts"] == {"tokens": count, "most": CONTEXT}
+
+
 def test_swaps_beyond_either_text_are_refused(client: Client, run: dict[str, Any]) -> None:
     for changes, other in (
         ({"position": 99}, {"position": 0}),

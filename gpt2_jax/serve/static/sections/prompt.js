@@ -137,7 +137,7 @@ export function mount(root, app) {
     titles[0].textContent = app.t("prompt.tokens");
     titles[1].textContent = app.t("prompt.next");
     fill(legend, app.t("prompt.sure"), h("span.ramp"), app.t("prompt.unsure"));
-    count.textContent = app.t("prompt.count", {
+    count.textContent = app.t(app.stale() ? "prompt.stale" : "prompt.count", {
       count: app.tokens().length,
       most: number(app.run.max_tokens),
     });
@@ -148,6 +148,7 @@ export function mount(root, app) {
     const text = app.state.text ?? "";
     if (!typing && box.value !== text) box.value = text;
     read.hidden = !app.run;
+    read.inert = app.stale();
     if (app.run) show();
     box.readOnly = undo.hidden = Boolean(app.lesson); // a lesson has no model to ask
     undo.disabled = !app.past.length;
