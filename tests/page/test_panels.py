@@ -95,6 +95,18 @@ def test_the_stream_of_another_text_is_put_in(window: Window, python: LanguageMo
     window.page.evaluate("explorer.get('logits').then(({ data }) => (window.got = [...data]))")
     found = window.until("window.got")
     np.testing.assert_allclose(found, python.inspect(other)["logits"], atol=1e-5)
+    # Each token has both probabilities, wherever it was without the change.
+    window.until("document.querySelectorAll('#panel table:not(.cells) tbody tr').length === 10")
+    shown = window.page.locator("#panel table:not(.cells) .num").all_inner_texts()
+    ids = window.page.evaluate("explorer.run.next.map(([id]) => id)")
+    assert not {*ids} <= {id_ for id_, *_ in python.inspect(TEXT).summary()["next"]}
+    for column, text in enumerate((TEXT, other)):
+        weights = np.exp(python.inspect(text)["logits"].astype(np.float64))
+        np.testing.assert_allclose(
+            [float(share.rstrip("%")) / 100 for share in shown[column::2]],
+            (weights / weights.sum())[ids],
+            rtol=0.006,
+        )
     window.page.locator("#changes .close").click()
     window.until("!explorer.busy && !explorer.state.interventions.swaps")
 
