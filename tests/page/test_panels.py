@@ -107,6 +107,16 @@ def test_the_stream_of_another_text_is_put_in(window: Window, python: LanguageMo
             (weights / weights.sum())[ids],
             rtol=0.006,
         )
+    at = f"position {len(TEXT) - 1}"
+    named = "stream behind layer 1, {at}: that of “{text}”, {at}"
+    listed = window.page.locator("#changes li")
+    assert listed.inner_text().startswith(named.format(at=at, text=other))
+    # What is put in at the same place is in place of it.
+    window.page.locator("#swap-text").fill("x" * 50)
+    window.page.get_by_role("button", name="Put in", exact=True).click()
+    window.until("document.querySelector('#changes li')?.innerText.includes('xxx')")
+    assert listed.inner_text().startswith(named.format(at=at, text="x" * 40 + "…"))
+    assert len(window.state("interventions.swaps")) == 1
     window.page.locator("#changes .close").click()
     window.until("!explorer.busy && !explorer.state.interventions.swaps")
 

@@ -7,7 +7,15 @@ import { getArray } from "../core/source.js";
 import { line, region, table } from "../core/tables.js";
 import { percent, visible } from "../core/text.js";
 
-const SITES = ["resid_post", "mlp", "z"];
+const SITES = ["resid_post", "mlp", "z"],
+  MOST_CHARACTERS = 40; // of another text, to name it
+
+// The text, or the ids, of a request, cut if it is long.
+function brief({ text, tokens } = {}) {
+  const all = [...(text ?? tokens?.join(" ") ?? "…")],
+    some = all.slice(0, MOST_CHARACTERS).join("");
+  return all.length > MOST_CHARACTERS ? `${some}…` : some;
+}
 
 export function mount(root, app) {
   const text = h("p.small.quiet", { t: "interventions.text" }),
@@ -186,6 +194,8 @@ export function mount(root, app) {
             layer: swap.layer,
             head: swap.head ?? 0,
             position: swap.position,
+            text: brief(swap.of),
+            from: swap.from.position,
           }),
           () => removeSwap(app, i),
         ),
