@@ -15,6 +15,7 @@ from gpt2_jax.interpret.training_step import training_step
 from gpt2_jax.serve.models import Limits
 from gpt2_jax.tokenizers.bpe import BPETokenizer
 from gpt2_jax.tokenizers.vocabulary import END_OF_TEXT, Vocabulary
+from tests.page.conftest import CONTEXT
 from tests.page.window import Window
 from tests.serve.serving import serving, tiny_model
 
@@ -75,6 +76,9 @@ def test_a_seed_writes_in_the_page_what_it_writes_in_python(
     window.until(f"!explorer.busy && explorer.run.tokens.length === {len(TEXT) + 5}")
     window.until("document.querySelector('#cache [role=status]').innerText.startsWith('From')")
     assert float(said.inner_text().rpartition(" by ")[2].split()[0]) < 1e-5
+    # What it would save for as many tokens as there is room for, and no more.
+    counts = window.page.locator("#cache tbody td:first-child").all_inner_texts()
+    assert counts == ["1", "10", "50", "100", "500", "1,000", f"{CONTEXT - len(TEXT) - 5:,}"]
 
 
 def test_playing_goes_on_until_it_is_paused(window: Window) -> None:
