@@ -143,9 +143,14 @@ def test_a_link_in_an_open_page_replaces_what_was_there(window: Window) -> None:
 def test_an_empty_text_is_where_texts_begin_and_travels(window: Window, browser: Any) -> None:
     window.page.locator("#text").fill("")
     window.until("!explorer.busy && explorer.run.tokens.length === 1")
+    said = "The text is empty: the model begins behind <256>, the end of the text before."
+    window.until(f"document.querySelector('#empty').textContent === '{said}'")
     link = window.page.evaluate("explorer.link()")
     with Window.opened(browser, window.port, "#" + link.partition("#")[2]) as other:
         assert other.page.evaluate("explorer.run.run") == window.page.evaluate("explorer.run.run")
+        assert other.page.locator("#empty").is_visible()
+        other.type("it")
+        assert not other.page.locator("#empty").is_visible()
 
 
 def test_a_later_key_is_chosen_where_the_mask_is_off(window: Window, python: LanguageModel) -> None:

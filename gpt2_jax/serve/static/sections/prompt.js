@@ -26,10 +26,15 @@ export function mount(root, app) {
   const count = h("span.quiet.num");
   const strip = h("div", { id: "tokens", named: "prompt.tokens" }),
     legend = h("p.small.quiet.legend");
-  const about = h("dl.pairs", { id: "about-token" });
+  const about = h("dl.pairs", { id: "about-token" }),
+    empty = h("p.small", { id: "empty" });
   const bars = h("ol.bars", { id: "next" }),
     titles = [h("h3"), h("h3")];
-  const read = h("div.split", h("div", titles[0], strip, legend, about), h("div", titles[1], bars));
+  const read = h(
+    "div.split",
+    h("div", titles[0], strip, empty, legend, about),
+    h("div", titles[1], bars),
+  );
   root.append(label, box, error, h("p.tools.small", count, undo), read);
 
   function typed() {
@@ -125,6 +130,14 @@ export function mount(root, app) {
     );
   }
 
+  // An empty text has a token nevertheless.
+  function begin() {
+    const [first, more] = app.tokens(),
+      ends = app.model()?.ends?.includes(first.id);
+    empty.hidden = Boolean(app.asked.text || more);
+    empty.textContent = app.t(ends ? "prompt.end" : "prompt.begin", { token: visible(first) });
+  }
+
   // Of the run that is shown.
   function show() {
     shaded(strip, app.tokens(), {
@@ -134,6 +147,7 @@ export function mount(root, app) {
     });
     next();
     tell();
+    begin();
     titles[0].textContent = app.t("prompt.tokens");
     titles[1].textContent = app.t("prompt.next");
     fill(legend, app.t("prompt.sure"), h("span.ramp"), app.t("prompt.unsure"));
