@@ -187,6 +187,16 @@ def test_bad_requests_name_the_field(
     assert len(reply.error["message"]) < 400
 
 
+def test_a_refused_entry_is_named_and_what_is_wrong_with_it(client: Client) -> None:
+    for rows, said in (
+        ([[0, 1, 1], [0, 0, 1000]], "the factor of heads[1] must be from -100 to 100, not 1000"),
+        ([[0, "1", 1]], "the head of heads[0] must be an integer, not"),
+        ([[0, 1]], "heads[0] must be a list of layer, head, factor"),
+    ):
+        error = client.post("/explore/v1/run", text="ab", interventions={"heads": rows}).error
+        assert error["message"].startswith(f"interventions: {said}"), error
+
+
 def test_a_text_without_room_is_told_with_its_numbers(client: Client) -> None:
     for fields in ({"text": "x" * 10**5}, {"tokens": [0] * (CONTEXT + 1)}):
         error = client.post("/explore/v1/run", **fields).error
