@@ -50,7 +50,7 @@ class Seen:
     @property
     def num_bytes(self) -> int:
         """Returns the bytes that it keeps."""
-        return self.inspection.run.num_bytes
+        return self.inspection.num_bytes
 
 
 class Insights:
@@ -122,12 +122,9 @@ class Insights:
         text = text_or_tokens(values)
         shown = self.subjects.get(values["model"], values["step"])
         seen = self._seen(shown, self._tokens(shown, text), values["interventions"])
-        return {
-            "run": seen.id,
-            "model": shown.model.name,
-            "step": shown.step,
-            **seen.inspection.summary(),
-        }
+        summary = seen.inspection.summary()
+        self.runs.put(seen.id, seen)  # which may be larger than it was
+        return {"run": seen.id, "model": shown.model.name, "step": shown.step, **summary}
 
     def array(self, id_: str, address: str) -> bytes:
         """Returns an array of a run as a file of NumPy's.
