@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import re
 from typing import Any
@@ -62,6 +63,22 @@ def test_every_view_is_that_of_the_python_api(client: Client, run: dict[str, Any
         array = client.array(run["run"], address)
         assert array.dtype == view["dtype"], address
         np.testing.assert_array_equal(array, inspection[address], err_msg=address)
+
+
+def test_a_model_without_a_last_norm_lists_no_view_of_it(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = client.models.default
+    shape = dataclasses.replace(served.config.model, norm_position="post")
+    config = dataclasses.replace(served.config, model=shape)
+    post = dataclasses.replace(served, name="post", config=config)
+    monkeypatch.setitem(client.models._named, "post", post)
+    listed = {
+        model: {view["address"] for view in client.get(f"/explore/v1/views?model={model}").json}
+        for model in ("tiny", "post")
+    }
+    assert listed["tiny"] - listed["post"] == {"ln/f/{t}", "gain/f"}
+    assert client.get("/explore/v1/views?model=none").status == 404
 
 
 def test_interventions_change_the_logits_and_factors_of_one_do_not(
