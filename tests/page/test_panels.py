@@ -207,23 +207,20 @@ def test_a_scrub_to_a_loaded_step_takes_less_than_150_ms(browser: Any, stepped: 
         window.type(TEXT)
         for step in STEPS * 2:
             window.set(step=step)
-        # What it takes, not how long it waits for a processor: one of 60 is not kept waiting.
-        best = window.page.evaluate(
-            """async (steps) => {
-              let best = Infinity;
-              for (let i = 0; i < 60 && best >= 150; i++) {
-                const start = performance.now(), step = steps[i % steps.length];
-                explorer.set({ step, text: `it was, and it i${i}` });
-                while (explorer.busy || explorer.run.step !== step) {
-                  await new Promise((resolve) => setTimeout(resolve, 2));
-                }
-                best = Math.min(best, performance.now() - start);
-              }
-              return best;
-            }""",
-            [*STEPS],
-        )
-        assert best < 150
+        scrubs = """async (steps) => {
+          const times = [];
+          for (let i = 0; i < 12; i++) {
+            const start = performance.now(), step = steps[i % steps.length];
+            const text = `it was, and it i${Math.random()}`.slice(0, 24);  // of no run that is kept
+            explorer.set({ step, text });
+            while (explorer.busy || explorer.run.step !== step) {
+              await new Promise((resolve) => setTimeout(resolve, 2));
+            }
+            times.push(performance.now() - start);
+          }
+          return times;
+        }"""
+        window.within(150, lambda: window.page.evaluate(scrubs, [*STEPS]))
 
 
 def test_two_steps_are_compared(browser: Any, stepped: int, run: Path) -> None:
