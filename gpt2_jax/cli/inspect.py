@@ -116,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
     """Writes the figures, the numbers and the lesson, and returns the exit status."""
     formats = _formats(args.formats)
     out = local_path(args.out, "--out")
-    changes = None if args.interventions is None else interventions_file.read(args.interventions)
+    changed: str | None = args.interventions
+    changes = None if changed is None else interventions_file.read(changed)
     text = _text(args)
     import_extra("matplotlib", extra="plots", needed_by="gpt2-jax inspect")
     from gpt2_jax.interpret.figures import folder
@@ -126,11 +127,10 @@ def run(args: argparse.Namespace) -> int:
 
     compilation_cache.apply(args)
     model = api.load(args.model, ema=args.ema, dtype="float32")  # as `inspect` computes anyway
-    if changes is None:
+    if changed is None:
         inspection, unmasked = model.inspect(text), frozenset()
     else:
-        changed = interventions_file.interventions(changes, model.inspect)
-        inspection, unmasked = model.inspect(text, changed), frozenset(changed.unmasked)
+        inspection, unmasked = interventions_file.inspected(changed, changes, model, text)
     report = _write(args, out, formats, inspection, unmasked, changes)
     print(json.dumps(report) if args.json else _shown(report, out))
     return 0

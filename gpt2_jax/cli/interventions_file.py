@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gpt2_jax.cli.texts import read_text
 from gpt2_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from gpt2_jax.api import LanguageModel
     from gpt2_jax.interpret.inspection import Inspection
-    from gpt2_jax.interpret.interventions import Interventions
 
 FORM = (
     '{"heads": [[LAYER, HEAD, FACTOR]], "mlps": [[LAYER, FACTOR]], "neurons": [[LAYER, NEURON, '
@@ -34,37 +33,48 @@ def read(name: str) -> Any:
         raise UserError(f"{_FLAG} {name} is no JSON ({error}): write {FORM}") from error
 
 
-def interventions(values: Any, inspect: Callable[[str | list[int]], Inspection]) -> Interventions:
-    """Returns what a file describes.
+def inspected(
+    name: str, values: Any, model: LanguageModel, text: str | list[int]
+) -> tuple[Inspection, frozenset[int]]:
+    """Returns (what the changed model does with a text, layers without a mask).
 
     Args:
+      name: of the file.
       values: of `read`.
-      inspect: runs a text, or ids, from which an activation is swapped in.
+      model: runs the text, and those from which activations are swapped in.
+      text: or its ids.
 
     Raises:
-      UserError: if a part has another form.
+      UserError: if an entry of the file has another form, or the model has no place for it; or for
+        the text.
     """
-    from gpt2_jax.interpret.interventions import parse
+    from gpt2_jax.interpret.interventions import InterventionError, parse
 
     # A file names the other text itself, and `parse` an id of its run.
     sources: dict[str, str | list[int]] = {}
     swaps = values.get("swaps") if isinstance(values, dict) else None
-    if isinstance(swaps, list):
-        values = values | {"swaps": [_named(swap, sources) for swap in swaps]}
+    form = f"; the form is {FORM}"
     try:
-        return parse(values, lambda name: inspect(sources[name]).run)
-    except UserError as error:
-        raise UserError(f"{_FLAG}: {error}; the form is {FORM}") from error
+        if isinstance(swaps, list):
+            named = [_named(swap, f"swaps[{i}]", sources) for i, swap in enumerate(swaps)]
+            values = values | {"swaps": named}
+        changed = parse(values, lambda source: model.inspect(sources[source]).run)
+        form = ""  # is right, whatever the model has
+        return model.inspect(text, changed), frozenset(changed.unmasked)
+    except InterventionError as error:
+        said = str(error).removeprefix("interventions.")
+        raise UserError(f"{_FLAG} {name}: {said}{form}") from error
 
 
-def _named(swap: Any, sources: dict[str, str | list[int]]) -> Any:
-    """Returns a swap whose text, or ids, is one of the sources, by a name."""
+def _named(swap: Any, entry: str, sources: dict[str, str | list[int]]) -> Any:
+    """Returns a swap whose text, or ids, is one of the sources, by the name of its entry."""
+    from gpt2_jax.interpret.interventions import InterventionError
+
     source = swap.get("from") if isinstance(swap, dict) else None
     if not isinstance(source, dict):
         return swap
     text = source.get("text", source.get("tokens"))
     if not isinstance(text, str | list):
-        raise UserError(f"{_FLAG}: a swap is from a text or tokens, as in {FORM}")
-    name = str(len(sources))
-    sources[name] = text
-    return {**swap, "from": {"run": name, "position": source.get("position")}}
+        raise InterventionError(f"{entry} must be from a text or tokens")
+    sources[entry] = text
+    return {**swap, "from": {"run": entry, "position": source.get("position")}}

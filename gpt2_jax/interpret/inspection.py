@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,15 @@ class Inspection:
     def tokens(self) -> list[int]:
         """Returns the ids of the text."""
         return self.run.tokens
+
+    @property
+    def num_bytes(self) -> int:
+        """Returns the bytes that are kept: of the run, and of its summary once there is one."""
+        return self.run.num_bytes + (self._summary_bytes if "_summary" in vars(self) else 0)
+
+    @functools.cached_property
+    def _summary_bytes(self) -> int:
+        return _size(self._summary)
 
     def __getitem__(self, address: str) -> np.ndarray:
         """Returns the array of an address; `views()` lists them.
@@ -90,3 +100,9 @@ class Inspection:
         }
         derived = ("head_dim", "mlp_width", "score_scale", "is_gated")
         return values | {name: getattr(config, name) for name in derived}
+
+
+def _size(value: Any) -> int:
+    """Returns the bytes of a value of JSON, without the keys, which all of its objects share."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sys.getsizeof(value) + sum(map(_size, parts))

@@ -21,6 +21,10 @@ from gpt2_jax.interpret.programs import BlockEdits
 from gpt2_jax.model.taps import Edit
 
 
+class InterventionError(UserError):
+    """Reports a change that is described wrongly, or that the model has no place for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Swap:
     """Puts an activation of another text in the place of this text's.
@@ -39,6 +43,19 @@ class Swap:
     position: int
     donor: np.ndarray
     head: int = 0
+
+    def check(self, name: str, config: ModelConfig, num_tokens: int) -> None:
+        """Raises InterventionError, with a name, for a place or a width that the run has not."""
+        if self.site not in SITES:
+            raise _wrong(f"{name}: site must be one of {', '.join(SITES)}, not {self.site}")
+        _in_range(name, "layer", self.layer, config.num_layers)
+        _in_range(name, "position", self.position, num_tokens, "head", self.head, config.num_heads)
+        width = config.head_dim if self.site == "z" else config.d_model
+        if self.donor.shape != (width,):
+            raise _wrong(
+                f"{name}: the {self.site} that is put in has {self.donor.size} numbers, and the "
+                f"model's have {width}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,25 +81,20 @@ class Interventions:
         return bool(self.heads or self.mlps or self.neurons or self.unmasked or self.swaps)
 
     def check(self, config: ModelConfig, num_tokens: int) -> None:
-        """Raises UserError for a layer, head, neuron or position that the run has not."""
+        """Raises InterventionError for a layer, head, neuron or position that the run has not."""
         L, H, F = config.num_layers, config.num_heads, config.mlp_width
-        for layer, head in self.heads:
-            _in_range("head", head, H, "layer", layer, L)
-        for layer, neuron in self.neurons:
-            _in_range("neuron", neuron, F, "layer", layer, L)
-        for layer in (*self.mlps, *self.unmasked):
-            _in_range("layer", layer, L)
-        for swap in self.swaps:
-            if swap.site not in SITES:
-                raise UserError(f"a swap's site must be one of {', '.join(SITES)}, not {swap.site}")
-            _in_range("layer", swap.layer, L, "position", swap.position, num_tokens)
-            _in_range("head", swap.head, H)
-            width = config.head_dim if swap.site == "z" else config.d_model
-            if swap.donor.shape != (width,):
-                raise UserError(
-                    f"the {swap.site} that is swapped in has {swap.donor.size} numbers, and the "
-                    f"model's have {width}"
-                )
+        for (layer, head), factor in self.heads.items():
+            at = f"heads {[layer, head, factor]}"
+            _in_range(at, "head", head, H, "layer", layer, L)
+        for (layer, neuron), factor in self.neurons.items():
+            at = f"neurons {[layer, neuron, factor]}"
+            _in_range(at, "neuron", neuron, F, "layer", layer, L)
+        for layer, factor in self.mlps.items():
+            _in_range(f"mlps {[layer, factor]}", "layer", layer, L)
+        for layer in self.unmasked:
+            _in_range("unmasked", "layer", layer, L)
+        for i, swap in enumerate(self.swaps):
+            swap.check(f"swaps[{i}]", config, num_tokens)
 
     def of_layer(self, layer: int, config: ModelConfig, size: int, length: int) -> BlockEdits:
         """Returns the edits of one block: all of them, so that every block is the same program.
@@ -135,23 +147,27 @@ def parse(value: Any, donor: Callable[[str], Any]) -> Interventions:
         unknown one.
 
     Raises:
-      UserError: for anything else, with the field.
+      InterventionError: for anything else, with the entry.
     """
     known = ("heads", "mlps", "neurons", "unmasked", "swaps")
     if not isinstance(value, dict) or not all(isinstance(value.get(k, []), list) for k in known):
-        raise UserError(f"interventions must be an object with lists {', '.join(known)}")
+        raise InterventionError(f"interventions must be an object with lists {', '.join(known)}")
     for name in value:
         if name not in known:
-            raise UserError(f"interventions.{short_repr(name)}{did_you_mean(name, known)}: unknown")
-    heads = [_numbers("heads", entry, 2, factor=True) for entry in value.get("heads", [])]
-    mlps = [_numbers("mlps", entry, 1, factor=True) for entry in value.get("mlps", [])]
-    neurons = [_numbers("neurons", entry, 2, factor=True) for entry in value.get("neurons", [])]
+            raise _wrong(f"{short_repr(name)}{did_you_mean(name, known)}: unknown")
+    entries = {
+        name: [(f"{name}[{i}]", entry) for i, entry in enumerate(value.get(name, []))]
+        for name in known
+    }
+    heads = [_numbers(*entry, 2, factor=True) for entry in entries["heads"]]
+    mlps = [_numbers(*entry, 1, factor=True) for entry in entries["mlps"]]
+    neurons = [_numbers(*entry, 2, factor=True) for entry in entries["neurons"]]
     return Interventions(
         heads={(layer, head): factor for layer, head, factor in heads},
         mlps={layer: factor for layer, factor in mlps},
         neurons={(layer, neuron): factor for layer, neuron, factor in neurons},
-        unmasked=[_numbers("unmasked", [layer], 1)[0] for layer in value.get("unmasked", [])],
-        swaps=[_swap(entry, donor) for entry in value.get("swaps", [])],
+        unmasked=[_numbers(name, [layer], 1)[0] for name, layer in entries["unmasked"]],
+        swaps=[_swap(*entry, donor) for entry in entries["swaps"]],
     )
 
 
@@ -165,28 +181,33 @@ def _numbers(name: str, entry: Any, count: int, *, factor: bool = False) -> list
         good = type(last) in (int, float) and math.isfinite(last) and abs(last) < 1e6
     if not good:
         wanted = "indices and a factor" if factor else "indices"
-        raise UserError(f"interventions.{name} must hold {wanted}, not {short_repr(entry)}")
+        raise _wrong(f"{name} must hold {wanted}, not {short_repr(entry)}")
     return entry
 
 
-def _swap(entry: Any, donor: Callable[[str], Any]) -> Swap:
+def _swap(name: str, entry: Any, donor: Callable[[str], Any]) -> Swap:
     """Returns a swap whose activation is read from the other run."""
     if not isinstance(entry, dict) or entry.get("site") not in tuple(SITES):
-        raise UserError(
-            f"interventions.swaps must hold objects whose site is one of {', '.join(SITES)}, not "
+        raise _wrong(
+            f"{name} must be an object whose site is one of {', '.join(SITES)}, not "
             f"{short_repr(entry)}"
         )
     source = entry.get("from")
     if not isinstance(source, dict) or not isinstance(source.get("run"), str):
-        raise UserError("interventions.swaps need from: {run: id, position: number}")
+        raise _wrong(f"{name} needs from: {{run: id, position: number}}")
     layer, position, at = _numbers(
-        "swaps", [entry.get("layer"), entry.get("position"), source.get("position")], 3
+        f"{name} (layer, position, from.position)",
+        [entry.get("layer"), entry.get("position"), source.get("position")],
+        3,
     )
-    head = _numbers("swaps", [entry.get("head", 0)], 1)[0]
-    run = donor(source["run"])
+    head = _numbers(f"{name} (head)", [entry.get("head", 0)], 1)[0]
+    try:
+        run = donor(source["run"])
+    except UserError as error:
+        raise _wrong(f"{name}: {error}") from error
     config = run.subject.config
-    _in_range("layer", layer, config.num_layers, "from.position", at, len(run))
-    _in_range("head", head, config.num_heads)
+    _in_range(name, "layer", layer, config.num_layers, "from.position", at, len(run))
+    _in_range(name, "head", head, config.num_heads)
     vector = SITES[entry["site"]](run, layer, at, head).copy()  # a view keeps its run
     return Swap(entry["site"], layer, position, vector, head)
 
@@ -202,7 +223,13 @@ NO_INTERVENTIONS = Interventions()
 """Changes nothing."""
 
 
-def _in_range(*named: Any) -> None:
+def _in_range(entry: str, *named: Any) -> None:
+    """Refuses an entry for (name, value, limit) of its parts, one behind the other."""
     for name, value, limit in zip(named[::3], named[1::3], named[2::3], strict=True):
         if not 0 <= value < limit:
-            raise UserError(f"{name} must be between 0 and {limit - 1}, not {value}")
+            raise _wrong(f"{entry}: {name} must be between 0 and {limit - 1}, not {value}")
+
+
+def _wrong(message: str) -> InterventionError:
+    """Returns the error about an entry, with which its message begins."""
+    return InterventionError(f"interventions.{message}")

@@ -178,19 +178,19 @@ class Run:
         self.token_embeddings = np.asarray(embedded.token_TxD)[: len(self)].copy()
         self._compute(embedded.embedding_TxD)
 
-    def _compute(self, first_x_SxD: jax.Array) -> None:
-        """Keeps what the blocks leave; S is T and the padding behind it."""
+    def _compute(self, padded_first_x_TxD: jax.Array) -> None:
+        """Keeps what the blocks leave of the text, behind which their T axis has padding."""
         L, H, T = self.subject.config.num_layers, self.subject.config.num_heads, len(self)
-        stream = programs.empty_stream(self.subject.model, first_x_SxD)
+        stream = programs.empty_stream(self.subject.model, padded_first_x_TxD)
         self.overviews: list[Overview] = []
         keep = 4 * L * H * self._size**2 <= _MOST_PATTERN_BYTES
         self._patterns: list[np.ndarray] | None = [] if keep else None
         has_bias = ENCODINGS[self.subject.config.position].score_bias is not None
         qk = () if keep or has_bias else ("attn/q", "attn/k")
-        rows = [np.asarray(first_x_SxD)[:T]]
+        rows = [np.asarray(padded_first_x_TxD)[:T]]
         kept: dict[str, list[np.ndarray]] = {name: [] for name in ("attn/z", "mlp/out", *qk)}
         for layer in range(L):
-            stream, values = self._run_block(layer, stream, first_x_SxD, (*_KEPT, *qk))
+            stream, values = self._run_block(layer, stream, padded_first_x_TxD, (*_KEPT, *qk))
             rows += [values["resid_mid"], values["resid_post"]]
             for name, arrays in kept.items():
                 arrays.append(values[name])
@@ -241,11 +241,12 @@ class Run:
         key = (self._key, layer)
         values = self.subject.recent.get(key)
         if values is None:
-            x_SxD, first_x_SxD = map(self._on_device, (self.residual[2 * layer], self.residual[0]))
+            padded_x_TxD = self._on_device(self.residual[2 * layer])
+            padded_first_x_TxD = self._on_device(self.residual[0])
             first_v = self._first_v_TxHxK
             first_v = None if first_v is None else self._on_device(first_v)[None]
-            before = Stream(x_SxD[None], first_v)
-            values = self._run_block(layer, before, first_x_SxD, _VALUES)[1]
+            before = Stream(padded_x_TxD[None], first_v)
+            values = self._run_block(layer, before, padded_first_x_TxD, _VALUES)[1]
             self.subject.recent.put(key, values)
         return values
 
@@ -254,7 +255,7 @@ class Run:
         self.subject.recent.drop(self._key)
 
     def _run_block(
-        self, layer: int, stream: Stream, first_x_SxD: jax.Array, wanted: tuple[str, ...]
+        self, layer: int, stream: Stream, padded_first_x_TxD: jax.Array, wanted: tuple[str, ...]
     ) -> tuple[Stream, dict[str, np.ndarray]]:
         subject, T = self.subject, len(self)
         edits = programs.BlockEdits()
@@ -265,7 +266,7 @@ class Run:
             subject.params[f"h_{layer}"],
             np.int32(layer),
             stream,
-            first_x_SxD,
+            padded_first_x_TxD,
             edits,
             wanted,
         )

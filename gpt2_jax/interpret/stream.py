@@ -124,6 +124,6 @@ def predicted(run: Run, row: int, count: int) -> programs.Predicted:
     subject = run.subject
     targets = np.asarray([*run.tokens[1:], 0], np.int32)
     count = min(count, subject.config.vocab_size)
-    x_SxD, targets_S = run.padded(run.residual[row]), run.padded(targets)
-    found = programs.predict(subject.model, subject.outside, x_SxD, targets_S, count)
+    padded_x_TxD, padded_targets_T = run.padded(run.residual[row]), run.padded(targets)
+    found = programs.predict(subject.model, subject.outside, padded_x_TxD, padded_targets_T, count)
     return programs.Predicted(*(np.asarray(array)[: len(run)] for array in found))

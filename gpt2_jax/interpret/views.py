@@ -172,7 +172,7 @@ def views_of(config: ModelConfig) -> list[View]:
     return [view for view in VIEWS if has_final or not view.of_final_norm]
 
 
-def listed(views: Iterable[View] = VIEWS) -> list[dict[str, str]]:
+def listed(views: Iterable[View]) -> list[dict[str, str]]:
     """Returns the address, dtype, shape and formula of views, for JSON."""
     names = ("address", "dtype", "shape", "formula")
     return [{name: getattr(view, name) for name in names} for view in views]

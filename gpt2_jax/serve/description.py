@@ -87,7 +87,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Models": object_of(object=STRING, data=list_of({"$ref": "#/components/schemas/Model"})),
     "Health": object_of(status=STRING),
     "Error": object_of(
-        error=object_of(message=STRING, type=STRING, param=or_null(STRING), code=or_null(STRING))
+        error=object_of(
+            ("counts",),
+            message=STRING,
+            type=STRING,
+            param=or_null(STRING),
+            code=or_null(STRING),
+            counts=object_of(tokens=INTEGER, most=INTEGER),
+        )
     ),
     **explorer_description.SCHEMAS,
 }

@@ -49,6 +49,7 @@ class ApiError(Exception):
       message: one line, which names the field, the value and the range.
       param: the field that is wrong, if one is.
       code: what a program can compare.
+      counts: the numbers in the message by name, for who says it in other words.
       headers: of the response.
     """
 
@@ -59,11 +60,13 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
+        counts: Mapping[str, int] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Takes the parts; headers about caches, and about sending it again, are added."""
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
+        self.counts = counts
         # A browser may keep 404 and 410 as if they would hold for ever.
         self.headers = {"cache-control": "no-store", **(headers or {})}
         if status in _RETRIED:
@@ -73,14 +76,15 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         """Returns what the client gets."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": _TYPES.get(self.status, "server_error"),
-                "param": self.param,
-                "code": self.code,
-            }
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": _TYPES.get(self.status, "server_error"),
+            "param": self.param,
+            "code": self.code,
         }
+        if self.counts:
+            error["counts"] = {**self.counts}
+        return {"error": error}
 
 
 def wrong(name: str | None, message: str) -> ApiError:
@@ -88,9 +92,15 @@ def wrong(name: str | None, message: str) -> ApiError:
     return ApiError(400, message, param=name and name.partition("[")[0], code="invalid_value")
 
 
-def too_long(name: str, message: str) -> ApiError:
-    """Returns the error of status 400 about a text that has no room in a slot; see `wrong`."""
-    return ApiError(400, message, param=name.partition("[")[0], code="context_length_exceeded")
+def too_long(name: str, message: str, **counts: int) -> ApiError:
+    """Returns the error of status 400 about a text that has no room; see `wrong`, `ApiError`."""
+    return ApiError(
+        400,
+        message,
+        param=name.partition("[")[0],
+        code="context_length_exceeded",
+        counts=counts,
+    )
 
 
 def to_json(value: Any) -> bytes:

@@ -142,7 +142,8 @@ class Explorer:
         return json_response(engine_state(self._models.find(_query(request, "model"))))
 
     async def _views(self, request: Request) -> Response:
-        return json_response(views.listed())
+        model = self._models.find(_query(request, "model"))
+        return json_response(views.listed(views.views_of(model.config.model)))
 
     async def _run(self, request: Request) -> Response:
         values = await read_values(request, explorer_fields.RUN_FIELDS, self._policy)

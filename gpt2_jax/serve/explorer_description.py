@@ -175,7 +175,9 @@ def _of_runs() -> dict[str, Any]:
         in_query("language", {"type": "string", "enum": [*LANGUAGES]}),
     )
     return {
-        "/explore/v1/views": get("List the arrays of a run.", "Views", COMMON),
+        "/explore/v1/views": get(
+            "List the arrays of a model's runs.", "Views", (*COMMON, 404), in_query("model", STRING)
+        ),
         "/explore/v1/run": post("Run a text.", "RunRequest", "Run", (*BODY, 410, *_WORK)),
         "/explore/v1/run/{id}/{address}.npy": _answering(array, "application/octet-stream"),
         "/explore/v1/run/{id}/lesson.html": _answering(lesson, "text/html", STRING),

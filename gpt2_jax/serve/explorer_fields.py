@@ -19,20 +19,25 @@ _INDEX = k.integer(0, 2**31 - 1)
 _FACTOR = k.number(-100, 100)
 
 
-def _rows(*columns: Mapping[str, Any]) -> dict[str, Any]:
+def _rows(**columns: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the schema and the check of a list of rows, of which no two begin alike.
 
-    The last column is what is done to that which the others name.
+    Args:
+      columns: what each holds, by the name that errors call it; the last one is what is done to
+        that which the others name.
     """
 
     def check(name: str, value: Any) -> list[list[float]]:
         _check_list(name, value)
         seen = set[tuple[int, ...]]()
-        for row in value:
+        for i, row in enumerate(value):
+            entry = f"{name}[{i}]"
             if type(row) is not list or len(row) != len(columns):
-                raise wrong(name, f"{name} must hold lists of {len(columns)} numbers")
-            pairs = zip(columns, row, strict=True)
-            *key, _ = [column["check"](name, item) for column, item in pairs]
+                raise wrong(name, f"{entry} must be a list of {', '.join(columns)}")
+            pairs = zip(columns.items(), row, strict=True)
+            *key, _ = [
+                column["check"](f"the {part} of {entry}", item) for (part, column), item in pairs
+            ]
             if tuple(key) in seen:
                 raise wrong(name, f"{name} must not name {key} twice")
             seen.add(tuple(key))
@@ -40,7 +45,7 @@ def _rows(*columns: Mapping[str, Any]) -> dict[str, Any]:
 
     row = {
         "type": "array",
-        "prefixItems": [column["schema"] for column in columns],
+        "prefixItems": [column["schema"] for column in columns.values()],
         "minItems": len(columns),
         "maxItems": len(columns),
     }
@@ -52,7 +57,7 @@ def _listed(item: Mapping[str, Any]) -> dict[str, Any]:
 
     def check(name: str, value: Any) -> list[Any]:
         _check_list(name, value)
-        return [item["check"](name, each) for each in value]
+        return [item["check"](f"{name}[{i}]", each) for i, each in enumerate(value)]
 
     schema = {"type": "array", "items": item["schema"], "maxItems": MOST_CHANGES}
     return {"schema": schema, "check": check, "fields": item.get("fields", ())}
@@ -87,9 +92,13 @@ _SWAP = (
     Field("from", "Where it is from.", **k.nested(_FROM), required=True),
 )
 _INTERVENTIONS = (
-    Field("heads", "[[layer, head, factor]].", **_rows(_INDEX, _INDEX, _FACTOR)),
-    Field("mlps", "[[layer, factor]].", **_rows(_INDEX, _FACTOR)),
-    Field("neurons", "[[layer, neuron, factor]].", **_rows(_INDEX, _INDEX, _FACTOR)),
+    Field("heads", "[[layer, head, factor]].", **_rows(layer=_INDEX, head=_INDEX, factor=_FACTOR)),
+    Field("mlps", "[[layer, factor]].", **_rows(layer=_INDEX, factor=_FACTOR)),
+    Field(
+        "neurons",
+        "[[layer, neuron, factor]].",
+        **_rows(layer=_INDEX, neuron=_INDEX, factor=_FACTOR),
+    ),
     Field("unmasked", "Layers without the causal mask.", **_listed(_INDEX)),
     Field("swaps", "Activations of other texts.", **_listed(k.nested(_SWAP))),
 )

@@ -20,7 +20,7 @@ from gpt2_jax.interpret.run import Run, longest_text
 from gpt2_jax.interpret.text import pieces
 from gpt2_jax.interpret.training_step import training_step
 from gpt2_jax.model.lora import without_adapters
-from gpt2_jax.serve.errors import ApiError, wrong
+from gpt2_jax.serve.errors import ApiError, too_long, wrong
 from gpt2_jax.serve.explorer_fields import text_or_tokens
 from gpt2_jax.serve.lesson import lesson
 from gpt2_jax.serve.models import Models
@@ -50,7 +50,7 @@ class Seen:
     @property
     def num_bytes(self) -> int:
         """Returns the bytes that it keeps."""
-        return self.inspection.run.num_bytes
+        return self.inspection.num_bytes
 
 
 class Insights:
@@ -122,12 +122,9 @@ class Insights:
         text = text_or_tokens(values)
         shown = self.subjects.get(values["model"], values["step"])
         seen = self._seen(shown, self._tokens(shown, text), values["interventions"])
-        return {
-            "run": seen.id,
-            "model": shown.model.name,
-            "step": shown.step,
-            **seen.inspection.summary(),
-        }
+        summary = seen.inspection.summary()
+        self.runs.put(seen.id, seen)  # which may be larger than it was
+        return {"run": seen.id, "model": shown.model.name, "step": shown.step, **summary}
 
     def array(self, id_: str, address: str) -> bytes:
         """Returns an array of a run as a file of NumPy's.
@@ -286,9 +283,6 @@ class Insights:
 
     def _tokens(self, shown: Shown, text: str | list[int]) -> list[int]:
         subject, named = shown.subject, "text" if isinstance(text, str) else "tokens"
-        longest = shown.model.longest_token if named == "text" else 1
-        if len(text) > subject.longest * longest:
-            raise wrong(named, f"{named} exceeds the {subject.longest} tokens that can be shown")
         try:
             if isinstance(text, str):
                 tokens = encode_prompt(subject.tokenizer, text)
@@ -297,9 +291,12 @@ class Insights:
         except UserError as error:
             raise wrong(named, str(error)[:300]) from None
         if len(tokens) > subject.longest:
-            raise wrong(
+            raise too_long(
                 named,
-                f"{named} of {len(tokens)} tokens exceeds the {subject.longest} that can be shown",
+                f"the text has {len(tokens)} tokens, and the model takes at most {subject.longest} "
+                "here: shorten it",
+                tokens=len(tokens),
+                most=subject.longest,
             )
         return tokens
 

@@ -52,10 +52,10 @@ class Sized(Protocol):
         ...
 
 
-S = TypeVar("S", bound=Sized)
+SizedT = TypeVar("SizedT", bound=Sized)
 
 
-class Kept(Generic[S]):
+class Kept(Generic[SizedT]):
     """Holds values by name, up to a number of bytes; the least recently used make room.
 
     Any thread may use it.
@@ -69,17 +69,17 @@ class Kept(Generic[S]):
           at_least: so many of the last values are kept whatever their size.
         """
         self._most_bytes, self._at_least = most_bytes, at_least
-        self._values: collections.OrderedDict[str, S] = collections.OrderedDict()
+        self._values: collections.OrderedDict[str, SizedT] = collections.OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, name: str) -> S | None:
+    def get(self, name: str) -> SizedT | None:
         """Returns a value, which was used now; None if it is not held."""
         with self._lock:
             if name in self._values:
                 self._values.move_to_end(name)
             return self._values.get(name)
 
-    def put(self, name: str, value: S) -> list[S]:
+    def put(self, name: str, value: SizedT) -> list[SizedT]:
         """Holds a value, and returns those that had to make room."""
         with self._lock:
             self._values[name] = value
@@ -92,7 +92,7 @@ class Kept(Generic[S]):
                 gone.append(oldest)
             return gone
 
-    def drop(self, goes: Callable[[S], bool]) -> None:
+    def drop(self, goes: Callable[[SizedT], bool]) -> None:
         """Lets go of the values for which a function says so."""
         with self._lock:
             for name in [name for name, value in self._values.items() if goes(value)]:

@@ -6,9 +6,10 @@ goes on in another line. Comments that share a line with code stay.
 
 from __future__ import annotations
 
+import json
 import re
 
-SQUEEZED = (".css", ".js")
+SQUEEZED = (".css", ".js", ".json")
 """What is squeezed."""
 _INDENTS_AND_COMMENTS = re.compile(r"^[ \t]*(?://.*)?\n|^[ \t]+", re.MULTILINE)
 _CSS_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
@@ -24,5 +25,7 @@ def squeezed(text: str, suffix: str) -> str:
     """
     if suffix == ".js":
         return _INDENTS_AND_COMMENTS.sub("", text)
+    if suffix == ".json":
+        return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
     bare = _CSS_COMMENT.sub("", text)
     return _CSS_SPACE.sub(lambda match: match[1] or ":", bare).strip()

@@ -104,11 +104,19 @@ def test_json_names_the_files_and_interventions_change_the_numbers(
         (["--text", "a", "--language", "de"], "--language"),
         (
             ["--text", "a", "--interventions", "bad.json"],
-            "interventions.'head'; did you mean 'heads'",
+            "--interventions bad.json: 'head'; did you mean 'heads'",
         ),
         (
             ["--text", "a", "--interventions", "rows.json"],
-            "--interventions: interventions.heads must hold indices and a factor, not [0, 1]",
+            "--interventions rows.json: heads[1] must hold indices and a factor, not [0, 1]; the",
+        ),
+        (
+            ["--text", "a", "--interventions", "place.json"],
+            "--interventions place.json: neurons [1, 999, 0.5]: neuron must be between 0 and",
+        ),
+        (
+            ["--text", "a", "--interventions", "swaps.json"],
+            "--interventions swaps.json: swaps[1]: position must be between 0 and 0, not 1\n",
         ),
         (["--text", "ab", "--layer", "2"], "--layer must be between 0 and 1, not 2"),
         (["--text", "ab", "--head", "-1"], "--head must be between 0 and 3, not -1"),
@@ -126,7 +134,10 @@ def test_mistakes_are_one_line_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.json").write_text('{"head": []}', encoding="utf-8")
-    Path("rows.json").write_text('{"heads": [[0, 1]]}', encoding="utf-8")
+    Path("rows.json").write_text('{"heads": [[0, 1, 0], [0, 1]]}', encoding="utf-8")
+    Path("place.json").write_text('{"neurons": [[1, 999, 0.5]]}', encoding="utf-8")
+    swap = '{"site": "mlp", "layer": 0, "position": %d, "from": {"text": "b", "position": 0}}'
+    Path("swaps.json").write_text(f'{{"swaps": [{swap % 0}, {swap % 1}]}}', encoding="utf-8")
     assert main(["inspect", "--model", model, "--out", "o", *words]) == 2
     err = capsys.readouterr().err
     assert message in err and err.startswith("error: ") and err.count("\n") == 1

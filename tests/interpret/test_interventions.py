@@ -87,16 +87,16 @@ def test_its_own_activation_changes_nothing(subject, runs):
         ([], "must be an object"),
         ({"head": []}, "did you mean 'heads'"),
         ({"heads": 3}, "must be an object with lists"),
-        ({"heads": [[0, 1]]}, "indices and a factor"),
+        ({"heads": [[0, 1, 1.0], [0, 1]]}, "heads[1] must hold indices and a factor"),
         ({"heads": [[0, True, 1.0]]}, "indices and a factor"),
         ({"heads": [[0, 1, float("nan")]]}, "indices and a factor"),
-        ({"heads": [[0, 4, 1.0]]}, "head must be between 0 and 3"),
+        ({"heads": [[0, 4, 1.0]]}, "heads [0, 4, 1.0]: head must be between 0 and 3"),
         ({"mlps": [[2, 1.0]]}, "layer must be between 0 and 1"),
         ({"neurons": [[0, 128, 1.0]]}, "neuron must be between 0 and 127"),
         ({"unmasked": [-1]}, "layer must be between 0 and 1"),
         ({"unmasked": ["0"]}, "must hold indices"),
         ({"swaps": [{}]}, "site is one of"),
-        ({"swaps": [{"site": "mlp", "layer": 0, "position": 0}]}, "need from"),
+        ({"swaps": [{"site": "mlp", "layer": 0, "position": 0}]}, "swaps[0] needs from"),
         (
             {"swaps": [{"site": "mlp", "layer": 0, "position": 0, "from": {"run": "x"}}]},
             "must hold indices",
@@ -107,7 +107,7 @@ def test_its_own_activation_changes_nothing(subject, runs):
                     {"site": "z", "layer": 0, "position": 9, "from": {"run": "text", "position": 0}}
                 ]
             },
-            "position must be between 0 and 4",
+            "swaps[0]: position must be between 0 and 4",
         ),
         (
             {
@@ -115,7 +115,7 @@ def test_its_own_activation_changes_nothing(subject, runs):
                     {"site": "z", "layer": 0, "position": 0, "from": {"run": "no", "position": 0}}
                 ]
             },
-            "there is no run no",
+            "swaps[0]: there is no run no",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -233,6 +234,10 @@ def test_all_that_a_run_keeps_is_counted_and_on_the_host(inspection, monkeypatch
         assert all(isinstance(array, np.ndarray) for array in arrays)
         assert all(array.base is None for array in arrays)  # no part of a larger one
         assert run.num_bytes == sum(array.nbytes for array in arrays)
+    inspection = Inspection(run)
+    assert inspection.num_bytes == run.num_bytes
+    written = json.dumps(inspection.summary(), separators=(",", ":"))  # as objects it takes more
+    assert inspection.num_bytes > run.num_bytes + len(written)
 
 
 def test_what_comes_later_changes_nothing_before(model, inspection):

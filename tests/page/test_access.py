@@ -74,6 +74,10 @@ def test_no_width_scrolls_the_page_sideways(window: Window, browser: Any, width:
         seen.scroll(*SECTIONS)
         page = "document.documentElement"
         assert seen.page.evaluate(f"{page}.scrollWidth - {page}.clientWidth") == 0
+        # Nor is a part of the menu beyond an edge, to be found by scrolling it.
+        buttons = "[...document.querySelectorAll('#top button')]"
+        edges = f"{buttons}.map((button) => button.getBoundingClientRect().right)"
+        assert max(seen.page.evaluate(edges)) <= width
         assert not seen.errors
 
 

@@ -143,9 +143,14 @@ def test_a_link_in_an_open_page_replaces_what_was_there(window: Window) -> None:
 def test_an_empty_text_is_where_texts_begin_and_travels(window: Window, browser: Any) -> None:
     window.page.locator("#text").fill("")
     window.until("!explorer.busy && explorer.run.tokens.length === 1")
+    said = "The text is empty: the model begins behind <256>, the end of the text before."
+    window.until(f"document.querySelector('#empty').textContent === '{said}'")
     link = window.page.evaluate("explorer.link()")
     with Window.opened(browser, window.port, "#" + link.partition("#")[2]) as other:
         assert other.page.evaluate("explorer.run.run") == window.page.evaluate("explorer.run.run")
+        assert other.page.locator("#empty").is_visible()
+        other.type("it")
+        assert not other.page.locator("#empty").is_visible()
 
 
 def test_a_later_key_is_chosen_where_the_mask_is_off(window: Window, python: LanguageModel) -> None:
@@ -194,10 +199,21 @@ def test_a_text_that_is_too_long_gets_a_sentence_and_nothing_is_lost(window: Win
     window.page.locator("#text").fill("a" * (CONTEXT + 1))
     error = window.page.locator("#text-error")
     window.until("document.querySelector('#text-error').textContent")
-    assert str(CONTEXT) in error.inner_text() and error.inner_text().endswith(".")
+    said = "The text has 1,025 tokens, and the model takes at most 1,024 here."
+    assert error.inner_text() == said
     assert _next(window) == before
+    # It is not of the text in the box, and cannot be taken for it.
+    assert window.page.locator("[inert] #tokens").count() == 1
+    assert "still of the text before" in window.page.locator("#prompt").inner_text()
     window.type("it")
-    assert not error.inner_text()
+    assert not error.inner_text() and window.page.locator("[inert]").count() == 0
+    # A change that is refused leaves the tokens those of the text.
+    window.set(language="zh", interventions={"heads": [[9, 0, 0]]})
+    window.until("document.querySelector('#text-error').textContent")
+    assert window.page.locator("[inert]").count() == 0
+    window.until("document.documentElement.lang === 'zh-Hans'")
+    window.set(interventions={}, text="a" * (CONTEXT + 1))
+    window.until("document.querySelector('#text-error').textContent.includes('有 1,025 个词元')")
 
 
 def test_a_long_text_is_shown_by_pools_and_rows(window: Window, python: LanguageModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import re
 from typing import Any
@@ -62,6 +63,22 @@ def test_every_view_is_that_of_the_python_api(client: Client, run: dict[str, Any
         array = client.array(run["run"], address)
         assert array.dtype == view["dtype"], address
         np.testing.assert_array_equal(array, inspection[address], err_msg=address)
+
+
+def test_a_model_without_a_last_norm_lists_no_view_of_it(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = client.models.default
+    shape = dataclasses.replace(served.config.model, norm_position="post")
+    config = dataclasses.replace(served.config, model=shape)
+    post = dataclasses.replace(served, name="post", config=config)
+    monkeypatch.setitem(client.models._named, "post", post)
+    listed = {
+        model: {view["address"] for view in client.get(f"/explore/v1/views?model={model}").json}
+        for model in ("tiny", "post")
+    }
+    assert listed["tiny"] - listed["post"] == {"ln/f/{t}", "gain/f"}
+    assert client.get("/explore/v1/views?model=none").status == 404
 
 
 def test_interventions_change_the_logits_and_factors_of_one_do_not(
@@ -185,6 +202,26 @@ def test_bad_requests_name_the_field(
     reply = client.post("/explore/v1/run", **fields)
     assert (reply.status, reply.error["param"]) == (status, param), reply
     assert len(reply.error["message"]) < 400
+
+
+def test_a_refused_entry_is_named_and_what_is_wrong_with_it(client: Client) -> None:
+    for rows, said in (
+        ([[0, 1, 1], [0, 0, 1000]], "the factor of heads[1] must be from -100 to 100, not 1000"),
+        ([[0, "1", 1]], "the head of heads[0] must be an integer, not"),
+        ([[0, 1]], "heads[0] must be a list of layer, head, factor"),
+    ):
+        error = client.post("/explore/v1/run", text="ab", interventions={"heads": rows}).error
+        assert error["message"].startswith(f"interventions: {said}"), error
+
+
+def test_a_text_without_room_is_told_with_its_numbers(client: Client) -> None:
+    for fields in ({"text": "x" * 10**5}, {"tokens": [0] * (CONTEXT + 1)}):
+        error = client.post("/explore/v1/run", **fields).error
+        (count,) = map(len, fields.values())
+        said = f"the text has {count} tokens, and the model takes at most {CONTEXT} here"
+        assert error["message"].startswith(said)
+        assert error["code"] == "context_length_exceeded"
+        assert error["counts"] == {"tokens": count, "most": CONTEXT}
 
 
 def test_swaps_beyond_either_text_are_refused(client: Client, run: dict[str, Any]) -> None:

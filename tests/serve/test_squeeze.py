@@ -33,3 +33,9 @@ def test_styles_lose_their_comments_and_spaces_between_words_of_the_syntax() -> 
         '.strip .token:hover>b,a :focus{margin:0 -3px calc(8px - 2px);content:"\u2713 ";}'
         "@media (max-width:820px){a{color:light-dark(#fff,#000);}}"
     )
+
+
+def test_json_loses_its_spaces_between_texts_and_keeps_those_within() -> None:
+    assert (
+        squeezed('{\n"a": "b: c,  d",\n"é": [1, 2]\n}\n', ".json") == '{"a":"b: c,  d","é":[1,2]}'
+    )

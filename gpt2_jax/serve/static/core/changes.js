@@ -42,7 +42,11 @@ export function unmask(app, layer, off) {
   );
 }
 
-export const addSwap = (app, swap) => put(app, "swaps", [...of(app, "swaps"), swap]);
+const place = ({ site, layer, head = 0, position }) => `${site} ${layer} ${head} ${position}`;
+
+// Puts in an activation, in place of what was put in there before.
+export const addSwap = (app, swap) =>
+  put(app, "swaps", [...of(app, "swaps").filter((old) => place(old) !== place(swap)), swap]);
 export const removeSwap = (app, i) =>
   put(
     app,

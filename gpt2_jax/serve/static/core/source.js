@@ -12,9 +12,9 @@ const embedded = document.getElementById("lesson");
 export const lesson = embedded ? JSON.parse(embedded.textContent) : null;
 
 export class Refused extends Error {
-  constructor(status, message, param) {
+  constructor(status, message, param, counts) {
     super(message);
-    Object.assign(this, { status, param });
+    Object.assign(this, { status, param, counts });
   }
 }
 
@@ -41,7 +41,8 @@ async function ask(path, options = {}) {
   }
   const body = await response.json().catch(() => null);
   const error = body?.error ?? {};
-  throw new Refused(response.status, error.message ?? response.statusText, error.param);
+  const { message = response.statusText, param, counts } = error;
+  throw new Refused(response.status, message, param, counts);
 }
 
 export async function getJson(path) {

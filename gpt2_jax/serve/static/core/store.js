@@ -4,7 +4,7 @@ import { makeArrays } from "./arrays.js";
 import { isLink, pack, unpack } from "./link.js";
 import { say } from "./live.js";
 import * as source from "./source.js";
-import { textOf } from "./text.js";
+import { number, textOf } from "./text.js";
 
 const FIRST = {
   text: null,
@@ -168,10 +168,20 @@ export function makeStore(onchange) {
   const written = (tokens) =>
     app.model()?.takes_text === false ? tokens.map((token) => token.id).join(" ") : textOf(tokens);
 
+  // Whether what is shown is not of the text, the model or the step that is chosen, as these were
+  // refused.
+  app.stale = () =>
+    Boolean(app.error && app.run) &&
+    ["text", "model", "step"].some((name) => app.state[name] !== app.asked[name]);
+
   // An error as a sentence.
   app.sentence = (error) => {
     if (error.param === "lesson") return app.t("error.lesson");
     if (error.status === 0) return app.t("error.offline");
+    if (error.counts) {
+      const { tokens, most } = error.counts;
+      return app.t("error.long", { tokens: number(tokens), most: number(most) });
+    }
     const said = String(error.message || error);
     return `${said[0]?.toUpperCase() ?? ""}${said.slice(1)}${/[.!?]$/.test(said) ? "" : "."}`;
   };

@@ -14,7 +14,7 @@ export function mount(root, app) {
   const other = h("select", {
       id: "compare-model",
       onchange: () => {
-        steps(null);
+        steps(chosen().step);
         compare();
       },
     }),

@@ -2,12 +2,20 @@
 
 import { fill, h } from "../core/dom.js";
 import { addSwap, changed, factorOf, isChanged, removeSwap, unmask } from "../core/changes.js";
-import { times } from "../core/math.js";
-import { toggle } from "../core/parts.js";
+import { softmax, times } from "../core/math.js";
+import { getArray } from "../core/source.js";
 import { line, region, table } from "../core/tables.js";
-import { number, percent, visible } from "../core/text.js";
+import { percent, visible } from "../core/text.js";
 
-const SITES = ["resid_post", "mlp", "z"];
+const SITES = ["resid_post", "mlp", "z"],
+  MOST_CHARACTERS = 40; // of another text, to name it
+
+// The text, or the ids, of a request, cut if it is long.
+function brief({ text, tokens } = {}) {
+  const all = [...(text ?? tokens?.join(" ") ?? "…")],
+    some = all.slice(0, MOST_CHARACTERS).join("");
+  return all.length > MOST_CHARACTERS ? `${some}…` : some;
+}
 
 export function mount(root, app) {
   const text = h("p.small.quiet", { t: "interventions.text" }),
@@ -48,8 +56,9 @@ export function mount(root, app) {
     if (of !== key) {
       [of, plain] = [key, null];
       try {
-        const found = await app.post("run", request);
-        if (of === key) plain = found;
+        const found = await app.post("run", request),
+          { data } = await getArray(found.run, "logits"); // the list has the ten best alone
+        if (of === key) plain = { ...found, ...softmax(data) };
       } catch (problem) {
         if (of === key) of = null; // the next drawing asks again
         throw problem;
@@ -185,6 +194,8 @@ export function mount(root, app) {
             layer: swap.layer,
             head: swap.head ?? 0,
             position: swap.position,
+            text: brief(swap.of),
+            from: swap.from.position,
           }),
           () => removeSwap(app, i),
         ),
@@ -194,13 +205,8 @@ export function mount(root, app) {
 
   function difference() {
     if (!plain || plain.tokens.length !== app.tokens().length) return null;
-    const before = new Map(plain.next.map(([token, , share]) => [token, share]));
     const rows = app.run.next.map(([token, text, share]) =>
-      line(
-        h("code", visible(text)),
-        before.has(token) ? percent(before.get(token)) : "–",
-        percent(share),
-      ),
+      line(h("code", visible(text)), percent(plain.probs[token]), percent(share)),
     );
     return [
       h("h3", app.t("change.effect")),

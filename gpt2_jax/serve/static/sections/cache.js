@@ -128,7 +128,11 @@ export function mount(root, app) {
         numbers([number(N), number(once), number(again), `${number(again / once, 3)} ×`]),
       );
     };
-    fill(passes, table(head, MORE.map(line)));
+    // As many as the context has room for at most.
+    const room = context - T,
+      rows = [...MORE.filter((N) => N < room), ...(room > 0 ? [room] : [])];
+    fill(passes, rows.length > 0 && table(head, rows.map(line)));
+    note.hidden = !rows.length;
   }
 
   async function update() {

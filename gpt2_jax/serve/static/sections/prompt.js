@@ -26,10 +26,15 @@ export function mount(root, app) {
   const count = h("span.quiet.num");
   const strip = h("div", { id: "tokens", named: "prompt.tokens" }),
     legend = h("p.small.quiet.legend");
-  const about = h("dl.pairs", { id: "about-token" });
+  const about = h("dl.pairs", { id: "about-token" }),
+    empty = h("p.small", { id: "empty" });
   const bars = h("ol.bars", { id: "next" }),
     titles = [h("h3"), h("h3")];
-  const read = h("div.split", h("div", titles[0], strip, legend, about), h("div", titles[1], bars));
+  const read = h(
+    "div.split",
+    h("div", titles[0], strip, empty, legend, about),
+    h("div", titles[1], bars),
+  );
   root.append(label, box, error, h("p.tools.small", count, undo), read);
 
   function typed() {
@@ -125,6 +130,14 @@ export function mount(root, app) {
     );
   }
 
+  // An empty text has a token nevertheless.
+  function begin() {
+    const [first, more] = app.tokens(),
+      ends = app.model()?.ends?.includes(first.id);
+    empty.hidden = Boolean(app.asked.text || more);
+    empty.textContent = app.t(ends ? "prompt.end" : "prompt.begin", { token: visible(first) });
+  }
+
   // Of the run that is shown.
   function show() {
     shaded(strip, app.tokens(), {
@@ -134,10 +147,11 @@ export function mount(root, app) {
     });
     next();
     tell();
+    begin();
     titles[0].textContent = app.t("prompt.tokens");
     titles[1].textContent = app.t("prompt.next");
     fill(legend, app.t("prompt.sure"), h("span.ramp"), app.t("prompt.unsure"));
-    count.textContent = app.t("prompt.count", {
+    count.textContent = app.t(app.stale() ? "prompt.stale" : "prompt.count", {
       count: app.tokens().length,
       most: number(app.run.max_tokens),
     });
@@ -148,6 +162,7 @@ export function mount(root, app) {
     const text = app.state.text ?? "";
     if (!typing && box.value !== text) box.value = text;
     read.hidden = !app.run;
+    read.inert = app.stale();
     if (app.run) show();
     box.readOnly = undo.hidden = Boolean(app.lesson); // a lesson has no model to ask
     undo.disabled = !app.past.length;
