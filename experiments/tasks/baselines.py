@@ -26,7 +26,6 @@ import numpy as np
 from gpt2_jax.tasks.base import Metric, Record, Task
 from gpt2_jax.tasks.bootstrap import difference, interval
 from gpt2_jax.tasks.registry import make_task
-from gpt2_jax.tasks.run import scored
 
 Baseline = Callable[[Sequence[Record], Sequence[Record]], list[str]]
 """Returns an answer to each example of the second list, knowing those of the first."""
@@ -68,7 +67,8 @@ def compare(task: Task, data: Path, answers: Path | None = None) -> dict[str, di
     table = {name: {each.name: _numbers(each) for each in row} for name, row in metrics.items()}
     if answers is None:
         return table
-    model = scored(task, records, read_answers(answers, len(records)))
+    texts = [task.answer(text) for text in read_answers(answers, len(records))]
+    model = task.score(records, texts)
     for name, row in metrics.items():
         for ours, theirs in zip(model, row, strict=True):
             found = difference(ours, theirs)

@@ -56,9 +56,13 @@ class Interrupts:
 
     def _send_until_handled(self) -> None:
         # Python notices one that comes right before a system call only when the call has ended.
-        while self._last is None:
+        main = threading.main_thread().ident
+        while True:
             time.sleep(_REPEAT_SECONDS)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            waits = self._last is None and self.verb_runs
+            if main is None or not waits or signal.getsignal(signal.SIGINT) is not self:
+                return
+            signal.pthread_kill(main, signal.SIGINT)
 
 
 def handle_interrupts() -> None:
@@ -100,7 +104,8 @@ def interrupts_raise() -> Iterator[None]:
     finally:
         handler.verb_runs = False
         signal.signal(signal.SIGINT, before)
-        sys.unraisablehook = shown
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = shown
 
 
 def _importing(frame: types.FrameType | None) -> bool:

@@ -220,7 +220,9 @@ def _show(args: argparse.Namespace, summary: dict[str, Any]) -> int:
         wanted, ids = vocabulary_size(args.tokenizer), summary["vocab_size"]
         if ids < wanted:
             print(
-                f"note: the text has pairs for {ids:,} ids, fewer than {wanted:,}", file=sys.stderr
+                f"note: the vocabulary has {ids:,} ids, not {wanted:,}: no more pairs occur twice "
+                "in the text",
+                file=sys.stderr,
             )
     print(json.dumps(summary) if args.json else _describe(summary))
     return 0

@@ -9,6 +9,8 @@ from typing import Any
 from gpt2_jax.errors import UserError
 from gpt2_jax.files.atomic import write_file
 from gpt2_jax.files.paths import local_path
+from gpt2_jax.tasks.music import measures
+from gpt2_jax.tasks.music.notes import STEPS, Note
 
 _FLAGS = ("prompt_beats", "piano_roll")
 
@@ -58,8 +60,7 @@ def run(model: Any, args: argparse.Namespace, settings: dict[str, Any]) -> None:
     Raises:
       UserError: if the model is not of music, or a file cannot be read or written.
     """
-    from gpt2_jax.tasks.music import events, measures, midi, task
-    from gpt2_jax.tasks.music.notes import STEPS
+    from gpt2_jax.tasks.music import events, midi, task
 
     known = events.vocabulary()
     if model.tokenizer.to_dict() != known.to_dict():
@@ -82,13 +83,20 @@ def run(model: Any, args: argparse.Namespace, settings: dict[str, Any]) -> None:
 
         title = f"{piece.name}, continued by {args.model}"
         _write(args.piano_roll, "--piano_roll", piano_roll(given, new, piece.bars(stop), title))
-    keys = [measures.key_name(measures.key_scores(part)) for part in (given, new)]
-    print(f"{args.out}: {len(given)} notes given, in {keys[0]}, and {len(new)} new, in {keys[1]}")
+    print(f"{args.out}: {_counted(given, 'given')}, and {_counted(new, 'new')}")
     after = f"after {stop / STEPS:g} quarter notes"
     if sample.finish_reason == "stop":
         print(f"the music ends by itself, {after}")
+    elif args.max_new_tokens is None:
+        print(f"the music is cut {after}, where the context ends; --max_new_tokens may go on")
     else:
         print(f"the music is cut {after}, at --max_new_tokens {args.max_new_tokens}")
+
+
+def _counted(notes: list[Note], kind: str) -> str:
+    """Returns how many notes there are, and their key if there are any."""
+    key = f", in {measures.key_name(measures.key_scores(notes))}" if notes else ""
+    return f"{len(notes)} notes {kind}{key}"
 
 
 def _write(name: str, flag: str, content: bytes) -> None:

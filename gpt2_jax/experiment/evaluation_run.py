@@ -196,6 +196,10 @@ def _opened(
     of_run = [ValidationSplit(reader, context_length, asked.limit)] if asked.validation else []
     if any(each.name in asked.texts for each in of_run):
         raise UserError(f"texts: {of_run[0].name} is the validation split: choose another name")
+    names = [each.name for each in (*asked.writing, *ready, *of_run)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two tasks or texts are called {name}: choose other names")
     return ready, of_run
 
 

@@ -182,7 +182,7 @@ def _check_same(
         )
         if joined_sha256([*items, *sums]) != existing.get("sha256"):
             differing = ["text"]
-    elif trained:
+    elif trained and meta["tokenizer"]["name"] == "bpe":
         differing = [key if key != "tokenizer" else "text or bpe:N" for key in differing]
     if differing:
         raise UserError(

@@ -144,6 +144,4 @@ def _folder_revision(folder: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Returns the kind of an error and the first sentence of its message."""
-    sentence, _, _ = " ".join(str(error).split()).partition(". ")
-    return f"{type(error).__name__}: {shortened(sentence.rstrip('.'), 200)}"
+    return f"{type(error).__name__}: {shortened(str(error), 400)}"

@@ -1,5 +1,7 @@
 """The protocol of a task that a model does by writing answers: read, format, score.
 
+Tasks of `evals.task` are others: there a model writes nothing, but says how probable texts are.
+
 A task is a class in one file, such as `translation.py`, and an entry in `registry.TASKS`, or a file
 of yours that ends in `TASK = MyTask()`. docs/tasks.md walks through one.
 """
@@ -90,8 +92,8 @@ class Settings:
 class Task(abc.ABC):
     """Reads examples, formats each as a prompt and its answer, and scores what a model answers.
 
-    `prepare --task` and `eval --tasks` need no more than these three. A task whose examples are not
-    texts, such as music, also overrides `prepare` and `evaluate`.
+    `prepare --task` and `eval --tasks` need no more than these three, `name` and `protocol`. A task
+    whose examples are not texts, such as music, also overrides `prepare` and `evaluate`.
     """
 
     name: ClassVar[str]
@@ -102,11 +104,17 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def protocol(self) -> str:
-        """Returns the rules that the numbers follow, for the footnote under the table."""
+        """Returns the rules that the numbers follow, for the footnote under the table.
+
+        A class may have a string of this name instead.
+        """
 
     @abc.abstractmethod
     def read(self, folder: Path, split: str) -> Sequence[Record]:
         """Returns the examples of a split, such as "train", of a folder with the task's data.
+
+        "val" is read only if the folder has a file val.*; otherwise training holds out the end of
+        "train".
 
         Raises:
           UserError: if a file is missing or malformed.
@@ -119,6 +127,21 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Sequence[Metric]:
         """Returns the metrics of the answers to the examples."""
+
+    def prompt_tokens(self, record: Record, tokenizer: Tokenizer) -> list[int]:
+        """Returns the ids of the prompt, of which there must be one at least.
+
+        Raises:
+          UserError: if the prompt is empty and the tokenizer has no id to begin with.
+        """
+        tokens = tokenizer.encode(self.format(record).prompt)
+        if tokens:
+            return tokens
+        if tokenizer.bos is None:
+            raise UserError(
+                f"{self.name}: the {tokenizer.name} tokenizer has no token to begin with"
+            )
+        return [tokenizer.bos]
 
     def answer(self, text: str) -> str:
         """Returns the part of a generated text that is scored: all of it, without outer spaces."""

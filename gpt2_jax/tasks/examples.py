@@ -13,8 +13,9 @@ from typing import Any
 from gpt2_jax.config.fields import parse_fields
 from gpt2_jax.errors import UserError
 from gpt2_jax.prepare.examples import prepare_examples
+from gpt2_jax.prepare.tasks import explained
 from gpt2_jax.tasks.base import Example, Task
-from gpt2_jax.tokenizers.tokenizer import Tokenizer
+from gpt2_jax.tokenizers.base import Tokenizer, utf8_bytes
 
 
 def prepare_task(
@@ -29,21 +30,30 @@ def prepare_task(
     """Writes the train and val splits of a task as examples; see `Task.prepare`.
 
     With a `fraction` below 1, as many of the training examples are taken, evenly from the whole
-    split; those of val.jsonl are all kept.
+    split; those of the val split are all kept.
 
-    A vocabulary is trained on the prompts and answers of the train split alone. Without val.jsonl,
-    the end of the train split is held out.
+    A vocabulary is trained on the prompts and answers of the train split alone. Without a file
+    val.*, the end of the train split is held out.
 
     A run that is killed is resumed by the next one, which formats the examples again and encodes
     what is not yet.
+
+    Raises:
+      UserError: for an example that no model can learn, or as `prepare_examples` does.
+      StorageError: if the disk is full.
     """
-    splits = ["train", "val"] if (data / "val.jsonl").is_file() else ["train"]
+    splits = ["train", "val"] if any(data.glob("val.*")) else ["train"]
     examples = {
-        split: [task.format(record) for record in task.read(data, split)] for split in splits
+        split: [
+            _checked(task.format(record), f"{task.name}: example {number} of {split}")
+            for number, record in enumerate(task.read(data, split), 1)
+        ]
+        for split in splits
     }
     examples["train"] = _share(examples["train"], fraction)
     with tempfile.TemporaryDirectory() as folder:
-        written = {split: _write(Path(folder), split, each) for split, each in examples.items()}
+        with explained(f"the examples to {folder}", "set TMPDIR to another folder", ""):
+            written = {split: _write(Path(folder), split, each) for split, each in examples.items()}
         return prepare_examples(
             {split: [path] for split, (path, _) in written.items()},
             parse_fields("prompt:prompt,answer:answer"),
@@ -53,6 +63,20 @@ def prepare_task(
             sums={str(path): content for path, content in written.values()},
             **settings,
         )
+
+
+def _checked(example: Example, name: str) -> Example:
+    """Returns the example; raises UserError, with its name, unless it can be learned from."""
+    for part, text in zip(("prompt", "answer"), example, strict=True):
+        if not isinstance(text, str):
+            raise UserError(f"{name} has no text as its {part}, but {type(text).__name__}")
+        try:
+            utf8_bytes(text)
+        except UserError as error:
+            raise UserError(f"{name}, its {part}: {error}") from None
+    if not example.answer:
+        raise UserError(f"{name} has an empty answer, of which a model learns nothing: remove it")
+    return example
 
 
 def _share(examples: Sequence[Example], fraction: float) -> list[Example]:
@@ -72,8 +96,5 @@ def _write(folder: Path, split: str, examples: Sequence[Example]) -> tuple[Path,
     path = Path(os.path.abspath(folder / f"{split}.jsonl"))
     lines = (json.dumps(example._asdict(), ensure_ascii=False) for example in examples)
     content = "".join(f"{line}\n" for line in lines).encode()
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    path.write_bytes(content)
     return path, hashlib.sha256(content).hexdigest()

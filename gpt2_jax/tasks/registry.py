@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import runpy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ TASKS = {
 }
 """`module:class` in this package of each task; nothing is imported before a task is made."""
 
+_NAME = re.compile(r"[\w-]+")
 SPLITS = ("train", "val", "test")
 """The splits of a task's data."""
 
@@ -69,6 +71,11 @@ def _from_file(name: str) -> Task:
         raise UserError(explain(path, error)) from error
     if not isinstance(task, Task):
         raise UserError(
-            f"{path} must define TASK, an object of a class derived from tasks.base.Task"
+            f"{path} must define TASK, an object of a class derived from gpt2_jax.tasks.base.Task"
+        )
+    called = getattr(task, "name", None)
+    if not isinstance(called, str) or not _NAME.fullmatch(called):
+        raise UserError(
+            f"{path}: the name of TASK must be letters, digits, - and _, not {called!r}"
         )
     return task

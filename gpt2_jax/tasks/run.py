@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,25 @@ from gpt2_jax.tasks.bootstrap import interval
 from gpt2_jax.tokenizers.tokenizer import Tokenizer
 
 # The most tokens of an answer, from the lengths of the answers to train on.
-_PERCENTILE, _ROOM = 99, 1.2
+_PERCENTILE, _SLACK = 99, 1.2
+
+
+class Answered(NamedTuple):
+    """Holds the examples of a task with what a model answers.
+
+    Attributes:
+      records: the examples.
+      texts: what the model wrote for each, cut as the task says.
+      ended: whether the model ended each by itself.
+      cut_prompts: how many prompts lost their end because they did not fit the context.
+      max_new_tokens: the most tokens of an answer.
+    """
+
+    records: Sequence[Record]
+    texts: Sequence[str]
+    ended: Sequence[bool]
+    cut_prompts: int
+    max_new_tokens: int
 
 
 def evaluate_task(
@@ -30,9 +48,27 @@ def evaluate_task(
 ) -> dict[str, float]:
     """Returns the task's metrics with `_stderr`, `_low` and `_high`; see `Task.evaluate`.
 
-    Also `ended`, the share of the answers that the model ended by itself, `cut_prompts`, how many
-    prompts lost their end because they did not fit the context, `max_new_tokens`, and `count`.
+    Also the counts of `summed`.
     """
+    answered = answer(task, model, data, settings, show)
+    return summed(answered, task.score(answered.records, answered.texts))
+
+
+def summed(answered: Answered, metrics: Sequence[Metric]) -> dict[str, float]:
+    """Returns metrics with intervals, and what is counted of the answers.
+
+    That is `ended`, the share of the answers that the model ended by itself, `cut_prompts` and
+    `max_new_tokens` of `Answered`, and `count`.
+    """
+    return with_intervals([*metrics, average("ended", answered.ended)]) | {
+        "cut_prompts": answered.cut_prompts,
+        "max_new_tokens": answered.max_new_tokens,
+        "count": len(answered.records),
+    }
+
+
+def answer(task: Task, model: Model, data: Path, settings: Settings, show: Show) -> Answered:
+    """Returns what the model answers to the examples of a split; see `Task.evaluate`."""
     everything = list(task.read(data, settings.split))
     records = everything[: settings.limit]
     if not records:
@@ -46,29 +82,21 @@ def evaluate_task(
             f"{task.name}: answers of up to {new} tokens leave no room for a prompt in the model's "
             f"context of {sizes.context_length} tokens"
         )
-    prompts = [_prompt_tokens(task, record, model.tokenizer) for record in records]
+    prompts = [task.prompt_tokens(record, model.tokenizer) for record in records]
     cut = sum(len(prompt) > room for prompt in prompts)
     prompts = [prompt[:room] for prompt in prompts]
     header = _header(task, everything, room, new, settings)
     rows = _answers(task, model, prompts, new, settings, header, show)
-    metrics = scored(task, records, [row["answer"] for row in rows])
-    metrics.append(average("ended", [row["ended"] for row in rows]))
-    return with_intervals(metrics) | {
-        "cut_prompts": cut,
-        "max_new_tokens": new,
-        "count": len(rows),
-    }
-
-
-def scored(task: Task, records: Sequence[Record], texts: Sequence[str]) -> list[Metric]:
-    """Returns the metrics of generated texts, of which each is cut as the task says."""
-    return list(task.score(records, [task.answer(text) for text in texts]))
+    texts = [task.answer(row["answer"]) for row in rows]
+    return Answered(records, texts, [row["ended"] for row in rows], cut, new)
 
 
 def with_intervals(metrics: Sequence[Metric]) -> dict[str, float]:
     """Returns each metric's value, and its `_stderr`, `_low` and `_high` by the bootstrap."""
     found: dict[str, float] = {}
     for metric in metrics:
+        if metric.name in found:
+            raise UserError(f"two metrics are called {metric.name!r}: choose other names")
         value, *others = interval(metric)
         found[metric.name] = value
         for name, other in zip(("stderr", "low", "high"), others, strict=True):
@@ -92,16 +120,7 @@ def max_new_tokens(task: Task, data: Path, tokenizer: Tokenizer) -> int:
     if not answers:
         raise UserError(f"{task.name}: {data} has no examples in its train split")
     lengths = [len(tokenizer.encode_array(answer)) + 1 for answer in answers]  # with its end
-    return math.ceil(_ROOM * float(np.percentile(lengths, _PERCENTILE)))
-
-
-def _prompt_tokens(task: Task, record: Record, tokenizer: Tokenizer) -> list[int]:
-    tokens = tokenizer.encode(task.format(record).prompt)
-    if tokens:
-        return tokens
-    if tokenizer.bos is None:
-        raise UserError(f"{task.name}: the {tokenizer.name} tokenizer has no token to begin with")
-    return [tokenizer.bos]
+    return math.ceil(_SLACK * float(np.percentile(lengths, _PERCENTILE)))
 
 
 def _answers(
@@ -155,7 +174,7 @@ def _header(
 
     A limit is no part of it, so that a longer list goes on behind the answers of a shorter one.
     """
-    data = repr([dict(record) for record in records])
+    data = repr([(dict(record), task.format(record).prompt) for record in records])
     asked = repr((task.protocol, task.decoding, settings.split, room, new))
     return {
         "task": task.name,

@@ -13,9 +13,9 @@ from gpt2_jax.tasks.base import Decoding, Example, Metric, Record, Task, average
 
 _KEYS = ("document", "summary")
 _ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-# A line break within a paragraph: a list's or an indented line is one of its own.
+# A line break within a paragraph; an indented line, as of Debian's lists, stays one of its own.
 _WRAPPED = re.compile(r"(?<=\S)\n(?=\S)")
-# Keeps a document, whatever its tokens, within a context of 512; 1 in 100 is longer here.
+# The rest of a longer document would crowd out others in training, and says little that is new.
 _CHARACTERS = 1200
 _SENTENCE = re.compile(r".*?[.!?](?=\s|$)", re.DOTALL)
 
@@ -29,8 +29,9 @@ class Summarization(Task):
     def protocol(self) -> str:
         """Returns how the answers are generated, and how ROUGE is computed."""
         return (
-            f"{self._form}; rouge-score, F-measure times 100, Porter stemmer, rougeLsum over "
-            "lines; intervals: bootstrap over examples"
+            f"{self._form}; the first {_CHARACTERS:,} characters of each document; rouge-score, "
+            "F-measure times 100, Porter stemmer, rougeLsum over lines; intervals: bootstrap over "
+            "examples"
         )
 
     _form = "greedy, up to the end of text"
@@ -40,7 +41,7 @@ class Summarization(Task):
         return read_split(folder, split, _KEYS)
 
     def format(self, record: Record) -> Example:
-        """Returns the document without its line breaks, `TL;DR:`, and the summary."""
+        """Returns the document's beginning on long lines, `TL;DR:`, and the summary."""
         document = _WRAPPED.sub(" ", record["document"])[:_CHARACTERS]
         return Example(f"{document}\nTL;DR:", f" {record['summary']}")
 

@@ -72,7 +72,7 @@ def test_a_text_with_fewer_pairs_than_ids_is_remarked_on(tmp_path: Path, capsys)
     words = ["prepare", "--input", str(text), "--out", str(tmp_path / "out"), "--workers", "1"]
     assert main([*words, "--tokenizer", "bpe:4096"]) == 0
     printed = capsys.readouterr()
-    assert "note: the text has pairs for 26" in printed.err and "fewer than 4,096" in printed.err
+    assert "note: the vocabulary has 26" in printed.err and " ids, not 4,096: no" in printed.err
 
 
 def test_a_size_out_of_range_and_too_little_text_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,13 @@ from gpt2_jax.evals import sources
 from gpt2_jax.tasks import registry
 from gpt2_jax.tasks.base import Task
 
+_NAMELESS = """
+from gpt2_jax.tasks.translation import Translation
+class Mine(Translation):
+    name = None
+TASK = Mine()
+"""
+
 
 @pytest.mark.parametrize("name", registry.TASKS)
 def test_every_entry_is_a_task_of_that_name(name: str) -> None:
@@ -32,7 +39,11 @@ def test_what_is_no_task_is_refused(tmp_path: Path) -> None:
         registry.make_task(str(tmp_path / "none.py"))
     file = tmp_path / "mine.py"
     for content, problem in (
-        ("TASK = 3", "must define TASK, an object of a class derived from tasks.base.Task"),
+        (
+            "TASK = 3",
+            "must define TASK, an object of a class derived from gpt2_jax.tasks.base.Task",
+        ),
+        (_NAMELESS, "mine.py: the name of TASK must be letters, digits, - and _, not None"),
         ("x = 1\nraise ValueError('oh')", "mine.py, line 2: .*oh"),
         ("def f(:", "mine.py, line 1"),
     ):

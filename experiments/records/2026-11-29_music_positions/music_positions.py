@@ -21,7 +21,6 @@ def get_sweep():
         ),
         baseline="learned",
         metric="eval/loss",
-        # A hundredth of a nat a token is two hundredths a note, a tenth of what orders of n-grams
-        # differ by.
+        # A hundredth of a nat a token is 0.024 a note; a 5-gram and an 8-gram differ by 0.57.
         delta=0.01,
     )

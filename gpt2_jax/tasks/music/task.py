@@ -24,11 +24,16 @@ from gpt2_jax.tasks.music.events import decode, duration, is_onset, onsets, voca
 from gpt2_jax.tasks.music.midi import midi_bytes
 from gpt2_jax.tasks.music.notes import STEPS, Note
 from gpt2_jax.tasks.music.prepare import prepare_music
-from gpt2_jax.tasks.run import with_intervals
+from gpt2_jax.tasks.run import answer, summed, with_intervals
 from gpt2_jax.tokenizers.tokenizer import Tokenizer, tokenizer_from_dict
 
 PROMPT_BEATS = 16
 """Quarter notes of a piece that are given, or half of it if that is less."""
+_COMPARED: dict[str, tuple[Callable[..., Any], Callable[..., float]]] = {
+    "key": (measures.key_scores, measures.key_agreement),
+    "meter": (measures.on_beat, measures.meter_agreement),
+}
+"""What is compared between a beginning and its continuation: (a measure, its agreement)."""
 
 
 class Music(Task):
@@ -37,17 +42,14 @@ class Music(Task):
     name = "music"
     decoding = Decoding(SamplingOptions(temperature=1.0, top_p=0.95), max_new_tokens=256)
 
-    def __init__(self) -> None:
-        """Makes the task, which has no settings."""
-        self._chances: dict[str, measures.Chance] = {}
-
     @property
     def protocol(self) -> str:
         """Returns how pieces are scored and continued."""
         return (
             "nats: each piece by itself after the end of text, its own end included, windows of "
             "the context with half of it scored anew; continuations: of the first "
-            f"{PROMPT_BEATS} quarter notes, top-p {self.decoding.options.top_p:g}, "
+            f"{PROMPT_BEATS} quarter notes after the end of text, top-p "
+            f"{self.decoding.options.top_p:g}, "
             f"{self.decoding.max_new_tokens} tokens; key: correlation of the fits to Krumhansl's "
             "profiles; meter: 1 - difference of the shares of onsets on a quarter note; p: "
             "permutation of the pairs, 10,000; intervals: bootstrap over pieces"
@@ -70,8 +72,8 @@ class Music(Task):
         }
         for flag in (flag for flag, given in refused.items() if given):
             raise UserError(f"{flag} does not apply to --task music: omit it")
-        taken = {name: settings[name] for name in ("val_fraction", "workers", "log")}
-        return prepare_music([data], out, **taken)
+        without = [flag.removeprefix("--") for flag in refused]
+        return prepare_music([data], out, **{k: v for k, v in settings.items() if k not in without})
 
     def read(self, folder: Path, split: str) -> list[Record]:
         """Returns the pieces of a split of a prepared folder, each as `events`, a list of ids."""
@@ -85,24 +87,19 @@ class Music(Task):
         prompt, rest = ("".join(f"{word} " for word in part) for part in (words[:cut], words[cut:]))
         return Example(prompt, rest)
 
+    def prompt_tokens(self, record: Record, tokenizer: Tokenizer) -> list[int]:
+        """Returns the ids of the beginning, behind the end of text, as in training."""
+        eot = tokenizer.eot
+        assert eot is not None
+        return [eot, *tokenizer.encode(self.format(record).prompt)]
+
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> list[Metric]:
         """Returns how continuations agree with their beginnings, and the share that mido reads."""
-        pairs = [
-            continued(self.format(record).prompt.split(), answer.split())
-            for record, answer in zip(records, answers, strict=True)
-        ]
+        pairs = self._pairs(records, answers)
         found = [average("parses", [_parses((*first, *second)) for first, second in pairs])]
-        compared: dict[str, tuple[Callable[..., Any], Callable[..., float]]] = {
-            "key": (measures.key_scores, measures.key_agreement),
-            "meter": (measures.on_beat, measures.meter_agreement),
-        }
-        for name, (measure, agreement) in compared.items():
-            firsts, seconds = (
-                [measure(part) for part in side] for side in zip(*pairs, strict=True)
-            )
-            found.append(average(name, [*map(agreement, firsts, seconds)]))
-            if chance := measures.against_chance(firsts, seconds, agreement):
-                self._chances[name] = chance
+        for name, (measure, agreement) in _COMPARED.items():
+            agreements = [agreement(measure(first), measure(second)) for first, second in pairs]
+            found.append(average(name, agreements))
         return found
 
     def evaluate(
@@ -123,10 +120,25 @@ class Music(Task):
             )
         pieces = read_documents(data, settings.split)[: settings.limit]
         found = with_intervals(nats(model, pieces))
-        found |= super().evaluate(model, data, settings, show)
-        for name, chance in self._chances.items():
-            found |= {f"{name}_chance": chance.chance, f"{name}_p": chance.p}
+        answered = answer(self, model, data, settings, show)
+        records, texts = answered.records, answered.texts
+        found |= summed(answered, self.score(records, texts))
+        pairs = self._pairs(records, texts)
+        for name, (measure, agreement) in _COMPARED.items():
+            firsts = [measure(first) for first, _ in pairs]
+            seconds = [measure(second) for _, second in pairs]
+            if chance := measures.against_chance(firsts, seconds, agreement):
+                found |= {f"{name}_chance": chance.chance, f"{name}_p": chance.p}
         return found
+
+    def _pairs(
+        self, records: Sequence[Record], answers: Sequence[str]
+    ) -> list[tuple[list[Note], list[Note]]]:
+        """Returns the notes of each beginning, and those of its continuation."""
+        return [
+            continued(self.format(record).prompt.split(), answer.split())
+            for record, answer in zip(records, answers, strict=True)
+        ]
 
 
 def read_documents(folder: str | Path, split: str) -> list[np.ndarray]:
