@@ -48,33 +48,32 @@ def inspected(
       UserError: if an entry of the file has another form, or the model has no place for it; or for
         the text.
     """
-    from gpt2_jax.interpret.interventions import InterventionError, parse
+    from gpt2_jax.interpret.interventions import InterventionError, InterventionFormError, parse
 
     # A file names the other text itself, and `parse` an id of its run.
     sources: dict[str, str | list[int]] = {}
     swaps = values.get("swaps") if isinstance(values, dict) else None
-    form = f"; the form is {FORM}"
     try:
         if isinstance(swaps, list):
             named = [_named(swap, f"swaps[{i}]", sources) for i, swap in enumerate(swaps)]
             values = values | {"swaps": named}
         changed = parse(values, lambda source: model.inspect(sources[source]).run)
-        form = ""  # is right, whatever the model has
         return model.inspect(text, changed), frozenset(changed.unmasked)
     except InterventionError as error:
-        said = str(error).removeprefix("interventions.")
-        raise UserError(f"{_FLAG} {name}: {said}{form}") from error
+        form = f"; the form is {FORM}" if isinstance(error, InterventionFormError) else ""
+        raise UserError(f"{_FLAG} {name}: {error}{form}") from error
 
 
 def _named(swap: Any, entry: str, sources: dict[str, str | list[int]]) -> Any:
     """Returns a swap whose text, or ids, is one of the sources, by the name of its entry."""
-    from gpt2_jax.interpret.interventions import InterventionError
+    from gpt2_jax.interpret.interventions import InterventionFormError
 
-    source = swap.get("from") if isinstance(swap, dict) else None
-    if not isinstance(source, dict):
+    if not isinstance(swap, dict):
         return swap
+    source = swap.get("from")
+    source = source if isinstance(source, dict) else {}
     text = source.get("text", source.get("tokens"))
     if not isinstance(text, str | list):
-        raise InterventionError(f"{entry} must be from a text or tokens")
+        raise InterventionFormError(f"{entry} must be from a text or tokens")
     sources[entry] = text
     return {**swap, "from": {"run": entry, "position": source.get("position")}}

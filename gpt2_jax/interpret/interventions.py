@@ -22,7 +22,14 @@ from gpt2_jax.model.taps import Edit
 
 
 class InterventionError(UserError):
-    """Reports a change that is described wrongly, or that the model has no place for."""
+    """Reports a change that cannot be made, as the model has no place for it or it is named twice.
+
+    The message names the entry, such as `heads[1]`: the second of that list, or dictionary.
+    """
+
+
+class InterventionFormError(InterventionError):
+    """Reports a change that is not described as `parse` takes it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +54,14 @@ class Swap:
     def check(self, name: str, config: ModelConfig, num_tokens: int) -> None:
         """Raises InterventionError, with a name, for a place or a width that the run has not."""
         if self.site not in SITES:
-            raise _wrong(f"{name}: site must be one of {', '.join(SITES)}, not {self.site}")
+            raise InterventionError(
+                f"{name}: site must be one of {', '.join(SITES)}, not {self.site}"
+            )
         _in_range(name, "layer", self.layer, config.num_layers)
         _in_range(name, "position", self.position, num_tokens, "head", self.head, config.num_heads)
         width = config.head_dim if self.site == "z" else config.d_model
         if self.donor.shape != (width,):
-            raise _wrong(
+            raise InterventionError(
                 f"{name}: the {self.site} that is put in has {self.donor.size} numbers, and the "
                 f"model's have {width}"
             )
@@ -83,16 +92,14 @@ class Interventions:
     def check(self, config: ModelConfig, num_tokens: int) -> None:
         """Raises InterventionError for a layer, head, neuron or position that the run has not."""
         L, H, F = config.num_layers, config.num_heads, config.mlp_width
-        for (layer, head), factor in self.heads.items():
-            at = f"heads {[layer, head, factor]}"
-            _in_range(at, "head", head, H, "layer", layer, L)
-        for (layer, neuron), factor in self.neurons.items():
-            at = f"neurons {[layer, neuron, factor]}"
-            _in_range(at, "neuron", neuron, F, "layer", layer, L)
-        for layer, factor in self.mlps.items():
-            _in_range(f"mlps {[layer, factor]}", "layer", layer, L)
-        for layer in self.unmasked:
-            _in_range("unmasked", "layer", layer, L)
+        for i, (layer, head) in enumerate(self.heads):
+            _in_range(f"heads[{i}]", "layer", layer, L, "head", head, H)
+        for i, (layer, neuron) in enumerate(self.neurons):
+            _in_range(f"neurons[{i}]", "layer", layer, L, "neuron", neuron, F)
+        for i, layer in enumerate(self.mlps):
+            _in_range(f"mlps[{i}]", "layer", layer, L)
+        for i, layer in enumerate(self.unmasked):
+            _in_range(f"unmasked[{i}]", "layer", layer, L)
         for i, swap in enumerate(self.swaps):
             swap.check(f"swaps[{i}]", config, num_tokens)
 
@@ -147,28 +154,38 @@ def parse(value: Any, donor: Callable[[str], Any]) -> Interventions:
         unknown one.
 
     Raises:
-      InterventionError: for anything else, with the entry.
+      InterventionFormError: for anything else.
+      InterventionError: for a head, MLP or neuron that is named twice, or a swap that the other run
+        has no place for.
     """
     known = ("heads", "mlps", "neurons", "unmasked", "swaps")
     if not isinstance(value, dict) or not all(isinstance(value.get(k, []), list) for k in known):
-        raise InterventionError(f"interventions must be an object with lists {', '.join(known)}")
+        raise InterventionFormError(f"changes must be an object with lists {', '.join(known)}")
     for name in value:
         if name not in known:
-            raise _wrong(f"{short_repr(name)}{did_you_mean(name, known)}: unknown")
+            raise InterventionFormError(f"unknown {short_repr(name)}{did_you_mean(name, known)}")
     entries = {
         name: [(f"{name}[{i}]", entry) for i, entry in enumerate(value.get(name, []))]
         for name in known
     }
-    heads = [_numbers(*entry, 2, factor=True) for entry in entries["heads"]]
-    mlps = [_numbers(*entry, 1, factor=True) for entry in entries["mlps"]]
-    neurons = [_numbers(*entry, 2, factor=True) for entry in entries["neurons"]]
     return Interventions(
-        heads={(layer, head): factor for layer, head, factor in heads},
-        mlps={layer: factor for layer, factor in mlps},
-        neurons={(layer, neuron): factor for layer, neuron, factor in neurons},
+        heads=_factors(entries["heads"], 2),
+        mlps={layer: factor for (layer,), factor in _factors(entries["mlps"], 1).items()},
+        neurons=_factors(entries["neurons"], 2),
         unmasked=[_numbers(name, [layer], 1)[0] for name, layer in entries["unmasked"]],
         swaps=[_swap(*entry, donor) for entry in entries["swaps"]],
     )
+
+
+def _factors(entries: list[tuple[str, Any]], count: int) -> dict[Any, float]:
+    """Returns {`count` indices: factor} of (name, entry); none may be named twice."""
+    factors = {}
+    for name, entry in entries:
+        *indices, factor = _numbers(name, entry, count, factor=True)
+        if tuple(indices) in factors:
+            raise InterventionError(f"{name} names {indices} again: give it one factor")
+        factors[tuple(indices)] = factor
+    return factors
 
 
 def _numbers(name: str, entry: Any, count: int, *, factor: bool = False) -> list[Any]:
@@ -181,20 +198,20 @@ def _numbers(name: str, entry: Any, count: int, *, factor: bool = False) -> list
         good = type(last) in (int, float) and math.isfinite(last) and abs(last) < 1e6
     if not good:
         wanted = "indices and a factor" if factor else "indices"
-        raise _wrong(f"{name} must hold {wanted}, not {short_repr(entry)}")
+        raise InterventionFormError(f"{name} must hold {wanted}, not {short_repr(entry)}")
     return entry
 
 
 def _swap(name: str, entry: Any, donor: Callable[[str], Any]) -> Swap:
     """Returns a swap whose activation is read from the other run."""
     if not isinstance(entry, dict) or entry.get("site") not in tuple(SITES):
-        raise _wrong(
+        raise InterventionFormError(
             f"{name} must be an object whose site is one of {', '.join(SITES)}, not "
             f"{short_repr(entry)}"
         )
     source = entry.get("from")
     if not isinstance(source, dict) or not isinstance(source.get("run"), str):
-        raise _wrong(f"{name} needs from: {{run: id, position: number}}")
+        raise InterventionFormError(f"{name} needs from: {{run: id, position: number}}")
     layer, position, at = _numbers(
         f"{name} (layer, position, from.position)",
         [entry.get("layer"), entry.get("position"), source.get("position")],
@@ -204,7 +221,7 @@ def _swap(name: str, entry: Any, donor: Callable[[str], Any]) -> Swap:
     try:
         run = donor(source["run"])
     except UserError as error:
-        raise _wrong(f"{name}: {error}") from error
+        raise InterventionError(f"{name}: {error}") from error
     config = run.subject.config
     _in_range(name, "layer", layer, config.num_layers, "from.position", at, len(run))
     _in_range(name, "head", head, config.num_heads)
@@ -227,9 +244,6 @@ def _in_range(entry: str, *named: Any) -> None:
     """Refuses an entry for (name, value, limit) of its parts, one behind the other."""
     for name, value, limit in zip(named[::3], named[1::3], named[2::3], strict=True):
         if not 0 <= value < limit:
-            raise _wrong(f"{entry}: {name} must be between 0 and {limit - 1}, not {value}")
-
-
-def _wrong(message: str) -> InterventionError:
-    """Returns the error about an entry, with which its message begins."""
-    return InterventionError(f"interventions.{message}")
+            raise InterventionError(
+                f"{entry}: {name} must be between 0 and {limit - 1}, not {value}"
+            )

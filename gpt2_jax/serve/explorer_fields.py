@@ -20,27 +20,20 @@ _FACTOR = k.number(-100, 100)
 
 
 def _rows(**columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the schema and the check of a list of rows, of which no two begin alike.
+    """Returns the schema and the check of a list of rows.
 
     Args:
-      columns: what each holds, by the name that errors call it; the last one is what is done to
-        that which the others name.
+      columns: what each holds, by the name that errors call it.
     """
 
     def check(name: str, value: Any) -> list[list[float]]:
         _check_list(name, value)
-        seen = set[tuple[int, ...]]()
         for i, row in enumerate(value):
             entry = f"{name}[{i}]"
             if type(row) is not list or len(row) != len(columns):
                 raise wrong(name, f"{entry} must be a list of {', '.join(columns)}")
-            pairs = zip(columns.items(), row, strict=True)
-            *key, _ = [
-                column["check"](f"the {part} of {entry}", item) for (part, column), item in pairs
-            ]
-            if tuple(key) in seen:
-                raise wrong(name, f"{name} must not name {key} twice")
-            seen.add(tuple(key))
+            for (part, column), item in zip(columns.items(), row, strict=True):
+                column["check"](f"the {part} of {entry}", item)
         return value
 
     row = {

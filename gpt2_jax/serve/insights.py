@@ -265,7 +265,7 @@ class Insights:
                 run = Run(shown.subject, tokens, changed)
             except UserError as error:
                 # The number of tokens was checked before.
-                raise wrong("interventions", str(error)) from None
+                raise wrong("interventions", f"interventions: {error}") from None
             seen = Seen(id_, shown, Inspection(run), asked)
             self.runs.put(id_, seen)
         return self._used(seen)

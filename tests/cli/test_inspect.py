@@ -92,6 +92,24 @@ def test_json_names_the_files_and_interventions_change_the_numbers(
         np.testing.assert_allclose(arrays["logits/2"], expected, rtol=1e-5, atol=1e-5)
 
 
+def _swap(layer: int = 0, position: int = 0, text: str = "b") -> dict[str, Any]:
+    donor = {"text": text, "position": 0}
+    return {"site": "mlp", "layer": layer, "position": position, "from": donor}
+
+
+_CHANGES = {
+    "bad.json": {"head": []},
+    "rows.json": {"heads": [[0, 1, 0], [0, 1]]},
+    "from.json": {"swaps": [{"site": "mlp", "layer": 0, "position": 0}]},
+    "place.json": {"neurons": [[1, 999, 0.5]]},
+    "again.json": {"heads": [[0, 1, 0], [0, 1, 2]]},
+    "swaps.json": {"swaps": [_swap(), _swap(position=1)]},
+    "layer.json": {"swaps": [_swap(layer=99)]},
+    "donor.json": {"swaps": [_swap(text="b" * 40)]},
+}
+"""Files of `--interventions` with a mistake."""
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -104,7 +122,11 @@ def test_json_names_the_files_and_interventions_change_the_numbers(
         (["--text", "a", "--language", "de"], "--language"),
         (
             ["--text", "a", "--interventions", "bad.json"],
-            "--interventions bad.json: 'head'; did you mean 'heads'",
+            "--interventions bad.json: unknown 'head'; did you mean 'heads'?; the form",
+        ),
+        (
+            ["--text", "a", "--interventions", "from.json"],
+            "--interventions from.json: swaps[0] must be from a text or tokens; the form is {",
         ),
         (
             ["--text", "a", "--interventions", "rows.json"],
@@ -112,7 +134,19 @@ def test_json_names_the_files_and_interventions_change_the_numbers(
         ),
         (
             ["--text", "a", "--interventions", "place.json"],
-            "--interventions place.json: neurons [1, 999, 0.5]: neuron must be between 0 and",
+            "--interventions place.json: neurons[0]: neuron must be between 0 and",
+        ),
+        (
+            ["--text", "a", "--interventions", "again.json"],
+            "--interventions again.json: heads[1] names [0, 1] again: give it one factor\n",
+        ),
+        (
+            ["--text", "a", "--interventions", "layer.json"],
+            "--interventions layer.json: swaps[0]: layer must be between 0 and 1, not 99\n",
+        ),
+        (
+            ["--text", "a", "--interventions", "donor.json"],
+            "--interventions donor.json: swaps[0]: text of 40 tokens exceeds",
         ),
         (
             ["--text", "a", "--interventions", "swaps.json"],
@@ -133,14 +167,14 @@ def test_mistakes_are_one_line_and_nothing_is_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("bad.json").write_text('{"head": []}', encoding="utf-8")
-    Path("rows.json").write_text('{"heads": [[0, 1, 0], [0, 1]]}', encoding="utf-8")
-    Path("place.json").write_text('{"neurons": [[1, 999, 0.5]]}', encoding="utf-8")
-    swap = '{"site": "mlp", "layer": 0, "position": %d, "from": {"text": "b", "position": 0}}'
-    Path("swaps.json").write_text(f'{{"swaps": [{swap % 0}, {swap % 1}]}}', encoding="utf-8")
+    for name, changes in _CHANGES.items():
+        Path(name).write_text(json.dumps(changes), encoding="utf-8")
     assert main(["inspect", "--model", model, "--out", "o", *words]) == 2
     err = capsys.readouterr().err
     assert message in err and err.startswith("error: ") and err.count("\n") == 1
+    # It is said only of what has another.
+    others = {"bad.json", "from.json", "rows.json"}
+    assert ("; the form is {" in err) == bool(others & {*words})
     assert not Path("o").exists()
 
 

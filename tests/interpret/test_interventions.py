@@ -84,22 +84,25 @@ def test_its_own_activation_changes_nothing(subject, runs):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ([], "must be an object"),
-        ({"head": []}, "did you mean 'heads'"),
-        ({"heads": 3}, "must be an object with lists"),
+        ([], "changes must be an object"),
+        ({"head": []}, "unknown 'head'; did you mean 'heads'?"),
+        ({"heads": 3}, "changes must be an object with lists"),
         ({"heads": [[0, 1, 1.0], [0, 1]]}, "heads[1] must hold indices and a factor"),
-        ({"heads": [[0, True, 1.0]]}, "indices and a factor"),
-        ({"heads": [[0, 1, float("nan")]]}, "indices and a factor"),
-        ({"heads": [[0, 4, 1.0]]}, "heads [0, 4, 1.0]: head must be between 0 and 3"),
-        ({"mlps": [[2, 1.0]]}, "layer must be between 0 and 1"),
-        ({"neurons": [[0, 128, 1.0]]}, "neuron must be between 0 and 127"),
-        ({"unmasked": [-1]}, "layer must be between 0 and 1"),
-        ({"unmasked": ["0"]}, "must hold indices"),
-        ({"swaps": [{}]}, "site is one of"),
+        ({"heads": [[0, True, 1.0]]}, "heads[0] must hold indices and a factor"),
+        ({"heads": [[0, 1, float("nan")]]}, "heads[0] must hold indices and a factor"),
+        ({"heads": [[0, 1, 1.0], [0, 4, 1.0]]}, "heads[1]: head must be between 0 and 3, not 4"),
+        ({"heads": [[0, 1, 1.0], [0, 1, 0.5]]}, "heads[1] names [0, 1] again: give it one factor"),
+        ({"mlps": [[2, 1.0]]}, "mlps[0]: layer must be between 0 and 1"),
+        ({"mlps": [[0, 1], [1, 1], [0, 1]]}, "mlps[2] names [0] again"),
+        ({"neurons": [[0, 128, 1.0]]}, "neurons[0]: neuron must be between 0 and 127"),
+        ({"neurons": [[0, 5, 1.0]] * 2}, "neurons[1] names [0, 5] again"),
+        ({"unmasked": [0, -1]}, "unmasked[1]: layer must be between 0 and 1"),
+        ({"unmasked": ["0"]}, "unmasked[0] must hold indices"),
+        ({"swaps": [{}]}, "swaps[0] must be an object whose site is one of"),
         ({"swaps": [{"site": "mlp", "layer": 0, "position": 0}]}, "swaps[0] needs from"),
         (
             {"swaps": [{"site": "mlp", "layer": 0, "position": 0, "from": {"run": "x"}}]},
-            "must hold indices",
+            "swaps[0] (layer, position, from.position) must hold indices",
         ),
         (
             {
@@ -122,4 +125,4 @@ def test_its_own_activation_changes_nothing(subject, runs):
 def test_what_the_model_has_no_place_for_is_one_line(subject, runs, value, words):
     with pytest.raises(UserError) as error:
         Run(subject, TEXT, parse(value, find(runs)))
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(words) and "\n" not in str(error.value)

@@ -33,6 +33,14 @@ def test_the_keyboard_alone_reaches_every_number(window: Window) -> None:
     window.until(f"explorer.state.query === {last - 2}")
     focused = "[...document.activeElement.parentNode.children].indexOf(document.activeElement)"
     window.until(f"{focused} === {last - 2}")
+    # They go on from a clicked one, drawn or not.
+    window.page.evaluate("""() => {
+      const token = document.querySelectorAll('#tokens .token')[1];
+      token.click();
+      token.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));
+    }""")
+    assert window.state("query") == 2
+    window.until(f"{focused} === 2")
     press("Tab")
     assert not window.page.evaluate("document.activeElement.matches('#tokens .token')")
     # A matrix is one stop, too; its cells are told, and opened by Enter.

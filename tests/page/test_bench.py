@@ -148,7 +148,7 @@ def test_sliders_redraw_within_a_frame_at_gpt2s_vocabulary(
                     window.until(f"{times}.length > {i}")
                 return window.page.evaluate(times)
 
-            window.within(16, moved)
+            window.within(16, moved, scripted=True)
         assert not window.errors
 
 

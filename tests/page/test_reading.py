@@ -143,7 +143,7 @@ def test_a_link_in_an_open_page_replaces_what_was_there(window: Window) -> None:
 def test_an_empty_text_is_where_texts_begin_and_travels(window: Window, browser: Any) -> None:
     window.page.locator("#text").fill("")
     window.until("!explorer.busy && explorer.run.tokens.length === 1")
-    said = "The text is empty: the model begins behind <256>, the end of the text before."
+    said = "The text is empty: the model starts after <256>, which ends the previous text."
     window.until(f"document.querySelector('#empty').textContent === '{said}'")
     link = window.page.evaluate("explorer.link()")
     with Window.opened(browser, window.port, "#" + link.partition("#")[2]) as other:
@@ -204,7 +204,7 @@ def test_a_text_that_is_too_long_gets_a_sentence_and_nothing_is_lost(window: Win
     assert _next(window) == before
     # It is not of the text in the box, and cannot be taken for it.
     assert window.page.locator("[inert] #tokens").count() == 1
-    assert "still of the text before" in window.page.locator("#prompt").inner_text()
+    assert "still the previous result" in window.page.locator("#prompt").inner_text()
     window.type("it")
     assert not error.inner_text() and window.page.locator("[inert]").count() == 0
     # A change that is refused leaves the tokens those of the text.

@@ -209,6 +209,8 @@ def test_a_refused_entry_is_named_and_what_is_wrong_with_it(client: Client) -> N
         ([[0, 1, 1], [0, 0, 1000]], "the factor of heads[1] must be from -100 to 100, not 1000"),
         ([[0, "1", 1]], "the head of heads[0] must be an integer, not"),
         ([[0, 1]], "heads[0] must be a list of layer, head, factor"),
+        ([[0, 1, 1], [0, 99, 1]], "heads[1]: head must be between 0 and"),
+        ([[0, 1, 1], [0, 1, 2]], "heads[1] names [0, 1] again: give it one factor"),
     ):
         error = client.post("/explore/v1/run", text="ab", interventions={"heads": rows}).error
         assert error["message"].startswith(f"interventions: {said}"), error

@@ -84,7 +84,7 @@ export function shaded(node, tokens, { weights, chosen, onpick, onover, title })
           role: "option",
           tabindex: i === chosen ? 0 : -1,
           "aria-selected": String(i === chosen),
-          onclick: () => onpick(i),
+          onclick: () => onpick((now = i)),
           title: title?.(i),
           style: {
             background: `color-mix(in srgb, var(--shade) ${100 * weights(i)}%, transparent)`,

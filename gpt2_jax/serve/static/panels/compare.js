@@ -108,7 +108,7 @@ export function mount(root, app) {
           })),
         ),
       ),
-      h("h3", app.t("compare.next")),
+      h("h3", app.t("prompt.next")),
       table(names, list),
     ];
     if (!found.head_scores) return [...parts, h("p.small.quiet", app.t("compare.shapes"))];

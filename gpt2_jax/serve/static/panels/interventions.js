@@ -209,7 +209,7 @@ export function mount(root, app) {
       line(h("code", visible(text)), percent(plain.probs[token]), percent(share)),
     );
     return [
-      h("h3", app.t("change.effect")),
+      h("h3", app.t("prompt.next")),
       table(["", app.t("change.untouched"), app.t("change.now")], rows),
       plain.next.every(
         ([token, , share], i) => app.run.next[i][0] === token && app.run.next[i][2] === share,
