@@ -191,7 +191,7 @@ def _select(
         return sources.Selection([], [], [])
     if args.download:
         sources.download(",".join(names), data, lambda line: print(line, file=sys.stderr))
-    return sources.select(",".join(names), data)
+    return sources.select(",".join(names), data, registry.NAMES)
 
 
 def _texts(args: argparse.Namespace) -> dict[str, Path]:
@@ -241,6 +241,9 @@ def _table(results: Mapping[str, Mapping[str, float]]) -> str:
     for task, metrics in results.items():
         for name, value in metrics.items():
             if name == "count" or name.endswith(("_stderr", "_low", "_high")):
+                continue
+            if isinstance(value, int):
+                lines.append(f"{task:{width}}{name:18}{value:12,}")
                 continue
             error = metrics.get(f"{name}_stderr", math.nan)
             shown = f"{decimals(value):>12} ± {decimals(error) if error == error else '-'}"

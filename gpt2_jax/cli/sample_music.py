@@ -48,6 +48,8 @@ def check(args: argparse.Namespace) -> None:
         )
     if args.prompt_beats is not None and args.prompt_beats < 1:
         raise UserError(f"--prompt_beats must be at least 1, not {args.prompt_beats}")
+    if Path(args.out).resolve() == Path(args.prompt_midi).resolve():
+        raise UserError("--out is the file of --prompt_midi, which would be lost: name another")
     for flag, suffix in (("out", ".mid"), ("piano_roll", ".png")):
         name = getattr(args, flag)
         if name is not None and Path(name).suffix.lower() != suffix:

@@ -190,7 +190,7 @@ def _split(names: str, others: Iterable[str] = ()) -> list[str]:
             hint = did_you_mean(name, all_names) or f"; the tasks are: {', '.join(all_names)}"
             raise UserError(f"unknown task {name!r}{hint}")
     if not requested:
-        raise UserError(f"no task was named; the tasks are: {', '.join(known)}")
+        raise UserError(f"no task was named; the tasks are: {', '.join([*known, *others])}")
     return requested
 
 

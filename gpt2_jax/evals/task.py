@@ -88,6 +88,9 @@ def read_text(path: Path) -> str:
     return text
 
 
+_KINDS = {str: "a string", list: "a list", dict: "an object", int: "an integer"}
+
+
 def read_jsonl(path: Path, keys: Mapping[str, type]) -> Iterator[dict[str, Any]]:
     """Yields the objects of a file with one JSON object per line; empty lines are skipped.
 
@@ -113,9 +116,8 @@ def read_jsonl(path: Path, keys: Mapping[str, type]) -> Iterator[dict[str, Any]]
             expected = ", ".join(keys)
             raise UserError(f"{path}, line {number}: expected an object with {expected}") from error
         if wrong:
-            raise UserError(
-                f"{path}, line {number}: {wrong[0]!r} must be {keys[wrong[0]].__name__}"
-            )
+            kind = _KINDS.get(keys[wrong[0]], keys[wrong[0]].__name__)
+            raise UserError(f"{path}, line {number}: {wrong[0]!r} must be {kind}")
         yield value
 
 

@@ -169,7 +169,7 @@ def _checked(
     written, names = registry.split_names(tasks)
     return _Asked(
         writing=[registry.make_task(name) for name in written],
-        tasks=sources.select(",".join(names), folder, registry.TASKS).run if names else [],
+        tasks=sources.select(",".join(names), folder, registry.NAMES).run if names else [],
         data=folder,
         texts=texts,
         limit=limit,
@@ -190,6 +190,8 @@ def _opened(
     All of it is checked before the model's parameters are read.
     """
     setting = Setting(asked.data, reader.tokenizer, context_length, asked.stride, asked.detokenize)
+    for task in asked.writing:
+        task.read(asked.data, asked.split)
     ready = [make_task(name, setting) for name in asked.tasks]
     for name, path in asked.texts.items():
         ready.append(LanguageModeling(Corpus(name, words=count_words), setting, path))

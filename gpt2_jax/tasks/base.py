@@ -134,8 +134,12 @@ class Task(abc.ABC):
         Raises:
           UserError: if the prompt is empty and the tokenizer has no id to begin with.
         """
-        tokens = tokenizer.encode(self.format(record).prompt)
-        if tokens:
+        example = self.format(record)
+        if not isinstance(example, Example):
+            raise UserError(
+                f"{self.name}: format must return an Example, not {type(example).__name__}"
+            )
+        if tokens := tokenizer.encode(example.prompt):
             return tokens
         if tokenizer.bos is None:
             raise UserError(

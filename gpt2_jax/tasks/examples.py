@@ -67,6 +67,8 @@ def prepare_task(
 
 def _checked(example: Example, name: str) -> Example:
     """Returns the example; raises UserError, with its name, unless it can be learned from."""
+    if not isinstance(example, Example):
+        raise UserError(f"{name}: format must return an Example, not {type(example).__name__}")
     for part, text in zip(("prompt", "answer"), example, strict=True):
         if not isinstance(text, str):
             raise UserError(f"{name} has no text as its {part}, but {type(text).__name__}")

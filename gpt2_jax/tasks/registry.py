@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import runpy
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gpt2_jax.config.mistakes import explain
 from gpt2_jax.errors import UserError, did_you_mean
@@ -24,6 +26,8 @@ TASKS = {
 }
 """`module:class` in this package of each task; nothing is imported before a task is made."""
 
+NAMES = (*TASKS, "FILE.py")
+"""What a task can be called, for messages."""
 _NAME = re.compile(r"[\w-]+")
 SPLITS = ("train", "val", "test")
 """The splits of a task's data."""
@@ -78,4 +82,21 @@ def _from_file(name: str) -> Task:
         raise UserError(
             f"{path}: the name of TASK must be letters, digits, - and _, not {called!r}"
         )
+    for method in ("read", "format", "score", "answer"):
+        vars(task)[method] = _explained(getattr(task, method), path)
     return task
+
+
+def _explained(method: Callable[..., Any], path: Path) -> Callable[..., Any]:
+    """Returns a method of a user's task whose failure is told by the line of its file."""
+
+    @functools.wraps(method)
+    def call(*args: Any) -> Any:
+        try:
+            return method(*args)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(explain(path, error)) from error
+
+    return call

@@ -51,7 +51,18 @@ def evaluate_task(
     Also the counts of `summed`.
     """
     answered = answer(task, model, data, settings, show)
-    return summed(answered, task.score(answered.records, answered.texts))
+    metrics = task.score(answered.records, answered.texts)
+    for metric in metrics:
+        if not isinstance(metric, Metric):
+            raise UserError(
+                f"{task.name}: score must return a list of Metric, not of {type(metric).__name__}"
+            )
+        if len(metric.values) != len(answered.records):
+            raise UserError(
+                f"{task.name}: {metric.name!r} has {len(metric.values)} values for "
+                f"{len(answered.records)} answers"
+            )
+    return summed(answered, metrics)
 
 
 def summed(answered: Answered, metrics: Sequence[Metric]) -> dict[str, float]:
@@ -174,8 +185,9 @@ def _header(
 
     A limit is no part of it, so that a longer list goes on behind the answers of a shorter one.
     """
-    data = repr([(dict(record), task.format(record).prompt) for record in records])
-    asked = repr((task.protocol, task.decoding, settings.split, room, new))
+    data = repr([dict(record) for record in records])
+    prompts = [task.format(record).prompt for record in records]
+    asked = repr((task.protocol, task.decoding, settings.split, room, new, prompts))
     return {
         "task": task.name,
         "model": settings.digest,

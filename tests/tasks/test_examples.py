@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gpt2_jax.errors import UserError
 from gpt2_jax.prepare import examples
 from gpt2_jax.tasks.examples import prepare_task
 from gpt2_jax.tasks.translation import Translation
@@ -26,6 +27,22 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 def _stop(*_: Any) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("\ud800", "translation: example 2 of train, its answer: the text has a lone surrogate"),
+        (None, "'target' must be a string"),
+    ],
+)
+def test_an_example_that_cannot_be_learned_is_named(
+    tmp_path: Path, target: str | None, message: str
+) -> None:
+    data = write_pairs(tmp_path / "pairs")
+    write_lines(data / "train.jsonl", [PAIRS[0], {"source": "a", "target": target}])
+    with pytest.raises(UserError, match=message):
+        _prepared(data, tmp_path / "out")
 
 
 def test_a_run_that_is_stopped_is_resumed_without_a_difference(

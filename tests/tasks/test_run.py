@@ -86,6 +86,59 @@ def test_a_task_in_a_file_is_answered_and_scored(
     assert "spelling          length" in table and "95 %: " in table and "_low" not in table
 
 
+def test_answers_to_other_prompts_are_not_taken_for_answers_to_these(
+    run: str, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--model", run, "--tasks", task, "--data", str(tmp_path / "words"))
+    words += ("--out", str(tmp_path / "out"))
+    _evaluated(capsys, *words)
+    Path(task).write_text((TASK % "6").replace('":"', '"="'))
+    assert main(["eval", *words]) == 2
+    assert "has results of another protocol" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ('record["word"]', 'record["ward"]', r"spelling.py, line 11: KeyError: 'ward'"),
+        (
+            "return Example",
+            "return str and (lambda *_: 'text')",
+            r"spelling: format must return an Example, not str",
+        ),
+        ('"right", right', '"right", right[1:]', r"spelling: 'right' has 3 values for 4 answers"),
+        ('"length"', '"right"', r"two metrics are called 'right': choose other names"),
+        ("return [average", "return 'ab' or [average", r"score must return a list of Metric"),
+    ],
+)
+def test_mistakes_in_the_file_of_a_task_are_named(
+    run: str,
+    task: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    right: str,
+    wrong: str,
+    message: str,
+) -> None:
+    Path(task).write_text((TASK % "6").replace(right, wrong))
+    data = str(tmp_path / "words")
+    assert main(["eval", "--model", run, "--tasks", task, "--data", data]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_two_tasks_of_one_name_and_data_of_another_task_are_refused_at_once(
+    run: str, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = tmp_path / "again.py"
+    again.write_text(TASK % "5")
+    words = ["eval", "--model", run, "--data", str(tmp_path / "words"), "--tasks"]
+    assert main([*words, f"{task},{again}"]) == 2
+    assert "two tasks or texts are called spelling" in capsys.readouterr().err
+    assert main([*words, f"{task},summarization"]) == 2
+    printed = capsys.readouterr().err
+    assert "expected an object with document, summary" in printed and "4 of 4" not in printed
+
+
 def test_the_most_tokens_follow_from_the_answers_to_train_on(
     run: str, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
