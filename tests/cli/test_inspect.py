@@ -92,6 +92,19 @@ def test_json_names_the_files_and_interventions_change_the_numbers(
         np.testing.assert_allclose(arrays["logits/2"], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_lesson_is_written_of_a_text_whose_stream_is_in_part_of_another(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2_jax.interpret.figures.draw.PICTURES", {})
+    swap = {"site": "resid_post", "layer": 0, "position": 1, "from": {"text": "xy", "position": 1}}
+    changes = tmp_path / "changes.json"
+    changes.write_text(json.dumps({"swaps": [swap]}), encoding="utf-8")
+    words = ["--text", "abc", "--out", str(tmp_path / "o"), "--interventions", str(changes)]
+    assert main(["inspect", "--model", model, *words]) == 0
+    page = (tmp_path / "o" / "lesson.html").read_text(encoding="utf-8")
+    assert '"attribution/2/' in page and '"attribution/1/' not in page
+
+
 def _swap(layer: int = 0, position: int = 0, text: str = "b") -> dict[str, Any]:
     donor = {"text": text, "position": 0}
     return {"site": "mlp", "layer": layer, "position": position, "from": donor}
