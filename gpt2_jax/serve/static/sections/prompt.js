@@ -39,7 +39,10 @@ export function mount(root, app) {
 
   function typed() {
     clearTimeout(timer);
-    timer = setTimeout(() => app.write(box.value), PAUSE);
+    timer = setTimeout(() => {
+      timer = null;
+      app.write(box.value);
+    }, PAUSE);
   }
 
   const surprise = (token) => (token.logprob === null ? 0 : -token.logprob);
@@ -158,9 +161,8 @@ export function mount(root, app) {
   }
 
   function update() {
-    const typing = document.activeElement === box && !app.state.tokens;
     const text = app.state.text ?? "";
-    if (!typing && box.value !== text) box.value = text;
+    if (!timer && box.value !== text) box.value = text;
     read.hidden = !app.run;
     read.inert = app.stale();
     if (app.run) show();
