@@ -122,6 +122,28 @@ def test_the_stream_of_another_text_is_put_in(window: Window, python: LanguageMo
     window.until("!explorer.busy && !explorer.state.interventions.swaps")
 
 
+def test_a_text_that_ends_before_a_swap_says_what_to_undo(window: Window) -> None:
+    window.type(TEXT)
+    _open(window, "interventions")
+    window.set(query=len(TEXT) - 1)
+    window.page.locator("#swap-text").fill("another text")
+    window.page.get_by_role("button", name="Put in", exact=True).click()
+    window.until("!explorer.busy && explorer.state.interventions.swaps?.length === 1")
+    undo = window.page.locator("#prompt").get_by_role("button", name="Undo all", exact=True)
+    assert undo.is_hidden()
+    window.page.locator("#text").fill("im")
+    window.until("!explorer.busy && explorer.error")
+    said = window.page.locator("#text-error")
+    assert said.inner_text() == (
+        f"A change is at position {len(TEXT) - 1}, which this text does not reach: lengthen the "
+        "text, or undo the change."
+    )
+    undo.click()
+    window.until("!explorer.busy && explorer.tokens().length === 2")
+    assert undo.is_hidden() and not said.inner_text()
+    assert window.page.locator("#text").input_value() == "im"
+
+
 def test_a_link_brings_the_text_that_a_swap_is_from(
     window: Window, browser: Any, served: Client
 ) -> None:

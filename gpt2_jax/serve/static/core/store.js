@@ -38,6 +38,7 @@ export function makeStore(onchange) {
     models: [],
     epoch: 0,
     error: "",
+    wrong: null, // the field that the error is about
     busy: false,
     past: [],
     notice: "",
@@ -165,8 +166,7 @@ export function makeStore(onchange) {
     } catch (error) {
       if (mine !== turn || error.name === "AbortError") return false;
       refused = error.status === 400;
-      app.error = app.sentence(error);
-      app.busy = false;
+      Object.assign(app, { error: app.sentence(error), wrong: error.param, busy: false });
       say(app.error);
     }
     app.changed();
@@ -187,7 +187,8 @@ export function makeStore(onchange) {
     if (error.param === "lesson") return app.t("error.lesson");
     if (error.status === 0) return app.t("error.offline");
     if (error.counts) {
-      const { tokens, most } = error.counts;
+      const { tokens, most, position } = error.counts;
+      if (position) return app.t("error.beyond", { position });
       return app.t("error.long", { tokens: number(tokens), most: number(most) });
     }
     const said = String(error.message || error);

@@ -23,6 +23,11 @@ export function mount(root, app) {
   const label = h("label", { for: "text", class: "away", t: "prompt.label" });
   const error = h("p.error", { id: "text-error", role: "alert" });
   const undo = h("button", { id: "undo", onclick: app.undo, t: "prompt.undo" });
+  const plain = h("button", {
+    onclick: () => app.set({ interventions: {} }),
+    t: "change.all",
+    hidden: true,
+  });
   const count = h("span.quiet.num");
   const strip = h("div", { id: "tokens", named: "prompt.tokens" }),
     legend = h("p.small.quiet.legend");
@@ -35,7 +40,7 @@ export function mount(root, app) {
     h("div", titles[0], strip, empty, legend, about),
     h("div", titles[1], bars),
   );
-  root.append(label, box, error, h("p.tools.small", count, undo), read);
+  root.append(label, box, error, plain, h("p.tools.small", count, undo), read);
 
   function typed() {
     clearTimeout(timer);
@@ -169,6 +174,7 @@ export function mount(root, app) {
     box.readOnly = undo.hidden = Boolean(app.lesson); // a lesson has no model to ask
     undo.disabled = !app.past.length;
     error.textContent = app.error;
+    plain.hidden = !app.error || app.wrong !== "interventions";
     box.setAttribute("aria-invalid", String(Boolean(app.error)));
   }
   return { update };
