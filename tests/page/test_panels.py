@@ -168,11 +168,26 @@ def test_what_has_no_meaning_is_not_asked_for(window: Window) -> None:
     window.page.get_by_role("button", name="Put in", exact=True).click()
     _click(window, "[data-focus='heads 0,1']")
     window.until("!explorer.busy && explorer.state.interventions.heads?.length === 1")
-    for value in ("1000000000", ""):
-        window.page.locator("[data-focus='factor heads 0,1']").fill(value)
+    factor, said = (
+        window.page.locator(selector)
+        for selector in ("[data-focus='factor heads 0,1']", "#panel [role=alert]")
+    )
+    for value in ("-1e9", "1e400", ""):
+        assert not said.inner_text()
+        factor.click()
+        window.page.keyboard.press("ControlOrMeta+a")
+        window.page.keyboard.press("Backspace")
+        window.page.keyboard.type(value)
         window.page.keyboard.press("Enter")
-    window.page.wait_for_timeout(100)
-    assert window.state("interventions") == {"heads": [[0, 1, 0]]}
+        window.page.wait_for_timeout(100)
+        assert said.inner_text() == "A factor is a number from \u2212100 to 100."
+        assert factor.get_attribute("aria-invalid") == "true"
+        assert window.state("interventions") == {"heads": [[0, 1, 0]]}
+        window.set(interventions={"heads": [[0, 1, 0]]})
+    factor.fill("0.5")
+    window.page.keyboard.press("Enter")
+    window.until("explorer.state.interventions.heads[0][2] === 0.5 && !explorer.busy")
+    assert not said.inner_text()
 
 
 def test_what_the_server_let_go_of_is_asked_for_again(window: Window, served: Client) -> None:
