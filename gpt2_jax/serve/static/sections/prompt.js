@@ -86,6 +86,7 @@ export function mount(root, app) {
             {
               "data-focus": `w${i}`,
               "aria-label": app.t("prompt.append", { token: text }),
+              title: text,
               disabled: Boolean(app.lesson),
               onclick: () => app.extend(token),
             },
