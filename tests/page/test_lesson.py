@@ -54,6 +54,7 @@ def test_every_section_is_drawn_and_nothing_is_asked_for(
         window.scroll(name)
         assert section.locator(".body > *").count(), name
         assert section.locator("> .error:visible").all_inner_texts() == [], name
+        assert "Append a token" not in section.locator(".body").inner_text()  # it has no model
     assert not asked and not window.errors
     assert "arrays of this text" in window.page.locator("#top .notice").inner_text()
     assert window.page.locator("#text").get_attribute("readonly") is not None
