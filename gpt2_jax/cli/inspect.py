@@ -212,7 +212,7 @@ def _write(
 def _shown(report: Mapping[str, Any], out: Path) -> str:
     lines = [
         f"{report['tokens']} tokens; layer {report['layer']}, head {report['head']}, query "
-        f"{report['query']} ({report['rule']})",
+        f"{report['query']}: {report['rule']}",
         *(str(out / name) for name in report["files"]),
     ]
     return "\n".join(lines)

@@ -93,7 +93,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             type=STRING,
             param=or_null(STRING),
             code=or_null(STRING),
-            counts=object_of(tokens=INTEGER, most=INTEGER),
+            counts=object_of(("most", "position"), tokens=INTEGER, most=INTEGER, position=INTEGER),
         )
     ),
     **explorer_description.SCHEMAS,

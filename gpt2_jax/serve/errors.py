@@ -87,9 +87,10 @@ class ApiError(Exception):
         return {"error": error}
 
 
-def wrong(name: str | None, message: str) -> ApiError:
+def wrong(name: str | None, message: str, **counts: int) -> ApiError:
     """Returns the error of status 400 about a field, or about an entry such as `prompt[3]`."""
-    return ApiError(400, message, param=name and name.partition("[")[0], code="invalid_value")
+    param = name and name.partition("[")[0]
+    return ApiError(400, message, param=param, code="invalid_value", counts=counts)
 
 
 def too_long(name: str, message: str, **counts: int) -> ApiError:

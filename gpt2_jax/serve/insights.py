@@ -256,7 +256,7 @@ class Insights:
         return self._used(seen)
 
     def _seen(self, shown: Shown, tokens: Sequence[int], changes: Mapping[str, Any] | None) -> Seen:
-        asked = _written(changes or {})
+        asked, T = _written(changes or {}), len(tokens)
         id_ = run_id(shown.subject.fingerprint, shown.step, tokens, asked)
         seen = self.runs.get(id_)
         if seen is None:
@@ -265,7 +265,9 @@ class Insights:
                 run = Run(shown.subject, tokens, changed)
             except UserError as error:
                 # The number of tokens was checked before.
-                raise wrong("interventions", f"interventions: {error}") from None
+                beyond = [at for swap in asked.get("swaps", ()) if (at := swap["position"]) >= T]
+                counts = {"position": beyond[0], "tokens": T} if beyond else {}
+                raise wrong("interventions", f"interventions: {error}", **counts) from None
             seen = Seen(id_, shown, Inspection(run), asked)
             self.runs.put(id_, seen)
         return self._used(seen)

@@ -10,7 +10,8 @@ Every address of `interpret.views.VIEWS` belongs to a ring around what the lesso
 
 The vector of a token is as near as the nearest position that it may follow.
 The first ring is always whole. Of the others, the smallest arrays come first, until the lesson is
-full.
+full. What has no meaning for the text, as the parts of a logit behind a stream of another text, is
+in none.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ def packed(inspection: Inspection, focus: Focus, most_bytes: int) -> Packed:
             if misses >= _MOST_MISSES:
                 left_out += 1
                 continue
-            text = _packed(inspection[address])
+            try:
+                text = _packed(inspection[address])
+            except UserError:  # it has no meaning there
+                continue
             if (same := first.setdefault(text, address)) != address and same in arrays:
                 text = f"={same}"
             size = len(text) + len(address)
@@ -103,8 +107,8 @@ def rings(inspection: Inspection, focus: Focus) -> list[list[str]]:
             if size is None:
                 try:
                     size = inspection[address].nbytes  # as all of a view
-                except UserError:  # the text is too long for it
-                    break
+                except UserError:  # the text is too long for it, or it has no meaning there
+                    continue
             found[_ring(numbers, focus)].append((size, address))
     return [[address for _, address in sorted(ring, key=lambda each: each[0])] for ring in found]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,26 @@ def test_json_names_the_files_and_interventions_change_the_numbers(
         # The last position goes on as the other text did behind its last block.
         expected = gpt2_jax.load(model).inspect("xyz")["logits/1"]
         np.testing.assert_allclose(arrays["logits/2"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_lesson_is_written_of_a_text_whose_stream_is_in_part_of_another(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2_jax.interpret.figures.draw.PICTURES", {})
+    swap = {"site": "resid_post", "layer": 0, "position": 1, "from": {"text": "xy", "position": 1}}
+    changes = tmp_path / "changes.json"
+    changes.write_text(json.dumps({"swaps": [swap]}), encoding="utf-8")
+    words = ["--text", "abc", "--out", str(tmp_path / "o"), "--interventions", str(changes)]
+    assert main(["inspect", "--model", model, *words]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert re.fullmatch(
+        r"3 tokens; layer \d, head \d, query \d: the head has the highest previous-token score, "
+        r"0\.\d\d; the query has the most attention on the previous token among those of the "
+        "second half of the text",
+        first,
+    )
+    page = (tmp_path / "o" / "lesson.html").read_text(encoding="utf-8")
+    assert '"attribution/2/' in page and '"attribution/1/' not in page
 
 
 def _swap(layer: int = 0, position: int = 0, text: str = "b") -> dict[str, Any]:

@@ -59,7 +59,10 @@ def _scores(previous: float, induction: float) -> np.ndarray:
 def test_a_head_of_induction_is_shown_with_the_query_that_shows_it() -> None:
     chosen = select(_source(_scores(previous=0.9, induction=0.5)))
     assert (chosen.layer, chosen.head, chosen.query, chosen.position) == (1, 0, 6, 7)
-    assert "induction score, 0.50" in chosen.rule
+    assert chosen.rule == (
+        "the head has the highest induction score, 0.50; the query has the most attention behind "
+        "an earlier occurrence of its token"
+    )
 
 
 def test_without_induction_the_head_of_the_previous_token_is_shown() -> None:
@@ -72,6 +75,7 @@ def test_what_is_asked_for_is_shown_and_its_range_named() -> None:
     source = _source(_scores(previous=0.9, induction=0.5))
     chosen = select(source, layer=0, head=0, query=-1, position=2)
     assert (chosen.layer, chosen.head, chosen.query, chosen.position) == (0, 0, 7, 2)
+    assert chosen.rule == "the head was asked for; the query was asked for"
     assert select(source, layer=0).layer == 0
     with pytest.raises(UserError, match=r"--position must be a position .* from -8 to 7, not 8"):
         select(source, position=8)

@@ -11,6 +11,7 @@ import pytest
 
 from gpt2_jax.api import LanguageModel
 from gpt2_jax.interpret.inspection import Inspection
+from gpt2_jax.interpret.interventions import Interventions, Swap
 from gpt2_jax.serve.lesson import lesson
 from tests.page.window import Window
 
@@ -53,6 +54,7 @@ def test_every_section_is_drawn_and_nothing_is_asked_for(
         window.scroll(name)
         assert section.locator(".body > *").count(), name
         assert section.locator("> .error:visible").all_inner_texts() == [], name
+        assert "Append a token" not in section.locator(".body").inner_text()  # it has no model
     assert not asked and not window.errors
     assert "arrays of this text" in window.page.locator("#top .notice").inner_text()
     assert window.page.locator("#text").get_attribute("readonly") is not None
@@ -91,3 +93,24 @@ def test_a_lesson_opens_in_its_language(opened: tuple[Window, list[str]]) -> Non
     window, _ = opened
     assert window.page.evaluate("document.documentElement.lang").startswith("zh")
     assert not window.errors
+
+
+def test_a_lesson_of_a_changed_text_says_what_has_no_meaning_there(
+    browser: Any, python: LanguageModel, tmp_path: Path
+) -> None:
+    given = {"site": "resid_post", "layer": 0, "position": 1}
+    swap = Swap(**given, donor=python.inspect("xy").run.residual[2, 1])
+    changed = python.inspect("abc", Interventions(swaps=[swap]))
+    listed = {"swaps": [given | {"from": {"text": "xy", "position": 1}}]}
+    path = tmp_path / "lesson.html"
+    path.write_bytes(lesson(changed, {"model": "small", "query": 1, "interventions": listed}))
+    window = Window(browser.new_context(locale="en-US", offline=True).new_page(), 0)
+    window.page.goto(path.as_uri())
+    window.until("Boolean(globalThis.explorer?.run) && !explorer.busy")
+    window.scroll("logits")
+    said = window.page.locator("#logits .body .error").inner_text()
+    assert said.startswith("This lesson does not hold that part")
+    window.set(query=2)
+    window.until("!document.querySelector('#logits .body .error').textContent")
+    assert not window.errors
+    window.page.context.close()

@@ -10,6 +10,7 @@ import pytest
 
 from gpt2_jax.api import LanguageModel
 from gpt2_jax.serve.models import Limits
+from gpt2_jax.tasks.music.events import vocabulary
 from gpt2_jax.tokenizers.byte import ByteTokenizer
 from gpt2_jax.tokenizers.char import CharTokenizer
 from gpt2_jax.tokenizers.ids import IdsTokenizer
@@ -22,10 +23,11 @@ CHARACTERS = CharTokenizer("\nabc ")
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A server of a model of few characters, of one without a tokenizer, and of one of bytes."""
+    """A server of a model of few characters, of one without a tokenizer, of bytes, of music."""
     others = {
         "ids": tiny_model(IdsTokenizer(64, "none was found")),
         "bytes": tiny_model(ByteTokenizer(), position="alibi"),
+        "music": tiny_model(vocabulary(), context_length=64),
     }
     characters = tiny_model(CHARACTERS, context_length=64)
     with serving(characters, limits=Limits(num_slots=1, max_length=16), others=others) as client:
@@ -96,6 +98,72 @@ def test_another_model_keeps_the_text_and_nothing_that_was_chosen(window: Window
     names = ("pins", "query", "interventions", "layer")
     assert [window.state(name) for name in names] == [[], None, {}, 0]
     assert window.page.evaluate("explorer.past.length") == 0
+
+
+def _boxed(window: Window) -> tuple[str, list[int]]:
+    """Returns the text in the box, and how many tokens are shown where the text is not refused."""
+    window.page.evaluate("new Promise((done) => requestAnimationFrame(done))")
+    stale = window.page.evaluate("explorer.stale()")
+    shown = [] if stale else [window.page.locator("#tokens .token").count()]
+    return window.page.locator("#text").input_value(), shown
+
+
+def test_a_typed_text_is_kept_whatever_the_model_can_read(window: Window) -> None:
+    box, notes = window.page.locator("#text"), "NoteOn_60 NoteOn_64"
+    _choose(window, "music")
+    assert _boxed(window)[0].startswith("NoteOn_48 ")  # the example, which gives way
+    _choose(window, "ids")
+    assert _boxed(window) == ("0", [1])
+    _choose(window, "music")
+    box.fill(notes)
+    window.until("!explorer.busy && explorer.tokens().length === 2")
+    _choose(window, "bytes")  # the box has the focus
+    assert _boxed(window) == (notes, [len(notes)])
+    box.fill("hello 12")
+    window.until("!explorer.busy && explorer.tokens().length === 8")
+    for model in ("music", "ids"):
+        window.page.locator("#model").select_option(model)
+        window.until("!explorer.busy && explorer.error")
+        assert _boxed(window) == ("hello 12", [])
+        assert window.page.locator("#text-error").inner_text() == window.page.evaluate(
+            "explorer.error"
+        )
+    _choose(window, "bytes")
+    assert _boxed(window) == ("hello 12", [8])
+    assert not window.page.locator("#text-error").inner_text()
+
+
+def test_what_is_being_typed_is_read_by_the_model_that_is_chosen_meanwhile(window: Window) -> None:
+    _choose(window, "bytes")
+    # In one turn: the text is not sent yet.
+    window.page.evaluate(
+        """() => {
+          const [box, model] = ["text", "model"].map((id) => document.getElementById(id));
+          box.focus();
+          box.value = "NoteOn_60";
+          box.dispatchEvent(new Event("input"));
+          model.value = "music";
+          model.dispatchEvent(new Event("change"));
+        }"""
+    )
+    window.until("explorer.state.text === 'NoteOn_60' && !explorer.busy")
+    assert _boxed(window) == ("NoteOn_60", [1])
+
+
+def test_an_example_gives_way_in_a_window_that_is_loaded_again(browser: Any, port: int) -> None:
+    with Window.opened(browser, port) as window:
+        _choose(window, "bytes")
+        window.until("location.hash.length > 1")
+        window.page.wait_for_timeout(400)
+        window.page.reload()
+        window.until("Boolean(globalThis.explorer?.run) && !explorer.busy")
+        assert _boxed(window)[0].startswith("def add")
+        _choose(window, "music")
+        assert _boxed(window)[0].startswith("NoteOn_48 ")
+        _choose(window, "tiny")  # which has not all characters of the example
+        assert _boxed(window)[0] == "\n"
+        _choose(window, "bytes")
+        assert _boxed(window)[0].startswith("def add")
 
 
 def test_a_score_with_a_bias_is_not_checked_against_itself(window: Window) -> None:

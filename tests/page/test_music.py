@@ -43,6 +43,23 @@ def test_notes_are_drawn_and_choose_their_token(browser: Any, port: int) -> None
         assert not window.errors
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_next_events_can_be_told_apart(browser: Any, port: int, width: int) -> None:
+    with Window.opened(browser, port, viewport={"width": width, "height": 800}) as window:
+        window.page.locator("#text").fill(" ".join(HELD))
+        window.until(f"!explorer.busy && explorer.tokens().length === {len(HELD)}")
+        names = [vocabulary().words[i] for i in (9, 100, -1)]
+        assert "TimeShift_4.0.4" in names
+        for name in names:  # as if it were the most probable one
+            window.page.evaluate("name => { explorer.run.next[0][1] = name + ' '; }", name)
+            window.page.evaluate("explorer.changed()")
+            word = window.page.locator(f"#next .word[title^='{name}']")
+            word.wait_for()
+            whole = "node => node.scrollWidth <= node.clientWidth"
+            assert word.evaluate(whole), name
+            assert word.evaluate("node => node.nextSibling.offsetWidth") > 40
+
+
 def test_a_text_has_no_piano_roll(window: Window) -> None:
     window.type("some text")
     assert window.page.locator("[data-open=music]").is_hidden()

@@ -122,6 +122,28 @@ def test_the_stream_of_another_text_is_put_in(window: Window, python: LanguageMo
     window.until("!explorer.busy && !explorer.state.interventions.swaps")
 
 
+def test_a_text_that_ends_before_a_swap_says_what_to_undo(window: Window) -> None:
+    window.type(TEXT)
+    _open(window, "interventions")
+    window.set(query=len(TEXT) - 1)
+    window.page.locator("#swap-text").fill("another text")
+    window.page.get_by_role("button", name="Put in", exact=True).click()
+    window.until("!explorer.busy && explorer.state.interventions.swaps?.length === 1")
+    undo = window.page.locator("#prompt").get_by_role("button", name="Undo all", exact=True)
+    assert undo.is_hidden()
+    window.page.locator("#text").fill("im")
+    window.until("!explorer.busy && explorer.error")
+    said = window.page.locator("#text-error")
+    assert said.inner_text() == (
+        f"A change is at position {len(TEXT) - 1}, which this text does not reach: lengthen the "
+        "text, or undo the change."
+    )
+    undo.click()
+    window.until("!explorer.busy && explorer.tokens().length === 2")
+    assert undo.is_hidden() and not said.inner_text()
+    assert window.page.locator("#text").input_value() == "im"
+
+
 def test_a_link_brings_the_text_that_a_swap_is_from(
     window: Window, browser: Any, served: Client
 ) -> None:
@@ -146,11 +168,26 @@ def test_what_has_no_meaning_is_not_asked_for(window: Window) -> None:
     window.page.get_by_role("button", name="Put in", exact=True).click()
     _click(window, "[data-focus='heads 0,1']")
     window.until("!explorer.busy && explorer.state.interventions.heads?.length === 1")
-    for value in ("1000000000", ""):
-        window.page.locator("[data-focus='factor heads 0,1']").fill(value)
+    factor, said = (
+        window.page.locator(selector)
+        for selector in ("[data-focus='factor heads 0,1']", "#panel [role=alert]")
+    )
+    for value in ("-1e9", "1e400", ""):
+        assert not said.inner_text()
+        factor.click()
+        window.page.keyboard.press("ControlOrMeta+a")
+        window.page.keyboard.press("Backspace")
+        window.page.keyboard.type(value)
         window.page.keyboard.press("Enter")
-    window.page.wait_for_timeout(100)
-    assert window.state("interventions") == {"heads": [[0, 1, 0]]}
+        window.page.wait_for_timeout(100)
+        assert said.inner_text() == "A factor is a number from \u2212100 to 100."
+        assert factor.get_attribute("aria-invalid") == "true"
+        assert window.state("interventions") == {"heads": [[0, 1, 0]]}
+        window.set(interventions={"heads": [[0, 1, 0]]})
+    factor.fill("0.5")
+    window.page.keyboard.press("Enter")
+    window.until("explorer.state.interventions.heads[0][2] === 0.5 && !explorer.busy")
+    assert not said.inner_text()
 
 
 def test_what_the_server_let_go_of_is_asked_for_again(window: Window, served: Client) -> None:

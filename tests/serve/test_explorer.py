@@ -236,6 +236,8 @@ def test_swaps_beyond_either_text_are_refused(client: Client, run: dict[str, Any
         fields = _swap(**changes, **{"from": {"run": run["run"], **other}})
         reply = client.post("/explore/v1/run", text="a", **fields)
         assert (reply.status, reply.error["param"]) == (400, "interventions"), reply
+        beyond = {"position": 99, "tokens": 1} if changes.get("position") else None
+        assert reply.error.get("counts") == beyond
 
 
 def test_texts_of_one_token_and_of_the_whole_context_are_shown(client: Client) -> None:

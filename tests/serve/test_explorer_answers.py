@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import jax
@@ -93,6 +94,20 @@ def test_a_lesson_of_a_run_is_one_file(client: Client, run: dict[str, Any]) -> N
         reply = client.get(f"{path}?{query}")
         assert (reply.status, reply.error["param"]) == (400, param), reply
     assert client.get(f"/explore/v1/run/{_GONE}/lesson.html").status == 410
+
+
+def test_a_lesson_lacks_what_has_no_meaning_behind_the_stream_of_another_text(
+    client: Client, run: dict[str, Any]
+) -> None:
+    at = len(run["tokens"]) - 1
+    for position in (0, at):  # the first attribution that is tried, and a later one
+        source = {"run": run["run"], "position": 1}
+        swap = {"site": "resid_post", "layer": 0, "position": position, "from": source}
+        swapped = client.explore(text=_TEXT, interventions={"swaps": [swap]})["run"]
+        reply = client.get(f"/explore/v1/run/{swapped}/lesson.html")
+        assert reply.status == 200, reply
+        held = set(re.findall(rb'"attribution/([0-9]+)/', reply.body))
+        assert held == {b"%d" % t for t in range(at + 1) if t != position}
 
 
 def test_answers_are_as_described(client: Client, run: dict[str, Any]) -> None:

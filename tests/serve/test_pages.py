@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     static = tmp_path / "static"
     (static / "core").mkdir(parents=True)
     (static / "index.html").write_text("<!doctype html>" + "a" * 2000)
-    (static / "core" / "a.js").write_text("export {};\n" * 200)
+    (static / "core" / "a.js").write_text("export {};" * 200)
     (static / "small.json").write_text("{}")
     (static / "dot.png").write_bytes(b"\x89PNG" + b"0" * 2000)
     (static / ".hidden.js").write_text("secret")

@@ -5,21 +5,25 @@ from __future__ import annotations
 from gpt2_jax.serve.squeeze import squeezed
 
 
-def test_javascript_loses_its_comments_and_indents_alone() -> None:
+def test_javascript_loses_its_comments_and_indents_and_lines_that_end_within_code() -> None:
     code = """// What it is.
 
 import { a } from "./a.js"; // stays: it shares its line
 
 export function b() {
   // Why.
+  const c = [
+    1, // stays,
+    a,
+  ];
   return a
     ? `//  ${"  two  "}`
     : "http://x  y";
 }
 """
     assert squeezed(code, ".js") == (
-        'import { a } from "./a.js"; // stays: it shares its line\nexport function b() {\n'
-        'return a\n? `//  ${"  two  "}`\n: "http://x  y";\n}\n'
+        'import { a } from "./a.js"; // stays: it shares its line\nexport function b() {'
+        'const c = [1, // stays,\na,];return a\n? `//  ${"  two  "}`\n: "http://x  y";\n}\n'
     )
 
 

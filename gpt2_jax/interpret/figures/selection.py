@@ -66,15 +66,14 @@ def select(
         best, (chosen_layer, chosen_head) = _best(scores_LxHx3, layers, heads, kind)
     name = "induction" if kind == _INDUCTION else "previous-token"
     among = "" if layer is None and head is None else " of those asked for"
-    rule = f"highest {name} score{among}, {best:.2f}"
+    rule = f"has the highest {name} score{among}, {best:.2f}"
     if layer is not None and head is not None:
-        rule = "as asked for"
+        rule = "was asked for"
     if query is not None:
-        return Selection(
-            chosen_layer, chosen_head, _position("query", query, length), at, f"head {rule}"
-        )
-    found, how = _query(source, chosen_layer, chosen_head, kind)
-    return Selection(chosen_layer, chosen_head, found, at, f"head {rule}; query {how}")
+        found, how = _position("query", query, length), "was asked for"
+    else:
+        found, how = _query(source, chosen_layer, chosen_head, kind)
+    return Selection(chosen_layer, chosen_head, found, at, f"the head {rule}; the query {how}")
 
 
 def followers(tokens: Sequence[int], query: int) -> list[int]:
@@ -98,14 +97,14 @@ def _query(source: Source, layer: int, head: int, kind: int) -> tuple[int, str]:
     else:
         # With few tokens to choose from, attention on the previous one says little.
         wanted = {at: [at - 1] for at in range(max(1, length // 2), length)}
-        what = "on the previous token, of the second half of the text"
+        what = "on the previous token among those of the second half of the text"
     if not wanted or (kind == _PREVIOUS and length > MOST_WHOLE):
         return length - 1, "is the last"
     if length > MOST_WHOLE:
         return max(wanted), f"is the last with a key {what}"
     pattern_TxT = source[f"pattern/{layer}/{head}"]
     most = max(wanted, key=lambda at: (float(pattern_TxT[at, wanted[at]].sum()), at))
-    return most, f"with the most attention {what}"
+    return most, f"has the most attention {what}"
 
 
 def _check(name: str, value: int | None, limit: int) -> None:

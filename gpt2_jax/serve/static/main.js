@@ -110,14 +110,7 @@ async function learn() {
 
 async function begin() {
   await learn();
-  const given = app.state.text !== null || app.state.tokens;
-  if (!given) Object.assign(app.state, app.example());
-  const refused = await app.start();
-  // A model of characters may lack some of the example; every model has a first token.
-  if (!given && refused) {
-    Object.assign(app.state, { text: "", tokens: [0] });
-    await app.start();
-  }
+  await (app.state.text === null && !app.state.tokens ? app.offer() : app.start());
   const others = app.expected && app.run && app.expected !== app.run.fingerprint;
   app.notice = app.damaged ? app.t("notice.link") : others ? app.t("notice.fingerprint") : "";
   app.changed();

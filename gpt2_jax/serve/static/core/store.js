@@ -27,6 +27,7 @@ const OF_RUN = ["text", "tokens", "model", "step", "interventions"];
 export function makeStore(onchange) {
   const first = { ...FIRST, ...source.lesson?.state };
   let texts = {},
+    offered = null,
     turn = null,
     abort = null,
     waiting = false;
@@ -37,6 +38,7 @@ export function makeStore(onchange) {
     models: [],
     epoch: 0,
     error: "",
+    wrong: null, // the field that the error is about
     busy: false,
     past: [],
     notice: "",
@@ -55,9 +57,17 @@ export function makeStore(onchange) {
     app.models.find((model) => model.id === id) ?? app.models[0];
 
   // What is shown where no text was given.
-  app.example = ({ takes_text, tokenizer } = app.model() ?? {}) => {
-    if (takes_text === false) return { text: "", tokens: [0] };
-    return { text: app.t(tokenizer === "words" ? "example.music" : "example"), tokens: null };
+  app.example = () => {
+    const { takes_text, tokenizer } = app.model() ?? {};
+    if (takes_text === false) return "0";
+    return app.t(tokenizer === "words" ? "example.music" : "example");
+  };
+  app.offer = async () => {
+    Object.assign(app.state, { text: (offered = app.example()), tokens: null });
+    if (!(await app.start())) return;
+    // A model of characters may lack some of the example; every model has a first token.
+    app.state.tokens = [0];
+    if (!(await app.start()) && app.state.tokens) offered = app.state.text;
   };
 
   app.t = (key, params = {}) =>
@@ -96,9 +106,8 @@ export function makeStore(onchange) {
   // What a run is asked for with. Models without a tokenizer read a text as ids.
   app.request = (patch = {}) => {
     const { text, tokens, model, step, interventions } = { ...app.state, ...patch };
-    const ids =
-      tokens ??
-      (app.model(model)?.takes_text === false ? (text.match(/\d+/g) ?? []).map(Number) : null);
+    const listed = app.model(model)?.takes_text === false && !/[^\d\s,]/.test(text);
+    const ids = tokens ?? (listed ? (text.match(/\d+/g) ?? []).map(Number) : null);
     const request = ids ? { tokens: ids } : { text };
     if (model) request.model = model;
     if (step !== null) request.step = step;
@@ -157,8 +166,7 @@ export function makeStore(onchange) {
     } catch (error) {
       if (mine !== turn || error.name === "AbortError") return false;
       refused = error.status === 400;
-      app.error = app.sentence(error);
-      app.busy = false;
+      Object.assign(app, { error: app.sentence(error), wrong: error.param, busy: false });
       say(app.error);
     }
     app.changed();
@@ -179,7 +187,8 @@ export function makeStore(onchange) {
     if (error.param === "lesson") return app.t("error.lesson");
     if (error.status === 0) return app.t("error.offline");
     if (error.counts) {
-      const { tokens, most } = error.counts;
+      const { tokens, most, position } = error.counts;
+      if (position) return app.t("error.beyond", { position });
       return app.t("error.long", { tokens: number(tokens), most: number(most) });
     }
     const said = String(error.message || error);
@@ -231,16 +240,16 @@ export function makeStore(onchange) {
     wrote = Date.now();
     app.set({ text, tokens: null, query: null, key: null });
   };
-  // Another model reads the text anew, and nothing that was changed or chosen is of it.
+  // Another model reads the text anew, unless it is the page's own, and nothing that was changed or
+  // chosen is of it.
   app.choose = (model) => {
     const { language, theme, sampling, text } = app.state,
-      { takes_text, tokenizer } = app.model(),
-      other = app.model(model);
-    app.state = { ...first, language, theme, sampling, text, model: app.state.model };
+      own = [offered, app.example()].includes(text);
+    app.state = { ...first, language, theme, sampling, text, model };
     app.past = [];
-    const alike =
-      other.takes_text === takes_text && (other.tokenizer === "words") === (tokenizer === "words");
-    app.set({ model, tokens: null, ...(!alike && app.example(other)) });
+    if (own) app.offer();
+    else app.start();
+    remember();
   };
   app.undo = () => {
     const last = app.past.pop();

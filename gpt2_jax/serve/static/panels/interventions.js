@@ -21,6 +21,7 @@ export function mount(root, app) {
   const text = h("p.small.quiet", { t: "interventions.text" }),
     grid = region("scroll", { named: "interventions.title" }),
     list = h("div", { id: "changes" }),
+    range = h("p.error", { role: "alert" }),
     effect = h("div");
   const swapText = h("input", {
       id: "swap-text",
@@ -39,6 +40,7 @@ export function mount(root, app) {
     text,
     grid,
     list,
+    range,
     effect,
     swapTitle,
     h("p.wide", swapLabel, swapText),
@@ -161,8 +163,12 @@ export function mount(root, app) {
           value,
           "aria-label": app.t("change.factor", { name }),
           "data-focus": `factor ${kind} ${key}`,
-          onchange: ({ target }) =>
-            target.reportValidity() && changed(app, kind, key, target.valueAsNumber),
+          onchange: ({ target }) => {
+            const good = target.checkValidity();
+            target.setAttribute("aria-invalid", String(!good));
+            range.textContent = good ? "" : app.t("change.range");
+            if (good) changed(app, kind, key, target.valueAsNumber);
+          },
         }),
         remove(() => changed(app, kind, key, null), name),
       );
@@ -219,6 +225,7 @@ export function mount(root, app) {
 
   async function update() {
     fill(grid, cells());
+    range.textContent = "";
     const all = named();
     fill(
       list,

@@ -146,7 +146,7 @@ export function mount(root, app) {
     if (epoch !== app.epoch) return;
     if (!moved(qkv, l, head)) {
       same.classList.remove("check");
-      same.textContent = app.t("cache.try");
+      same.textContent = app.lesson ? "" : app.t("cache.try");
     }
     const from = Math.max(0, T - 32),
       rows = app.tokens().slice(from).map(visible),

@@ -23,6 +23,11 @@ export function mount(root, app) {
   const label = h("label", { for: "text", class: "away", t: "prompt.label" });
   const error = h("p.error", { id: "text-error", role: "alert" });
   const undo = h("button", { id: "undo", onclick: app.undo, t: "prompt.undo" });
+  const plain = h("button", {
+    onclick: () => app.set({ interventions: {} }),
+    t: "change.all",
+    hidden: true,
+  });
   const count = h("span.quiet.num");
   const strip = h("div", { id: "tokens", named: "prompt.tokens" }),
     legend = h("p.small.quiet.legend");
@@ -35,11 +40,14 @@ export function mount(root, app) {
     h("div", titles[0], strip, empty, legend, about),
     h("div", titles[1], bars),
   );
-  root.append(label, box, error, h("p.tools.small", count, undo), read);
+  root.append(label, box, error, plain, h("p.tools.small", count, undo), read);
 
   function typed() {
     clearTimeout(timer);
-    timer = setTimeout(() => app.write(box.value), PAUSE);
+    timer = setTimeout(() => {
+      timer = null;
+      app.write(box.value);
+    }, PAUSE);
   }
 
   const surprise = (token) => (token.logprob === null ? 0 : -token.logprob);
@@ -78,6 +86,7 @@ export function mount(root, app) {
             {
               "data-focus": `w${i}`,
               "aria-label": app.t("prompt.append", { token: text }),
+              title: text,
               disabled: Boolean(app.lesson),
               onclick: () => app.extend(token),
             },
@@ -158,15 +167,15 @@ export function mount(root, app) {
   }
 
   function update() {
-    const typing = document.activeElement === box && !app.state.tokens;
     const text = app.state.text ?? "";
-    if (!typing && box.value !== text) box.value = text;
+    if (!timer && box.value !== text) box.value = text;
     read.hidden = !app.run;
     read.inert = app.stale();
     if (app.run) show();
     box.readOnly = undo.hidden = Boolean(app.lesson); // a lesson has no model to ask
     undo.disabled = !app.past.length;
     error.textContent = app.error;
+    plain.hidden = !app.error || app.wrong !== "interventions";
     box.setAttribute("aria-invalid", String(Boolean(app.error)));
   }
   return { update };
