@@ -62,6 +62,7 @@ export function makeStore(onchange) {
     if (takes_text === false) return "0";
     return app.t(tokenizer === "words" ? "example.music" : "example");
   };
+  // Shows it, and remembers that nobody has typed it.
   app.offer = async () => {
     Object.assign(app.state, { text: (offered = app.example()), tokens: null });
     if (!(await app.start())) return;
