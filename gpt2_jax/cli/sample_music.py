@@ -85,7 +85,7 @@ def run(model: Any, args: argparse.Namespace, settings: dict[str, Any]) -> None:
 
         title = f"{piece.name}, continued by {args.model}"
         _write(args.piano_roll, "--piano_roll", piano_roll(given, new, piece.bars(stop), title))
-    print(f"{args.out}: {_counted(given, 'given')}, and {_counted(new, 'new')}")
+    print(f"{args.out}: {_counted(given, 'notes given')}, and {_counted(new, 'new')}")
     after = f"after {stop / STEPS:g} quarter notes"
     if sample.finish_reason == "stop":
         print(f"the music ends by itself, {after}")
@@ -98,7 +98,7 @@ def run(model: Any, args: argparse.Namespace, settings: dict[str, Any]) -> None:
 def _counted(notes: list[Note], kind: str) -> str:
     """Returns how many notes there are, and their key if there are any."""
     key = f", in {measures.key_name(measures.key_scores(notes))}" if notes else ""
-    return f"{len(notes)} notes {kind}{key}"
+    return f"{len(notes)} {kind}{key}"
 
 
 def _write(name: str, flag: str, content: bytes) -> None:
