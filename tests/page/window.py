@@ -56,11 +56,16 @@ class Window:
         context.close()
 
     def until(self, expression: str) -> Any:
-        """Returns the value of an expression once it is true; the page forbids to wait inside."""
+        """Returns the value of an expression once it is true; the page forbids to wait inside.
+
+        What has been computed is drawn in the next frame, for which it waits, too.
+        """
         end = time.monotonic() + SECONDS
         while True:
             value = self.page.evaluate(expression)
             if value:
+                if "explorer.busy" in expression:
+                    self.page.evaluate("new Promise((done) => requestAnimationFrame(done))")
                 return value
             assert time.monotonic() < end, f"never true: {expression}"
             self.page.wait_for_timeout(20)
@@ -73,7 +78,6 @@ class Window:
         """Changes the state, and waits for what must be computed, and to be drawn."""
         self.page.evaluate("fields => explorer.set(fields)", fields)
         self.until("!explorer.busy")
-        self.page.evaluate("new Promise((done) => requestAnimationFrame(done))")
 
     def type(self, text: str) -> None:
         """Types a text in place of the old one, and waits for its run."""
