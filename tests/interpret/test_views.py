@@ -219,8 +219,9 @@ def test_queries_of_long_texts_are_those_of_short_ones(model, inspection, monkey
         assert (run.queries_and_keys is None) == has_bias
         for t in range(T):
             address = f"query/{t}"
+            # A rounding of the scores counts as often as they are large.
             np.testing.assert_allclose(
-                Inspection(run)[address], expected[address], rtol=1e-5, atol=1e-6
+                Inspection(run)[address], expected[address], rtol=1e-4, atol=1e-6
             )
         monkeypatch.undo()
 
