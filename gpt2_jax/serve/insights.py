@@ -30,6 +30,9 @@ from gpt2_jax.serve.steps import saved_steps
 from gpt2_jax.serve.subjects import Shown, Subjects
 from gpt2_jax.tokenizers.base import checked_ids
 
+_TIMES_TOO_LONG = 16
+"""A text that is so many times too long is refused before it is encoded, without a count."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Seen:
@@ -285,6 +288,9 @@ class Insights:
 
     def _tokens(self, shown: Shown, text: str | list[int]) -> list[int]:
         subject, named = shown.subject, "text" if isinstance(text, str) else "tokens"
+        longest = shown.model.longest_token if named == "text" else 1
+        if len(text) > _TIMES_TOO_LONG * subject.longest * longest:
+            raise too_long(named, f"{named} exceeds the {subject.longest} tokens that can be shown")
         try:
             if isinstance(text, str):
                 tokens = encode_prompt(subject.tokenizer, text)

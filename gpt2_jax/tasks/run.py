@@ -93,10 +93,10 @@ def answer(task: Task, model: Model, data: Path, settings: Settings, show: Show)
             f"{task.name}: answers of up to {new} tokens leave no room for a prompt in the model's "
             f"context of {sizes.context_length} tokens"
         )
-    prompts = [task.prompt_tokens(record, model.tokenizer) for record in records]
-    cut = sum(len(prompt) > room for prompt in prompts)
-    prompts = [prompt[:room] for prompt in prompts]
-    header = _header(task, everything, room, new, settings)
+    prompts = [task.prompt_tokens(record, model.tokenizer) for record in everything]
+    header = _header(task, everything, prompts, room, new, settings)
+    cut = sum(len(prompt) > room for prompt in prompts[: settings.limit])
+    prompts = [prompt[:room] for prompt in prompts[: settings.limit]]
     rows = _answers(task, model, prompts, new, settings, header, show)
     texts = [task.answer(row["answer"]) for row in rows]
     return Answered(records, texts, [row["ended"] for row in rows], cut, new)
@@ -179,14 +179,18 @@ def _answers(
 
 
 def _header(
-    task: Task, records: Sequence[Record], room: int, new: int, settings: Settings
+    task: Task,
+    records: Sequence[Record],
+    prompts: Sequence[Sequence[int]],
+    room: int,
+    new: int,
+    settings: Settings,
 ) -> dict[str, str]:
     """Returns what the log of answers must say for them to be those that are asked for.
 
     A limit is no part of it, so that a longer list goes on behind the answers of a shorter one.
     """
     data = repr([dict(record) for record in records])
-    prompts = [task.format(record).prompt for record in records]
     asked = repr((task.protocol, task.decoding, settings.split, room, new, prompts))
     return {
         "task": task.name,

@@ -217,13 +217,17 @@ def test_a_refused_entry_is_named_and_what_is_wrong_with_it(client: Client) -> N
 
 
 def test_a_text_without_room_is_told_with_its_numbers(client: Client) -> None:
-    for fields in ({"text": "x" * 10**5}, {"tokens": [0] * (CONTEXT + 1)}):
+    for fields in ({"text": "x" * 9 * CONTEXT}, {"tokens": [0] * (CONTEXT + 1)}):
         error = client.post("/explore/v1/run", **fields).error
         (count,) = map(len, fields.values())
         said = f"the text has {count} tokens, and the model takes at most {CONTEXT} here"
         assert error["message"].startswith(said)
         assert error["code"] == "context_length_exceeded"
         assert error["counts"] == {"tokens": count, "most": CONTEXT}
+    # So long a text is not even encoded.
+    error = client.post("/explore/v1/run", text="x" * 10**5).error
+    assert error["message"] == f"text exceeds the {CONTEXT} tokens that can be shown"
+    assert error["code"] == "context_length_exceeded" and "counts" not in error
 
 
 def test_swaps_beyond_either_text_are_refused(client: Client, run: dict[str, Any]) -> None:

@@ -72,8 +72,9 @@ class Music(Task):
         }
         for flag in (flag for flag, given in refused.items() if given):
             raise UserError(f"{flag} does not apply to --task music: omit it")
-        without = [flag.removeprefix("--") for flag in refused]
-        return prepare_music([data], out, **{k: v for k, v in settings.items() if k not in without})
+        for name in ("engine", "ray_address"):
+            settings.pop(name, None)
+        return prepare_music([data], out, **settings)
 
     def read(self, folder: Path, split: str) -> list[Record]:
         """Returns the pieces of a split of a prepared folder, each as `events`, a list of ids."""
@@ -95,12 +96,8 @@ class Music(Task):
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> list[Metric]:
         """Returns how continuations agree with their beginnings, and the share that mido reads."""
-        pairs = self._pairs(records, answers)
-        found = [average("parses", [_parses((*first, *second)) for first, second in pairs])]
-        for name, (measure, agreement) in _COMPARED.items():
-            agreements = [agreement(measure(first), measure(second)) for first, second in pairs]
-            found.append(average(name, agreements))
-        return found
+        metrics, _ = self._agreements(records, answers)
+        return metrics
 
     def evaluate(
         self, model: Model, data: Path, settings: Settings, show: Show = lambda done, total: None
@@ -121,24 +118,29 @@ class Music(Task):
         pieces = read_documents(data, settings.split)[: settings.limit]
         found = with_intervals(nats(model, pieces))
         answered = answer(self, model, data, settings, show)
-        records, texts = answered.records, answered.texts
-        found |= summed(answered, self.score(records, texts))
-        pairs = self._pairs(records, texts)
-        for name, (measure, agreement) in _COMPARED.items():
-            firsts = [measure(first) for first, _ in pairs]
-            seconds = [measure(second) for _, second in pairs]
-            if chance := measures.against_chance(firsts, seconds, agreement):
-                found |= {f"{name}_chance": chance.chance, f"{name}_p": chance.p}
+        metrics, chances = self._agreements(answered.records, answered.texts)
+        found |= summed(answered, metrics)
+        for name, chance in chances.items():
+            found |= {f"{name}_chance": chance.chance, f"{name}_p": chance.p}
         return found
 
-    def _pairs(
+    def _agreements(
         self, records: Sequence[Record], answers: Sequence[str]
-    ) -> list[tuple[list[Note], list[Note]]]:
-        """Returns the notes of each beginning, and those of its continuation."""
-        return [
+    ) -> tuple[list[Metric], dict[str, measures.Chance]]:
+        """Returns what `score` does, and how chance would agree, if there are several pieces."""
+        pairs = [
             continued(self.format(record).prompt.split(), answer.split())
             for record, answer in zip(records, answers, strict=True)
         ]
+        found = [average("parses", [_parses((*first, *second)) for first, second in pairs])]
+        chances = {}
+        for name, (measure, agreement) in _COMPARED.items():
+            firsts = [measure(first) for first, _ in pairs]
+            seconds = [measure(second) for _, second in pairs]
+            found.append(average(name, [*map(agreement, firsts, seconds)]))
+            if chance := measures.against_chance(firsts, seconds, agreement):
+                chances[name] = chance
+        return found, chances
 
 
 def read_documents(folder: str | Path, split: str) -> list[np.ndarray]:
